@@ -1,0 +1,492 @@
+"""Files: the dataset folder, TREC runs and qrels, request and ranking lines.
+
+A dataset folder holds ``listings.jsonl``, ``queries.jsonl``, ``qrels.trec``, ``dataset.toml`` and, optionally,
+``candidates.trec``, the first stage's run. Every reader reports a broken line as `DataFormatError` with
+``path:line``, what was expected and what was found.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.resources
+import json
+import math
+import sys
+import tomllib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any, TypeVar
+
+from genrank.errors import DataFormatError, InputError
+from genrank.inputs import at, make_history, parse_request
+from genrank.types import Candidate, Interaction, Listing, Query, Ranking, Request, make_listing
+
+B = TypeVar("B")
+N = TypeVar("N", int, float)
+
+Qrels = dict[str, dict[str, int]]
+"""``{query_id: {listing_id: grade}}``."""
+
+Run = dict[str, dict[str, float]]
+"""``{query_id: {listing_id: score}}``, each query's listings by falling score."""
+
+MAX_LINE_BYTES = 16 * 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class Grade:
+    """One level of relevance.
+
+    Attributes:
+        label: What the judges were told it means.
+        gain: What it is worth in nDCG.
+    """
+
+    label: str
+    gain: float
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetQuery:
+    """A query of a dataset.
+
+    Attributes:
+        query: Text and id.
+        split: ``train``, ``dev`` or ``test``.
+        history: The shopper's past, oldest first.
+    """
+
+    query: Query
+    split: str
+    history: tuple[Interaction, ...] = ()
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A dataset folder, read and checked.
+
+    Attributes:
+        name: Its name.
+        source: Where it comes from and under which licence.
+        grades: Meaning and gain of each grade of the qrels.
+        listings: By id.
+        queries: In the order of the file.
+        qrels: Judgements.
+        candidates: The first stage's run; empty when the folder has none.
+    """
+
+    name: str
+    source: str
+    grades: Mapping[int, Grade]
+    listings: Mapping[str, Listing]
+    queries: Sequence[DatasetQuery]
+    qrels: Qrels
+    candidates: Run = field(default_factory=dict)
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Dataset:
+        """Read a dataset folder.
+
+        Raises:
+            DataFormatError: When a file is missing or broken, an id repeats, or one file names an id that
+                another does not have.
+        """
+        root = Path(folder)
+        name, source, grades = _read_dataset_toml(root / "dataset.toml")
+        listings: dict[str, Listing] = {}
+        for number, fields in _objects(root / "listings.jsonl"):
+            listing = _build(root / "listings.jsonl", number, make_listing, fields)
+            if listing.listing_id in listings:
+                raise _repeated(root / "listings.jsonl", number, "listing_id", listing.listing_id)
+            listings[listing.listing_id] = listing
+        queries: dict[str, DatasetQuery] = {}
+        for number, fields in _objects(root / "queries.jsonl"):
+            query = _build(root / "queries.jsonl", number, _dataset_query, fields)
+            if query.query.query_id in queries:
+                raise _repeated(root / "queries.jsonl", number, "query_id", query.query.query_id)
+            queries[query.query.query_id] = query
+        qrels = read_qrels(root / "qrels.trec")
+        run_path = root / "candidates.trec"
+        run = read_run(run_path) if run_path.exists() else {}
+        for path, table in ((root / "qrels.trec", qrels), (run_path, run)):
+            for query_id, entries in table.items():
+                if query_id not in queries:
+                    raise DataFormatError(str(path), 0, "only query ids of queries.jsonl", repr(query_id))
+                for listing_id in entries:
+                    if listing_id not in listings:
+                        raise DataFormatError(
+                            str(path),
+                            0,
+                            "only listing ids of listings.jsonl",
+                            f"{listing_id!r} (query {query_id})",
+                        )
+        unknown = sorted({grade for entries in qrels.values() for grade in entries.values()} - set(grades))
+        if unknown:
+            raise DataFormatError(
+                str(root / "qrels.trec"),
+                0,
+                f"grades of dataset.toml, {sorted(grades)}",
+                f"grade {unknown[0]}",
+            )
+        return cls(name, source, grades, listings, tuple(queries.values()), qrels, run)
+
+    def save(self, folder: str | Path) -> None:
+        """Write the dataset as a folder, made if need be."""
+        root = Path(folder)
+        root.mkdir(parents=True, exist_ok=True)
+        write_jsonl(root / "listings.jsonl", (listing.to_dict() for listing in self.listings.values()))
+        write_jsonl(root / "queries.jsonl", (_dataset_query_fields(query) for query in self.queries))
+        write_qrels(root / "qrels.trec", self.qrels)
+        if self.candidates:
+            write_run(root / "candidates.trec", self.candidates, tag="first-stage")
+        lines = [f"name = {_toml_text(self.name)}", f"source = {_toml_text(self.source)}"]
+        for grade, meaning in sorted(self.grades.items()):
+            lines += [
+                "",
+                f"[grades.{grade}]",
+                f"label = {_toml_text(meaning.label)}",
+                f"gain = {float(meaning.gain)!r}",
+            ]
+        (root / "dataset.toml").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+    def split(self, name: str) -> list[DatasetQuery]:
+        """The queries of one split.
+
+        Raises:
+            InputError: When no query belongs to it.
+        """
+        queries = [query for query in self.queries if query.split == name]
+        if not queries:
+            known = sorted({query.split for query in self.queries})
+            raise InputError(
+                f"no query of {self.name} has split {name!r}; the splits are {known}", field="split"
+            )
+        return queries
+
+    def request(self, query: DatasetQuery, max_candidates: int | None = None) -> Request:
+        """The rerank call for one query, over its first stage's candidates.
+
+        Where the dataset has no first stage, its judged listings are the candidates, in the order of the qrels.
+
+        Args:
+            query: A query of this dataset.
+            max_candidates: Keep only so many, the first stage's best.
+
+        Raises:
+            InputError: When the query has no candidate.
+        """
+        query_id = query.query.query_id
+        scores: Mapping[str, float | None] = self.candidates.get(query_id) or dict.fromkeys(
+            self.qrels.get(query_id, {})
+        )
+        ranked = list(scores.items())[:max_candidates]
+        if not ranked:
+            raise InputError(
+                f"query {query_id} of {self.name} has neither candidates nor judgements", field="candidates"
+            )
+        candidates = tuple(
+            Candidate(self.listings[listing_id], score=score, rank=rank)
+            for rank, (listing_id, score) in enumerate(ranked, start=1)
+        )
+        return Request(query.query, candidates, query.history)
+
+
+def sample_shop() -> Dataset:
+    """The synthetic sample shop that ships with genrank, in English and Chinese."""
+    with importlib.resources.as_file(importlib.resources.files("genrank.data") / "sample_shop") as folder:
+        return Dataset.load(folder)
+
+
+def read_jsonl(path: str | Path, stream: IO[bytes] | None = None) -> Iterator[tuple[int, Any]]:
+    """Read JSON Lines, one line in memory at a time.
+
+    Args:
+        path: The file; ``-`` reads standard input. With `stream`, only a name for errors.
+        stream: Bytes to read instead of the file.
+
+    Yields:
+        Line number, 1-based, and the parsed value, or the `DataFormatError` where the line is broken: no UTF-8,
+        no JSON, NaN or infinity, over `MAX_LINE_BYTES`. Blank lines are passed over.
+
+    Raises:
+        DataFormatError: When the file cannot be opened, or holds no line at all.
+    """
+    name = "<stdin>" if str(path) == "-" else str(path)
+    with contextlib.ExitStack() as stack:
+        if stream is None:
+            if str(path) == "-":
+                stream = sys.stdin.buffer
+            else:
+                try:
+                    stream = stack.enter_context(Path(path).open("rb"))
+                except OSError as error:
+                    raise DataFormatError(name, 0, "a readable file", error.strerror or str(error)) from None
+        empty = True
+        number = 0
+        while line := stream.readline(MAX_LINE_BYTES + 1):
+            number += 1
+            if len(line) > MAX_LINE_BYTES:
+                while not line.endswith(b"\n") and (line := stream.readline(MAX_LINE_BYTES)):
+                    pass
+                empty = False
+                yield (
+                    number,
+                    DataFormatError(
+                        name, number, f"a line of at most {MAX_LINE_BYTES} bytes", "a longer one"
+                    ),
+                )
+            elif line.strip():
+                empty = False
+                yield number, _parse_json(name, number, line)
+        if empty:
+            raise DataFormatError(name, 0, "at least one line of JSON", "an empty file")
+
+
+def _parse_json(name: str, number: int, line: bytes) -> Any:
+    def refuse(constant: str) -> Any:
+        raise ValueError(f"{constant}, which is no JSON number")
+
+    try:
+        return json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"), parse_constant=refuse)
+    except UnicodeDecodeError as error:
+        found = f"the byte {line[error.start]:#04x} at column {error.start + 1} (is this a binary file?)"
+        return DataFormatError(name, number, "UTF-8 text", found)
+    except json.JSONDecodeError as error:
+        cut = (
+            " (is the line cut off?)"
+            if error.pos >= len(line.decode("utf-8", "replace").rstrip()) - 1
+            else ""
+        )
+        return DataFormatError(name, number, "one JSON object", f"{error.msg} at column {error.colno}{cut}")
+    except (ValueError, RecursionError) as error:
+        found = "JSON nested too deeply" if isinstance(error, RecursionError) else str(error)
+        return DataFormatError(name, number, "one JSON object", found)
+
+
+def write_jsonl(path: str | Path, objects: Iterable[Mapping[str, Any]]) -> None:
+    """Write JSON Lines in UTF-8."""
+    with Path(path).open("w", encoding="utf-8", newline="\n") as out:
+        for fields in objects:
+            out.write(dump_line(fields))
+
+
+def dump_line(fields: Mapping[str, Any]) -> str:
+    """One JSON line with its line break; lone surrogates come out escaped, so that UTF-8 always holds it."""
+    text = json.dumps(fields, ensure_ascii=False, default=str)
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        text = json.dumps(fields, default=str)
+    return text + "\n"
+
+
+def read_requests(path: str | Path, stream: IO[bytes] | None = None) -> Iterator[Request | DataFormatError]:
+    """Read request lines, one in memory at a time.
+
+    Args:
+        path: The file; ``-`` reads standard input. With `stream`, only a name for errors.
+        stream: Bytes to read instead of the file.
+
+    Yields:
+        Each line's request, or the `DataFormatError` where the line is wrong.
+
+    Raises:
+        DataFormatError: When the file cannot be opened, or holds no line at all.
+    """
+    name = "<stdin>" if str(path) == "-" else str(path)
+    for number, value in read_jsonl(path, stream):
+        if isinstance(value, DataFormatError):
+            yield value
+            continue
+        try:
+            yield parse_request(value)
+        except InputError as error:
+            yield DataFormatError(name, number, "a rerank request", str(error))
+
+
+def request_fields(request: Request) -> dict[str, Any]:
+    """The request as a request line's object."""
+    fields: dict[str, Any] = {"query_id": request.query.query_id} if request.query.query_id else {}
+    fields["query"] = request.query.text
+    if request.history:
+        fields["history"] = [_interaction_fields(interaction) for interaction in request.history]
+    fields["candidates"] = [
+        candidate.listing.to_dict()
+        | {
+            key: value
+            for key, value in (("score", candidate.score), ("rank", candidate.rank))
+            if value is not None
+        }
+        for candidate in request.candidates
+    ]
+    return fields
+
+
+def read_run(path: str | Path) -> Run:
+    """Read a TREC run, ``query_id Q0 listing_id rank score tag``.
+
+    The order is by falling score, as trec_eval has it; equal scores stand by their rank column.
+
+    Raises:
+        DataFormatError: When a line is broken, a score is not finite, or a query names a listing twice.
+    """
+    rows: dict[str, list[tuple[float, int, str]]] = {}
+    seen: set[tuple[str, str]] = set()
+    for number, parts in _columns(path, 6, "query_id Q0 listing_id rank score tag"):
+        query_id, _, listing_id, rank_text, score_text, _ = parts
+        rank = _number(path, number, "a whole-number rank", rank_text, int)
+        score = _number(path, number, "a finite score", score_text, float)
+        if (query_id, listing_id) in seen:
+            raise _repeated(path, number, f"listing_id of query {query_id}", listing_id)
+        seen.add((query_id, listing_id))
+        rows.setdefault(query_id, []).append((-score, rank, listing_id))
+    return {
+        query_id: {listing_id: -negative for negative, _, listing_id in sorted(entries)}
+        for query_id, entries in rows.items()
+    }
+
+
+def write_run(path: str | Path, run: Mapping[str, Mapping[str, float]], tag: str = "genrank") -> None:
+    """Write a TREC run; each query's listings by falling score, ranks 1-based."""
+    with Path(path).open("w", encoding="utf-8", newline="\n") as out:
+        for query_id, scores in run.items():
+            ranked = sorted(scores.items(), key=lambda entry: -entry[1])
+            for rank, (listing_id, score) in enumerate(ranked, start=1):
+                out.write(f"{query_id} Q0 {listing_id} {rank} {score!r} {tag}\n")
+
+
+def read_qrels(path: str | Path) -> Qrels:
+    """Read TREC qrels, ``query_id 0 listing_id grade`` with a whole-number grade.
+
+    Raises:
+        DataFormatError: When a line is broken or a judgement repeats.
+    """
+    qrels: Qrels = {}
+    for number, (query_id, _, listing_id, grade) in _columns(path, 4, "query_id 0 listing_id grade"):
+        judged = qrels.setdefault(query_id, {})
+        if listing_id in judged:
+            raise _repeated(path, number, f"listing_id of query {query_id}", listing_id)
+        judged[listing_id] = _number(path, number, "a whole-number grade", grade, int)
+    return qrels
+
+
+def write_qrels(path: str | Path, qrels: Mapping[str, Mapping[str, int]]) -> None:
+    """Write TREC qrels."""
+    with Path(path).open("w", encoding="utf-8", newline="\n") as out:
+        for query_id, judged in qrels.items():
+            out.writelines(f"{query_id} 0 {listing_id} {grade}\n" for listing_id, grade in judged.items())
+
+
+def write_rankings(path: str | Path, rankings: Iterable[Ranking]) -> None:
+    """Write ranking lines."""
+    write_jsonl(path, (ranking.to_dict() for ranking in rankings))
+
+
+def _columns(path: str | Path, count: int, expected: str) -> Iterator[tuple[int, list[str]]]:
+    try:
+        with Path(path).open(encoding="utf-8") as lines:
+            for number, line in enumerate(lines, start=1):
+                if not line.strip():
+                    continue
+                parts = line.split()
+                if len(parts) != count:
+                    raise DataFormatError(
+                        str(path), number, expected, f"{len(parts)} columns: {line.strip()[:80]!r}"
+                    )
+                yield number, parts
+    except OSError as error:
+        raise DataFormatError(str(path), 0, "a readable file", error.strerror or str(error)) from None
+    except UnicodeDecodeError:
+        raise DataFormatError(str(path), 0, "UTF-8 text", "other bytes (is this a binary file?)") from None
+
+
+def _number(path: str | Path, line: int, expected: str, text: str, kind: type[N]) -> N:
+    try:
+        number = kind(text)
+    except ValueError:
+        raise DataFormatError(str(path), line, expected, repr(text)) from None
+    if not math.isfinite(number):
+        raise DataFormatError(str(path), line, expected, repr(text))
+    return number
+
+
+def _repeated(path: str | Path, line: int, what: str, value: str) -> DataFormatError:
+    return DataFormatError(str(path), line, f"each {what} once", f"{value!r} again")
+
+
+def _objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    for number, value in read_jsonl(path):
+        if isinstance(value, DataFormatError):
+            raise value
+        if not isinstance(value, dict):
+            raise DataFormatError(str(path), number, "one JSON object", type(value).__name__)
+        yield number, value
+
+
+def _build(path: Path, number: int, make: Callable[[dict[str, Any]], B], fields: dict[str, Any]) -> B:
+    try:
+        return make(fields)
+    except InputError as error:
+        raise DataFormatError(str(path), number, "valid fields", str(error)) from None
+
+
+def _dataset_query(fields: Mapping[str, Any]) -> DatasetQuery:
+    known = ("query_id", "query", "split", "history")
+    for key in fields:
+        if key not in known:
+            raise InputError(f"unknown field; a query has {', '.join(known)}", field=key)
+    for key in known[:3]:
+        if not fields.get(key):
+            raise InputError("this field is required; give it a value", field=key)
+    if not isinstance(fields["split"], str):
+        raise InputError("must be text, such as train, dev or test", field="split")
+    with at("query"):
+        query = Query(fields["query"], query_id=fields["query_id"])
+    return DatasetQuery(query, fields["split"], make_history(fields.get("history", ())))
+
+
+def _dataset_query_fields(query: DatasetQuery) -> dict[str, Any]:
+    fields: dict[str, Any] = {
+        "query_id": query.query.query_id,
+        "query": query.query.text,
+        "split": query.split,
+    }
+    if query.history:
+        fields["history"] = [_interaction_fields(interaction) for interaction in query.history]
+    return fields
+
+
+def _interaction_fields(interaction: Interaction) -> dict[str, Any]:
+    fields: dict[str, Any] = {"event": interaction.event}
+    if interaction.time is not None:
+        fields["time"] = interaction.time.isoformat().replace("+00:00", "Z")
+    if interaction.rating is not None:
+        fields["rating"] = interaction.rating
+    if interaction.query:
+        fields["query"] = interaction.query
+    return fields | {"listing": interaction.listing.to_dict()}
+
+
+def _read_dataset_toml(path: Path) -> tuple[str, str, dict[int, Grade]]:
+    try:
+        settings = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise DataFormatError(str(path), 0, "a readable file", error.strerror or str(error)) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise DataFormatError(str(path), 0, "TOML", str(error)) from None
+    for key in ("name", "source", "grades"):
+        if key not in settings:
+            raise DataFormatError(str(path), 0, "the keys name, source and grades", f"no {key}")
+    grades = {}
+    for key, meaning in settings["grades"].items():
+        try:
+            grades[int(key)] = Grade(str(meaning["label"]), float(meaning["gain"]))
+        except (ValueError, TypeError, KeyError):
+            expected = "grades as whole numbers, each [grades.N] with label and gain"
+            raise DataFormatError(str(path), 0, expected, f"grades.{key} = {meaning!r}") from None
+    return str(settings["name"]), str(settings["source"]), grades
+
+
+def _toml_text(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)

@@ -1,0 +1,126 @@
+"""What a caller passes, turned into checked types.
+
+Anything that is not right raises `InputError` with the whole path of the field, such as
+``candidates[3].price.amount``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping
+
+from genrank.errors import InputError
+from genrank.types import Candidate, Interaction, Listing, Query, Request
+
+_REQUEST_FIELDS = ("query_id", "query", "history", "candidates")
+
+
+def make_query(value: Query | str) -> Query:
+    """Make a query of a `Query` or its text.
+
+    Raises:
+        InputError: When it is neither, or blank.
+    """
+    if isinstance(value, Query):
+        return value
+    if not isinstance(value, str):
+        raise InputError(f"must be a Query or text, got {type(value).__name__}", field="query")
+    with at("query"):
+        return Query(value)
+
+
+def parse_request(fields: object) -> Request:
+    """Make a request of a parsed request line.
+
+    Raises:
+        InputError: When something is wrong; the field's path says where.
+    """
+    if not isinstance(fields, dict):
+        raise InputError(
+            f"a request is an object with {', '.join(_REQUEST_FIELDS)}; got {type(fields).__name__}"
+        )
+    for key in fields:
+        if key not in _REQUEST_FIELDS:
+            raise InputError(f"unknown field; a request has {', '.join(_REQUEST_FIELDS)}", field=key)
+    for key in ("query", "candidates"):
+        if key not in fields:
+            raise InputError("this field is required; give it a value", field=key)
+    with at("query"):
+        query = Query(fields["query"], query_id=fields.get("query_id", ""))
+    return Request(query, make_candidates(fields["candidates"]), make_history(fields.get("history", ())))
+
+
+def make_candidates(values: object) -> tuple[Candidate, ...]:
+    """Make candidates of `Candidate`, `Listing`, dict or title text, one each.
+
+    A plain text is a title; its listing id is its place in the list, 0-based.
+
+    Raises:
+        InputError: When the list is empty, an id repeats, or a field is wrong.
+    """
+    if isinstance(values, (str, Mapping)) or not isinstance(values, Iterable):
+        raise InputError(f"must be a list of candidates, got {type(values).__name__}", field="candidates")
+    candidates = []
+    places: dict[str, int] = {}
+    for i, value in enumerate(values):
+        with at(f"candidates[{i}]"):
+            candidate = _make_candidate(i, value)
+        listing_id = candidate.listing.listing_id
+        if listing_id in places:
+            raise InputError(
+                f"the id {listing_id!r} is already that of candidates[{places[listing_id]}]; give each its own",
+                field=f"candidates[{i}].listing_id",
+            )
+        places[listing_id] = i
+        candidates.append(candidate)
+    if not candidates:
+        raise InputError("no candidates to rank; pass at least one", field="candidates")
+    return tuple(candidates)
+
+
+def _make_candidate(i: int, value: object) -> Candidate:
+    match value:
+        case Candidate():
+            return value
+        case Listing():
+            return Candidate(value)
+        case str():
+            return Candidate(Listing(listing_id=str(i), title=value))
+        case Mapping():
+            return Candidate.from_dict(value)
+    raise InputError(f"must be a Candidate, Listing, dict or title, got {type(value).__name__}")
+
+
+def make_history(values: object) -> tuple[Interaction, ...]:
+    """Make a history of `Interaction` or dict.
+
+    Raises:
+        InputError: When a field is wrong.
+    """
+    if isinstance(values, (str, Mapping)) or not isinstance(values, Iterable):
+        raise InputError(f"must be a list of interactions, got {type(values).__name__}", field="history")
+    history = []
+    for i, value in enumerate(values):
+        with at(f"history[{i}]"):
+            if isinstance(value, Interaction):
+                history.append(value)
+            elif isinstance(value, Mapping):
+                history.append(Interaction(**value))
+            else:
+                raise InputError(f"must be an Interaction or dict, got {type(value).__name__}")
+    return tuple(history)
+
+
+@contextlib.contextmanager
+def at(place: str) -> Iterator[None]:
+    """Put `place` before the field of any `InputError` raised inside."""
+    try:
+        yield
+    except InputError as error:
+        message = str(error).removeprefix(f"{error.field}: ") if error.field else str(error)
+        joined = (
+            place
+            if not error.field or (place == "query" and error.field in ("text",))
+            else f"{place}.{error.field}"
+        )
+        raise InputError(message, field=joined) from None
