@@ -1,0 +1,1 @@
+"""Programs that measure: run them from a clone, as ``python -m eval.run --config eval/configs/NAME.yaml``."""

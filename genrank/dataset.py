@@ -159,9 +159,7 @@ class Dataset:
         queries = [query for query in self.queries if query.split == name]
         if not queries:
             known = sorted({query.split for query in self.queries})
-            raise InputError(
-                f"no query of {self.name} has split {name!r}; the splits are {known}", field="split"
-            )
+            raise InputError(f"no query of {self.name} has split {name!r}; the splits are {known}", field="split")
         return queries
 
     def request(self, query: DatasetQuery, max_candidates: int | None = None) -> Request:
@@ -232,9 +230,7 @@ def read_jsonl(path: str | Path, stream: IO[bytes] | None = None) -> Iterator[tu
                 empty = False
                 yield (
                     number,
-                    DataFormatError(
-                        name, number, f"a line of at most {MAX_LINE_BYTES} bytes", "a longer one"
-                    ),
+                    DataFormatError(name, number, f"a line of at most {MAX_LINE_BYTES} bytes", "a longer one"),
                 )
             elif line.strip():
                 empty = False
@@ -253,11 +249,7 @@ def _parse_json(name: str, number: int, line: bytes) -> Any:
         found = f"the byte {line[error.start]:#04x} at column {error.start + 1} (is this a binary file?)"
         return DataFormatError(name, number, "UTF-8 text", found)
     except json.JSONDecodeError as error:
-        cut = (
-            " (is the line cut off?)"
-            if error.pos >= len(line.decode("utf-8", "replace").rstrip()) - 1
-            else ""
-        )
+        cut = " (is the line cut off?)" if error.pos >= len(line.decode("utf-8", "replace").rstrip()) - 1 else ""
         return DataFormatError(name, number, "one JSON object", f"{error.msg} at column {error.colno}{cut}")
     except (ValueError, RecursionError) as error:
         found = "JSON nested too deeply" if isinstance(error, RecursionError) else str(error)
@@ -313,11 +305,7 @@ def request_fields(request: Request) -> dict[str, Any]:
         fields["history"] = [_interaction_fields(interaction) for interaction in request.history]
     fields["candidates"] = [
         candidate.listing.to_dict()
-        | {
-            key: value
-            for key, value in (("score", candidate.score), ("rank", candidate.rank))
-            if value is not None
-        }
+        | {key: value for key, value in (("score", candidate.score), ("rank", candidate.rank)) if value is not None}
         for candidate in request.candidates
     ]
     return fields
@@ -391,9 +379,7 @@ def _columns(path: str | Path, count: int, expected: str) -> Iterator[tuple[int,
                     continue
                 parts = line.split()
                 if len(parts) != count:
-                    raise DataFormatError(
-                        str(path), number, expected, f"{len(parts)} columns: {line.strip()[:80]!r}"
-                    )
+                    raise DataFormatError(str(path), number, expected, f"{len(parts)} columns: {line.strip()[:80]!r}")
                 yield number, parts
     except OSError as error:
         raise DataFormatError(str(path), 0, "a readable file", error.strerror or str(error)) from None

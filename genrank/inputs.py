@@ -36,9 +36,7 @@ def parse_request(fields: object) -> Request:
         InputError: When something is wrong; the field's path says where.
     """
     if not isinstance(fields, dict):
-        raise InputError(
-            f"a request is an object with {', '.join(_REQUEST_FIELDS)}; got {type(fields).__name__}"
-        )
+        raise InputError(f"a request is an object with {', '.join(_REQUEST_FIELDS)}; got {type(fields).__name__}")
     for key in fields:
         if key not in _REQUEST_FIELDS:
             raise InputError(f"unknown field; a request has {', '.join(_REQUEST_FIELDS)}", field=key)
@@ -119,8 +117,6 @@ def at(place: str) -> Iterator[None]:
     except InputError as error:
         message = str(error).removeprefix(f"{error.field}: ") if error.field else str(error)
         joined = (
-            place
-            if not error.field or (place == "query" and error.field in ("text",))
-            else f"{place}.{error.field}"
+            place if not error.field or (place == "query" and error.field in ("text",)) else f"{place}.{error.field}"
         )
         raise InputError(message, field=joined) from None

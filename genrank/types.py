@@ -11,7 +11,7 @@ import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Annotated, Any, Literal, TypeVar, dataclass_transform
+from typing import Annotated, Any, Literal, TypeVar, cast, dataclass_transform
 
 import pydantic
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field
@@ -71,8 +71,8 @@ def _checked(cls: type[T]) -> type[T]:
         except pydantic.ValidationError as error:
             raise _input_error(error, names) from None
 
-    made.__init__ = checked_init  # type: ignore[method-assign, assignment]
-    return made
+    made.__init__ = checked_init  # type: ignore[method-assign]
+    return cast(type[T], made)
 
 
 def _not_blank(text: str) -> str:
@@ -83,9 +83,7 @@ def _not_blank(text: str) -> str:
 
 def _id(identifier: str) -> str:
     if not identifier or any(c.isspace() or not c.isprintable() for c in identifier):
-        raise ValueError(
-            "an id must be non-empty, without white space (TREC files separate by it) and printable"
-        )
+        raise ValueError("an id must be non-empty, without white space (TREC files separate by it) and printable")
     return identifier
 
 
@@ -259,9 +257,7 @@ class Tokens:
     completion: int = 0
 
     def __add__(self, other: Tokens) -> Tokens:
-        return Tokens(
-            self.prompt + other.prompt, self.cached + other.cached, self.completion + other.completion
-        )
+        return Tokens(self.prompt + other.prompt, self.cached + other.cached, self.completion + other.completion)
 
 
 @dataclass(frozen=True, slots=True)
@@ -330,9 +326,7 @@ class Ranking:
         """
         if not self.query_id:
             raise InputError("a run needs a query id; pass Query(text, query_id=...)", field="query_id")
-        return {
-            self.query_id: {item.listing_id: float(len(self.items) - i) for i, item in enumerate(self.items)}
-        }
+        return {self.query_id: {item.listing_id: float(len(self.items) - i) for i, item in enumerate(self.items)}}
 
     def to_dict(self) -> dict[str, Any]:
         """The ranking as JSON types (a ranking line)."""
