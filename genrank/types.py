@@ -18,6 +18,7 @@ from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field
 from pydantic.dataclasses import dataclass as pydantic_dataclass
 
 from genrank.errors import InputError
+from genrank.text import clean
 
 T = TypeVar("T")
 
@@ -76,8 +77,8 @@ def _checked(cls: type[T]) -> type[T]:
 
 
 def _not_blank(text: str) -> str:
-    if not text.strip():
-        raise ValueError("must not be blank")
+    if not clean(text):
+        raise ValueError("must hold a visible character")
     return text
 
 

@@ -1,0 +1,40 @@
+"""``inline``: the prompt asks after each candidate whether it fits, and the model's yes/no log-odds are read there.
+
+One forward pass, nothing generated, any number of candidates that the context holds. A candidate is judged in
+sight of the ones before it. Reading a listwise causal pass at each candidate's own place is what
+jina-reranker-v3 (arXiv 2509.25085) does with embeddings; here the language model's own head answers.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from genrank.decoding.checks import check_count, check_finite
+from genrank.engines.base import Engine, ScoreRequest
+from genrank.prompting import AnswerTokens, Prompt
+from genrank.types import Tokens
+
+
+def decode(engine: Engine, prompts: Sequence[Prompt], answer: AnswerTokens) -> list[tuple[list[float], Tokens]]:
+    """Score candidates by ``sigmoid(logsumexp(yes) - logsumexp(no))``; see `genrank.decoding.Decode`."""
+    targets = (*answer.yes, *answer.no)
+    results = engine.score([ScoreRequest(p.ids, p.reads, targets, p.listing_ids) for p in prompts])
+    check_count(results, prompts)
+    split = len(answer.yes)
+    scored = []
+    for prompt, result in zip(prompts, results, strict=True):
+        check_count(result.scores, prompt.reads)
+        check_finite(result.scores)
+        odds = [_logsumexp(read[:split]) - _logsumexp(read[split:]) for read in result.scores]
+        scored.append(([_sigmoid(x) for x in odds], result.tokens))
+    return scored
+
+
+def _logsumexp(values: Sequence[float]) -> float:
+    top = max(values)
+    return top + math.log(sum(math.exp(value - top) for value in values))
+
+
+def _sigmoid(x: float) -> float:
+    return 1 / (1 + math.exp(-x)) if x >= 0 else math.exp(x) / (1 + math.exp(x))

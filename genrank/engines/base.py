@@ -1,0 +1,145 @@
+"""The protocol that every engine keeps.
+
+An engine knows nothing of queries and listings: it is given tokens, and says what the model makes of them. All of
+its calls take a batch, and answer in the batch's order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from genrank.prompting import Tokenizer
+from genrank.types import Tokens
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreRequest:
+    """Read the model's scores of some tokens at some places; nothing is generated.
+
+    Attributes:
+        ids: ``[prompt_tokens]``.
+        reads: ``[r]`` places in `ids`, 0-based: each asks for what may follow the token there.
+        targets: ``[t]`` vocabulary ids whose scores are wanted.
+        listing_ids: The candidates of the prompt, for logs and test doubles; engines pass over them.
+    """
+
+    ids: Sequence[int]
+    reads: Sequence[int]
+    targets: Sequence[int]
+    listing_ids: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreResult:
+    """The answer to a `ScoreRequest`.
+
+    Attributes:
+        scores: ``[r][t]`` log-probabilities up to a constant of each place (a logit is one).
+        tokens: What it cost.
+    """
+
+    scores: Sequence[Sequence[float]]
+    tokens: Tokens
+
+
+@dataclass(frozen=True, slots=True)
+class PermuteRequest:
+    """Let the model write an order of identifiers, each exactly once.
+
+    Attributes:
+        ids: ``[prompt_tokens]``; the first identifier follows the last of them.
+        identifiers: ``[n]`` the candidates' tokens, distinct.
+        between: Tokens between two identifiers.
+        listing_ids: The candidates of the prompt, for logs and test doubles; engines pass over them.
+    """
+
+    ids: Sequence[int]
+    identifiers: Sequence[int]
+    between: Sequence[int]
+    listing_ids: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class PermuteResult:
+    """The answer to a `PermuteRequest`.
+
+    Attributes:
+        order: ``[n]`` places in `identifiers`, best first.
+        tokens: What it cost; forced tokens count as completion.
+    """
+
+    order: Sequence[int]
+    tokens: Tokens
+
+
+@dataclass(frozen=True, slots=True)
+class TextRequest:
+    """Let the model write text, always taking the likeliest token.
+
+    Attributes:
+        ids: ``[prompt_tokens]``.
+        max_tokens: The most tokens to write.
+    """
+
+    ids: Sequence[int]
+    max_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class TextResult:
+    """The answer to a `TextRequest`.
+
+    Attributes:
+        text: What the model wrote, special tokens left out.
+        tokens: What it cost.
+    """
+
+    text: str
+    tokens: Tokens
+
+
+class Engine(Protocol):
+    """Runs a model."""
+
+    @property
+    def name(self) -> str:
+        """Of the engine, such as ``transformers``."""
+
+    @property
+    def model(self) -> str:
+        """Name of the model."""
+
+    @property
+    def adapter(self) -> str | None:
+        """Name of the adapter; None without one."""
+
+    @property
+    def context(self) -> int:
+        """The most tokens that the model takes, prompt and answer together."""
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The model's tokenizer."""
+
+    def score(self, requests: Sequence[ScoreRequest]) -> list[ScoreResult]:
+        """Read scores.
+
+        Raises:
+            EngineError: When the model cannot be run.
+        """
+
+    def permute(self, requests: Sequence[PermuteRequest]) -> list[PermuteResult]:
+        """Write orders.
+
+        Raises:
+            EngineError: When the model cannot be run.
+        """
+
+    def write(self, requests: Sequence[TextRequest]) -> list[TextResult]:
+        """Write text.
+
+        Raises:
+            EngineError: When the model cannot be run.
+        """

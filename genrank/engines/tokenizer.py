@@ -1,0 +1,85 @@
+"""A Hugging Face tokenizer as prompting needs it; shared by the engines and by training."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from genrank.errors import ModelError
+from genrank.prompting import Encoded
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+_BODY = "\x02body\x02"
+
+
+class HubTokenizer:
+    """Wraps a fast tokenizer of transformers.
+
+    Args:
+        tokenizer: The tokenizer.
+
+    Raises:
+        ModelError: When it is a slow one, which cannot say where its tokens lie in the text.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        if not tokenizer.is_fast:
+            raise ModelError(f"{tokenizer.name_or_path} has no fast tokenizer (tokenizer.json); genrank needs one")
+        self._tokenizer = tokenizer
+        # encoding flips a switch of the shared tokenizer (special tokens split or not), so one thread at a time
+        self._lock = threading.Lock()
+
+    def encode(self, texts: Sequence[str]) -> list[Encoded]:
+        """Tokenise texts as data; see `genrank.prompting.Tokenizer`."""
+        if not texts:
+            return []
+        with self._lock:
+            batch = self._tokenizer(
+                list(texts),
+                add_special_tokens=False,
+                split_special_tokens=True,
+                return_offsets_mapping=True,
+                return_attention_mask=False,
+                verbose=False,
+            )
+        return [
+            Encoded(ids, [start for start, _ in offsets], [end for _, end in offsets])
+            for ids, offsets in zip(batch["input_ids"], batch["offset_mapping"], strict=True)
+        ]
+
+    def frame(self, system: str) -> tuple[list[int], list[int]]:
+        """The tokens around the user's turn; see `genrank.prompting.Tokenizer`."""
+        if not self._tokenizer.chat_template:
+            start = self._special("", add_special_tokens=True)
+            # some tokenizers end even an empty text; only what stands before a text belongs here
+            if start and start[-1] == self._tokenizer.eos_token_id != self._tokenizer.bos_token_id:
+                start = start[:-1]
+            return start + self._special(system + "\n\n"), []
+        text = self._chat([{"role": "system", "content": system}, {"role": "user", "content": _BODY}])
+        if text is None:  # the template knows no system turn
+            text = self._chat([{"role": "user", "content": f"{system}\n\n{_BODY}"}])
+        if text is None or text.count(_BODY) != 1:
+            raise ModelError(f"the chat template of {self._tokenizer.name_or_path} does not keep the user's text")
+        before, after = text.split(_BODY)
+        return self._special(before), self._special(after)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of some tokens; see `genrank.prompting.Tokenizer`."""
+        return str(self._tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False))
+
+    def _chat(self, messages: list[dict[str, str]]) -> str | None:
+        from jinja2 import TemplateError
+
+        try:
+            text = self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        except TemplateError:
+            return None
+        return str(text)
+
+    def _special(self, text: str, *, add_special_tokens: bool = False) -> list[int]:
+        with self._lock:
+            encoded = self._tokenizer(text, add_special_tokens=add_special_tokens, split_special_tokens=False)
+        return list(encoded["input_ids"])

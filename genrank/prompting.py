@@ -1,0 +1,539 @@
+"""From a query, a history and a window of candidates to the model's tokens, inside a token budget.
+
+A prompt is a sequence of parts, each made of tokens on its own, so that counting is exact addition and a cut is a
+cut of tokens. Only the frame (the model's chat template around the template's system text) may hold special tokens;
+everything else is data and is tokenised with special tokens split into ordinary text, so a listing cannot speak in
+another role. Training renders through this same code.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import importlib.resources
+import re
+import string
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import pydantic
+
+from genrank.errors import BudgetError, ConfigError, InputError
+from genrank.text import clean
+from genrank.types import Candidate, Interaction, Listing, Query
+
+IDENTIFIERS = string.ascii_uppercase + string.ascii_lowercase
+"""Names for the candidates of a window, in this order; each must be one token."""
+
+MIN_LISTING_TOKENS = 4
+_MIN_PART_TOKENS = 4
+_CHARS_READ_PER_TOKEN = 8
+_EVENTS = {"view": "viewed", "click": "clicked", "cart": "put in cart", "purchase": "bought", "rating": "rated"}
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """A text as tokens.
+
+    Attributes:
+        ids: ``[n]`` token ids.
+        starts: ``[n]`` place of each token's first character in the text, 0-based.
+        ends: ``[n]`` place after each token's last character. Tokens that share a character (byte-level
+            tokenizers split rare ones) share its place.
+    """
+
+    ids: Sequence[int]
+    starts: Sequence[int]
+    ends: Sequence[int]
+
+    def cut(self, tokens: int) -> list[int]:
+        """The longest prefix of at most `tokens` tokens that ends between two characters."""
+        if tokens >= len(self.ids):
+            return list(self.ids)
+        while tokens > 0 and self.starts[tokens] < self.ends[tokens - 1]:
+            tokens -= 1
+        return list(self.ids[: max(tokens, 0)])
+
+
+class Tokenizer(Protocol):
+    """What prompting needs of a model's tokenizer."""
+
+    def encode(self, texts: Sequence[str]) -> list[Encoded]:
+        """Tokenise texts as data: a special token's text becomes ordinary tokens, nothing is added."""
+
+    def frame(self, system: str) -> tuple[list[int], list[int]]:
+        """The tokens before and after the user's turn, special tokens included.
+
+        With a chat template: the system turn and the user turn's opening; the user turn's end and the opening
+        of the answer. Without one: beginning of sequence and the system text; nothing.
+        """
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of some tokens, special ones left out."""
+
+
+class Limits(pydantic.BaseModel, extra="forbid", frozen=True):
+    """The most tokens that a section may take, whatever the budget.
+
+    Attributes:
+        query: The query's text.
+        history: All interactions together.
+        interaction: One interaction.
+        listing: One candidate, without its question.
+    """
+
+    query: int = pydantic.Field(default=64, ge=8)
+    history: int = pydantic.Field(default=256, ge=0)
+    interaction: int = pydantic.Field(default=32, ge=8)
+    listing: int = pydantic.Field(default=64, ge=8)
+
+
+class Template(pydantic.BaseModel, extra="forbid", frozen=True):
+    """A prompt template: a TOML file of ``prompts/``, or of the user.
+
+    Attributes:
+        name: Its name.
+        version: Counted up with each change of wording.
+        description: What is special about it.
+        source: Who wrote it, or the paper it follows.
+        system: The system text.
+        query: With ``{query}``.
+        history_head: Before the interactions; left out without a history.
+        interaction: With ``{event}`` and ``{listing}``.
+        candidates_head: Before the candidates.
+        candidate: With ``{identifier}`` and, at its end, ``{listing}``.
+        question: What the prompt asks after each candidate, for ``inline`` decoding; empty without one.
+        yes: Answers to the question that mean a fit; their first tokens are read.
+        no: Answers that mean none.
+        candidate_end: After each candidate (and its question).
+        instruction: After the candidates; not read by ``inline``.
+        plain_end: After the instruction where the model has no chat template.
+        answer_open: Opening of a listwise answer, before the first identifier.
+        answer_between: Between two identifiers.
+        fields: Listing fields in the order of their weight, each with a format that holds ``{value}``.
+        reason: What is asked for a reason; with ``{query}`` and ``{listing}``. Empty: no reasons.
+        limits: Token limits by section.
+        digest: First 16 hex digits of the SHA-256 of the template's content.
+    """
+
+    name: str
+    version: int
+    description: str
+    source: str
+    system: str
+    query: str
+    history_head: str = ""
+    interaction: str = ""
+    candidates_head: str = ""
+    candidate: str
+    question: str = ""
+    yes: tuple[str, ...] = ()
+    no: tuple[str, ...] = ()
+    candidate_end: str = "\n"
+    instruction: str = ""
+    plain_end: str = ""
+    answer_open: str = "["
+    answer_between: str = "] > ["
+    fields: dict[str, str]
+    reason: str = ""
+    limits: Limits = Limits()
+
+    @pydantic.model_validator(mode="after")
+    def _check(self) -> Template:
+        _pieces("query", self.query, "query")
+        if _pieces("candidate", self.candidate, "identifier", "listing")[-1]:
+            raise ValueError("candidate must end with {listing}; what follows it is question or candidate_end")
+        if self.history_head:
+            _pieces("interaction", self.interaction, "event", "listing")
+        if self.reason:
+            _pieces("reason", self.reason, "query", "listing")
+        for field, form in self.fields.items():
+            if field not in _FIELD_TEXT:
+                raise ValueError(f"fields.{field} is no listing field; known are {sorted(_FIELD_TEXT)}")
+            _pieces(f"fields.{field}", form, "value")
+        if next(iter(self.fields), "") != "title":
+            raise ValueError("the first of fields must be title, which is never left out")
+        if self.question and not (self.yes and self.no):
+            raise ValueError("a question needs yes and no answers")
+        return self
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """First 16 hex digits of the SHA-256 of the template's content."""
+        content = self.model_dump_json(exclude={"description", "source"})
+        return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+
+def _pieces(field: str, form: str, *names: str) -> list[str]:
+    """The texts around the placeholders of `form`, which must hold each of `names` once, in this order."""
+    parts = re.split(r"\{([a-z]+)\}", form)
+    if tuple(parts[1::2]) != names:
+        wanted, found = (", ".join(f"{{{name}}}" for name in group) or "none" for group in (names, parts[1::2]))
+        raise ValueError(f"{field} must hold the placeholders {wanted}, in this order; found {found}")
+    return parts[::2]
+
+
+def load_template(name: str | Path) -> Template:
+    """Load a prompt template by its name, or from a ``.toml`` file.
+
+    Raises:
+        ConfigError: When there is no such template, or it is not valid; the message names the key.
+    """
+    if str(name).endswith(".toml"):
+        path = Path(name)
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"cannot read the prompt template {path}: {error}") from None
+    else:
+        resource = importlib.resources.files("genrank.prompts") / f"{name}.toml"
+        if not resource.is_file():
+            raise ConfigError(f"no prompt template {name!r}; known are {template_names()}, or pass a .toml file")
+        text = resource.read_text(encoding="utf-8")
+    try:
+        return Template.model_validate(tomllib.loads(text))
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"prompt template {name}: not TOML: {error}") from None
+    except pydantic.ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        key = ".".join(str(part) for part in first["loc"])
+        message = first["msg"].removeprefix("Value error, ")
+        raise ConfigError(f"prompt template {name}: " + (f"{key}: {message}" if key else message)) from None
+
+
+def template_names() -> list[str]:
+    """Names of the templates that ship with genrank."""
+    folder = importlib.resources.files("genrank.prompts")
+    return sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml"))
+
+
+def _price(listing: Listing) -> str:
+    return f"{listing.price.amount:g} {listing.price.currency}".strip() if listing.price else ""
+
+
+_FIELD_TEXT: Mapping[str, Any] = {
+    "title": lambda listing: listing.title,
+    "description": lambda listing: listing.description,
+    "brand": lambda listing: listing.brand,
+    "category": lambda listing: " > ".join(listing.category),
+    "price": _price,
+    "attributes": lambda listing: ", ".join(f"{key}: {value}" for key, value in listing.attributes.items()),
+    "rating": lambda listing: "" if listing.rating is None else f"{listing.rating:g}",
+    "reviews": lambda listing: " / ".join(listing.reviews),
+    "in_stock": lambda listing: "" if listing.in_stock is None else ("yes" if listing.in_stock else "no"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """One rendered window.
+
+    Attributes:
+        ids: ``[prompt_tokens]`` token ids.
+        reads: ``[n]`` place of the token after which each candidate's question is answered; empty without
+            questions. 0-based.
+        listing_ids: ``[n]`` in the order of the prompt.
+        cuts: Tokens cut from each section (``query``, ``history``, ``candidates``) to keep the budget.
+    """
+
+    ids: tuple[int, ...]
+    reads: tuple[int, ...]
+    listing_ids: tuple[str, ...]
+    cuts: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerTokens:
+    """The tokens of a model's answer under one template.
+
+    Attributes:
+        identifiers: ``[<= 52]`` the one token of each of `IDENTIFIERS`, as far as each is one token.
+        between: Tokens between two identifiers.
+        yes: First tokens of the answers that mean a fit.
+        no: First tokens of the answers that mean none.
+    """
+
+    identifiers: tuple[int, ...]
+    between: tuple[int, ...]
+    yes: tuple[int, ...]
+    no: tuple[int, ...]
+
+
+class Renderer:
+    """Renders windows for one template and one tokenizer.
+
+    Args:
+        template: The prompt template.
+        tokenizer: The model's tokenizer.
+    """
+
+    def __init__(self, template: Template, tokenizer: Tokenizer) -> None:
+        self.template = template
+        self.tokenizer = tokenizer
+        self._before, self._after = tokenizer.frame(template.system)
+        self._query_open, self._query_close = self._encode(*_pieces("query", template.query, "query"))
+        self._history_head, self._candidates_head, self._question, self._end, self._tail, self._open = self._encode(
+            template.history_head,
+            template.candidates_head,
+            template.question,
+            template.candidate_end,
+            template.instruction + ("" if self._after else template.plain_end),
+            template.answer_open,
+        )
+        self._names = self._encode(*(self._name_text(name) for name in IDENTIFIERS))
+
+    def _encode(self, *texts: str) -> list[list[int]]:
+        return [list(encoded.ids) for encoded in self.tokenizer.encode(texts)]
+
+    def _name_text(self, identifier: str) -> str:
+        head, between, _ = _pieces("candidate", self.template.candidate, "identifier", "listing")
+        return head + identifier + between
+
+    @functools.cached_property
+    def answer(self) -> AnswerTokens:
+        """The tokens in which an answer is read, found in the model's own tokenizer.
+
+        Raises:
+            ConfigError: When the tokenizer or the template makes an answer unreadable.
+        """
+        template = self.template
+        opened = template.answer_open
+        first, second, joined = self.tokenizer.encode(
+            [f"{opened}A", f"{opened}B", f"{opened}A{template.answer_between}B"]
+        )
+        between = list(joined.ids[len(first.ids) : -1])
+        if list(joined.ids) != [*first.ids, *between, second.ids[-1]] or first.ids[:-1] != second.ids[:-1]:
+            raise ConfigError(
+                f"prompt template {template.name}: this tokenizer does not keep identifiers apart in "
+                f"{opened}A{template.answer_between}B; choose another answer_open and answer_between"
+            )
+        identifiers = []
+        for encoded in self.tokenizer.encode([opened + name for name in IDENTIFIERS]):
+            if len(encoded.ids) != len(first.ids) or encoded.ids[:-1] != first.ids[:-1]:
+                break
+            identifiers.append(encoded.ids[-1])
+        yes, no = (self._first_tokens(words) for words in (template.yes, template.no))
+        if set(yes) & set(no):
+            raise ConfigError(f"prompt template {template.name}: yes {template.yes} and no {template.no} begin alike")
+        return AnswerTokens(tuple(identifiers), tuple(between), yes, no)
+
+    def _first_tokens(self, words: Sequence[str]) -> tuple[int, ...]:
+        question = self.template.question
+        tokens = []
+        for encoded in self.tokenizer.encode([question + word for word in words]):
+            if list(encoded.ids[: len(self._question)]) != self._question or len(encoded.ids) == len(self._question):
+                raise ConfigError(
+                    f"prompt template {self.template.name}: in this tokenizer an answer melts into the question "
+                    f"{question!r}; end the question differently, or begin the answers {words} with a space"
+                )
+            tokens.append(encoded.ids[len(self._question)])
+        return tuple(dict.fromkeys(tokens))
+
+    def render(
+        self,
+        query: Query,
+        candidates: Sequence[Candidate],
+        history: Sequence[Interaction] = (),
+        *,
+        max_tokens: int,
+        inline: bool,
+    ) -> Prompt:
+        """Render one window.
+
+        The query is cut to its limit first. Under a tight budget the history gives way before the candidates
+        (down to a quarter of what both share), oldest interactions first; then the longest candidates are cut,
+        each from its least important field, all to the same length.
+
+        Args:
+            query: The query.
+            candidates: ``[n]`` in the order in which the model shall see them.
+            history: Oldest first.
+            max_tokens: The budget for the prompt's tokens.
+            inline: With the question after each candidate and nothing behind the last; else without
+                questions, with the instruction and the opening of the answer.
+
+        Raises:
+            BudgetError: When the budget cannot hold the candidates; says the least one.
+            InputError: When there are more candidates than identifiers, and not `inline`.
+            ConfigError: When `inline` and the template has no question.
+        """
+        template = self.template
+        if inline and not template.question:
+            raise ConfigError(
+                f"prompt template {template.name} asks no question; decoding 'inline' needs one that does"
+            )
+        if not inline and len(candidates) > len(self.answer.identifiers):
+            most = len(self.answer.identifiers)
+            raise InputError(f"{len(candidates)} candidates in one window, but only {most} identifiers", field="window")
+        cuts = {"query": 0, "history": 0, "candidates": 0}
+        query_ids, cuts["query"] = self._query(query)
+        listings = self._listings([candidate.listing for candidate in candidates], template.limits.listing)
+        end = [*self._question, *self._end] if inline else self._end
+        names = [self._name(i) for i in range(len(candidates))]
+        fixed = [self._before, self._query_open, query_ids, self._query_close, self._candidates_head]
+        fixed += [] if inline else [self._tail, self._after, self._open]
+        taken = sum(map(len, fixed)) + len(end) * len(candidates) + sum(map(len, names))
+        room = max_tokens - taken
+        needs = [min(listing.tokens, template.limits.listing) for listing in listings]
+        least = sum(min(MIN_LISTING_TOKENS, need) for need in needs)
+        if room < least:
+            raise BudgetError(
+                f"{max_tokens} tokens cannot hold {len(candidates)} candidates; "
+                f"give at least {taken + least}, or a smaller window",
+                least=taken + least,
+            )
+        history_room = min(max(room - sum(needs), (room - least) // 4), template.limits.history)
+        history_ids, cuts["history"] = self._history(history, history_room)
+        cap = _fair_cap(needs, room - len(history_ids))
+
+        ids = [*self._before, *self._query_open, *query_ids, *self._query_close, *history_ids, *self._candidates_head]
+        reads = []
+        for i, listing in enumerate(listings):
+            kept = listing.cut(min(cap, needs[i]))
+            cuts["candidates"] += listing.tokens + listing.lost - len(kept)
+            ids += names[i]
+            ids += kept
+            if inline:
+                ids += self._question
+                reads.append(len(ids) - 1)
+            ids += self._end
+        if inline:
+            del ids[reads[-1] + 1 :]
+        else:
+            ids += [*self._tail, *self._after, *self._open]
+        return Prompt(tuple(ids), tuple(reads), tuple(c.listing.listing_id for c in candidates), cuts)
+
+    def render_reason(self, query: Query, listing: Listing, *, max_tokens: int) -> tuple[int, ...]:
+        """Render the prompt that asks why a listing fits a query.
+
+        Raises:
+            BudgetError: When the budget cannot even hold the question.
+            ConfigError: When the template asks for no reasons.
+        """
+        template = self.template
+        if not template.reason:
+            raise ConfigError(f"prompt template {template.name} has no reason prompt")
+        open_, middle, close = self._encode(*_pieces("reason", template.reason, "query", "listing"))
+        (plain_end,) = self._encode("" if self._after else template.plain_end)
+        query_ids, _ = self._query(query)
+        (encoded,) = self._listings([listing], template.limits.listing)
+        head = [*self._before, *open_, *query_ids, *middle]
+        tail = [*close, *plain_end, *self._after]
+        room = max_tokens - len(head) - len(tail)
+        if room < MIN_LISTING_TOKENS:
+            least = max_tokens - room + MIN_LISTING_TOKENS
+            raise BudgetError(f"{max_tokens} tokens cannot hold a reason's prompt; give at least {least}", least=least)
+        return (*head, *encoded.cut(min(room, template.limits.listing)), *tail)
+
+    def _query(self, query: Query) -> tuple[list[int], int]:
+        """The query's tokens within its limit, and how many were cut."""
+        limit = self.template.limits.query
+        text, unread = _readable(clean(query.text), limit)
+        (encoded,) = self.tokenizer.encode([text])
+        ids = encoded.cut(limit)
+        return ids, len(encoded.ids) - len(ids) + _unread_tokens(encoded, unread)
+
+    def _name(self, i: int) -> list[int]:
+        """Tokens before the listing of candidate `i`; past the identifiers, its 1-based number."""
+        return self._names[i] if i < len(self._names) else self._encode(self._name_text(str(i + 1)))[0]
+
+    def _listings(self, listings: Sequence[Listing], limit: int) -> list[_EncodedListing]:
+        """Encode listings, all of their fields in one call."""
+        texts: list[str] = []
+        lost: list[int] = []
+        counts = []
+        for listing in listings:
+            count = 0
+            for field, form in self.template.fields.items():
+                value = clean(_FIELD_TEXT[field](listing))
+                if not value:
+                    continue
+                value, unread = _readable(value, limit)
+                texts.append(form.replace("{value}", value))
+                lost.append(unread)
+                count += 1
+            counts.append(count)
+        encoded = self.tokenizer.encode(texts)
+        result = []
+        at = 0
+        for count in counts:
+            parts = encoded[at : at + count]
+            unread = sum(_unread_tokens(part, n) for part, n in zip(parts, lost[at : at + count], strict=True))
+            result.append(_EncodedListing(parts, sum(len(part.ids) for part in parts), unread))
+            at += count
+        return result
+
+    def _history(self, history: Sequence[Interaction], room: int) -> tuple[list[int], int]:
+        """The latest interactions that fit into `room` tokens, oldest first, and how many tokens were cut."""
+        template = self.template
+        if not history or not template.history_head:
+            return [], 0
+        limit = template.limits.interaction
+        listings = self._listings([interaction.listing for interaction in history], limit)
+        before, between, after = _pieces("interaction", template.interaction, "event", "listing")
+        heads = self._encode(*(before + _EVENTS[interaction.event] + between for interaction in history))
+        (tail,) = self._encode(after)
+        left = room - len(self._history_head)
+        kept: list[list[int]] = []
+        cut = 0
+        for head, listing in zip(reversed(heads), reversed(listings), strict=True):
+            shown = [*head, *listing.cut(limit), *tail]
+            if len(shown) > left:
+                left = 0
+                shown = []
+            kept.append(shown)
+            left -= len(shown)
+            cut += listing.tokens + listing.lost + len(head) + len(tail) - len(shown)
+        ids = [token for shown in reversed(kept) for token in shown]
+        return ([*self._history_head, *ids] if ids else []), cut
+
+
+@dataclass(frozen=True, slots=True)
+class _EncodedListing:
+    """A listing's fields as tokens, the weightiest first.
+
+    Attributes:
+        parts: One a field that the listing has; the title is first.
+        tokens: All of their tokens.
+        lost: Tokens that were not even read, about.
+    """
+
+    parts: Sequence[Encoded]
+    tokens: int
+    lost: int
+
+    def cut(self, room: int) -> list[int]:
+        """The fields that fit into `room` tokens; the first that does not is cut, the title always is kept."""
+        ids: list[int] = []
+        for i, part in enumerate(self.parts):
+            left = room - len(ids)
+            if len(part.ids) > left and left < _MIN_PART_TOKENS and i:
+                break
+            ids += part.cut(left)
+        return ids
+
+
+def _fair_cap(needs: Sequence[int], room: int) -> int:
+    """The greatest cap with ``sum(min(need, cap)) <= room``: the longest give first, all down to the same length."""
+    left = room
+    ordered = sorted(needs)
+    for i, need in enumerate(ordered):
+        share = left // (len(ordered) - i)
+        if need > share:
+            return share
+        left -= need
+    return ordered[-1] if ordered else 0
+
+
+def _readable(text: str, tokens: int) -> tuple[str, int]:
+    """The head of a text that may matter for `tokens` tokens, and how many characters were left unread."""
+    most = tokens * _CHARS_READ_PER_TOKEN
+    return text[:most], max(0, len(text) - most)
+
+
+def _unread_tokens(encoded: Encoded, chars: int) -> int:
+    """About how many tokens `chars` unread characters would have been."""
+    return -(-chars * len(encoded.ids) // max(1, encoded.ends[-1])) if chars and encoded.ids else 0

@@ -1,0 +1,156 @@
+"""Test doubles that ship with the library, for users' tests too: engines without a model.
+
+`ScriptedEngine` answers from a script and records what it was asked; `OracleEngine` ranks by grades that it is told.
+Both tokenise by words.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from genrank.engines.base import (
+    PermuteRequest,
+    PermuteResult,
+    ScoreRequest,
+    ScoreResult,
+    TextRequest,
+    TextResult,
+)
+from genrank.errors import EngineError
+from genrank.permutation import Permutation
+from genrank.prompting import Encoded
+from genrank.types import Tokens
+
+_TOKEN = re.compile(r" ?[A-Za-z0-9_]+| ?[^A-Za-z0-9_\s]|\s", re.DOTALL)
+
+AnyRequest = ScoreRequest | PermuteRequest | TextRequest
+Answer = Sequence[Sequence[float]] | Sequence[int] | str | Exception
+
+
+class WordTokenizer:
+    """One token an ASCII word or another character, with the space before it; ids are given as tokens come up.
+
+    Args:
+        chat: Whether to frame the user's turn as a chat model's template would.
+    """
+
+    def __init__(self, *, chat: bool = True) -> None:
+        self.chat = chat
+        self._ids: dict[str, int] = {}
+
+    def encode(self, texts: Sequence[str]) -> list[Encoded]:
+        """See `genrank.prompting.Tokenizer`."""
+        encoded = []
+        for text in texts:
+            tokens = _TOKEN.findall(text)
+            ends = list(itertools.accumulate(map(len, tokens)))
+            ids = [self._ids.setdefault(token, len(self._ids)) for token in tokens]
+            encoded.append(Encoded(ids, [0, *ends[:-1]] if ends else [], ends))
+        return encoded
+
+    def frame(self, system: str) -> tuple[list[int], list[int]]:
+        """See `genrank.prompting.Tokenizer`."""
+        texts = (f"<system>{system}</system><user>", "</user><assistant>") if self.chat else (f"{system}\n\n", "")
+        before, after = self.encode(texts)
+        return list(before.ids), list(after.ids)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """See `genrank.prompting.Tokenizer`."""
+        tokens = list(self._ids)
+        return "".join(tokens[i] for i in ids)
+
+
+class ScriptedEngine:
+    """Answers from a script and records what it was asked.
+
+    Args:
+        script: The answers, one a request in the order of the requests, or a function that gives the answer to a
+            request: ``[r][t]`` scores to a `ScoreRequest`, ``[n]`` places to a `PermuteRequest`, text to a
+            `TextRequest`. An exception is raised.
+        context: The most tokens that it pretends to take.
+        tokenizer: By default a `WordTokenizer`.
+
+    Attributes:
+        requests: All requests so far.
+        calls: How many batches came.
+    """
+
+    name = "scripted"
+    model = "scripted"
+    adapter: str | None = None
+
+    def __init__(
+        self,
+        script: Iterable[Answer] | Callable[[AnyRequest], Answer],
+        *,
+        context: int = 1_000_000,
+        tokenizer: WordTokenizer | None = None,
+    ) -> None:
+        self.context = context
+        self.tokenizer = tokenizer or WordTokenizer()
+        self.requests: list[AnyRequest] = []
+        self.calls = 0
+        if callable(script):
+            self._answer_to = script
+        else:
+            answers = iter(script)
+            self._answer_to = lambda _: next(answers, EngineError("the script has no further answer"))
+
+    def score(self, requests: Sequence[ScoreRequest]) -> list[ScoreResult]:
+        """See `genrank.engines.base.Engine`."""
+        answers = self._answers(requests)
+        return [ScoreResult(a, Tokens(prompt=len(r.ids))) for r, a in zip(requests, answers, strict=True)]
+
+    def permute(self, requests: Sequence[PermuteRequest]) -> list[PermuteResult]:
+        """See `genrank.engines.base.Engine`."""
+        answers = self._answers(requests)
+        return [
+            PermuteResult(a, Tokens(prompt=len(r.ids), completion=len(a)))
+            for r, a in zip(requests, answers, strict=True)
+        ]
+
+    def write(self, requests: Sequence[TextRequest]) -> list[TextResult]:
+        """See `genrank.engines.base.Engine`."""
+        answers = self._answers(requests)
+        return [
+            TextResult(a, Tokens(prompt=len(r.ids), completion=len(a))) for r, a in zip(requests, answers, strict=True)
+        ]
+
+    def _answers(self, requests: Sequence[AnyRequest]) -> list[Any]:
+        self.calls += 1
+        answers = []
+        for request in requests:
+            self.requests.append(request)
+            answer = self._answer_to(request)
+            if isinstance(answer, Exception):
+                raise answer
+            answers.append(answer)
+        return answers
+
+
+class OracleEngine(ScriptedEngine):
+    """Ranks by the true grades, under every decoding.
+
+    Args:
+        grades: ``{listing_id: grade}``; a listing without one has 0.
+    """
+
+    name = "oracle"
+    model = "oracle"
+
+    def __init__(self, grades: Mapping[str, float]) -> None:
+        super().__init__(lambda request: _by_grade(request, grades))
+
+
+def _by_grade(request: AnyRequest, grades: Mapping[str, float]) -> Answer:
+    if isinstance(request, TextRequest):
+        return "It fits."
+    known = [grades.get(listing_id, 0.0) for listing_id in request.listing_ids]
+    if isinstance(request, PermuteRequest):
+        return Permutation.from_scores(known).order
+    if len(request.reads) == len(known):  # inline: one place a candidate, yes first among the targets
+        return [[grade, *[0.0] * (len(request.targets) - 1)] for grade in known]
+    return [known]

@@ -1,0 +1,21 @@
+"""What is done to every text before it goes anywhere."""
+
+from __future__ import annotations
+
+import unicodedata
+
+_CONTROLS = dict.fromkeys((*range(32), *range(127, 160)), " ")
+
+
+def clean(text: str) -> str:
+    """A text as one line of visible characters.
+
+    Control, format and surrogate characters go (zero-width joiners stay: emoji and Persian need them), white space
+    of any kind becomes one space.
+    """
+    if not text.isascii():
+        text = "".join(
+            char for char in text if unicodedata.category(char) not in ("Cf", "Cs") or char in "\u200c\u200d"
+        )
+    # str.split() takes NUL and the like for text: make every control character a space first
+    return " ".join(text.translate(_CONTROLS).split())
