@@ -273,7 +273,7 @@ def dump_line(fields: Mapping[str, Any]) -> str:
     return text + "\n"
 
 
-def read_requests(path: str | Path, stream: IO[bytes] | None = None) -> Iterator[Request | DataFormatError]:
+def read_requests(path: str | Path, stream: IO[bytes] | None = None) -> Iterator[tuple[int, Request | DataFormatError]]:
     """Read request lines, one in memory at a time.
 
     Args:
@@ -281,7 +281,7 @@ def read_requests(path: str | Path, stream: IO[bytes] | None = None) -> Iterator
         stream: Bytes to read instead of the file.
 
     Yields:
-        Each line's request, or the `DataFormatError` where the line is wrong.
+        Line number, 1-based, and the line's request, or the `DataFormatError` where the line is wrong.
 
     Raises:
         DataFormatError: When the file cannot be opened, or holds no line at all.
@@ -289,12 +289,12 @@ def read_requests(path: str | Path, stream: IO[bytes] | None = None) -> Iterator
     name = "<stdin>" if str(path) == "-" else str(path)
     for number, value in read_jsonl(path, stream):
         if isinstance(value, DataFormatError):
-            yield value
+            yield number, value
             continue
         try:
-            yield parse_request(value)
+            yield number, parse_request(value)
         except InputError as error:
-            yield DataFormatError(name, number, "a rerank request", str(error))
+            yield number, DataFormatError(name, number, "a rerank request", str(error))
 
 
 def request_fields(request: Request) -> dict[str, Any]:

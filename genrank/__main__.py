@@ -1,0 +1,7 @@
+"""``python -m genrank``."""
+
+import sys
+
+from genrank.cli import main
+
+sys.exit(main())
