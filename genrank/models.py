@@ -22,6 +22,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import zipfile
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -438,7 +439,9 @@ def list_models() -> list[ModelStatus]:
         folder = _folder(spec.name)
         there = folder.is_dir()
         problems = tuple(_problems(folder, _Silent(), deep=False)) if there else ()
-        manifest = _read_manifest(folder) or {}
+        with _storage(folder):
+            manifest = _read_manifest(folder) or {}
+            size = sum(path.stat().st_size for path in _files(folder)) if there else spec.size
         found.append(
             ModelStatus(
                 name=spec.name,
@@ -447,7 +450,7 @@ def list_models() -> list[ModelStatus]:
                 licence=spec.licence,
                 fetched=there and not problems,
                 problems=problems,
-                size=sum(path.stat().st_size for path in _files(folder)) if there else spec.size,
+                size=size,
                 source=str(manifest.get("source", "")),
                 path=folder,
             )
@@ -504,7 +507,7 @@ def _storage(path: Path) -> Iterator[None]:
     except OSError as error:
         place = error.filename or path
         if error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)):
-            fix = "the disk is full; free some space, or set GENRANK_HOME to a folder on a larger disk"
+            fix = f"the disk is full ({error.strerror}); free some space, or set GENRANK_HOME to a folder elsewhere"
         elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             fix = f"no permission ({error.strerror}); make it yours, or set GENRANK_HOME to a folder that is"
         else:
@@ -612,19 +615,23 @@ def _seal(spec: ModelSpec, staging: Path, source: str, revision: str, report: Pr
 
 
 def _install(spec: ModelSpec, source: Source, folder: Path, report: Progress) -> None:
-    """Build the model beside its place and move it there; the lock is held, so fixed names cannot clash."""
-    staging, old = folder.with_name(f".staging-{spec.name}"), folder.with_name(f".old-{spec.name}")
+    """Build the model beside its place and move it there; the caller holds the lock."""
+    staging, old = folder.with_name(f".staging-{spec.name}-{os.getpid()}"), folder.with_name(f".old-{spec.name}")
     downloads = home() / "downloads" / spec.name
-    if staging.exists():
+    leftovers = [path for path in folder.parent.iterdir() if re.fullmatch(rf"\.staging-{spec.name}-\d+", path.name)]
+    if leftovers:
         report.say(f"clearing away what an interrupted fetch of {spec.name} left")
-    for leftover in (staging, old):
+    for leftover in (*leftovers, old):
         shutil.rmtree(leftover, ignore_errors=True)
     _check_space(spec, folder.parent)
-    came_from, revision = _obtain(spec, source, staging, downloads, report)
-    _seal(spec, staging, came_from, revision, report)
-    if folder.exists():
-        folder.rename(old)
-    staging.rename(folder)
+    try:
+        came_from, revision = _obtain(spec, source, staging, downloads, report)
+        _seal(spec, staging, came_from, revision, report)
+        if folder.exists():
+            folder.rename(old)
+        staging.rename(folder)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
     _sync(folder.parent)
     for done in (old, downloads):
         shutil.rmtree(done, ignore_errors=True)
@@ -663,7 +670,6 @@ def _obtain(spec: ModelSpec, source: Source, staging: Path, downloads: Path, rep
             answers.append(f"{way}: {error}")
         if len(answers) < len(ways):
             report.say(f"{answers[-1]}; trying the next source")
-    shutil.rmtree(staging, ignore_errors=True)
     raise DownloadError(f"no source could deliver {spec.name}:\n" + "\n".join(f"  {answer}" for answer in answers))
 
 
@@ -734,13 +740,13 @@ def _hub_snapshot(repository: str, revision: str, report: Progress) -> Path:
         ]
         report.start(f"downloading {repository} from the hub", sum(wanted) or None)
         folder = snapshot(local=False)
+        if missing := _lacks(folder):
+            raise DownloadError(f"the hub's {repository} has no {missing}")
+        return folder
     except ModelError:
         raise
     except Exception as error:  # the hub's client raises its own errors, those of its HTTP library, and OSError
         _raise_hub_error(repository, error)
-    if missing := _lacks(folder):
-        raise DownloadError(f"the hub's {repository} has no {missing}")
-    return folder
 
 
 def _lacks(folder: Path) -> str:
@@ -961,7 +967,7 @@ def _convert_in_child(gguf: Path, staging: Path) -> None:
 
     It takes gigabytes, draws bars, and changes settings of transformers: none of this should stay in the caller's.
     """
-    code = "import sys; from genrank.models import _convert; _convert(sys.argv[1], sys.argv[2])"
+    code = "import sys; from genrank.models import _convert; _convert(sys.argv[1], sys.argv[2], watch=True)"
     environment = {
         **os.environ,
         "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
@@ -969,14 +975,20 @@ def _convert_in_child(gguf: Path, staging: Path) -> None:
         "TRANSFORMERS_VERBOSITY": "error",
     }
     environment.pop("PYTHONWARNINGS", None)
-    ran = subprocess.run(
-        [sys.executable, "-P", "-c", code, str(gguf), str(staging)],
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        encoding="utf-8",
-        errors="replace",
-    )
+    # the child sees the end of this pipe when its parent is gone, however it went
+    theirs, ours = os.pipe()
+    try:
+        ran = subprocess.run(
+            [sys.executable, "-P", "-c", code, str(gguf), str(staging)],
+            env=environment,
+            stdin=theirs,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+        )
+    finally:
+        os.close(theirs)
+        os.close(ours)
     if ran.returncode < 0:
         raise DownloadError(f"the conversion was killed by signal {-ran.returncode}; it needs up to 5 GB of memory")
     if ran.returncode:
@@ -985,16 +997,24 @@ def _convert_in_child(gguf: Path, staging: Path) -> None:
         raise DownloadError(f"the GGUF file could not be converted: {why}")
 
 
-def _convert(gguf: str, out: str) -> None:
-    """Write a GGUF file as a bfloat16 checkpoint with its tokenizer.
+def _end_with_stdin() -> None:
+    sys.stdin.read()
+    os._exit(1)
+
+
+def _convert(gguf: str, out: str, *, watch: bool = False) -> None:
+    """Write a GGUF file as a bfloat16 checkpoint with its tokenizer; with `watch`, only until stdin ends.
 
     Raises:
         RuntimeError: When the tokenizer does not come out as the GGUF file says that it should be.
     """
+    if watch:
+        threading.Thread(target=_end_with_stdin, daemon=True).start()
     import torch
     from gguf import GGUFReader
     from tokenizers import pre_tokenizers
     from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import __version__ as version
     from transformers.utils import quantization_config as quantisation
 
     reader = GGUFReader(gguf)
@@ -1015,9 +1035,19 @@ def _convert(gguf: str, out: str) -> None:
                 pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True),
             ]
         )
+    # transformers 5.16 takes some of these for others, such as SmolLM's <|im_start|> for its EOS
+    special = {
+        kind: tokenizer.convert_ids_to_tokens(int(said(f"tokenizer.ggml.{key}_token_id")))
+        for kind, key in (("bos", "bos"), ("eos", "eos"), ("unk", "unknown"), ("pad", "padding"))
+        if said(f"tokenizer.ggml.{key}_token_id") is not None
+    }
+    for kind, token in special.items():
+        setattr(tokenizer, f"{kind}_token", token)
+    if getattr(tokenizer, "clean_up_tokenization_spaces", False):
+        tokenizer.clean_up_tokenization_spaces = False  # set by 5.16; it would eat spaces before punctuation
     tokenizer.save_pretrained(out)
 
-    # from 5.17 on, transformers keeps the weights quantised unless told otherwise; before, it knew no GgufConfig
+    # transformers 5.19 keeps the weights quantised unless told otherwise; 5.16 always unpacked them, with no GgufConfig
     config = getattr(quantisation, "GgufConfig", None)
     dense = {"quantization_config": config(dequantize=True)} if config else {}
     model = AutoModelForCausalLM.from_pretrained(**origin, **dense, dtype=torch.bfloat16)
@@ -1032,5 +1062,9 @@ def _convert(gguf: str, out: str) -> None:
         raise RuntimeError(
             f"the tokenizer should {'' if wants_bos else 'not '}begin a text with BOS, and does otherwise"
         )
+    if len(again("The capital of Germany is").input_ids) > 10:  # 5.16 loses the merges of Gemma's
+        raise RuntimeError(f"transformers {version} reads this tokenizer wrongly; get transformers 5.19 or newer")
+    if wrong := [kind for kind, token in special.items() if getattr(again, f"{kind}_token") != token]:
+        raise RuntimeError(f"the tokenizer's special tokens are not the GGUF file's: {', '.join(wrong)}")
     if again.chat_template != said("tokenizer.chat_template"):
         raise RuntimeError("the tokenizer's chat template is not the GGUF file's")

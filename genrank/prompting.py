@@ -115,6 +115,7 @@ class Template(pydantic.BaseModel, extra="forbid", frozen=True):
         answer_between: Between two identifiers.
         fields: Listing fields in the order of their weight, each with a format that holds ``{value}``.
         reason: What is asked for a reason; with ``{query}`` and ``{listing}``. Empty: no reasons.
+        reason_plain_end: After it where the model has no chat template.
         limits: Token limits by section.
         digest: First 16 hex digits of the SHA-256 of the template's content.
     """
@@ -139,6 +140,7 @@ class Template(pydantic.BaseModel, extra="forbid", frozen=True):
     answer_between: str = "] > ["
     fields: dict[str, str]
     reason: str = ""
+    reason_plain_end: str = ""
     limits: Limits = Limits()
 
     @pydantic.model_validator(mode="after")
@@ -417,7 +419,7 @@ class Renderer:
         if not template.reason:
             raise ConfigError(f"prompt template {template.name} has no reason prompt")
         open_, middle, close = self._encode(*_pieces("reason", template.reason, "query", "listing"))
-        (plain_end,) = self._encode("" if self._after else template.plain_end)
+        (plain_end,) = self._encode("" if self._after else template.reason_plain_end)
         query_ids, _ = self._query(query)
         (encoded,) = self._listings([listing], template.limits.listing)
         head = [*self._before, *open_, *query_ids, *middle]

@@ -14,6 +14,7 @@ from genrank.prompting import Renderer
 from genrank.text import clean
 from genrank.types import Interaction, Listing, Query
 
+_LIST_MARK = re.compile(r"^(?:\d+[.)]|[-*•])(?:\s+|$)")
 _SENTENCE_END = re.compile(r"[.!?](?=\s|$)|[。!?]")
 
 
@@ -49,7 +50,7 @@ def tidy(text: str) -> str:
     A sentence that the token limit cut off ends with an ellipsis.
     """
     lines = [line for line in text.splitlines() if clean(line)]
-    line = clean(lines[0]) if lines else ""
+    line = _LIST_MARK.sub("", clean(lines[0])) if lines else ""
     end = _SENTENCE_END.search(line)
     if end:
         return line[: end.end()]

@@ -1,0 +1,47 @@
+# Everything runs in .venv, made on first use. PYTHON chooses the interpreter (3.11 to 3.13).
+PYTHON ?= python3
+VENV ?= .venv
+MODEL ?= smollm2-135m
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+
+.PHONY: help demo test check test-light format clean
+help:
+	@echo "make demo        rerank the sample shop with a real model (MODEL=gemma3-270m ACCEPT=--accept-license for Chinese)"
+	@echo "make test        the whole test suite"
+	@echo "make check       ruff, mypy --strict, unit tests"
+	@echo "make test-light  unit and property tests without torch (PYTHON=python3.13 VENV=.venv-3.13)"
+	@echo "make format      let ruff mend style"
+
+demo: $(VENV)/.demo
+	$(BIN)/genrank models fetch $(MODEL) $(ACCEPT)
+	$(BIN)/python -m examples.demo --model $(MODEL)
+
+test: $(VENV)/.dev
+	$(BIN)/genrank models fetch smollm2-135m
+	$(BIN)/python -m pytest
+
+check: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q tests/unit tests/golden tests/test_conventions.py
+
+test-light: $(VENV)/.light
+	$(BIN)/python -m pytest -q tests/unit tests/golden tests/property tests/test_conventions.py
+
+format: $(VENV)/.dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache
+
+# an environment is made anew in place whenever what it should hold has changed
+$(VENV)/.demo: EXTRAS = transformers,eval
+$(VENV)/.dev: EXTRAS = transformers,eval,dev
+$(VENV)/.light: EXTRAS = dev
+$(VENV)/.demo $(VENV)/.dev $(VENV)/.light: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) install --quiet --constraint constraints.txt --editable '.[$(EXTRAS)]'
+	touch $@

@@ -1,0 +1,1 @@
+"""Examples: run them from a clone, as ``python -m examples.demo``."""

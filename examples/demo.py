@@ -1,0 +1,103 @@
+"""What genrank does, on the sample shop: ``make demo``, or ``python -m examples.demo``.
+
+Shows the first stage's order and the model's for some queries in English and Chinese, with reasons, and the nDCG@10
+of both over the test queries.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from eval.metrics import Candidates, measure, random_floor
+from genrank import Dataset, GenrankError, Ranking, Request, Reranker, sample_shop
+from genrank.dataset import Run
+from genrank.display import caption, moved
+from genrank.models import KNOWN_MODELS
+
+SHOWN = ("q-en-21", "q-en-24", "q-zh-19", "q-zh-20")
+TOP = 6
+REASONS = 3
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", default="smollm2-135m")
+    arguments = parser.parse_args()
+    console = Console()
+    shop = sample_shop()
+    try:
+        reranker = Reranker(arguments.model)
+        requests = {query.query.query_id: shop.request(query) for query in shop.split("test")}
+        shown = [requests.pop(query_id) for query_id in SHOWN]
+        with console.status(f"{arguments.model} ranks {len(shown)} queries and writes reasons"):
+            rankings = reranker.rerank_batch(shown, reasons=REASONS)
+        for request, ranking in zip(shown, rankings, strict=True):
+            console.print(before_and_after(shop, request, ranking))
+            console.print()
+        with console.status(f"{arguments.model} ranks the other {len(requests)} test queries"):
+            rankings += reranker.rerank_batch(requests.values())
+    except GenrankError as error:
+        print(f"demo: {error}", file=sys.stderr)
+        return 1
+    console.print(summary(shop, rankings))
+    languages = KNOWN_MODELS[arguments.model].languages if arguments.model in KNOWN_MODELS else ()
+    if languages and "zh" not in languages:
+        console.print(
+            f"{arguments.model} knows English only. For Chinese:\n"
+            "  make demo MODEL=gemma3-270m ACCEPT=--accept-license   (Google's Gemma Terms)",
+            style="yellow",
+        )
+    console.print("This is the bare model, zero-shot: nothing was trained for this shop.")
+    return 0
+
+
+def before_and_after(shop: Dataset, request: Request, ranking: Ranking) -> Table:
+    """Both orders of one query side by side, each listing with its true grade."""
+    query = request.query
+    grades = shop.qrels[query.query_id]
+    titles = {candidate.listing.listing_id: candidate.listing.title for candidate in request.candidates}
+    past = ", ".join(interaction.listing.title for interaction in request.history)
+    table = Table(title=Text(query.text + (f"   (bought or seen: {past})" if past else ""), style="bold"))
+    table.title_justify = "left"
+    for heading in ("", "first stage", "grade", "genrank", "grade", "moved", "reason"):
+        table.add_column(heading, overflow="fold")
+    for place, item in enumerate(ranking.items[:TOP]):
+        before = request.candidates[place].listing
+        table.add_row(
+            str(item.rank),
+            Text(before.title),
+            str(grades[before.listing_id]),
+            Text(titles[item.listing_id]),
+            str(grades[item.listing_id]),
+            moved(item.source_rank - item.rank),
+            Text(item.reason or ""),
+        )
+    table.caption = caption(ranking)
+    return table
+
+
+def summary(shop: Dataset, rankings: list[Ranking]) -> Table:
+    """nDCG@10 of both orders, by language."""
+    table = Table(title="nDCG@10 over the test queries (gain 2^grade - 1)", title_justify="left")
+    for heading in ("language", "queries", "random", "first stage", "genrank"):
+        table.add_column(heading)
+    for language, prefix in (("English", "q-en"), ("Chinese", "q-zh")):
+        after: Run = {}
+        for ranking in rankings:
+            if ranking.query_id.startswith(prefix):
+                after |= ranking.to_run()
+        before = {query_id: shop.candidates[query_id] for query_id in after}
+        candidates: Candidates = {query_id: list(run) for query_id, run in after.items()}
+        values = [random_floor(candidates, shop.qrels, shop.grades)["nDCG@10"].mean]
+        values += [measure(run, candidates, shop.qrels, shop.grades).means["nDCG@10"] for run in (before, after)]
+        table.add_row(language, str(len(after)), *(f"{value:.3f}" for value in values))
+    return table
+
+
+if __name__ == "__main__":
+    sys.exit(main())
