@@ -21,7 +21,7 @@ from genrank.engines.base import (
 )
 from genrank.errors import EngineError
 from genrank.permutation import Permutation
-from genrank.prompting import Encoded
+from genrank.prompting import Encoded, Tokenizer
 from genrank.types import Tokens
 
 _TOKEN = re.compile(r" ?[A-Za-z0-9_]+| ?[^A-Za-z0-9_\s]|\s", re.DOTALL)
@@ -87,10 +87,10 @@ class ScriptedEngine:
         script: Iterable[Answer] | Callable[[AnyRequest], Answer],
         *,
         context: int = 1_000_000,
-        tokenizer: WordTokenizer | None = None,
+        tokenizer: Tokenizer | None = None,
     ) -> None:
         self.context = context
-        self.tokenizer = tokenizer or WordTokenizer()
+        self.tokenizer: Tokenizer = tokenizer or WordTokenizer()
         self.requests: list[AnyRequest] = []
         self.calls = 0
         if callable(script):

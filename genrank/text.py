@@ -13,9 +13,10 @@ def clean(text: str) -> str:
     Control, format and surrogate characters go (zero-width joiners stay: emoji and Persian need them), white space
     of any kind becomes one space.
     """
-    if not text.isascii():
-        text = "".join(
-            char for char in text if unicodedata.category(char) not in ("Cf", "Cs") or char in "\u200c\u200d"
-        )
-    # str.split() takes NUL and the like for text: make every control character a space first
-    return " ".join(text.translate(_CONTROLS).split())
+    if not text.isprintable():  # the common case needs no look at each character
+        text = "".join(char for char in text.translate(_CONTROLS) if _visible(char))
+    return " ".join(text.split())
+
+
+def _visible(char: str) -> bool:
+    return unicodedata.category(char) not in ("Cf", "Cs") or char in "\u200c\u200d"

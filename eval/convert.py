@@ -1,0 +1,112 @@
+"""Turn a public test set into a dataset folder.
+
+::
+
+    python -m eval.convert crowdflower|homedepot|wands|esci SOURCE FOLDER [--seed N] [--overwrite] [--locale L]
+
+SOURCE is what was downloaded: the folder, or the CSV file. The folder is written under another name first and renamed
+when it is whole. What each set's rules are stands in its module under `eval.sets`. A summary goes to stdout as one
+line of JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import sys
+import time
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from eval.program import exit_status, say
+from eval.sets import crowdflower, esci, homedepot, wands
+from genrank.dataset import Dataset
+from genrank.errors import InputError
+
+READERS = {
+    "crowdflower": crowdflower.read,
+    "homedepot": homedepot.read,
+    "wands": wands.read,
+    "esci": esci.read,
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the program.
+
+    Args:
+        arguments: Command line without the program's name; None takes the process's own.
+
+    Returns:
+        Exit status: 0, 1 for a failed run, 2 for a wrong call.
+    """
+    parser = argparse.ArgumentParser(prog="python -m eval.convert", description="Make a dataset folder.")
+    sets = parser.add_subparsers(dest="set", required=True, metavar="SET", help=", ".join(READERS))
+    for name in READERS:
+        one = sets.add_parser(name, help=f"see eval/sets/{name}.py")
+        one.add_argument("source", type=Path, help="the downloaded folder or file")
+        one.add_argument("folder", type=Path, help="the dataset folder to make")
+        one.add_argument("--seed", type=int, default=0, help="for the order of the candidates (0)")
+        one.add_argument("--overwrite", action="store_true", help="replace the folder if it exists")
+        if name == "esci":
+            one.add_argument("--locale", choices=(*esci.LOCALES, "all"), default="all")
+    options = parser.parse_args(arguments)
+    return exit_status(lambda: _convert(options))
+
+
+def _convert(options: argparse.Namespace) -> None:
+    started = time.monotonic()
+    folder = options.folder.absolute()
+    if folder.exists() and not options.overwrite:
+        raise InputError(f"{options.folder} exists; pass --overwrite to replace it", field="folder")
+    if folder.exists() and not (folder / "dataset.toml").is_file():
+        raise InputError(f"{options.folder} is no dataset folder, so it is not replaced; name another", field="folder")
+    notes: Counter[str] = Counter()
+    if options.set == "esci":
+        dataset = esci.read(options.source, notes, options.seed, options.locale)
+    else:
+        dataset = READERS[options.set](options.source, notes, options.seed)
+    save_whole(dataset, folder)
+    say(f"{dataset.name}: {len(dataset.queries)} queries, {len(dataset.listings)} listings in {options.folder}")
+    line = {"set": options.set, "folder": str(options.folder), "seed": options.seed} | summary(dataset)
+    line |= {"notes": dict(notes), "seconds": round(time.monotonic() - started, 1)}
+    json.dump(line, sys.stdout, ensure_ascii=False)
+    print()
+
+
+def summary(dataset: Dataset) -> dict[str, object]:
+    """Counts of a dataset: listings, queries by split, judgements by grade, listings without a description."""
+    grades = Counter(grade for judged in dataset.qrels.values() for grade in judged.values())
+    return {
+        "listings": len(dataset.listings),
+        "without_description": sum(not listing.description for listing in dataset.listings.values()),
+        "queries": len(dataset.queries),
+        "splits": dict(sorted(Counter(query.split for query in dataset.queries).items())),
+        "judgements": grades.total(),
+        "grades": {str(grade): count for grade, count in sorted(grades.items())},
+    }
+
+
+def save_whole(dataset: Dataset, folder: Path) -> None:
+    """Write a dataset folder so that it is there whole or not at all; an old one is replaced."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    part = folder.with_name(f".{folder.name}.{os.getpid()}.part")
+    old = folder.with_name(f".{folder.name}.{os.getpid()}.old")
+    try:
+        dataset.save(part)
+        if folder.exists():
+            folder.rename(old)
+        part.rename(folder)
+    except BaseException:
+        shutil.rmtree(part, ignore_errors=True)
+        if old.is_dir():
+            old.rename(folder)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

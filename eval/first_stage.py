@@ -1,0 +1,105 @@
+"""Give a dataset folder a first stage: write its ``candidates.trec`` with BM25.
+
+::
+
+    python -m eval.first_stage FOLDER [--top 20 | --judged-only] [--fields title,brand,...] [--stem]
+
+By default the candidates are the best of the whole catalogue, judged or not. With ``--judged-only`` they are each
+query's judged listings, all of them, in BM25's order. An existing candidates.trec is replaced; `eval.convert` makes the
+seeded random one again. A summary goes to stdout as one line of JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from eval.bm25 import FIELDS, Bm25
+from eval.program import exit_status, say, track
+from genrank.dataset import Dataset, Run, write_run
+from genrank.errors import InputError
+
+
+def first_stage(dataset: Dataset, index: Bm25, top: int | None) -> Run:
+    """BM25 candidates for all queries of a dataset.
+
+    Args:
+        dataset: The dataset.
+        index: Over the dataset's listings.
+        top: Candidates for each query out of the whole catalogue; None takes the judged listings instead.
+
+    Raises:
+        InputError: When a query has no judged listing and `top` is None.
+    """
+    run: Run = {}
+    for query in track(dataset.queries, "BM25", total=len(dataset.queries)):
+        query_id, text = query.query.query_id, query.query.text
+        if top is not None:
+            run[query_id] = index.search(text, top)
+            continue
+        judged = list(dataset.qrels.get(query_id, {}))
+        if not judged:
+            raise InputError(f"query {query_id} has no judged listing; leave --judged-only out", field="judged_only")
+        run[query_id] = index.rank(text, judged)
+    return run
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the program.
+
+    Args:
+        arguments: Command line without the program's name; None takes the process's own.
+
+    Returns:
+        Exit status: 0, 1 for a failed run, 2 for a wrong call.
+    """
+    parser = argparse.ArgumentParser(prog="python -m eval.first_stage", description="Write candidates.trec by BM25.")
+    parser.add_argument("folder", type=Path, help="a dataset folder")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--top", type=_positive, default=20, help="candidates for each query (20)")
+    which.add_argument("--judged-only", action="store_true", help="order each query's judged listings instead")
+    parser.add_argument("--fields", default=",".join(FIELDS), help=f"fields to read ({','.join(FIELDS)})")
+    parser.add_argument("--stem", action="store_true", help="take English plural endings off")
+    options = parser.parse_args(arguments)
+    return exit_status(lambda: _write(options))
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise ValueError
+    return number
+
+
+def _write(options: argparse.Namespace) -> None:
+    started = time.monotonic()
+    dataset = Dataset.load(options.folder)
+    say(f"{dataset.name}: indexing {len(dataset.listings)} listings")
+    index = Bm25(dataset.listings.values(), options.fields.split(","), stem=options.stem)
+    run = first_stage(dataset, index, None if options.judged_only else options.top)
+    path = options.folder / "candidates.trec"
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        write_run(part, run, tag="bm25")
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+    judged = sum(key in dataset.qrels.get(query, {}) for query, ranked in run.items() for key in ranked)
+    line = {
+        "folder": str(options.folder),
+        "queries": len(run),
+        "candidates": sum(len(ranked) for ranked in run.values()),
+        "judged": judged,
+        "seconds": round(time.monotonic() - started, 1),
+    }
+    json.dump(line, sys.stdout)
+    print()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

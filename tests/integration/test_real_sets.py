@@ -1,0 +1,77 @@
+"""The converters on the real files, where these lie beside the clone; they may not be redistributed."""
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from eval.bm25 import Bm25
+from eval.convert import summary
+from eval.metrics import measure, random_floor
+from eval.sets import crowdflower, homedepot
+from genrank.dataset import Dataset
+
+DATA = Path(__file__).parents[2].parent / "shared" / "data"
+
+
+def source(name: str) -> Path:
+    path = DATA / name / "train.csv.gz"
+    if not path.is_file():
+        pytest.skip(f"{name}/train.csv.gz is not in ../shared/data")
+    return path
+
+
+@pytest.fixture(scope="module")
+def cf() -> Dataset:
+    return crowdflower.read(source("crowdflower_search"), Counter())
+
+
+def test_crowdflower_counts(cf: Dataset) -> None:
+    assert summary(cf) == {
+        "listings": 9912,
+        "without_description": 2386,
+        "queries": 261,
+        "splits": {"test": 61, "train": 200},
+        "judgements": 10013,
+        "grades": {"0": 770, "1": 1470, "2": 1721, "3": 6052},
+    }
+
+
+def test_crowdflower_splits_share_no_query(cf: Dataset) -> None:
+    texts = {name: {query.query.text.strip().lower() for query in cf.split(name)} for name in ("train", "test")}
+    assert not texts["train"] & texts["test"]
+    assert (len(texts["train"]), len(texts["test"])) == (200, 61)
+
+
+def test_crowdflower_descriptions_hold_no_markup(cf: Dataset) -> None:
+    assert not [x for x in cf.listings.values() if "</" in x.description or "{margin" in x.description]
+
+
+def test_crowdflower_is_the_same_every_time(cf: Dataset, tmp_path: Path) -> None:
+    again = crowdflower.read(source("crowdflower_search"), Counter())
+    assert list(again.listings) == list(cf.listings)
+    assert again == cf
+    cf.save(tmp_path)
+    assert Dataset.load(tmp_path) == cf
+
+
+def test_crowdflower_baselines(cf: Dataset) -> None:
+    requests = [cf.request(query, 20) for query in cf.split("test")]
+    candidates = {r.query.query_id: [c.listing.listing_id for c in r.candidates] for r in requests}
+    floor = random_floor(candidates, cf.qrels, cf.grades)["nDCG@10"]
+    assert floor.mean == pytest.approx(0.73, abs=0.01)
+    index = Bm25(cf.listings.values())
+    run = {r.query.query_id: index.rank(r.query.text, candidates[r.query.query_id]) for r in requests}
+    assert measure(run, candidates, cf.qrels, cf.grades).means["nDCG@10"] == pytest.approx(0.82, abs=0.01)
+
+
+def test_homedepot_counts() -> None:
+    notes: Counter[str] = Counter()
+    dataset = homedepot.read(source("homedepot_search"), notes)
+    counted = summary(dataset)
+    assert counted["queries"] == 11793
+    assert counted["listings"] == 54667
+    assert counted["splits"] == {"dev": 1125, "test": 2362, "train": 8306}
+    assert counted["judgements"] == 74062
+    assert notes["means_that_are_no_thirds"] == 59
+    assert notes["repeated_judgements"] == 5

@@ -1,0 +1,141 @@
+import dataclasses
+import json
+import math
+from pathlib import Path
+
+import pytest
+
+from eval import run as program
+from eval import systems
+from eval.config import RunConfig
+from eval.systems import Answer
+from genrank.dataset import Dataset, read_run
+from genrank.errors import EngineError, InputError
+from genrank.types import Provenance, Ranking
+
+CONFIG = """dataset: {folder}
+systems:
+  - {{type: random}}
+  - {{type: bm25}}
+"""
+
+
+def write_config(tmp_path: Path, shop: Dataset, more: str = "") -> Path:
+    shop.save(tmp_path / "shop")
+    path = tmp_path / "c.yaml"
+    path.write_text(CONFIG.format(folder=tmp_path / "shop") + more, encoding="utf-8")
+    return path
+
+
+def test_measures(shop: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write_config(tmp_path, shop)
+    assert program.main(["--config", str(path), "--out", str(tmp_path / "out")]) == 0
+    results = json.loads((tmp_path / "out" / "results.json").read_text(encoding="utf-8"))
+    assert results["complete"] is True
+    # q1 comes as l1, l3, l2 ("red" is the rarer word), q2 in its ideal order
+    first = (3 / math.log2(1 + 1) + 1 / math.log2(3 + 1)) / (3 / math.log2(1 + 1) + 1 / math.log2(2 + 1))
+    assert results["systems"]["bm25"]["metrics"] == pytest.approx({"nDCG@10": (first + 1) / 2, "MRR": 1.0})
+    assert results["counts"]["queries"] == 2
+    assert results["counts"]["candidates"] == 6
+    assert results["counts"]["unjudged"] == 0
+    assert results["dataset"]["gains"] == {"0": 0.0, "1": 1.0, "2": 3.0}
+    assert results["settings"]["seed"] == 0
+    assert results["versions"]["ranx"]
+    assert results["hardware"]
+    assert 0 < results["random_floor"]["MRR"]["mean"] < 1
+    assert list(read_run(tmp_path / "out" / "bm25.trec")["q2"]) == ["l3", "l4", "l2"]
+    out, err = capsys.readouterr()
+    assert "random, expected" in out
+    assert "gain by grade 0: 0, 1: 1, 2: 3" in out
+    assert "seed 0" in out
+    assert "bm25 ..." in err
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["bm25.trec", "random.trec", "results.json"]
+
+
+def test_candidates_without_a_first_stage_do_not_follow_the_qrels(shop: Dataset, tmp_path: Path) -> None:
+    shop.save(tmp_path / "shop")
+    many = {seed: program.load_dataset(config(str(tmp_path / "shop"), seed=seed)) for seed in range(8)}
+    assert len({tuple(dataset.candidates["q1"]) for dataset in many.values()}) > 2
+
+
+def test_an_unlisted_query_is_no_easier_query(shop: Dataset) -> None:
+    cut = dataclasses.replace(shop, candidates={"q1": {"l1": 1.0}})
+    with pytest.raises(InputError, match="q2 has no line"):
+        program.make_requests(config("d"), cut)
+
+
+def config(dataset: str, seed: int = 0, limit: int | None = None) -> RunConfig:
+    values = {"dataset": dataset, "seed": seed, "limit": limit, "systems": [{"type": "random"}]}
+    return RunConfig.model_validate(values)
+
+
+def test_limit_is_a_sample(shop: Dataset) -> None:
+    shop = dataclasses.replace(shop, candidates={key: dict.fromkeys(ids, 1.0) for key, ids in shop.qrels.items()})
+    chosen = {program.make_requests(config("d", seed, 1), shop)[0].query.query_id for seed in range(20)}
+    assert chosen == {"q1", "q2"}
+
+
+def test_genrank_systems_write_their_rankings(
+    shop: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    real = systems.answer
+
+    def answer(system, config, dataset, requests):  # type: ignore[no-untyped-def]
+        if system.type != "genrank":
+            return real(system, config, dataset, requests)
+        run = {
+            r.query.query_id: {c.listing.listing_id: -float(i) for i, c in enumerate(r.candidates)} for r in requests
+        }
+        rankings = tuple(Ranking(query, (), Provenance(model="m", outcome="fallback", why="x")) for query in run)
+        return Answer(run, 1.0, 0.5, rankings)
+
+    monkeypatch.setattr(program, "answer", answer)
+    path = write_config(tmp_path, shop, "  - {type: genrank, name: g, model: m}\n")
+    assert program.main(["--config", str(path), "--out", str(tmp_path / "out")]) == 0
+    system = json.loads((tmp_path / "out" / "results.json").read_text(encoding="utf-8"))["systems"]["g"]
+    assert system["counts"]["fallback"] == 2
+    assert system["provenance"]["model"] == "m"
+    assert system["queries_per_second"] == 2.0
+    assert len((tmp_path / "out" / "g.jsonl").read_text(encoding="utf-8").splitlines()) == 2
+    assert "fallback" in capsys.readouterr().out
+
+
+def test_a_failing_system_leaves_the_others(
+    shop: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    real = systems.answer
+
+    def answer(system, *rest):  # type: ignore[no-untyped-def]
+        if system.type == "bm25":
+            raise EngineError("the engine is gone")
+        return real(system, *rest)
+
+    monkeypatch.setattr(program, "answer", answer)
+    path = write_config(tmp_path, shop)
+    assert program.main(["--config", str(path), "--out", str(tmp_path / "out")]) == 1
+    assert "bm25 failed" in capsys.readouterr().err
+    results = json.loads((tmp_path / "out" / "results.json").read_text(encoding="utf-8"))
+    assert (list(results["systems"]), results["complete"]) == (["random"], False)
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ("split: none\n", "no query of shop has split 'none'"),
+        ("relevant: 9\n", "no grade 9"),
+        ("colour: red\n", "unknown key"),
+    ],
+)
+def test_wrong_configs(
+    shop: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str], more: str, words: str
+) -> None:
+    path = write_config(tmp_path, shop, more)
+    assert program.main(["--config", str(path), "--out", str(tmp_path / "out")]) == 2
+    assert words in capsys.readouterr().err
+
+
+def test_absent_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text(CONFIG.format(folder=tmp_path / "none"), encoding="utf-8")
+    assert program.main(["--config", str(path)]) == 2
+    assert "python -m eval.convert" in capsys.readouterr().err
