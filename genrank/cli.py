@@ -18,7 +18,7 @@ from typing import IO, Any
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-from rich.table import Table
+from rich.table import Column, Table
 
 from genrank.dataset import dump_line, read_requests
 from genrank.errors import ConfigError, DataFormatError, GenrankError, InputError
@@ -125,12 +125,13 @@ def _rerank(arguments: argparse.Namespace) -> int:
             seed=arguments.seed,
             max_prompt_tokens=arguments.max_prompt_tokens,
         )
+    reranker.check_options(top_k=arguments.top_k, reasons=arguments.reasons, deadline=arguments.deadline)
     summary = Summary()
 
     def report(error: DataFormatError) -> None:
         if summary.wrong <= _ERRORS_SHOWN:
             errors.print(f"[red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
-        if summary.wrong == _ERRORS_SHOWN:
+        elif summary.wrong == _ERRORS_SHOWN + 1:
             errors.print("further wrong lines are only counted", highlight=False)
 
     def chain() -> Iterator[Any]:
@@ -142,7 +143,7 @@ def _rerank(arguments: argparse.Namespace) -> int:
     )
     progress = Progress(
         SpinnerColumn(), TextColumn("reranking"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-        console=errors, transient=True,
+        console=errors, transient=True, disable=not errors.is_terminal,
     )  # fmt: skip
     try:
         with _output(arguments.output) as out, progress:
@@ -172,9 +173,16 @@ def _rerank(arguments: argparse.Namespace) -> int:
 
 
 def _models_list(_: argparse.Namespace) -> int:
-    from genrank.models import list_models
+    from genrank.models import KNOWN_MODELS, list_models
 
-    table = Table("name", "languages", "licence", "size", "on this machine", "notes")
+    table = Table(
+        Column("name", no_wrap=True, min_width=max(map(len, KNOWN_MODELS))),
+        "languages",
+        "licence",
+        "size",
+        "on this machine",
+        "notes",
+    )
     for status in list_models():
         state = "; ".join(status.problems) or (status.source if status.fetched else "no")
         size = f"{status.size / 1e6:,.0f} MB"

@@ -246,10 +246,15 @@ def _parse_json(name: str, number: int, line: bytes) -> Any:
     try:
         return json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"), parse_constant=refuse)
     except UnicodeDecodeError as error:
-        found = f"the byte {line[error.start]:#04x} at column {error.start + 1} (is this a binary file?)"
+        rest = error.object.rstrip()[error.start :]  # error.object is without a byte-order mark
+        half = len(rest) < 4 and 0xC2 <= rest[0] <= 0xF4
+        guess = "is the line cut off?" if half else "is this a binary file?"
+        found = f"the byte {rest[0]:#04x} at column {error.start + 1} ({guess})"
         return DataFormatError(name, number, "UTF-8 text", found)
     except json.JSONDecodeError as error:
-        cut = " (is the line cut off?)" if error.pos >= len(line.decode("utf-8", "replace").rstrip()) - 1 else ""
+        # a cut in a string is told at the string's beginning, one in a literal or an escape up to 6 places from the end
+        half = error.msg.startswith("Unterminated string") or error.pos >= len(error.doc.rstrip()) - 6
+        cut = " (is the line cut off?)" if half else ""
         return DataFormatError(name, number, "one JSON object", f"{error.msg} at column {error.colno}{cut}")
     except (ValueError, RecursionError) as error:
         found = "JSON nested too deeply" if isinstance(error, RecursionError) else str(error)
@@ -373,7 +378,7 @@ def write_rankings(path: str | Path, rankings: Iterable[Ranking]) -> None:
 
 def _columns(path: str | Path, count: int, expected: str) -> Iterator[tuple[int, list[str]]]:
     try:
-        with Path(path).open(encoding="utf-8") as lines:
+        with Path(path).open(encoding="utf-8-sig") as lines:
             for number, line in enumerate(lines, start=1):
                 if not line.strip():
                     continue
@@ -390,10 +395,12 @@ def _columns(path: str | Path, count: int, expected: str) -> Iterator[tuple[int,
 def _number(path: str | Path, line: int, expected: str, text: str, kind: type[N]) -> N:
     try:
         number = kind(text)
-    except ValueError:
-        raise DataFormatError(str(path), line, expected, repr(text)) from None
-    if not math.isfinite(number):
-        raise DataFormatError(str(path), line, expected, repr(text))
+        finite = math.isfinite(number)
+    except (ValueError, OverflowError):
+        finite = False
+    if not finite:
+        shown = text if len(text) <= 80 else text[:77] + "..."
+        raise DataFormatError(str(path), line, expected, repr(shown))
     return number
 
 
@@ -464,15 +471,20 @@ def _read_dataset_toml(path: Path) -> tuple[str, str, dict[int, Grade]]:
     for key in ("name", "source", "grades"):
         if key not in settings:
             raise DataFormatError(str(path), 0, "the keys name, source and grades", f"no {key}")
+    expected = "grades as whole numbers, each [grades.N] with label and a finite gain"
+    if not isinstance(settings["grades"], dict):
+        raise DataFormatError(str(path), 0, expected, f"grades = {settings['grades']!r}")
     grades = {}
     for key, meaning in settings["grades"].items():
         try:
-            grades[int(key)] = Grade(str(meaning["label"]), float(meaning["gain"]))
+            gain = float(meaning["gain"])
+            if not math.isfinite(gain):
+                raise ValueError
+            grades[int(key)] = Grade(str(meaning["label"]), gain)
         except (ValueError, TypeError, KeyError):
-            expected = "grades as whole numbers, each [grades.N] with label and gain"
             raise DataFormatError(str(path), 0, expected, f"grades.{key} = {meaning!r}") from None
     return str(settings["name"]), str(settings["source"]), grades
 
 
 def _toml_text(text: str) -> str:
-    return json.dumps(text, ensure_ascii=False)
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")  # JSON allows it, TOML does not

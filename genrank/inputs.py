@@ -10,7 +10,7 @@ import contextlib
 from collections.abc import Iterable, Iterator, Mapping
 
 from genrank.errors import InputError
-from genrank.types import Candidate, Interaction, Listing, Query, Request
+from genrank.types import Candidate, Interaction, Listing, Query, Request, make_interaction
 
 _REQUEST_FIELDS = ("query_id", "query", "history", "candidates")
 
@@ -103,7 +103,7 @@ def make_history(values: object) -> tuple[Interaction, ...]:
             if isinstance(value, Interaction):
                 history.append(value)
             elif isinstance(value, Mapping):
-                history.append(Interaction(**value))
+                history.append(make_interaction(value))
             else:
                 raise InputError(f"must be an Interaction or dict, got {type(value).__name__}")
     return tuple(history)
@@ -116,7 +116,8 @@ def at(place: str) -> Iterator[None]:
         yield
     except InputError as error:
         message = str(error).removeprefix(f"{error.field}: ") if error.field else str(error)
-        joined = (
-            place if not error.field or (place == "query" and error.field in ("text",)) else f"{place}.{error.field}"
-        )
+        if place == "query" and error.field in ("text", "query_id"):  # a line has both side by side
+            joined = place if error.field == "text" else error.field
+        else:
+            joined = f"{place}.{error.field}" if error.field else place
         raise InputError(message, field=joined) from None

@@ -899,8 +899,7 @@ def _pip_download(wheel: Wheel, folder: Path, more: Sequence[str], report: Progr
         errors="replace",
     ) as process:
         try:
-            assert process.stdout is not None
-            for line in process.stdout:
+            for line in process.stdout or ():
                 if counted := _PIP_PROGRESS.match(line):
                     if int(counted[1]) == 0:
                         report.start(label, int(counted[2]))

@@ -359,7 +359,7 @@ class Renderer:
 
         Raises:
             BudgetError: When the budget cannot hold the candidates; says the least one.
-            InputError: When there are more candidates than identifiers, and not `inline`.
+            InputError: When there is no candidate, or, without `inline`, more candidates than identifiers.
             ConfigError: When `inline` and the template has no question.
         """
         template = self.template
@@ -370,6 +370,8 @@ class Renderer:
         if not inline and len(candidates) > len(self.answer.identifiers):
             most = len(self.answer.identifiers)
             raise InputError(f"{len(candidates)} candidates in one window, but only {most} identifiers", field="window")
+        if not candidates:
+            raise InputError("no candidates to render; pass at least one", field="candidates")
         cuts = {"query": 0, "history": 0, "candidates": 0}
         query_ids, cuts["query"] = self._query(query)
         listings = self._listings([candidate.listing for candidate in candidates], template.limits.listing)
@@ -378,6 +380,7 @@ class Renderer:
         fixed = [self._before, self._query_open, query_ids, self._query_close, self._candidates_head]
         fixed += [] if inline else [self._tail, self._after, self._open]
         taken = sum(map(len, fixed)) + len(end) * len(candidates) + sum(map(len, names))
+        taken -= len(self._end) if inline else 0  # nothing is read behind the last question
         room = max_tokens - taken
         needs = [min(listing.tokens, template.limits.listing) for listing in listings]
         least = sum(min(MIN_LISTING_TOKENS, need) for need in needs)

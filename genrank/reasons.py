@@ -15,7 +15,7 @@ from genrank.text import clean
 from genrank.types import Interaction, Listing, Query
 
 _LIST_MARK = re.compile(r"^(?:\d+[.)]|[-*•])(?:\s+|$)")
-_SENTENCE_END = re.compile(r"[.!?](?=\s|$)|[。!?]")
+_SENTENCE_END = re.compile(r"[.!?]+(?=\s|$)|[\u3002\uff01\uff1f]")
 
 
 def write_reasons(
@@ -82,6 +82,8 @@ def _named(value: str, said: str) -> bool:
     if not value:
         return False
     edge = r"(?<![^\W_])", r"(?![^\W_])"
-    if value.isascii():
-        return re.search(edge[0] + re.escape(value) + edge[1], said) is not None
+    if value.isascii():  # ASCII edges: Chinese puts no space around a Latin name or a number
+        number = value.replace(".", "").isdigit()
+        edge = (r"(?<![0-9.,])", r"(?![.,]?[0-9])") if number else edge
+        return re.search(edge[0] + re.escape(value) + edge[1], said, re.ASCII) is not None
     return value in said

@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from genrank.decoding import DECODINGS
+from genrank.decoding.checks import check_count
 from genrank.engines.base import Engine
-from genrank.errors import ConfigError, EngineError, InputError, OutputError
-from genrank.inputs import make_candidates, make_history, make_query
+from genrank.errors import BudgetError, ConfigError, EngineError, GenrankError, InputError, OutputError
+from genrank.inputs import at, make_candidates, make_history, make_query
 from genrank.permutation import Permutation, mean_tau
 from genrank.prompting import Prompt, Renderer, Template, load_template
 from genrank.reasons import evidence, tidy, write_reasons
@@ -91,10 +92,11 @@ class Reranker:
             raise InputError(f"must be one of {list(DECODINGS)}, got {decoding!r}", field="decoding")
         if strategy not in ("single", "sliding"):
             raise InputError(f"must be single or sliding, got {strategy!r}", field="strategy")
+        _check_whole("window", window)
+        _check_whole("stride", stride)
         check_window(window, stride)
         for name, number in (("passes", passes), ("max_reason_tokens", max_reason_tokens)):
-            if number < 1:
-                raise InputError(f"must be at least 1, got {number}", field=name)
+            _check_whole(name, number, at_least=1)
         if isinstance(prompt, Template):
             template = prompt
         else:
@@ -116,9 +118,8 @@ class Reranker:
         if decoding != "inline" and strategy == "sliding" and window > len(self._answer.identifiers):
             most = len(self._answer.identifiers)
             raise InputError(f"this tokenizer has {most} one-token identifiers, got {window}", field="window")
-        answer = 0 if decoding == "inline" else window * (1 + len(self._answer.between))
-        longest = self.engine.context - answer
-        self.max_prompt_tokens = max_prompt_tokens or min(longest, MAX_PROMPT_TOKENS)
+        longest = self._longest(window if strategy == "sliding" else 1)
+        self.max_prompt_tokens = min(longest, MAX_PROMPT_TOKENS) if max_prompt_tokens is None else max_prompt_tokens
         if not 1 <= self.max_prompt_tokens <= longest:
             raise InputError(
                 f"must be within 1..{longest} (the model takes {self.engine.context} tokens, answer included), "
@@ -206,14 +207,7 @@ class Reranker:
             InputError: When an argument is wrong; its `field` names it.
             BudgetError: When `max_prompt_tokens` cannot hold a window.
         """
-        if top_k is not None and top_k < 1:
-            raise InputError(f"must be at least 1, got {top_k}", field="top_k")
-        if reasons < 0:
-            raise InputError(f"must not be negative, got {reasons}", field="reasons")
-        if reasons and not self._renderer.template.reason:
-            raise InputError(f"prompt template {self._renderer.template.name} has no reason prompt", field="reasons")
-        if deadline is not None and not deadline > 0:
-            raise InputError(f"must be a positive number of seconds, got {deadline}", field="deadline")
+        self.check_options(top_k=top_k, reasons=reasons, deadline=deadline)
         started = time.monotonic()
         ends = started + deadline if deadline is not None else float("inf")
         calls = [self._start(i, request) for i, request in enumerate(requests)]
@@ -228,11 +222,27 @@ class Reranker:
         seconds = time.monotonic() - started
         return [self._ranking(call, top_k, seconds) for call in calls]
 
+    def check_options(self, *, top_k: int | None = None, reasons: int = 0, deadline: float | None = None) -> None:
+        """Refuse options of a call that are wrong whatever the request.
+
+        Raises:
+            InputError: When one is wrong; its `field` names it.
+        """
+        if top_k is not None:
+            _check_whole("top_k", top_k, at_least=1)
+        _check_whole("reasons", reasons)
+        if reasons < 0:
+            raise InputError(f"must not be negative, got {reasons}", field="reasons")
+        if reasons and not self._renderer.template.reason:
+            raise InputError(f"prompt template {self._renderer.template.name} has no reason prompt", field="reasons")
+        if deadline is not None and not (isinstance(deadline, (int, float)) and deadline > 0):
+            raise InputError(f"must be a positive number of seconds, got {deadline!r}", field="deadline")
+
     def _start(self, i: int, request: Request) -> _Call:
         if not isinstance(request, Request):
             raise InputError(f"must be a Request, got {type(request).__name__}", field=f"requests[{i}]")
-        if not request.candidates:
-            raise InputError("no candidates to rank; pass at least one", field=f"requests[{i}].candidates")
+        with at(f"requests[{i}]"):
+            make_candidates(request.candidates)  # at least one, and no id twice
         places = range(len(request.candidates))
         return _Call(
             request, single(places) if self.strategy == "single" else sliding(places, self.window, self.stride)
@@ -272,6 +282,11 @@ class Reranker:
                 window_scores.append([min(1.0, totals[place]) for place in window])
             call.advance(window_scores)
 
+    def _longest(self, candidates: int) -> int:
+        """The most prompt tokens that leave room for the answer."""
+        answer = 0 if self.decoding == "inline" else candidates * (1 + len(self._answer.between))
+        return self.engine.context - answer
+
     def _presentations(self, window: Window) -> list[Window]:
         """The window's places in the order in which each pass shows them."""
         orders = [window, window[::-1]][: self.passes]
@@ -286,7 +301,7 @@ class Reranker:
             request.query,
             [request.candidates[place] for place in order],
             request.history,
-            max_tokens=self.max_prompt_tokens,
+            max_tokens=min(self.max_prompt_tokens, self._longest(len(order))),
             inline=self.decoding == "inline",
         )
 
@@ -306,9 +321,10 @@ class Reranker:
                 max_tokens=self.max_reason_tokens,
                 max_prompt=min(self.max_prompt_tokens, self.engine.context - self.max_reason_tokens),
             )
-        except EngineError as error:
+            check_count(results, pairs)
+        except (EngineError, OutputError, BudgetError) as error:
             for call in calls:
-                call.repairs.append(f"no reasons: the engine failed: {error}")
+                call.repairs.append(f"no reasons: {_blame(error)}: {error}")
             return
         for (call, place), (_, listing), result in zip(wanted, pairs, results, strict=True):
             call.tokens += result.tokens
@@ -389,11 +405,27 @@ class _Call:
         self.order, self.scores = ranked.order, ranked.scores
 
 
+def _blame(error: GenrankError) -> str:
+    match error:
+        case EngineError():
+            return "the engine failed"
+        case OutputError():
+            return "the model misbehaved"
+    return "no room"
+
+
+def _check_whole(name: str, number: object, at_least: int | None = None) -> None:
+    if not isinstance(number, int) or isinstance(number, bool):
+        raise InputError(f"must be a whole number, got {number!r}", field=name)
+    if at_least is not None and number < at_least:
+        raise InputError(f"must be at least {at_least}, got {number}", field=name)
+
+
 def _load_engine(engine: Literal["transformers"] | Engine, model: str, adapter: str | None) -> Engine:
     if engine == "transformers":
         from genrank.engines.transformers import TransformersEngine
 
         return TransformersEngine(model, adapter=adapter)
-    if isinstance(engine, str):
+    if engine is None or isinstance(engine, str):
         raise InputError(f"must be transformers or an Engine, got {engine!r}", field="engine")
     return engine

@@ -64,11 +64,15 @@ def rerank_lines(
 
     Yields:
         Each right request with its ranking, in the lines' order.
+
+    Raises:
+        InputError: When `top_k`, `reasons` or `deadline` is wrong.
     """
 
     def rank(requests: list[Request]) -> list[Ranking]:
         return reranker.rerank_batch(requests, top_k=top_k, reasons=reasons, deadline=deadline)
 
+    reranker.check_options(top_k=top_k, reasons=reasons, deadline=deadline)  # the call's fault, not a line's
     stream = iter(lines)
     while chunk := list(itertools.islice(stream, batch)):
         answers: list[Ranking | InputError | DataFormatError]

@@ -77,7 +77,7 @@ def _checked(cls: type[T]) -> type[T]:
 
 
 def _not_blank(text: str) -> str:
-    if not clean(text):
+    if not clean(text).strip("\u200c\u200d "):
         raise ValueError("must hold a visible character")
     return text
 
@@ -97,6 +97,7 @@ def _not_bool(value: object) -> object:
 Id = Annotated[str, AfterValidator(_id)]
 Text = Annotated[str, AfterValidator(_not_blank)]
 Number = Annotated[float, BeforeValidator(_not_bool)]
+Whole = Annotated[int, BeforeValidator(_not_bool)]
 
 
 @_checked
@@ -140,7 +141,7 @@ class Listing:
     price: Price | None = None
     attributes: dict[str, str] = field(default_factory=dict)
     rating: Annotated[Number, Field(ge=0, le=5)] | None = None
-    rating_count: Annotated[int, Field(ge=0)] | None = None
+    rating_count: Annotated[Whole, Field(ge=0)] | None = None
     reviews: tuple[str, ...] = ()
     image_url: str = ""
     in_stock: bool | None = None
@@ -195,7 +196,7 @@ class Candidate:
 
     listing: Listing
     score: Number | None = None
-    rank: Annotated[int, Field(ge=1)] | None = None
+    rank: Annotated[Whole, Field(ge=1)] | None = None
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> Candidate:
@@ -209,15 +210,29 @@ class Candidate:
         return cls(make_listing(listing), **first_stage)
 
 
+def make_interaction(fields: Mapping[str, Any]) -> Interaction:
+    """Make an interaction of a JSON object.
+
+    Raises:
+        InputError: When a field is wrong or missing, or a name is not text.
+    """
+    _check_names(fields)
+    return Interaction(**fields)
+
+
+def _check_names(fields: Mapping[str, Any]) -> None:
+    for key in fields:
+        if not isinstance(key, str):
+            raise InputError(f"field names must be text, got {key!r}")
+
+
 def make_listing(fields: Mapping[str, Any]) -> Listing:
     """Make a listing of a JSON object.
 
     Raises:
         InputError: When a field is wrong or missing, or a name is not text.
     """
-    for key in fields:
-        if not isinstance(key, str):
-            raise InputError(f"field names must be text, got {key!r}")
+    _check_names(fields)
     return Listing(**fields)
 
 

@@ -25,6 +25,8 @@ def decode(engine: Engine, prompts: Sequence[Prompt], answer: AnswerTokens) -> l
     scored = []
     for prompt, result in zip(prompts, results, strict=True):
         check_count(result.scores, prompt.reads)
+        for read in result.scores:
+            check_count(read, targets)
         check_finite(result.scores)
         odds = [_logsumexp(read[:split]) - _logsumexp(read[split:]) for read in result.scores]
         scored.append(([_sigmoid(x) for x in odds], result.tokens))

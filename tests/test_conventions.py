@@ -1,0 +1,123 @@
+"""The project's conventions, held by tests."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import inspect
+import pkgutil
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import genrank
+from genrank import errors
+from genrank.prompting import load_template, template_names
+
+ROOT = Path(__file__).resolve().parent.parent
+LIBRARY = sorted(ROOT.glob("genrank/**/*.py"))
+HEAVY = ("torch", "transformers", "vllm", "huggingface_hub", "numpy", "eval", "finetune")
+
+
+@pytest.mark.parametrize("module", ["genrank", "genrank.cli", "genrank.models", "genrank.testing"])
+def test_importing_is_light(module: str) -> None:
+    code = f"import sys, {module}; print(*[name for name in {HEAVY} if name in sys.modules])"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert out.stdout.split() == []
+
+
+def test_all_is_sorted_and_complete() -> None:
+    assert genrank.__all__ == sorted(genrank.__all__)
+    imported = {
+        alias.name
+        for node in ast.parse((ROOT / "genrank/__init__.py").read_text()).body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    assert imported == set(genrank.__all__)
+
+
+def test_every_public_error_is_exported_and_drawn() -> None:
+    names = {name for name, value in vars(errors).items() if inspect.isclass(value) and issubclass(value, Exception)}
+    assert names <= set(genrank.__all__)
+    drawn = set(re.findall(r"\w+Error", errors.__doc__ or ""))
+    assert names <= drawn
+
+
+def imports(path: Path) -> set[str]:
+    """Top-level packages that a file imports, anywhere in it."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module.split(".")[0])
+    return found
+
+
+@pytest.mark.parametrize("path", LIBRARY, ids=lambda path: str(path.relative_to(ROOT)))
+def test_the_library_never_imports_the_programs(path: Path) -> None:
+    assert not imports(path) & {"eval", "finetune", "examples", "tests"}
+
+
+@pytest.mark.parametrize("path", LIBRARY, ids=lambda path: str(path.relative_to(ROOT)))
+def test_the_library_asserts_nothing(path: Path) -> None:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    asserts = [node.lineno for node in ast.walk(tree) if isinstance(node, ast.Assert)]
+    assert not asserts, "user input is checked with errors, not with assert"
+
+
+def test_programs_import_names_not_modules() -> None:
+    """``import eval.x`` would shadow the builtin `eval`; ``from eval.x import y`` does not."""
+    wrong = [
+        f"{path}:{node.lineno}"
+        for folder in ("eval", "examples", "tests")
+        for path in sorted((ROOT / folder).glob("**/*.py"))
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Import) and any(alias.name.split(".")[0] == "eval" for alias in node.names)
+    ]
+    assert not wrong
+
+
+def test_the_wheel_holds_every_package() -> None:
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    found = {"genrank", "genrank.prompts"} | {
+        module.name for module in pkgutil.walk_packages(genrank.__path__, "genrank.") if module.ispkg
+    }
+    assert set(settings["packages"]) == found
+
+
+def test_every_shipped_template_loads_and_is_named_like_its_file() -> None:
+    names = template_names()
+    assert {"inline", "listwise"} <= set(names)
+    assert [load_template(name).name for name in names] == names
+    assert len({load_template(name).digest for name in names}) == len(names)
+
+
+def test_public_names_are_documented() -> None:
+    bare = [name for name in genrank.__all__ if not inspect.getdoc(getattr(genrank, name))]
+    assert not bare
+
+
+def test_unit_tests_mirror_the_library() -> None:
+    skipped = {"__init__", "__main__"}
+    missing = [
+        str(path.relative_to(ROOT))
+        for path in LIBRARY
+        if path.stem not in skipped
+        and not list((ROOT / "tests").glob(f"**/test_{path.stem}.py"))
+        and not list((ROOT / "tests").glob(f"**/test_{path.stem}_engine.py"))
+        and path.parent.name != "decoding"
+        and path.stem != "base"
+    ]
+    assert not missing
+
+
+def test_every_module_can_be_imported() -> None:
+    for module in pkgutil.walk_packages(genrank.__path__, "genrank."):
+        if module.name != "genrank.__main__" and "engines.transformers" not in module.name:
+            importlib.import_module(module.name)

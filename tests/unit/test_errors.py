@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+import inspect
+import re
+
+import pytest
+
+from genrank import errors
+
+
+def _tree_of_the_docstring() -> dict[str, str]:
+    """``{class: parent}`` as drawn at the head of the module."""
+    parents: dict[str, str] = {}
+    path: list[str] = []
+    for line in (errors.__doc__ or "").splitlines():
+        if found := re.search(r"[A-Za-z]+Error\b", line):
+            depth = found.start() // 4  # four columns a level
+            del path[depth - 1 :]
+            parents[found[0]] = path[-1] if path else ""
+            path.append(found[0])
+    return parents
+
+
+def test_the_tree_of_the_docstring_is_the_tree_of_the_classes() -> None:
+    classes = {
+        name: thing.__mro__[1].__name__
+        for name, thing in vars(errors).items()
+        if inspect.isclass(thing) and thing.__module__ == errors.__name__
+    }
+    assert _tree_of_the_docstring() == classes | {"GenrankError": ""}
+
+
+@pytest.mark.parametrize(
+    ("error", "builtin"),
+    [
+        (errors.InputError("m"), ValueError),
+        (errors.DataFormatError("p", 1, "a", "b"), ValueError),
+        (errors.ConfigError("m"), ValueError),
+        (errors.MissingExtraError("torch", "transformers"), ImportError),
+    ],
+)
+def test_errors_are_caught_as_their_builtin_too(error: Exception, builtin: type[Exception]) -> None:
+    assert isinstance(error, builtin)
+    assert isinstance(error, errors.GenrankError)
+
+
+def test_input_error_begins_with_its_field() -> None:
+    error = errors.InputError("must be positive", field="candidates[3].price.amount")
+    assert str(error) == "candidates[3].price.amount: must be positive"
+    assert error.field == "candidates[3].price.amount"
+    assert str(errors.InputError("must be positive")) == "must be positive"
+
+
+def test_budget_error_says_the_least_budget() -> None:
+    error = errors.BudgetError("too small", least=77)
+    assert (error.least, error.field) == (77, "max_prompt_tokens")
+
+
+def test_data_format_error_names_path_and_line() -> None:
+    error = errors.DataFormatError("a.jsonl", 7, "one JSON object", "a list")
+    assert str(error) == "a.jsonl:7: expected one JSON object, found a list"
+    assert (error.path, error.line) == ("a.jsonl", 7)
+    assert str(errors.DataFormatError("a.jsonl", 0, "a file", "none")) == "a.jsonl: expected a file, found none"
+
+
+def test_missing_extra_error_holds_the_command_that_mends_it() -> None:
+    assert str(errors.MissingExtraError("torch", "transformers")).endswith("pip install 'genrank[transformers]'")

@@ -1,0 +1,679 @@
+from __future__ import annotations
+
+import asyncio
+import random
+import re
+import threading
+from collections.abc import Callable, Sequence
+from math import exp, inf, nan
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from genrank.decoding import DECODINGS
+from genrank.engines.base import PermuteRequest, ScoreRequest, TextRequest, TextResult
+from genrank.errors import BudgetError, ConfigError, EngineError, InputError
+from genrank.permutation import kendall_tau
+from genrank.prompting import load_template
+from genrank.reranker import MAX_PROMPT_TOKENS, Reranker
+from genrank.testing import Answer, AnyRequest, OracleEngine, ScriptedEngine
+from genrank.types import Candidate, Interaction, Listing, Query, Ranking, Request, Tokens
+
+
+def _titles(n: int) -> list[str]:
+    return [f"title {i}" for i in range(n)]
+
+
+def _ids(ranking: Ranking) -> list[str]:
+    return [item.listing_id for item in ranking.items]
+
+
+def _request(query_id: str, *listing_ids: str) -> Request:
+    candidates = tuple(Candidate(Listing(listing_id, f"title of {listing_id}")) for listing_id in listing_ids)
+    return Request(Query(f"text of {query_id}", query_id), candidates)
+
+
+def _sigmoid(x: float) -> float:
+    return 1 / (1 + exp(-x))
+
+
+def _odds(*odds: float) -> list[list[float]]:
+    """An inline answer with these log-odds of yes; the house template reads two answers each for yes and for no."""
+    return [[x, x, 0.0, 0.0] for x in odds]
+
+
+def _by_id(odds: Callable[[str], float]) -> Callable[[AnyRequest], Answer]:
+    """A script that judges each candidate by its id."""
+
+    def answer(request: AnyRequest) -> Answer:
+        if isinstance(request, TextRequest):
+            return "It fits."
+        return _odds(*(odds(listing_id) for listing_id in request.listing_ids))
+
+    return answer
+
+
+def _failing_after(batches: int, error: Exception, engine: ScriptedEngine | None = None) -> ScriptedEngine:
+    """An engine that works for so many batches, then fails."""
+    engine = engine or OracleEngine({})
+    answer = engine._answer_to
+
+    def fail(request: AnyRequest) -> Answer:
+        return error if engine.calls > batches else answer(request)
+
+    engine._answer_to = fail
+    return engine
+
+
+def _check_promises(ranking: Ranking, n: int) -> None:
+    """What holds for every ranking of `n` candidates that were given as titles."""
+    assert sorted(_ids(ranking), key=int) == [str(i) for i in range(n)]
+    assert [item.rank for item in ranking.items] == list(range(1, n + 1))
+    scores = [item.score for item in ranking.items]
+    assert all(0 <= score <= 1 for score in scores)
+    assert scores == sorted(scores, reverse=True)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Ranking
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("strategy", ["single", "sliding"])
+@pytest.mark.parametrize("decoding", DECODINGS)
+@pytest.mark.parametrize("passes", [1, 3])
+def test_every_decoding_and_strategy_ranks_by_what_the_model_says(decoding: Any, strategy: Any, passes: int) -> None:
+    n = 12
+    grades = {str(i): float(i * 7 % n) for i in range(n)}
+    reranker = Reranker(engine=OracleEngine(grades), decoding=decoding, strategy=strategy, passes=passes)
+    ranking = reranker.rerank("query", _titles(n))
+    assert _ids(ranking) == sorted(grades, key=lambda listing_id: -grades[listing_id])
+    assert ranking.provenance.outcome == "model"
+    _check_promises(ranking, n)
+
+
+@pytest.mark.parametrize("decoding", DECODINGS)
+def test_a_list_longer_than_the_window_slides(decoding: Any) -> None:
+    n, window, stride = 30, 8, 4
+    engine = OracleEngine({str(i): float(i) for i in range(n)})
+    ranking = Reranker(engine=engine, decoding=decoding, window=window, stride=stride).rerank("query", _titles(n))
+    carried = window - stride
+    assert _ids(ranking)[:carried] == [str(i) for i in range(n - 1, n - 1 - carried, -1)]
+    assert ranking.provenance.windows == engine.calls == -(-(n - window) // stride) + 1
+    _check_promises(ranking, n)
+
+
+def test_equal_scores_keep_the_first_stages_order() -> None:
+    ranking = Reranker(engine=OracleEngine({})).rerank("query", _titles(25))
+    assert _ids(ranking) == [str(i) for i in range(25)]
+
+
+def test_one_candidate_is_ranked_too() -> None:
+    for decoding in DECODINGS:
+        reranker: Any = Reranker
+        _check_promises(reranker(engine=OracleEngine({}), decoding=decoding).rerank("query", ["only"]), 1)
+
+
+def test_the_score_is_the_decodings() -> None:
+    ranking = Reranker(engine=ScriptedEngine([_odds(-1.0, 2.0)])).rerank("query", _titles(2))
+    assert [item.score for item in ranking.items] == pytest.approx([_sigmoid(2.0), _sigmoid(-1.0)])
+
+
+def test_a_score_from_an_earlier_window_is_lowered_to_the_one_above_it() -> None:
+    # 4 and 5 were judged beside others, and better than whatever stands above them now
+    script = [_odds(3.0, 2.9, 2.8, 2.7), _odds(1.0, 0.9, 0.8, 0.7)]
+    ranking = Reranker(engine=ScriptedEngine(script), window=4, stride=2).rerank("query", _titles(6))
+    assert _ids(ranking) == [str(i) for i in range(6)]
+    expected = [_sigmoid(x) for x in (1.0, 0.9, 0.8, 0.7, 0.7, 0.7)]
+    assert [item.score for item in ranking.items] == pytest.approx(expected)
+
+
+def test_top_k_cuts_the_answer_and_not_the_work() -> None:
+    reranker = Reranker(engine=OracleEngine({"4": 3.0, "2": 2.0}))
+    whole, short = reranker.rerank("query", _titles(6)), reranker.rerank("query", _titles(6), top_k=2)
+    assert _ids(short) == ["4", "2"]
+    assert short.items == whole.items[:2]
+    assert reranker.rerank("query", _titles(6), top_k=99).items == whole.items
+
+
+def test_source_rank_is_the_candidates_own_or_its_place() -> None:
+    candidates: list[Candidate | Listing] = [
+        Candidate(Listing("a", "A"), rank=7),
+        Listing("b", "B"),
+        Candidate(Listing("c", "C"), rank=9),
+    ]
+    ranking = Reranker(engine=OracleEngine({"c": 3.0, "b": 2.0})).rerank("query", candidates)
+    assert [(item.listing_id, item.source_rank) for item in ranking.items] == [("c", 9), ("b", 2), ("a", 7)]
+
+
+def test_what_the_model_sees_is_the_query_the_history_and_the_candidates() -> None:
+    engine = OracleEngine({})
+    Reranker(engine=engine).rerank(
+        Query("red dress", "q1"),
+        [{"listing_id": "p1", "title": "Crimson gown", "brand": "Zara"}],
+        [{"event": "purchase", "listing": {"listing_id": "h1", "title": "Straw hat"}}],
+    )
+    prompt = engine.tokenizer.decode(engine.requests[0].ids)
+    for text in ("red dress", "Crimson gown", "Zara", "Straw hat"):
+        assert text in prompt
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Passes
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def _shown(engine: ScriptedEngine) -> list[tuple[str, ...]]:
+    """Listing ids of each prompt, in the prompt's order."""
+    return [tuple(r.listing_ids) for r in engine.requests if isinstance(r, ScoreRequest | PermuteRequest)]
+
+
+def test_passes_show_the_list_as_it_is_then_reversed_then_shuffled() -> None:
+    engine = OracleEngine({})
+    Reranker(engine=engine, passes=4, seed=1).rerank("query", _titles(8))
+    as_it_is, turned, *shuffled = _shown(engine)
+    assert engine.calls == 1, "all passes are one batch"
+    assert as_it_is == tuple(map(str, range(8)))
+    assert turned == as_it_is[::-1]
+    assert len({as_it_is, turned, *shuffled}) == 4
+    assert all(sorted(order) == sorted(as_it_is) for order in shuffled)
+
+
+def test_the_seed_decides_the_shuffles() -> None:
+    def shuffled(seed: int) -> tuple[str, ...]:
+        engine = OracleEngine({})
+        random.seed(seed + 5)  # the global generator has no say in it
+        Reranker(engine=engine, passes=3, seed=seed).rerank("query", _titles(20))
+        return _shown(engine)[2]
+
+    assert shuffled(1) == shuffled(1)
+    assert shuffled(1) != shuffled(2)
+
+
+def test_scores_are_averaged_over_passes() -> None:
+    # a model that only ever looks at the place: a reversed pass takes its bias out of the first and the last
+    by_place = (2.0, 0.5, -1.0)
+    engine = ScriptedEngine([_odds(*by_place), _odds(*by_place)])
+    ranking = Reranker(engine=engine, passes=2).rerank("query", _titles(3))
+    s = [_sigmoid(x) for x in by_place]
+    expected = {"0": (s[0] + s[2]) / 2, "1": (s[1] + s[1]) / 2, "2": (s[2] + s[0]) / 2}
+    assert {item.listing_id: item.score for item in ranking.items} == pytest.approx(expected)
+    assert ranking.provenance.agreement == kendall_tau((0, 1, 2), (2, 1, 0)) == -1
+
+
+def test_agreement_is_the_mean_over_windows_and_pairs_of_passes() -> None:
+    assert Reranker(engine=OracleEngine({})).rerank("query", _titles(3)).provenance.agreement is None
+    grades = {str(i): float(i) for i in range(30)}
+    agreeing = Reranker(engine=OracleEngine(grades), passes=3, window=10, stride=5).rerank("query", _titles(30))
+    assert agreeing.provenance.agreement == 1
+    assert agreeing.provenance.windows == 3 * (-(-(30 - 10) // 5) + 1)
+    # two windows of two passes: the first window's passes agree, the second one's are each other's opposite
+    falling = _odds(1.0, 0.5, 0.0, -0.5)
+    engine = ScriptedEngine([falling, falling[::-1], falling, falling])
+    mixed = Reranker(engine=engine, passes=2, window=4, stride=2).rerank("query", _titles(6))
+    assert mixed.provenance.agreement == (1 + -1) / 2
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Provenance
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def test_provenance_is_complete() -> None:
+    engine = OracleEngine({})
+    engine.adapter = "red-shoes"
+    reranker = Reranker(engine=engine, window=8, stride=4, passes=2)
+    provenance = reranker.rerank("query", _titles(12), reasons=2).provenance
+    template = load_template("inline")
+    prompts = [request for request in engine.requests if isinstance(request, ScoreRequest)]
+    reasons = [request for request in engine.requests if isinstance(request, TextRequest)]
+    assert (provenance.model, provenance.adapter, provenance.engine) == ("oracle", "red-shoes", "oracle")
+    assert (provenance.prompt, provenance.prompt_hash) == (f"inline@{template.version}", template.digest)
+    assert (provenance.decoding, provenance.strategy) == ("inline", "sliding(8,4)")
+    assert (provenance.outcome, provenance.why, provenance.repairs) == ("model", "", ())
+    assert (provenance.windows, provenance.passes) == (2 * 2, 2)
+    assert len(prompts) == 2 * 2
+    assert len(reasons) == 2
+    assert provenance.tokens == Tokens(
+        prompt=sum(len(request.ids) for request in engine.requests), completion=2 * len("It fits.")
+    )
+    assert provenance.cuts == {"query": 0, "history": 0, "candidates": 0}
+    assert provenance.seconds > 0
+
+
+@pytest.mark.parametrize(
+    ("decoding", "strategy", "prompt", "strategy_name"),
+    [
+        ("inline", "single", "inline", "single"),
+        ("first-token", "sliding", "listwise", "sliding(20,10)"),
+        ("listwise", "sliding", "listwise", "sliding(20,10)"),
+    ],
+)
+def test_each_decoding_has_its_own_template(decoding: Any, strategy: Any, prompt: str, strategy_name: str) -> None:
+    reranker = Reranker(engine=OracleEngine({}), decoding=decoding, strategy=strategy)
+    provenance = reranker.rerank("query", ["a"]).provenance
+    assert provenance.prompt.split("@")[0] == prompt
+    assert (provenance.decoding, provenance.strategy) == (decoding, strategy_name)
+
+
+def test_a_template_may_be_passed_by_name_or_as_it_is() -> None:
+    template = load_template("inline").model_copy(update={"name": "mine", "version": 7})
+    assert Reranker(engine=OracleEngine({}), prompt=template).rerank("q", ["a"]).provenance.prompt == "mine@7"
+    by_name = Reranker(engine=OracleEngine({}), prompt="inline", decoding="listwise").rerank("q", ["a"])
+    assert by_name.provenance.prompt.startswith("inline@")
+
+
+def test_cuts_add_up_over_windows_and_passes() -> None:
+    limits = load_template("inline").limits
+    n, words, query_words = 6, limits.listing + 5, limits.query + 3
+    reranker = Reranker(engine=OracleEngine({}), window=4, stride=2, passes=2)
+    ranking = reranker.rerank(" ".join(["q"] * query_words), [" ".join(["w"] * words)] * n)
+    prompts = 2 * 2
+    assert ranking.provenance.cuts == {"query": prompts * 3, "history": 0, "candidates": prompts * 4 * 5}
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Batches
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def test_a_batch_is_answered_in_order_and_as_one_by_one() -> None:
+    requests = [_request(f"q{i}", *(f"q{i}-{j}" for j in range(3 + 4 * i))) for i in range(4)]
+    grades = {f"q{i}-{j}": float((i + 5 * j) % 7) for i in range(4) for j in range(15)}
+    engine = OracleEngine(grades)
+    reranker = Reranker(engine=engine, window=6, stride=3)
+    together = reranker.rerank_batch(requests)
+    rounds = engine.calls
+    alone = [reranker.rerank_batch([request])[0] for request in requests]
+    assert [ranking.query_id for ranking in together] == ["q0", "q1", "q2", "q3"]
+    assert [ranking.items for ranking in together] == [ranking.items for ranking in alone]
+    assert rounds == max(ranking.provenance.windows for ranking in alone), "windows that are ready share a batch"
+
+
+def test_a_batch_may_be_any_iterable_and_empty() -> None:
+    reranker = Reranker(engine=OracleEngine({}))
+    assert reranker.rerank_batch([]) == []
+    assert [ranking.query_id for ranking in reranker.rerank_batch(_request(q, "a") for q in ("q1", "q2"))] == [
+        "q1",
+        "q2",
+    ]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Reasons
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def test_reasons_are_written_for_the_first_items_only_with_their_evidence() -> None:
+    candidates = [Listing(f"p{i}", f"Dress {i}", brand="Zara", attributes={"colour": "red"}) for i in range(4)]
+    history = [Interaction("purchase", Listing("h0", "Belt", brand="Zara"))]
+
+    def answer(request: AnyRequest) -> Answer:
+        if isinstance(request, TextRequest):
+            return "It is red and by Zara. And more.\nBuy it!"
+        return _odds(*(float(listing_id[1]) for listing_id in request.listing_ids))
+
+    ranking = Reranker(engine=ScriptedEngine(answer)).rerank("query", candidates, history, reasons=2)
+    assert _ids(ranking) == ["p3", "p2", "p1", "p0"]
+    assert [item.reason for item in ranking.items] == ["It is red and by Zara."] * 2 + [None] * 2
+    evidence = ("brand", "attributes.colour", "history[0].brand")
+    assert [item.evidence for item in ranking.items] == [evidence] * 2 + [()] * 2
+    assert ranking.provenance.outcome == "model"
+
+
+def test_more_reasons_than_items_and_more_than_top_k() -> None:
+    reranker = Reranker(engine=OracleEngine({}))
+    assert [item.reason for item in reranker.rerank("q", _titles(2), reasons=9).items] == ["It fits."] * 2
+    assert [item.reason for item in reranker.rerank("q", _titles(3), reasons=1, top_k=2).items] == ["It fits.", None]
+
+
+def test_a_reason_that_the_model_did_not_write_is_counted() -> None:
+    engine = ScriptedEngine([_odds(2.0, 1.0), " \n", "It fits."])
+    ranking = Reranker(engine=engine).rerank("query", _titles(2), reasons=2)
+    assert [item.reason for item in ranking.items] == [None, "It fits."]
+    assert ranking.provenance.outcome == "repaired"
+    assert ranking.provenance.repairs == ("no reason for 0: the model wrote nothing",)
+
+
+def test_an_engine_that_fails_at_the_reasons_leaves_the_ranking() -> None:
+    engine = _failing_after(1, EngineError("out of memory"), OracleEngine({"1": 3.0}))
+    ranking = Reranker(engine=engine).rerank("query", _titles(2), reasons=1)
+    assert _ids(ranking) == ["1", "0"]
+    assert ranking.provenance.outcome == "repaired"
+    assert ranking.provenance.repairs == ("no reasons: the engine failed: out of memory",)
+
+
+class Speechless(OracleEngine):
+    """Gives back fewer texts than it was asked for."""
+
+    def write(self, requests: Sequence[TextRequest]) -> list[TextResult]:
+        return []
+
+
+def test_an_engine_that_forgets_the_reasons_leaves_the_ranking() -> None:
+    ranking = Reranker(engine=Speechless({"1": 3.0})).rerank("query", _titles(2), reasons=1)
+    assert _ids(ranking) == ["1", "0"]
+    assert ranking.items[0].reason is None
+    assert ranking.provenance.outcome == "repaired"
+    assert len(ranking.provenance.repairs) == 1
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# What goes wrong
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("decoding", DECODINGS)
+def test_an_engine_that_fails_at_once_leaves_the_first_stages_order(decoding: Any) -> None:
+    n = 5
+    engine = ScriptedEngine([EngineError("the GPU fell off")])
+    ranking = Reranker(engine=engine, decoding=decoding).rerank("query", _titles(n))
+    assert _ids(ranking) == [str(i) for i in range(n)]
+    assert [item.score for item in ranking.items] == [(n - i) / n for i in range(n)]
+    provenance = ranking.provenance
+    assert (provenance.outcome, provenance.windows, provenance.tokens) == ("fallback", 0, Tokens())
+    assert provenance.why == "the engine failed: the GPU fell off"
+    _check_promises(ranking, n)
+
+
+def test_an_engine_that_fails_at_the_second_window_keeps_the_first() -> None:
+    n = 6
+    engine = _failing_after(1, EngineError("gone"), OracleEngine({str(i): float(i) for i in range(n)}))
+    ranking = Reranker(engine=engine, window=4, stride=2).rerank("query", _titles(n))
+    assert _ids(ranking) == ["0", "1", "5", "4", "3", "2"]
+    assert [item.score for item in ranking.items] == [(n - i) / n for i in range(n)]
+    assert (ranking.provenance.outcome, ranking.provenance.windows) == ("fallback", 1)
+    assert ranking.provenance.why == "the engine failed: gone"
+
+
+@pytest.mark.parametrize("bad", [nan, inf, -inf])
+def test_one_querys_bad_answer_is_no_others(bad: float) -> None:
+    engine = ScriptedEngine(_by_id(lambda listing_id: bad if listing_id == "b1" else float(listing_id[1])))
+    requests = [_request("qa", "a0", "a1", "a2"), _request("qb", "b0", "b1", "b2"), _request("qc", "c0", "c1")]
+    first, second, third = Reranker(engine=engine).rerank_batch(requests)
+    assert (_ids(first), first.provenance.outcome) == (["a2", "a1", "a0"], "model")
+    assert (_ids(third), third.provenance.outcome) == (["c1", "c0"], "model")
+    assert (_ids(second), second.provenance.outcome) == (["b0", "b1", "b2"], "fallback")
+    assert second.provenance.why == f"the model misbehaved: the model gave the score {bad}"
+
+
+@pytest.mark.parametrize("answer", [(0, 0, 1), (0, 1), (1, 2, 3), ()])
+def test_an_answer_that_is_no_permutation_falls_back(answer: tuple[int, ...]) -> None:
+    ranking = Reranker(engine=ScriptedEngine([answer]), decoding="listwise").rerank("query", _titles(3))
+    assert _ids(ranking) == ["0", "1", "2"]
+    assert ranking.provenance.outcome == "fallback"
+    assert ranking.provenance.why.startswith("the model misbehaved: ")
+
+
+class Clock:
+    """A clock that only moves when it is told to."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 1000.0
+        monkeypatch.setattr("genrank.reranker.time", SimpleNamespace(monotonic=lambda: self.now))
+
+    def engine(self, seconds: float, grades: dict[str, float]) -> OracleEngine:
+        """An engine that takes so long for each batch."""
+        engine = OracleEngine(grades)
+        answer = engine._answer_to
+        calls = [0]
+
+        def slowly(request: AnyRequest) -> Answer:
+            if engine.calls > calls[0]:
+                calls[0] = engine.calls
+                self.now += seconds
+            return answer(request)
+
+        engine._answer_to = slowly
+        return engine
+
+
+RISING = {str(i): float(i) for i in range(8)}
+
+
+@pytest.mark.parametrize(
+    ("deadline", "windows", "order"),
+    [
+        (0.5, 1, [0, 1, 2, 3, 7, 6, 5, 4]),  # the first window is under way when the deadline passes, and counts
+        (1.5, 2, [0, 1, 7, 6, 3, 2, 5, 4]),
+        (2.5, 3, [7, 6, 1, 0, 3, 2, 5, 4]),
+    ],
+)
+def test_past_the_deadline_no_window_is_started(
+    deadline: float, windows: int, order: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reranker = Reranker(engine=Clock(monkeypatch).engine(1.0, RISING), window=4, stride=2)
+    ranking = reranker.rerank("query", _titles(8), deadline=deadline)
+    assert _ids(ranking) == [str(place) for place in order]
+    provenance = ranking.provenance
+    assert (provenance.windows, provenance.seconds) == (windows, windows * 1.0)
+    if windows < 3:
+        assert (provenance.outcome, provenance.why) == ("fallback", f"the deadline of {deadline} s passed")
+    else:
+        assert (provenance.outcome, provenance.why) == ("model", "")
+
+
+def test_the_deadline_is_the_batchs_and_what_is_done_stays_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = Clock(monkeypatch).engine(1.0, {"a1": 3.0, "b5": 3.0})
+    requests = [_request("qa", "a0", "a1"), _request("qb", *(f"b{i}" for i in range(6)))]
+    short, long = Reranker(engine=engine, window=4, stride=2).rerank_batch(requests, deadline=0.5)
+    assert (_ids(short), short.provenance.outcome) == (["a1", "a0"], "model")
+    assert (_ids(long), long.provenance.outcome) == (["b0", "b1", "b5", "b2", "b3", "b4"], "fallback")
+
+
+def test_past_the_deadline_no_reason_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = Clock(monkeypatch).engine(1.0, RISING)
+    ranking = Reranker(engine=engine).rerank("query", _titles(3), reasons=2, deadline=1.0)
+    assert _ids(ranking) == ["2", "1", "0"]
+    assert [item.reason for item in ranking.items] == [None] * 3
+    assert (ranking.provenance.outcome, ranking.provenance.repairs) == (
+        "repaired",
+        ("no reasons: the deadline passed",),
+    )
+    assert engine.calls == 1
+
+
+def test_a_generous_deadline_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    reranker = Reranker(engine=Clock(monkeypatch).engine(1.0, RISING), window=4, stride=2)
+    for deadline in (None, inf, 3.5):
+        assert reranker.rerank("query", _titles(8), deadline=deadline).provenance.outcome == "model"
+
+
+def test_a_budget_that_cannot_hold_a_window_is_the_callers_error() -> None:
+    with pytest.raises(BudgetError) as caught:
+        Reranker(engine=OracleEngine({}), max_prompt_tokens=20).rerank("query", _titles(5))
+    least = caught.value.least
+    assert Reranker(engine=OracleEngine({}), max_prompt_tokens=least).rerank("query", _titles(5)).items
+
+
+def test_a_budget_too_small_for_reasons_leaves_the_ranking() -> None:
+    template = load_template("inline").model_copy(update={"reason": "long " * 500 + "{query} {listing}"})
+    reranker = Reranker(engine=OracleEngine({"1": 3.0}), prompt=template, max_prompt_tokens=300)
+    ranking = reranker.rerank("query", _titles(2), reasons=1)
+    assert _ids(ranking) == ["1", "0"]
+    assert ranking.provenance.outcome == "repaired"
+    assert "no reasons: " in ranking.provenance.repairs[0]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# asyncio
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def test_arerank_lets_the_event_loop_go_on() -> None:
+    loop_went_on = threading.Event()
+
+    def answer(request: AnyRequest) -> Answer:
+        if not loop_went_on.wait(5):
+            return EngineError("the event loop stood still")
+        return _odds(0.0, 1.0)
+
+    async def both() -> Ranking:
+        reranking = asyncio.create_task(
+            Reranker(engine=ScriptedEngine(answer)).arerank("query", _titles(2), (), top_k=1, reasons=0, deadline=60)
+        )
+        await asyncio.sleep(0.01)
+        loop_went_on.set()
+        return await reranking
+
+    ranking = asyncio.run(both())
+    assert (_ids(ranking), ranking.provenance.outcome) == (["1"], "model")
+
+
+def test_arerank_raises_what_rerank_raises() -> None:
+    with pytest.raises(InputError) as caught:
+        asyncio.run(Reranker(engine=OracleEngine({})).arerank("query", []))
+    assert caught.value.field == "candidates"
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Wrong arguments
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"decoding": "pointwise"}, "decoding"),
+        ({"strategy": "tournament"}, "strategy"),
+        ({"window": 1}, "window"),
+        ({"window": "20"}, "window"),
+        ({"window": 20, "stride": 20}, "stride"),
+        ({"stride": 0}, "stride"),
+        ({"passes": 0}, "passes"),
+        ({"passes": "2"}, "passes"),
+        ({"max_reason_tokens": 0}, "max_reason_tokens"),
+        ({"max_prompt_tokens": 0}, "max_prompt_tokens"),
+        ({"max_prompt_tokens": -1}, "max_prompt_tokens"),
+        ({"max_prompt_tokens": 1_000_001}, "max_prompt_tokens"),
+        ({"engine": "vllm"}, "engine"),
+        ({"decoding": "first-token", "window": 53}, "window"),
+        ({"decoding": "listwise", "window": 53}, "window"),
+    ],
+    ids=str,
+)
+def test_a_wrong_argument_of_the_class_is_named(change: dict[str, Any], field: str) -> None:
+    with pytest.raises(InputError) as caught:
+        Reranker(**{"engine": OracleEngine({})} | change)
+    assert caught.value.field == field
+    assert str(list(change.values())[-1]) in str(caught.value)
+
+
+def test_wide_windows_are_allowed_where_candidates_need_no_names() -> None:
+    ranking = Reranker(engine=OracleEngine({"99": 3.0}), window=200, stride=100).rerank("query", _titles(100))
+    assert ranking.items[0].listing_id == "99"
+
+
+def test_single_refuses_what_it_cannot_name() -> None:
+    reranker = Reranker(engine=OracleEngine({}), decoding="listwise", strategy="single")
+    with pytest.raises(InputError, match="53 candidates in one window, but only 52 identifiers") as caught:
+        reranker.rerank("query", _titles(53))
+    assert caught.value.field == "window"
+
+
+@pytest.mark.parametrize(
+    ("prompt", "message"),
+    [("no-such-prompt", "no prompt template"), ("listwise", "asks no question; decoding 'inline' needs one that does")],
+)
+def test_a_template_that_does_not_fit(prompt: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        Reranker(engine=OracleEngine({}), prompt=prompt)
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"query": ""}, "query"),
+        ({"query": None}, "query"),
+        ({"candidates": []}, "candidates"),
+        ({"candidates": "title"}, "candidates"),
+        ({"candidates": ["a", " "]}, "candidates[1].title"),
+        ({"candidates": [Listing("p", "a"), Listing("p", "b")]}, "candidates[1].listing_id"),
+        ({"history": "view"}, "history"),
+        ({"history": [{"event": "buy"}]}, "history[0].event"),
+        ({"top_k": 0}, "top_k"),
+        ({"top_k": -1}, "top_k"),
+        ({"top_k": "3"}, "top_k"),
+        ({"top_k": 1.5}, "top_k"),
+        ({"reasons": -1}, "reasons"),
+        ({"reasons": "1"}, "reasons"),
+        ({"reasons": 1.5}, "reasons"),
+        ({"deadline": 0}, "deadline"),
+        ({"deadline": -1.0}, "deadline"),
+        ({"deadline": nan}, "deadline"),
+        ({"deadline": "5"}, "deadline"),
+    ],
+    ids=str,
+)
+def test_a_wrong_argument_of_a_call_is_named_and_nothing_is_run(change: dict[str, Any], field: str) -> None:
+    engine = OracleEngine({})
+    arguments: dict[str, Any] = {"query": "query", "candidates": ["a", "b"]}
+    with pytest.raises(InputError) as caught:
+        Reranker(engine=engine).rerank(**arguments | change)
+    assert caught.value.field == field
+    assert engine.calls == 0
+
+
+def test_reasons_need_a_template_that_asks_for_them() -> None:
+    mute = load_template("inline").model_copy(update={"reason": ""})
+    with pytest.raises(InputError, match="has no reason prompt") as caught:
+        Reranker(engine=OracleEngine({}), prompt=mute).rerank("query", ["a"], reasons=1)
+    assert caught.value.field == "reasons"
+
+
+@pytest.mark.parametrize(
+    ("request_", "field"),
+    [
+        ({"query": "q", "candidates": ["a"]}, "requests[1]"),
+        (None, "requests[1]"),
+        (Request(Query("q"), ()), "requests[1].candidates"),
+        (_request("q", "a", "b", "a"), "requests[1].candidates[2].listing_id"),
+    ],
+    ids=["dict", "None", "no candidates", "repeated id"],
+)
+def test_a_batch_takes_right_requests_only(request_: Any, field: str) -> None:
+    engine = OracleEngine({})
+    with pytest.raises(InputError) as caught:
+        Reranker(engine=engine).rerank_batch([_request("q0", "a"), request_])
+    assert caught.value.field == field
+    assert engine.calls == 0
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The token budget
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def _engine(context: int) -> ScriptedEngine:
+    return ScriptedEngine(
+        lambda request: (
+            tuple(range(len(request.listing_ids))) if isinstance(request, PermuteRequest) else EngineError("unasked")
+        ),
+        context=context,
+    )
+
+
+def test_the_budget_is_what_the_model_takes_up_to_a_limit() -> None:
+    assert Reranker(engine=_engine(1_000_000)).max_prompt_tokens == MAX_PROMPT_TOKENS
+    assert Reranker(engine=_engine(1000)).max_prompt_tokens == 1000
+    assert Reranker(engine=_engine(1000), max_prompt_tokens=700).max_prompt_tokens == 700
+
+
+def test_a_budget_beyond_the_models_context_is_refused_with_the_context() -> None:
+    with pytest.raises(InputError, match=re.escape("within 1..1000 (the model takes 1000 tokens")) as caught:
+        Reranker(engine=_engine(1000), max_prompt_tokens=1001)
+    assert caught.value.field == "max_prompt_tokens"
+
+
+@pytest.mark.parametrize("strategy", ["single", "sliding"])
+def test_prompt_and_written_order_fit_into_the_context_together(strategy: Any) -> None:
+    n, context = 40, 1000
+    engine = _engine(context)
+    reranker = Reranker(engine=engine, decoding="listwise", strategy=strategy)
+    ranking = reranker.rerank("query", [" ".join(["w"] * 60)] * n)
+    assert ranking.provenance.outcome == "model"
+    for request in engine.requests:
+        assert isinstance(request, PermuteRequest)
+        answer = len(request.identifiers) + len(request.between) * (len(request.identifiers) - 1)
+        assert len(request.ids) + answer <= context
