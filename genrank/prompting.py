@@ -91,6 +91,24 @@ class Limits(pydantic.BaseModel, extra="forbid", frozen=True):
     listing: int = pydantic.Field(default=64, ge=8)
 
 
+class ReasonForm(pydantic.BaseModel, extra="forbid", frozen=True):
+    """How a template asks for the reason of one listing.
+
+    Attributes:
+        system: The system text.
+        text: With ``{query}`` and ``{listing}``.
+        chat_end: After it for a model with a chat template: what it is to do.
+        plain_head: Before it for a model without one, which does better with examples.
+        plain_end: After it for a model without one.
+    """
+
+    system: str
+    text: str
+    chat_end: str = ""
+    plain_head: str = ""
+    plain_end: str = ""
+
+
 class Template(pydantic.BaseModel, extra="forbid", frozen=True):
     """A prompt template: a TOML file of ``prompts/``, or of the user.
 
@@ -114,8 +132,7 @@ class Template(pydantic.BaseModel, extra="forbid", frozen=True):
         answer_open: Opening of a listwise answer, before the first identifier.
         answer_between: Between two identifiers.
         fields: Listing fields in the order of their weight, each with a format that holds ``{value}``.
-        reason: What is asked for a reason; with ``{query}`` and ``{listing}``. Empty: no reasons.
-        reason_plain_end: After it where the model has no chat template.
+        reason: How a reason is asked for; None: no reasons.
         limits: Token limits by section.
         digest: First 16 hex digits of the SHA-256 of the template's content.
     """
@@ -139,8 +156,7 @@ class Template(pydantic.BaseModel, extra="forbid", frozen=True):
     answer_open: str = "["
     answer_between: str = "] > ["
     fields: dict[str, str]
-    reason: str = ""
-    reason_plain_end: str = ""
+    reason: ReasonForm | None = None
     limits: Limits = Limits()
 
     @pydantic.model_validator(mode="after")
@@ -151,7 +167,7 @@ class Template(pydantic.BaseModel, extra="forbid", frozen=True):
         if self.history_head:
             _pieces("interaction", self.interaction, "event", "listing")
         if self.reason:
-            _pieces("reason", self.reason, "query", "listing")
+            _pieces("reason.text", self.reason.text, "query", "listing")
         for field, form in self.fields.items():
             if field not in _FIELD_TEXT:
                 raise ValueError(f"fields.{field} is no listing field; known are {sorted(_FIELD_TEXT)}")
@@ -419,14 +435,19 @@ class Renderer:
             ConfigError: When the template asks for no reasons.
         """
         template = self.template
-        if not template.reason:
+        form = template.reason
+        if form is None:
             raise ConfigError(f"prompt template {template.name} has no reason prompt")
-        open_, middle, close = self._encode(*_pieces("reason", template.reason, "query", "listing"))
-        (plain_end,) = self._encode("" if self._after else template.reason_plain_end)
+        before, after = self.tokenizer.frame(form.system)
+        open_, middle, close = _pieces("reason.text", form.text, "query", "listing")
+        chat = bool(after)
+        opened, between, closed = self._encode(
+            ("" if chat else form.plain_head) + open_, middle, close + (form.chat_end if chat else form.plain_end)
+        )
         query_ids, _ = self._query(query)
         (encoded,) = self._listings([listing], template.limits.listing)
-        head = [*self._before, *open_, *query_ids, *middle]
-        tail = [*close, *plain_end, *self._after]
+        head = [*before, *opened, *query_ids, *between]
+        tail = [*closed, *after]
         room = max_tokens - len(head) - len(tail)
         if room < MIN_LISTING_TOKENS:
             least = max_tokens - room + MIN_LISTING_TOKENS

@@ -46,8 +46,13 @@ FIELDS: dict[str, Any] = {
     "instruction": "Rank them.\n",
     "plain_end": "Answer:",
     "fields": {"title": "{value}", "brand": " | brand: {value}", "attributes": " | {value}"},
-    "reason": "Query: {query}\nListing: {listing}\nWhy?\n",
-    "reason_plain_end": "Because",
+    "reason": {
+        "system": "Say why.",
+        "text": "Query: {query}\nListing: {listing}\n",
+        "chat_end": "Why?\n",
+        "plain_head": "Such as: it is red.\n",
+        "plain_end": "Because",
+    },
 }
 
 
@@ -87,8 +92,14 @@ def test_a_template_is_read_from_a_file(tmp_path: Path) -> None:
         ({"candidate": "[{identifier}] {listing}."}, "candidate must end with {listing}"),
         ({"interaction": "- {listing}\n"}, "interaction must hold the placeholders {event}, {listing}"),
         ({"interaction": ""}, "interaction must hold the placeholders {event}, {listing}"),
-        ({"reason": "Why {listing}?"}, "reason must hold the placeholders {query}, {listing}"),
-        ({"reason": "Why {listing}, {query}?"}, "reason must hold the placeholders {query}, {listing}"),
+        (
+            {"reason": {"system": "", "text": "Why {listing}?"}},
+            "reason.text must hold the placeholders {query}, {listing}",
+        ),
+        (
+            {"reason": {"system": "", "text": "Why {listing}, {query}?"}},
+            "reason.text must hold the placeholders {query}, {listing}",
+        ),
         ({"fields": {"title": "{value}", "colour": "{value}"}}, "fields.colour is no listing field; known are"),
         ({"fields": {"title": "{value}", "brand": "brand"}}, "fields.brand must hold the placeholders {value}"),
         ({"fields": {"brand": "{value}", "title": "{value}"}}, "the first of fields must be title"),
@@ -535,12 +546,12 @@ def test_the_reason_prompt_keeps_its_budget() -> None:
 def test_without_a_chat_template_the_plain_end_opens_the_reason() -> None:
     tokenizer = WordTokenizer(chat=False)
     ids = Renderer(_template(), tokenizer).render_reason(Query("dress"), Listing("p0", "Hat"), max_tokens=99)
-    assert tokenizer.decode(ids) == "Judge.\n\nQuery: dress\nListing: Hat\nWhy?\nBecause"
+    assert tokenizer.decode(ids) == "Say why.\n\nSuch as: it is red.\nQuery: dress\nListing: Hat\nBecause"
 
 
 def test_a_template_without_a_reason_prompt_writes_none() -> None:
     with pytest.raises(ConfigError, match="prompt template plain has no reason prompt"):
-        Rig(reason="").renderer.render_reason(Query("q"), Listing("p", "t"), max_tokens=99)
+        Rig(reason=None).renderer.render_reason(Query("q"), Listing("p", "t"), max_tokens=99)
 
 
 # ---------------------------------------------------------------------------------------------------------------------

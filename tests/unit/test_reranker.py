@@ -15,7 +15,7 @@ from genrank.decoding import DECODINGS
 from genrank.engines.base import PermuteRequest, ScoreRequest, TextRequest, TextResult
 from genrank.errors import BudgetError, ConfigError, EngineError, InputError
 from genrank.permutation import kendall_tau
-from genrank.prompting import load_template
+from genrank.prompting import ReasonForm, load_template
 from genrank.reranker import MAX_PROMPT_TOKENS, Reranker
 from genrank.testing import Answer, AnyRequest, OracleEngine, ScriptedEngine
 from genrank.types import Candidate, Interaction, Listing, Query, Ranking, Request, Tokens
@@ -488,7 +488,8 @@ def test_a_budget_that_cannot_hold_a_window_is_the_callers_error() -> None:
 
 
 def test_a_budget_too_small_for_reasons_leaves_the_ranking() -> None:
-    template = load_template("inline").model_copy(update={"reason": "long " * 500 + "{query} {listing}"})
+    wordy = ReasonForm(system="", text="long " * 500 + "{query} {listing}")
+    template = load_template("inline").model_copy(update={"reason": wordy})
     reranker = Reranker(engine=OracleEngine({"1": 3.0}), prompt=template, max_prompt_tokens=300)
     ranking = reranker.rerank("query", _titles(2), reasons=1)
     assert _ids(ranking) == ["1", "0"]
@@ -616,7 +617,7 @@ def test_a_wrong_argument_of_a_call_is_named_and_nothing_is_run(change: dict[str
 
 
 def test_reasons_need_a_template_that_asks_for_them() -> None:
-    mute = load_template("inline").model_copy(update={"reason": ""})
+    mute = load_template("inline").model_copy(update={"reason": None})
     with pytest.raises(InputError, match="has no reason prompt") as caught:
         Reranker(engine=OracleEngine({}), prompt=mute).rerank("query", ["a"], reasons=1)
     assert caught.value.field == "reasons"
