@@ -177,14 +177,10 @@ def _models_list(_: argparse.Namespace) -> int:
 
     table = Table(
         Column("name", no_wrap=True, min_width=max(map(len, KNOWN_MODELS))),
-        "languages",
-        "licence",
-        "size",
-        "on this machine",
-        "notes",
+        *(Column(heading, overflow="fold") for heading in ("languages", "licence", "size", "here", "notes")),
     )
     for status in list_models():
-        state = "; ".join(status.problems) or (status.source if status.fetched else "no")
+        state = "; ".join(status.problems) or (f"yes, from {status.source.split()[0]}" if status.fetched else "no")
         size = f"{status.size / 1e6:,.0f} MB"
         row = (status.name, ", ".join(status.languages), status.licence, size, state, status.notes)
         table.add_row(*map(escape, row))
