@@ -22,7 +22,7 @@ from typing import Any, Protocol
 import pydantic
 
 from genrank.errors import BudgetError, ConfigError, InputError
-from genrank.text import clean
+from genrank.text import clean, number_text
 from genrank.types import Candidate, Interaction, Listing, Query
 
 IDENTIFIERS = string.ascii_uppercase + string.ascii_lowercase
@@ -229,7 +229,7 @@ def template_names() -> list[str]:
 
 
 def _price(listing: Listing) -> str:
-    return f"{listing.price.amount:g} {listing.price.currency}".strip() if listing.price else ""
+    return f"{number_text(listing.price.amount)} {listing.price.currency}".strip() if listing.price else ""
 
 
 _FIELD_TEXT: Mapping[str, Any] = {
@@ -239,7 +239,7 @@ _FIELD_TEXT: Mapping[str, Any] = {
     "category": lambda listing: " > ".join(listing.category),
     "price": _price,
     "attributes": lambda listing: ", ".join(f"{key}: {value}" for key, value in listing.attributes.items()),
-    "rating": lambda listing: "" if listing.rating is None else f"{listing.rating:g}",
+    "rating": lambda listing: "" if listing.rating is None else number_text(listing.rating),
     "reviews": lambda listing: " / ".join(listing.reviews),
     "in_stock": lambda listing: "" if listing.in_stock is None else ("yes" if listing.in_stock else "no"),
 }

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 
 from genrank.engines.base import Engine, TextRequest, TextResult
 from genrank.prompting import Renderer
-from genrank.text import clean
+from genrank.text import clean, number_text
 from genrank.types import Interaction, Listing, Query
 
 _LIST_MARK = re.compile(r"^(?:\d+[.)]|[-*•])(?:\s+|$)")
@@ -72,7 +72,7 @@ def _fields(listing: Listing) -> Iterator[tuple[str, str]]:
     for i, level in enumerate(listing.category):
         yield f"category[{i}]", level
     if listing.price:
-        yield "price.amount", f"{listing.price.amount:g}"
+        yield "price.amount", number_text(listing.price.amount)
     for key, value in listing.attributes.items():
         yield f"attributes.{key}", value
 

@@ -44,7 +44,7 @@ class Reranker:
     """Re-orders candidates with a generative language model.
 
     Example:
-        >>> reranker = Reranker("smollm2-135m")
+        >>> reranker = Reranker("smollm2-135m", passes=2)
         >>> ranking = reranker.rerank("red summer dress", ["Blue wool coat", "Red cotton dress"])
         >>> [item.listing_id for item in ranking.items]
         ['1', '0']

