@@ -85,7 +85,7 @@ def test_programs_import_names_not_modules() -> None:
 
 def test_the_wheel_holds_every_package() -> None:
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
-    found = {"genrank", "genrank.prompts"} | {
+    found = {"genrank", "genrank.prompts", "genrank.data.sample_shop"} | {
         module.name for module in pkgutil.walk_packages(genrank.__path__, "genrank.") if module.ispkg
     }
     assert set(settings["packages"]) == found
