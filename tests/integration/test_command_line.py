@@ -117,6 +117,23 @@ def test_wrong_calls(arguments: list[str], status: int, expected: str, smollm2: 
     assert expected in done.stderr
 
 
+def test_a_full_disk_is_told(smollm2: str) -> None:
+    done = genrank("rerank", "-", "-o", "/dev/full", input=with_())
+    assert done.returncode == 1
+    assert "No space left on device" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_reader_that_goes_away_is_no_traceback(smollm2: str) -> None:
+    command = f"{sys.executable} -m genrank rerank - --batch 1 | head -c 1"
+    lines = (with_() + "\n") * 3
+    done = subprocess.run(
+        ["bash", "-c", command], input=lines, capture_output=True, text=True, timeout=240, check=False
+    )
+    assert done.stdout == "{"
+    assert "Traceback" not in done.stderr
+
+
 def test_a_deadline_falls_back_to_the_first_stage(smollm2: str) -> None:
     done = genrank("rerank", "-", "--model", smollm2, "--deadline", "0.000001", input=with_())
     (ranking,) = map(json.loads, done.stdout.splitlines())

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import random
 from typing import Any
 
 import pytest
 
-from genrank import Candidate, Query, Request, Reranker, load_template, sample_shop
+from genrank import Candidate, Query, Ranking, Request, Reranker, load_template, sample_shop
 from genrank.engines.base import PermuteRequest, ScoreRequest, TextRequest
 from genrank.errors import EngineError, InputError, ModelError
 
@@ -134,6 +135,20 @@ def test_a_long_chinese_list_with_history_and_reasons(engine: Any, decoding: Any
     assert ranking.provenance.outcome in ("model", "repaired")
     assert ranking.provenance.windows == 4  # ceil((18 - 8) / 4) + 1
     assert ranking.items[0].reason or ranking.provenance.repairs
+
+
+def test_many_callers_at_once_get_their_own_answers(exact_engine: Any) -> None:
+    reranker = Reranker(engine=exact_engine)
+    requests = small_requests([3, 5, 2, 4])
+
+    async def all_at_once() -> list[Ranking]:
+        calls = [reranker.arerank(request.query, request.candidates) for request in requests]
+        return await asyncio.gather(*calls)
+
+    together = asyncio.run(all_at_once())
+    for request, ranking in zip(requests, together, strict=True):
+        (alone,) = reranker.rerank_batch([request])
+        assert ranking.items == alone.items
 
 
 def test_text_is_greedy_and_batched(exact_engine: Any) -> None:
