@@ -20,10 +20,13 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 def test_the_python_example(smollm2: str) -> None:
     (code,) = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=240, check=True)
-    lines = done.stdout.splitlines()
-    assert lines[0].startswith("1 p2 0.")
-    assert lines[1].startswith("2 p1 0.")
-    assert lines[2].startswith("model Tokens(prompt=")
+    # which of the two comes first is the untrained model's whim; that both come, with a reason for the first, is not
+    first, second, provenance = done.stdout.splitlines()
+    assert [first.split()[0], second.split()[0]] == ["1", "2"]
+    assert {first.split()[1], second.split()[1]} == {"p1", "p2"}
+    assert not first.endswith("None")
+    assert second.endswith("None")
+    assert provenance.startswith("model Tokens(prompt=")
 
 
 def test_the_shell_example(smollm2: str) -> None:
@@ -46,5 +49,5 @@ def test_every_link_leads_somewhere() -> None:
 
 def test_every_make_target_exists() -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    for target in re.findall(r"make ([a-z-]+)", README):
+    for target in re.findall(r"(?:^|`)make ([a-z-]+)", README, flags=re.MULTILINE):
         assert re.search(rf"^{target}:", makefile, flags=re.MULTILINE), target
