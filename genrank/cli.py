@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import itertools
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 from rich.console import Console
 from rich.markup import escape
@@ -113,20 +114,20 @@ def _rerank(arguments: argparse.Namespace) -> int:
     lines = read_requests(arguments.requests)
     first = next(lines)  # a missing or empty file is reported before a model is loaded
     errors = Console(stderr=True)
-    with _quiet_libraries():
-        reranker = Reranker(
-            arguments.model,
-            adapter=arguments.adapter,
-            engine=arguments.engine,
-            prompt=arguments.prompt,
-            decoding=arguments.decoding,
-            strategy=arguments.strategy,
-            window=arguments.window,
-            stride=arguments.stride if arguments.stride is not None else max(1, arguments.window // 2),
-            passes=arguments.passes,
-            seed=arguments.seed,
-            max_prompt_tokens=arguments.max_prompt_tokens,
-        )
+    _quiet_libraries()
+    reranker = Reranker(
+        arguments.model,
+        adapter=arguments.adapter,
+        engine=arguments.engine,
+        prompt=arguments.prompt,
+        decoding=arguments.decoding,
+        strategy=arguments.strategy,
+        window=arguments.window,
+        stride=arguments.stride if arguments.stride is not None else max(1, arguments.window // 2),
+        passes=arguments.passes,
+        seed=arguments.seed,
+        max_prompt_tokens=arguments.max_prompt_tokens,
+    )
     reranker.check_options(top_k=arguments.top_k, reasons=arguments.reasons, deadline=arguments.deadline)
     summary = Summary()
 
@@ -135,10 +136,6 @@ def _rerank(arguments: argparse.Namespace) -> int:
             errors.print(f"[red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
         elif summary.wrong == _ERRORS_SHOWN + 1:
             errors.print("further wrong lines are only counted", highlight=False)
-
-    def chain() -> Iterator[Any]:
-        yield first
-        yield from lines
 
     as_table = arguments.format == "table" or (
         arguments.format == "auto" and not arguments.output and sys.stdout.isatty()
@@ -153,7 +150,7 @@ def _rerank(arguments: argparse.Namespace) -> int:
             for request, ranking in rerank_lines(
                 reranker,
                 "<stdin>" if arguments.requests == "-" else arguments.requests,
-                chain(),
+                itertools.chain([first], lines),
                 summary,
                 report=report,
                 batch=arguments.batch,
@@ -193,14 +190,14 @@ def _models_list(_: argparse.Namespace) -> int:
 def _models_fetch(arguments: argparse.Namespace) -> int:
     from genrank.models import ConsoleProgress, fetch
 
-    with _quiet_libraries():
-        folder = fetch(
-            arguments.name,
-            source=arguments.source,
-            accept_license=arguments.accept_license,
-            progress=ConsoleProgress(),
-            force=arguments.force,
-        )
+    _quiet_libraries()
+    folder = fetch(
+        arguments.name,
+        source=arguments.source,
+        accept_license=arguments.accept_license,
+        progress=ConsoleProgress(),
+        force=arguments.force,
+    )
     print(folder)
     return 0
 
@@ -225,12 +222,10 @@ def _same_file(one: str, other: str) -> bool:
         return False
 
 
-@contextlib.contextmanager
-def _quiet_libraries() -> Iterator[None]:
+def _quiet_libraries() -> None:
     """Keep the libraries' own bars and warnings off the terminal; ours tell what happens."""
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    yield
 
 
 def _fail(error: object, status: int) -> int:

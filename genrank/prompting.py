@@ -434,25 +434,28 @@ class Renderer:
             BudgetError: When the budget cannot even hold the question.
             ConfigError: When the template asks for no reasons.
         """
-        template = self.template
-        form = template.reason
-        if form is None:
-            raise ConfigError(f"prompt template {template.name} has no reason prompt")
-        before, after = self.tokenizer.frame(form.system)
-        open_, middle, close = _pieces("reason.text", form.text, "query", "listing")
-        chat = bool(after)
-        opened, between, closed = self._encode(
-            ("" if chat else form.plain_head) + open_, middle, close + (form.chat_end if chat else form.plain_end)
-        )
+        before, between, tail = self._reason
+        limit = self.template.limits.listing
         query_ids, _ = self._query(query)
-        (encoded,) = self._listings([listing], template.limits.listing)
-        head = [*before, *opened, *query_ids, *between]
-        tail = [*closed, *after]
+        (encoded,) = self._listings([listing], limit)
+        head = [*before, *query_ids, *between]
         room = max_tokens - len(head) - len(tail)
         if room < MIN_LISTING_TOKENS:
             least = max_tokens - room + MIN_LISTING_TOKENS
             raise BudgetError(f"{max_tokens} tokens cannot hold a reason's prompt; give at least {least}", least=least)
-        return (*head, *encoded.cut(min(room, template.limits.listing)), *tail)
+        return (*head, *encoded.cut(min(room, limit)), *tail)
+
+    @functools.cached_property
+    def _reason(self) -> tuple[list[int], list[int], list[int]]:
+        """The tokens of a reason's prompt that are always the same: before the query, before the listing, after it."""
+        form = self.template.reason
+        if form is None:
+            raise ConfigError(f"prompt template {self.template.name} has no reason prompt")
+        before, after = self.tokenizer.frame(form.system)
+        head, end = ("", form.chat_end) if after else (form.plain_head, form.plain_end)
+        open_, middle, close = _pieces("reason.text", form.text, "query", "listing")
+        opened, between, closed = self._encode(head + open_, middle, close + end)
+        return [*before, *opened], between, [*closed, *after]
 
     def _query(self, query: Query) -> tuple[list[int], int]:
         """The query's tokens within its limit, and how many were cut."""
@@ -500,12 +503,12 @@ class Renderer:
         limit = template.limits.interaction
         listings = self._listings([interaction.listing for interaction in history], limit)
         before, between, after = _pieces("interaction", template.interaction, "event", "listing")
-        heads = self._encode(*(before + _EVENTS[interaction.event] + between for interaction in history))
-        (tail,) = self._encode(after)
+        heads = (before + _EVENTS[interaction.event] + between for interaction in history)
+        *encoded_heads, tail = self._encode(*heads, after)
         left = room - len(self._history_head)
         kept: list[list[int]] = []
         cut = 0
-        for head, listing in zip(reversed(heads), reversed(listings), strict=True):
+        for head, listing in zip(reversed(encoded_heads), reversed(listings), strict=True):
             shown = [*head, *listing.cut(limit), *tail]
             if len(shown) > left:
                 left = 0

@@ -38,7 +38,7 @@ class Ranked:
 Steps = Generator[list[Window], Sequence[Scores], Ranked]
 
 
-class Interrupted(Exception):  # noqa: N818
+class Interrupted(Exception):  # noqa: N818 - a signal, not an error
     """Thrown into a strategy: no further window will be ranked."""
 
 
