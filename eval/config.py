@@ -1,13 +1,14 @@
-"""Configuration files of `eval.run`: YAML, checked, with every unknown key an error."""
+"""Configuration files of the programs here: YAML, checked, with every unknown key an error."""
 
 from __future__ import annotations
 
 import difflib
+import typing
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeGuard, TypeVar
 
 import pydantic
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from eval.bm25 import FIELDS, TextField
 from genrank.errors import ConfigError, MissingExtraError
@@ -15,11 +16,16 @@ from genrank.errors import ConfigError, MissingExtraError
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 
 
-class _Strict(BaseModel):
+C = TypeVar("C", bound=BaseModel)
+
+
+class Strict(BaseModel):
+    """What a configuration is made of: frozen, and a key that it does not know is an error."""
+
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class RandomSystem(_Strict):
+class RandomSystem(Strict):
     """One random order of each query's candidates, by the configuration's seed.
 
     Attributes:
@@ -30,7 +36,7 @@ class RandomSystem(_Strict):
     name: Name = "random"
 
 
-class FirstStageSystem(_Strict):
+class FirstStageSystem(Strict):
     """The order of the dataset's candidates.trec, as it is.
 
     Attributes:
@@ -41,7 +47,7 @@ class FirstStageSystem(_Strict):
     name: Name = "first-stage"
 
 
-class Bm25System(_Strict):
+class Bm25System(Strict):
     """BM25 over each query's candidates.
 
     Attributes:
@@ -58,7 +64,7 @@ class Bm25System(_Strict):
     stem: bool = False
 
 
-class GenrankSystem(_Strict):
+class GenrankSystem(Strict):
     """`genrank.Reranker`; what is left out takes its default there.
 
     Attributes:
@@ -94,7 +100,7 @@ class GenrankSystem(_Strict):
 System = Annotated[RandomSystem | FirstStageSystem | Bm25System | GenrankSystem, Field(discriminator="type")]
 
 
-class RunConfig(_Strict):
+class RunConfig(Strict):
     """One measurement: some systems, on the same queries and candidates.
 
     Attributes:
@@ -127,24 +133,13 @@ class RunConfig(_Strict):
                 raise ValueError(f"two systems have the name {name!r}; give each its own")
         return systems
 
-    @model_validator(mode="before")
-    @classmethod
-    def _is_mapping(cls, value: Any) -> Any:
-        if not isinstance(value, dict):
-            raise ValueError(f"must be a mapping with the keys {', '.join(cls.model_fields)}")
-        return value
 
-
-_TYPES: dict[str, type[_Strict]] = {
-    "random": RandomSystem,
-    "first-stage": FirstStageSystem,
-    "bm25": Bm25System,
-    "genrank": GenrankSystem,
-}
-
-
-def load_config(path: str | Path) -> RunConfig:
+def load_config(path: str | Path, kind: type[C]) -> C:
     """Read a configuration file.
+
+    Args:
+        path: A YAML file.
+        kind: What it describes, such as `RunConfig`.
 
     Raises:
         ConfigError: When the file cannot be read, is no YAML, or a key or value is wrong; the message names the
@@ -163,23 +158,51 @@ def load_config(path: str | Path) -> RunConfig:
         raise ConfigError(f"{path}: no UTF-8 text") from None
     except yaml.YAMLError as error:
         raise ConfigError(f"{path}: no YAML: {error}") from None
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path}: must be a mapping with the keys {', '.join(kind.model_fields)}")
     try:
-        return RunConfig.model_validate(values)
+        return kind.model_validate(values)
     except pydantic.ValidationError as error:
-        raise ConfigError(f"{path}: {_complaint(error)}") from None
+        raise ConfigError(f"{path}: {_complaint(error, kind)}") from None
 
 
-def _complaint(error: pydantic.ValidationError) -> str:
+def _complaint(error: pydantic.ValidationError, kind: type[BaseModel]) -> str:
     first = error.errors(include_url=False)[0]
-    # a system's place reads ("systems", 2, "bm25", "key"): the type is no part of the path
-    tag = first["loc"][2] if len(first["loc"]) > 3 else None
-    place = [part for i, part in enumerate(first["loc"]) if i != 2 or tag not in _TYPES]
+    place: list[str | int] = []
+    known: list[str] = []
+    here: Any = kind
+    for part in first["loc"]:
+        variants = _variants(here)
+        if part in variants:  # the tag of a union, no part of the path
+            here = variants[str(part)]
+            continue
+        place.append(part)
+        if isinstance(part, str):
+            model = here if _is_model(here) else next(iter(variants.values())) if len(variants) == 1 else None
+            known = list(model.model_fields) if model else []
+            here = model.model_fields[part].annotation if model and part in model.model_fields else None
     path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place).lstrip(".")
     if first["type"] == "extra_forbidden":
-        model = _TYPES[str(tag)] if tag in _TYPES else RunConfig
-        known = list(model.model_fields)
         near = difflib.get_close_matches(str(place[-1]), known, n=1)
         hint = f"; did you mean {near[0]}?" if near else ""
         return f"{path}: unknown key{hint} The known keys are {', '.join(known)}"
     message = first["msg"].removeprefix("Value error, ")
     return f"{path}: {message}" if path else message
+
+
+def _variants(annotation: Any) -> dict[str, type[BaseModel]]:
+    """The models inside a field's annotation, by the value of their ``type`` key, or by class name without one."""
+    if _is_model(annotation):
+        return {}
+    found: dict[str, type[BaseModel]] = {}
+    for inner in typing.get_args(annotation):
+        if _is_model(inner):
+            tag = inner.model_fields.get("type")
+            found[str(typing.get_args(tag.annotation)[0]) if tag else inner.__name__] = inner
+        else:
+            found |= _variants(inner)
+    return found
+
+
+def _is_model(annotation: Any) -> TypeGuard[type[BaseModel]]:
+    return isinstance(annotation, type) and issubclass(annotation, BaseModel)

@@ -56,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(path: Path, out: Path) -> None:
-    config = load_config(path)
+    config = load_config(path, RunConfig)
     dataset = load_dataset(config)
     results = run(config, dataset, out, command=f"python -m eval.run --config {path}")
     print_table(results, Console())

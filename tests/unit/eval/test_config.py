@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from eval.config import Bm25System, load_config
+from eval.config import Bm25System, RunConfig, load_config
 from genrank.errors import ConfigError
 
 CONFIGS = Path(__file__).parents[3] / "eval" / "configs"
@@ -21,13 +21,13 @@ def test_there_are_configs() -> None:
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.rglob("*.yaml")), ids=lambda path: path.stem)
 def test_every_config_loads_and_opens_with_its_command(path: Path) -> None:
-    load_config(path)
+    load_config(path, RunConfig)
     command = f"# python -m eval.run --config {path.relative_to(CONFIGS.parents[1]).as_posix()}"
     assert path.read_text(encoding="utf-8").splitlines()[0] == command
 
 
 def test_defaults(tmp_path: Path) -> None:
-    config = load_config(written(tmp_path, "dataset: d\nsystems: [{type: bm25, fields: [title]}]"))
+    config = load_config(written(tmp_path, "dataset: d\nsystems: [{type: bm25, fields: [title]}]"), RunConfig)
     assert (config.split, config.max_candidates, config.seed, config.k) == ("test", 20, 0, 10)
     assert config.systems == (Bm25System(type="bm25", fields=("title",)),)
 
@@ -53,13 +53,13 @@ def test_defaults(tmp_path: Path) -> None:
 def test_wrong_configs(tmp_path: Path, text: str, words: str) -> None:
     path = written(tmp_path, text)
     with pytest.raises(ConfigError, match=words) as caught:
-        load_config(path)
+        load_config(path, RunConfig)
     assert str(path) in str(caught.value)
 
 
 def test_unreadable_configs(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="No such file"):
-        load_config(tmp_path / "none.yaml")
+        load_config(tmp_path / "none.yaml", RunConfig)
     (tmp_path / "b.yaml").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(ConfigError, match="UTF-8"):
-        load_config(tmp_path / "b.yaml")
+        load_config(tmp_path / "b.yaml", RunConfig)
