@@ -12,8 +12,8 @@ seeded random one again. A summary goes to stdout as one line of JSON.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
-import os
 import sys
 import time
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ from pathlib import Path
 
 from eval.bm25 import FIELDS, Bm25
 from eval.program import exit_status, say, track
-from genrank.dataset import Dataset, Run, write_run
+from genrank.dataset import Dataset, Run
 from genrank.errors import InputError
 
 
@@ -82,13 +82,7 @@ def _write(options: argparse.Namespace) -> None:
     say(f"{dataset.name}: indexing {len(dataset.listings)} listings")
     index = Bm25(dataset.listings.values(), options.fields.split(","), stem=options.stem)
     run = first_stage(dataset, index, None if options.judged_only else options.top)
-    path = options.folder / "candidates.trec"
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        write_run(part, run, tag="bm25")
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    dataclasses.replace(dataset, candidates=run, first_stage="bm25").save_first_stage(options.folder)
     judged = sum(key in dataset.qrels.get(query, {}) for query, ranked in run.items() for key in ranked)
     line = {
         "folder": str(options.folder),

@@ -78,7 +78,7 @@ def load_dataset(config: RunConfig) -> Dataset:
         dataset = Dataset.load(folder)
     if not dataset.candidates:
         # the order of the qrels may well be the order of the grades
-        dataset = dataclasses.replace(dataset, candidates=shuffled(dataset.qrels, config.seed))
+        dataset = dataclasses.replace(dataset, candidates=shuffled(dataset.qrels, config.seed), first_stage="random")
     return dataset
 
 

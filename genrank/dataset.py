@@ -11,10 +11,12 @@ import contextlib
 import importlib.resources
 import json
 import math
+import os
 import sys
 import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
@@ -55,11 +57,15 @@ class DatasetQuery:
         query: Text and id.
         split: ``train``, ``dev`` or ``test``.
         history: The shopper's past, oldest first.
+        time: When it was asked; None when unknown. No interaction of the history is later.
+        frequency: How often it was asked, from logs, 1 or more; None when unknown.
     """
 
     query: Query
     split: str
     history: tuple[Interaction, ...] = ()
+    time: datetime | None = None
+    frequency: int | None = None
 
 
 @dataclass(frozen=True)
@@ -74,6 +80,8 @@ class Dataset:
         queries: In the order of the file.
         qrels: Judgements.
         candidates: The first stage's run; empty when the folder has none.
+        first_stage: What made the run, such as ``bm25``; empty when unknown. A ``random`` one stands in for a first
+            stage: its scores say nothing and are not handed on.
     """
 
     name: str
@@ -83,6 +91,7 @@ class Dataset:
     queries: Sequence[DatasetQuery]
     qrels: Qrels
     candidates: Run = field(default_factory=dict)
+    first_stage: str = ""
 
     @classmethod
     def load(cls, folder: str | Path) -> Dataset:
@@ -93,7 +102,7 @@ class Dataset:
                 another does not have.
         """
         root = Path(folder)
-        name, source, grades = _read_dataset_toml(root / "dataset.toml")
+        name, source, grades, first_stage = _read_dataset_toml(root / "dataset.toml")
         listings: dict[str, Listing] = {}
         for number, fields in _objects(root / "listings.jsonl"):
             listing = _build(root / "listings.jsonl", number, make_listing, fields)
@@ -129,7 +138,7 @@ class Dataset:
                 f"grades of dataset.toml, {sorted(grades)}",
                 f"grade {unknown[0]}",
             )
-        return cls(name, source, grades, listings, tuple(queries.values()), qrels, run)
+        return cls(name, source, grades, listings, tuple(queries.values()), qrels, run, first_stage)
 
     def save(self, folder: str | Path) -> None:
         """Write the dataset as a folder, made if need be."""
@@ -139,8 +148,24 @@ class Dataset:
         write_jsonl(root / "queries.jsonl", (_dataset_query_fields(query) for query in self.queries))
         write_qrels(root / "qrels.trec", self.qrels)
         if self.candidates:
-            write_run(root / "candidates.trec", self.candidates, tag="first-stage")
+            write_run(root / "candidates.trec", self.candidates, tag=self.first_stage or "first-stage")
+        self._save_toml(root)
+
+    def save_first_stage(self, folder: str | Path) -> None:
+        """Write only what the first stage is, into a dataset folder that is there: `candidates` and its name."""
+        root = Path(folder)
+        part = root / f".candidates.{os.getpid()}.part"
+        try:
+            write_run(part, self.candidates, tag=self.first_stage or "first-stage")
+            part.replace(root / "candidates.trec")
+            self._save_toml(root)
+        finally:
+            part.unlink(missing_ok=True)
+
+    def _save_toml(self, root: Path) -> None:
         lines = [f"name = {_toml_text(self.name)}", f"source = {_toml_text(self.source)}"]
+        if self.first_stage:
+            lines.append(f"first_stage = {_toml_text(self.first_stage)}")
         for grade, meaning in sorted(self.grades.items()):
             lines += [
                 "",
@@ -178,13 +203,15 @@ class Dataset:
         scores: Mapping[str, float | None] = self.candidates.get(query_id) or dict.fromkeys(
             self.qrels.get(query_id, {})
         )
+        if self.first_stage == "random":
+            scores = dict.fromkeys(scores)
         ranked = list(scores.items())[:max_candidates]
         if not ranked:
             raise InputError(
                 f"query {query_id} of {self.name} has neither candidates nor judgements", field="candidates"
             )
         candidates = tuple(
-            Candidate(self.listings[listing_id], score=score, rank=rank)
+            Candidate(self.listings[listing_id], score=score, rank=None if score is None else rank)
             for rank, (listing_id, score) in enumerate(ranked, start=1)
         )
         return Request(query.query, candidates, query.history)
@@ -425,7 +452,7 @@ def _build(path: Path, number: int, make: Callable[[dict[str, Any]], B], fields:
 
 
 def _dataset_query(fields: Mapping[str, Any]) -> DatasetQuery:
-    known = ("query_id", "query", "split", "history")
+    known = ("query_id", "query", "split", "history", "time", "frequency")
     for key in fields:
         if key not in known:
             raise InputError(f"unknown field; a query has {', '.join(known)}", field=key)
@@ -436,7 +463,31 @@ def _dataset_query(fields: Mapping[str, Any]) -> DatasetQuery:
         raise InputError("must be text, such as train, dev or test", field="split")
     with at("query"):
         query = Query(fields["query"], query_id=fields["query_id"])
-    return DatasetQuery(query, fields["split"], make_history(fields.get("history", ())))
+    history = make_history(fields.get("history", ()))
+    time = _time(fields.get("time"))
+    for i, interaction in enumerate(history):
+        if time and interaction.time and _utc(interaction.time) > _utc(time):
+            raise InputError(
+                f"{interaction.time.isoformat()} is later than the query ({time.isoformat()}); leave it out",
+                field=f"history[{i}].time",
+            )
+    frequency = fields.get("frequency")
+    if frequency is not None and (isinstance(frequency, bool) or not isinstance(frequency, int) or frequency < 1):
+        raise InputError(f"must be a whole number, 1 or more, got {frequency!r}", field="frequency")
+    return DatasetQuery(query, fields["split"], history, time, frequency)
+
+
+def _time(value: Any) -> datetime | None:
+    if value is None:
+        return None
+    try:
+        return datetime.fromisoformat(value)
+    except (TypeError, ValueError):
+        raise InputError(f"must be ISO 8601, such as 2026-05-01T10:00:00Z, got {value!r}", field="time") from None
+
+
+def _utc(time: datetime) -> datetime:
+    return time.replace(tzinfo=UTC) if time.tzinfo is None else time
 
 
 def _dataset_query_fields(query: DatasetQuery) -> dict[str, Any]:
@@ -445,6 +496,10 @@ def _dataset_query_fields(query: DatasetQuery) -> dict[str, Any]:
         "query": query.query.text,
         "split": query.split,
     }
+    if query.time is not None:
+        fields["time"] = _iso(query.time)
+    if query.frequency is not None:
+        fields["frequency"] = query.frequency
     if query.history:
         fields["history"] = [_interaction_fields(interaction) for interaction in query.history]
     return fields
@@ -453,7 +508,7 @@ def _dataset_query_fields(query: DatasetQuery) -> dict[str, Any]:
 def _interaction_fields(interaction: Interaction) -> dict[str, Any]:
     fields: dict[str, Any] = {"event": interaction.event}
     if interaction.time is not None:
-        fields["time"] = interaction.time.isoformat().replace("+00:00", "Z")
+        fields["time"] = _iso(interaction.time)
     if interaction.rating is not None:
         fields["rating"] = interaction.rating
     if interaction.query:
@@ -461,7 +516,11 @@ def _interaction_fields(interaction: Interaction) -> dict[str, Any]:
     return fields | {"listing": interaction.listing.to_dict()}
 
 
-def _read_dataset_toml(path: Path) -> tuple[str, str, dict[int, Grade]]:
+def _iso(time: datetime) -> str:
+    return time.isoformat().replace("+00:00", "Z")
+
+
+def _read_dataset_toml(path: Path) -> tuple[str, str, dict[int, Grade], str]:
     try:
         settings = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -483,7 +542,7 @@ def _read_dataset_toml(path: Path) -> tuple[str, str, dict[int, Grade]]:
             grades[int(key)] = Grade(str(meaning["label"]), gain)
         except (ValueError, TypeError, KeyError):
             raise DataFormatError(str(path), 0, expected, f"grades.{key} = {meaning!r}") from None
-    return str(settings["name"]), str(settings["source"]), grades
+    return str(settings["name"]), str(settings["source"]), grades, str(settings.get("first_stage", ""))
 
 
 def _toml_text(text: str) -> str:

@@ -8,8 +8,8 @@ relevance_variance``; the last is not used.
 - A listing is title and cleaned description (`eval.sets.markup`); equal ones are one listing, whatever query they
   came with, and its id is a hash of both. A quarter of the descriptions is empty.
 - A pair of query and listing that was rated more than once has the median of its grades, of two middle ones the lower.
-- Splits: queries sorted by the hash of their text; the first 61 are ``test``, the other 200 ``train``. There is no
-  ``dev`` yet: carve it out of ``train``, never out of ``test``.
+- Splits: queries sorted by the hash of their text; the first 61 are ``test``, the next 30 ``dev``, the other 170
+  ``train``.
 - There is no first stage: candidates are the judged listings in seeded random order.
 """
 
@@ -38,10 +38,17 @@ GRADES = {
     3: Grade("rated 4 of 4: matches the query completely", 7.0),
 }
 TEST_QUERIES = 61
+DEV_QUERIES = 30
 _COLUMNS = ("query", "product_title", "product_description", "median_relevance")
 
 
-def read(source: Path, notes: Counter[str], seed: int = 0, test_queries: int = TEST_QUERIES) -> Dataset:
+def read(
+    source: Path,
+    notes: Counter[str],
+    seed: int = 0,
+    test_queries: int = TEST_QUERIES,
+    dev_queries: int = DEV_QUERIES,
+) -> Dataset:
     """Read the set.
 
     Args:
@@ -49,6 +56,7 @@ def read(source: Path, notes: Counter[str], seed: int = 0, test_queries: int = T
         notes: Counts what was mended or merged.
         seed: For the order of the candidates.
         test_queries: Size of the test split.
+        dev_queries: Size of the dev split.
 
     Raises:
         DataFormatError: When the file does not have the public format.
@@ -77,6 +85,8 @@ def read(source: Path, notes: Counter[str], seed: int = 0, test_queries: int = T
         notes["repeated_judgements"] += bool(grades)
         grades.append(int(row["median_relevance"]) - 1)
     qrels = {query: {key: middle_grade(grades) for key, grades in pairs.items()} for query, pairs in judged.items()}
-    test = set(sorted(texts, key=lambda key: query_digest(texts[key]))[:test_queries])
-    queries = tuple(DatasetQuery(Query(text, key), "test" if key in test else "train") for key, text in texts.items())
-    return Dataset("crowdflower", SOURCE, GRADES, listings, queries, qrels, shuffled(qrels, seed))
+    ordered = sorted(texts, key=lambda key: query_digest(texts[key]))
+    splits = dict.fromkeys(ordered[:test_queries], "test")
+    splits |= dict.fromkeys(ordered[test_queries : test_queries + dev_queries], "dev")
+    queries = tuple(DatasetQuery(Query(text, key), splits.get(key, "train")) for key, text in texts.items())
+    return Dataset("crowdflower", SOURCE, GRADES, listings, queries, qrels, shuffled(qrels, seed), "random")

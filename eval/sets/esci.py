@@ -99,7 +99,7 @@ def read(source: Path, notes: Counter[str], seed: int = 0, locale: str = "all") 
         raise DataFormatError(str(path), 0, f"rows with small_version 1 and locale {locale}", "none")
     qrels = {query: {key: middle_grade(grades) for key, grades in pairs.items()} for query, pairs in judged.items()}
     listings = _listings(find_file(source, (_PRODUCTS,)), {key for pairs in qrels.values() for key in pairs}, notes)
-    return Dataset("esci", SOURCE, GRADES, listings, tuple(queries.values()), qrels, shuffled(qrels, seed))
+    return Dataset("esci", SOURCE, GRADES, listings, tuple(queries.values()), qrels, shuffled(qrels, seed), "random")
 
 
 def _listings(path: Path, wanted: set[str], notes: Counter[str]) -> dict[str, Listing]:

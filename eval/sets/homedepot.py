@@ -70,7 +70,7 @@ def read(source: Path, notes: Counter[str], seed: int = 0) -> Dataset:
         grades.append(_grade(path, line, row["relevance"], notes))
     qrels = {query: {key: middle_grade(grades) for key, grades in pairs.items()} for query, pairs in judged.items()}
     queries = tuple(DatasetQuery(Query(text, key), split_of(text)) for key, text in texts.items())
-    return Dataset("homedepot", SOURCE, GRADES, listings, queries, qrels, shuffled(qrels, seed))
+    return Dataset("homedepot", SOURCE, GRADES, listings, queries, qrels, shuffled(qrels, seed), "random")
 
 
 def _grade(path: Path, line: int, relevance: str, notes: Counter[str]) -> int:

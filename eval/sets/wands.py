@@ -91,7 +91,7 @@ def read(source: Path, notes: Counter[str], seed: int = 0) -> Dataset:
     qrels = {query: {key: middle_grade(grades) for key, grades in pairs.items()} for query, pairs in judged.items()}
     notes["queries_without_judgement"] += len(queries) - len(qrels)
     kept = tuple(query for key, query in queries.items() if key in qrels)
-    return Dataset("wands", SOURCE, GRADES, listings, kept, qrels, shuffled(qrels, seed))
+    return Dataset("wands", SOURCE, GRADES, listings, kept, qrels, shuffled(qrels, seed), "random")
 
 
 def _listing(path: Path, line: int, row: Mapping[str, str]) -> Listing:

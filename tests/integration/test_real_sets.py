@@ -31,16 +31,16 @@ def test_crowdflower_counts(cf: Dataset) -> None:
         "listings": 9912,
         "without_description": 2386,
         "queries": 261,
-        "splits": {"test": 61, "train": 200},
+        "splits": {"dev": 30, "test": 61, "train": 170},
         "judgements": 10013,
         "grades": {"0": 770, "1": 1470, "2": 1721, "3": 6052},
     }
 
 
 def test_crowdflower_splits_share_no_query(cf: Dataset) -> None:
-    texts = {name: {query.query.text.strip().lower() for query in cf.split(name)} for name in ("train", "test")}
-    assert not texts["train"] & texts["test"]
-    assert (len(texts["train"]), len(texts["test"])) == (200, 61)
+    texts = {name: {query.query.text.strip().lower() for query in cf.split(name)} for name in ("train", "dev", "test")}
+    assert len(texts["train"] | texts["dev"] | texts["test"]) == sum(map(len, texts.values()))
+    assert [len(texts[name]) for name in texts] == [170, 30, 61]
 
 
 def test_crowdflower_descriptions_hold_no_markup(cf: Dataset) -> None:

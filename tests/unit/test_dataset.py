@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import re
@@ -423,9 +424,57 @@ def test_request_takes_the_first_stages_order() -> None:
 
 def test_request_without_a_first_stage_takes_the_judged_listings() -> None:
     made = _dataset()
-    assert made.request(made.queries[1]).candidates == (Candidate(made.listings["p2"], rank=1),)
+    assert made.request(made.queries[1]).candidates == (Candidate(made.listings["p2"]),)
     with pytest.raises(InputError, match="neither candidates nor judgements"):
         _dataset(qrels={}).request(made.queries[1])
+
+
+def test_a_random_stand_in_hands_on_no_scores() -> None:
+    made = _dataset(first_stage="random")
+    query = next(query for query in made.queries if query.query.query_id in made.candidates)
+    request = made.request(query)
+    assert [candidate.listing.listing_id for candidate in request.candidates] == list(
+        made.candidates[query.query.query_id]
+    )
+    assert {(candidate.score, candidate.rank) for candidate in request.candidates} == {(None, None)}
+
+
+def test_a_first_stage_is_saved_alone(folder: Path) -> None:
+    made = dataclasses.replace(Dataset.load(folder), candidates={"q1": {"p2": 2.0, "p1": 1.0}}, first_stage="bm25")
+    before = {path.name: path.stat().st_mtime_ns for path in folder.iterdir() if path.suffix == ".jsonl"}
+    made.save_first_stage(folder)
+    assert Dataset.load(folder) == made
+    assert before == {path.name: path.stat().st_mtime_ns for path in folder.iterdir() if path.suffix == ".jsonl"}
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"time": "2026-05-01T10:00:00Z"}, None),
+        ({"time": "2026-05-01T11:00:00+01:00"}, None),
+        ({"time": "2026-05-01T10:00:00"}, None),  # without a zone it is read as UTC
+        ({"time": "2026-05-01T09:59:59Z"}, r"history\[0\].time: .* is later than the query"),
+        ({"time": "2026-05-01T10:59:59+01:00"}, r"history\[0\].time: .* is later than the query"),
+        ({"time": "yesterday"}, "time: must be ISO 8601"),
+        ({"time": 5}, "time: must be ISO 8601"),
+        ({"frequency": 3}, None),
+        ({"frequency": 0}, "frequency: must be a whole number"),
+        ({"frequency": True}, "frequency: must be a whole number"),
+    ],
+)
+def test_time_and_frequency_of_a_query(fields: dict[str, Any], words: str | None, folder: Path) -> None:
+    history = [{"event": "view", "time": "2026-05-01T10:00:00Z", "listing": {"listing_id": "p1", "title": "Dress"}}]
+    lines = (folder / "queries.jsonl").read_text(encoding="utf-8").splitlines()
+    first = json.loads(lines[0]) | {"history": history} | fields
+    (folder / "queries.jsonl").write_text("\n".join([json.dumps(first), *lines[1:]]) + "\n", encoding="utf-8")
+    if words:
+        with pytest.raises(DataFormatError, match=words):
+            Dataset.load(folder)
+        return
+    read = Dataset.load(folder)
+    read.save(folder)
+    assert Dataset.load(folder) == read
+    assert (read.queries[0].time is None, read.queries[0].frequency) == ("time" not in fields, fields.get("frequency"))
 
 
 def test_the_sample_shop_is_whole() -> None:

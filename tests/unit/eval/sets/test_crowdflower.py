@@ -24,15 +24,17 @@ def test_reads(tmp_path: Path) -> None:
         "3,lamp,Red  lamp,Two bulbs,3,0\n"  # the same pair again, with the lower of two middle grades
         "4,desk,Red lamp,Two bulbs,2,0\n",  # the same listing under another query
         test_queries=1,
+        dev_queries=1,
     )
     assert [listing.title for listing in dataset.listings.values()] == ["Red lamp", "Blue lamp"]
     red, blue = dataset.listings
     assert dataset.listings[red].description == "Two bulbs"
     lamp, desk = (query.query.query_id for query in dataset.queries)
     assert dataset.qrels == {lamp: {red: 2, blue: 0}, desk: {red: 1}}
-    assert sorted(query.split for query in dataset.queries) == ["test", "train"]
+    assert sorted(query.split for query in dataset.queries) == ["dev", "test"]
     assert [dataset.grades[grade].gain for grade in range(4)] == [2**grade - 1 for grade in range(4)]
     assert dataset.candidates.keys() == dataset.qrels.keys()
+    assert dataset.first_stage == "random"
     assert notes == {"repeated_judgements": 1, "rows_without_description": 1}
 
 
