@@ -2,7 +2,11 @@
 
 ::
 
-    python -m eval.convert crowdflower|homedepot|wands|esci SOURCE FOLDER [--seed N] [--overwrite] [--locale L]
+    python -m eval.convert crowdflower|homedepot|wands SOURCE FOLDER [--seed N] [--overwrite]
+    python -m eval.convert esci SOURCE FOLDER [--locale us|jp|es|all] ..
+    python -m eval.convert games-history|amazon-user-history SOURCE FOLDER ..
+    python -m eval.convert amazon-reviews SOURCE FOLDER [--min-interactions N] [--max-users N] [--split-by user|time] ..
+    python -m eval.convert jdsearch SOURCE FOLDER [--max-users N] ..
 
 SOURCE is what was downloaded: the folder, or the CSV file. The folder is written under another name first and renamed
 when it is whole. What each set's rules are stands in its module under `eval.sets`. A summary goes to stdout as one
@@ -18,19 +22,42 @@ import shutil
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from eval.program import exit_status, say
-from eval.sets import crowdflower, esci, homedepot, wands
+from eval.sets import (
+    amazon_reviews,
+    amazon_user_history,
+    crowdflower,
+    esci,
+    games_history,
+    homedepot,
+    jdsearch,
+    wands,
+)
 from genrank.dataset import Dataset
 from genrank.errors import InputError
 
-READERS = {
+READERS: dict[str, Callable[..., Dataset]] = {
     "crowdflower": crowdflower.read,
     "homedepot": homedepot.read,
     "wands": wands.read,
     "esci": esci.read,
+    "games-history": games_history.read,
+    "amazon-user-history": amazon_user_history.read,
+    "amazon-reviews": amazon_reviews.read,
+    "jdsearch": jdsearch.read,
+}
+OPTIONS: dict[str, dict[str, dict[str, Any]]] = {
+    "esci": {"locale": {"choices": (*esci.LOCALES, "all"), "default": "all", "help": "one shop, or all of them (all)"}},
+    "amazon-reviews": {
+        "min-interactions": {"type": int, "default": 5, "help": "leave out users with fewer reviews (5)"},
+        "max-users": {"type": int, "help": "keep a sample of so many users"},
+        "split-by": {"choices": amazon_reviews.SPLITS_BY, "default": "user", "help": "what splits the queries (user)"},
+    },
+    "jdsearch": {"max-users": {"type": int, "help": "keep a sample of so many users"}},
 }
 
 
@@ -46,13 +73,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m eval.convert", description="Make a dataset folder.")
     sets = parser.add_subparsers(dest="set", required=True, metavar="SET", help=", ".join(READERS))
     for name in READERS:
-        one = sets.add_parser(name, help=f"see eval/sets/{name}.py")
+        one = sets.add_parser(name, help=f"see eval/sets/{name.replace('-', '_')}.py")
         one.add_argument("source", type=Path, help="the downloaded folder or file")
         one.add_argument("folder", type=Path, help="the dataset folder to make")
         one.add_argument("--seed", type=int, default=0, help="for the order of the candidates (0)")
         one.add_argument("--overwrite", action="store_true", help="replace the folder if it exists")
-        if name == "esci":
-            one.add_argument("--locale", choices=(*esci.LOCALES, "all"), default="all")
+        for option, settings in OPTIONS.get(name, {}).items():
+            one.add_argument(f"--{option}", **settings)
     options = parser.parse_args(arguments)
     return exit_status(lambda: _convert(options))
 
@@ -65,25 +92,25 @@ def _convert(options: argparse.Namespace) -> None:
     if folder.exists() and not (folder / "dataset.toml").is_file():
         raise InputError(f"{options.folder} is no dataset folder, so it is not replaced; name another", field="folder")
     notes: Counter[str] = Counter()
-    if options.set == "esci":
-        dataset = esci.read(options.source, notes, options.seed, options.locale)
-    else:
-        dataset = READERS[options.set](options.source, notes, options.seed)
+    names = [option.replace("-", "_") for option in OPTIONS.get(options.set, {})]
+    own = {name: getattr(options, name) for name in names}
+    dataset = READERS[options.set](options.source, notes, options.seed, **own)
     save_whole(dataset, folder)
     say(f"{dataset.name}: {len(dataset.queries)} queries, {len(dataset.listings)} listings in {options.folder}")
-    line = {"set": options.set, "folder": str(options.folder), "seed": options.seed} | summary(dataset)
+    line = {"set": options.set, "folder": str(options.folder), "seed": options.seed} | own | summary(dataset)
     line |= {"notes": dict(notes), "seconds": round(time.monotonic() - started, 1)}
     json.dump(line, sys.stdout, ensure_ascii=False)
     print()
 
 
 def summary(dataset: Dataset) -> dict[str, object]:
-    """Counts of a dataset: listings, queries by split, judgements by grade, listings without a description."""
+    """Counts of a dataset: listings, queries by split and with a history, judgements by grade."""
     grades = Counter(grade for judged in dataset.qrels.values() for grade in judged.values())
     return {
         "listings": len(dataset.listings),
         "without_description": sum(not listing.description for listing in dataset.listings.values()),
         "queries": len(dataset.queries),
+        "with_history": sum(bool(query.history) for query in dataset.queries),
         "splits": dict(sorted(Counter(query.split for query in dataset.queries).items())),
         "judgements": grades.total(),
         "grades": {str(grade): count for grade, count in sorted(grades.items())},

@@ -8,7 +8,7 @@ import pytest
 from eval.bm25 import Bm25
 from eval.convert import summary
 from eval.metrics import measure, random_floor
-from eval.sets import crowdflower, homedepot
+from eval.sets import amazon_user_history, crowdflower, games_history, homedepot
 from genrank.dataset import Dataset
 
 DATA = Path(__file__).parents[2].parent / "shared" / "data"
@@ -21,6 +21,12 @@ def source(name: str) -> Path:
     return path
 
 
+def folder(name: str) -> Path:
+    if not (DATA / name).is_dir():
+        pytest.skip(f"{name} is not in ../shared/data")
+    return DATA / name
+
+
 @pytest.fixture(scope="module")
 def cf() -> Dataset:
     return crowdflower.read(source("crowdflower_search"), Counter())
@@ -31,6 +37,7 @@ def test_crowdflower_counts(cf: Dataset) -> None:
         "listings": 9912,
         "without_description": 2386,
         "queries": 261,
+        "with_history": 0,
         "splits": {"dev": 30, "test": 61, "train": 170},
         "judgements": 10013,
         "grades": {"0": 770, "1": 1470, "2": 1721, "3": 6052},
@@ -75,3 +82,46 @@ def test_homedepot_counts() -> None:
     assert counted["judgements"] == 74062
     assert notes["means_that_are_no_thirds"] == 59
     assert notes["repeated_judgements"] == 5
+
+
+def test_games_history_counts(tmp_path: Path) -> None:
+    notes: Counter[str] = Counter()
+    dataset = games_history.read(folder("games_history"), notes)
+    assert summary(dataset) == {
+        "listings": 16859,
+        "without_description": 16859,
+        "queries": 5600,
+        "with_history": 5600,
+        "splits": {"dev": 559, "test": 1112, "train": 3929},
+        "judgements": 5600,
+        "grades": {"1": 5600},
+    }
+    assert notes == {"targets_in_sasrec_20": 489, "targets_in_sasrec_50": 1051}
+    assert {len(run) for run in dataset.candidates.values()} == {50}
+    dataset.save(tmp_path)
+    assert Dataset.load(tmp_path) == dataset
+
+
+def test_amazon_user_history_counts(tmp_path: Path) -> None:
+    notes: Counter[str] = Counter()
+    dataset = amazon_user_history.read(folder("amazon2023_user_hist"), notes)
+    assert summary(dataset) == {
+        "listings": 3228,
+        "without_description": 3228,
+        "queries": 690,
+        "with_history": 690,
+        "splits": {"dev": 81, "test": 125, "train": 484},
+        "judgements": 690,
+        "grades": {"1": 690},
+    }
+    assert notes["interactions_not_before_the_query"] == 3078
+    assert notes["queries_without_other_candidates"] == 1  # Baby_Products has one user
+    assert {len(run) for run in dataset.candidates.values()} == {20}
+    users: dict[str, set[str]] = {}
+    for query in dataset.queries:
+        users.setdefault(query.query.query_id.partition("-")[0], set()).add(query.split)
+        assert query.time
+        assert all(event.time and event.time < query.time for event in query.history)
+    assert all(len(splits) == 1 for splits in users.values())
+    dataset.save(tmp_path)
+    assert Dataset.load(tmp_path) == dataset

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from eval.convert import main, save_whole
+from eval.convert import READERS, main, save_whole
 from genrank.dataset import Dataset
 
 CSV = (
@@ -82,7 +82,17 @@ def test_a_failed_save_leaves_what_was_there(source: Path, tmp_path: Path, monke
 
 
 @pytest.mark.parametrize(
-    "arguments", [[], ["crowdflower"], ["other", "a", "b"], ["wands", "a", "b", "--locale", "us"], ["esci", "a"]]
+    "arguments",
+    [
+        [],
+        ["crowdflower"],
+        ["other", "a", "b"],
+        ["wands", "a", "b", "--locale", "us"],
+        ["esci", "a"],
+        ["games-history", "a", "b", "--max-users", "3"],
+        ["amazon-reviews", "a", "b", "--split-by", "item"],
+        ["jdsearch", "a", "b", "--max-users", "many"],
+    ],
 )
 def test_wrong_calls(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
@@ -92,6 +102,30 @@ def test_wrong_calls(arguments: list[str], capsys: pytest.CaptureFixture[str]) -
 
 
 def test_absent_source(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for name in ("crowdflower", "homedepot", "wands", "esci"):
+    for name in READERS:
         assert main([name, str(tmp_path / "none"), str(tmp_path / "out")]) == 1
         assert "none: expected" in capsys.readouterr().err
+
+
+def test_a_set_gets_its_own_options(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = tmp_path / "raw"
+    source.mkdir()
+    reviews = [
+        {"user_id": f"u{user}", "parent_asin": f"i{user}-{i}", "timestamp": 10 * user + i, "rating": 5}
+        for user in range(10)
+        for i in range(3)
+    ]
+    items = [{"parent_asin": row["parent_asin"], "title": "doll", "categories": ["Toys"]} for row in reviews]
+    for name, rows in (("Toys", reviews), ("meta_Toys", items)):
+        (source / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    options = ["--min-interactions", "3", "--max-users", "9", "--split-by", "time"]
+    assert main(["amazon-reviews", str(source), str(tmp_path / "out"), *options]) == 0
+    summary = json.loads(capsys.readouterr().out)
+    assert (summary["min_interactions"], summary["max_users"], summary["split_by"]) == (3, 9, "time")
+    assert summary["splits"] == {"dev": 1, "test": 2, "train": 6}
+    assert summary["queries"] == summary["with_history"] == 9
+    assert main(["amazon-reviews", str(source), str(tmp_path / "other"), "--min-interactions", "1"]) == 2
+    assert "min_interactions: must be 2 or more" in capsys.readouterr().err
+    dataset = Dataset.load(tmp_path / "out")
+    latest = {name: max(query.time for query in dataset.split(name) if query.time) for name in ("train", "dev")}
+    assert latest["train"] < latest["dev"] < min(query.time for query in dataset.split("test") if query.time)
