@@ -19,6 +19,7 @@ demo: $(VENV)/.demo
 
 test: $(VENV)/.dev
 	$(BIN)/genrank models fetch smollm2-135m
+	$(BIN)/genrank models fetch bert-minilm
 	$(BIN)/python -m pytest
 
 check: $(VENV)/.dev
@@ -39,7 +40,7 @@ clean:
 
 # an environment is made anew in place whenever what it should hold has changed
 $(VENV)/.demo: EXTRAS = transformers,eval
-$(VENV)/.dev: EXTRAS = transformers,eval,dev
+$(VENV)/.dev: EXTRAS = baseline,dev
 $(VENV)/.light: EXTRAS = eval,dev
 $(VENV)/.demo $(VENV)/.dev $(VENV)/.light: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
