@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeGuard, TypeVar
 
 import pydantic
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from eval.bm25 import FIELDS, TextField
 from genrank.errors import ConfigError, MissingExtraError
@@ -64,6 +64,58 @@ class Bm25System(Strict):
     stem: bool = False
 
 
+class BertCosineSystem(Strict):
+    """Cosine of a BERT encoder's vectors of query and listing, without any training.
+
+    Attributes:
+        name: Of the run's file and table row.
+        model: A known name, a local folder or a hub name of an encoder.
+    """
+
+    type: Literal["bert-cosine"]
+    name: Name = "bert-cosine"
+    model: str = "bert-minilm"
+
+
+class BaselineSystem(Strict):
+    """BERT + GBDT, trained with ``python -m eval.baseline train``.
+
+    Attributes:
+        name: Of the run's file and table row.
+        folder: What the training wrote.
+    """
+
+    type: Literal["baseline"]
+    name: Name = "baseline"
+    folder: str
+
+
+class CrossEncoderSystem(Strict):
+    """A cross-encoder, trained with ``python -m eval.cross_encoder train``.
+
+    Attributes:
+        name: Of the run's file and table row.
+        folder: What the training wrote.
+    """
+
+    type: Literal["cross-encoder"]
+    name: Name = "cross-encoder"
+    folder: str
+
+
+class TrecSystem(Strict):
+    """A run from elsewhere. Listings that are no candidates are dropped, missing ones stand behind; both are counted.
+
+    Attributes:
+        name: Of the run's file and table row.
+        path: A TREC run.
+    """
+
+    type: Literal["trec"]
+    name: Name
+    path: str
+
+
 class GenrankSystem(Strict):
     """`genrank.Reranker`; what is left out takes its default there.
 
@@ -80,6 +132,7 @@ class GenrankSystem(Strict):
         max_prompt_tokens: Token budget of one prompt.
         dtype: Number format of the weights.
         batch: Queries handed over at once.
+        reasons: Reasons to write for the first items of each query, for the report.
     """
 
     type: Literal["genrank"]
@@ -95,9 +148,34 @@ class GenrankSystem(Strict):
     max_prompt_tokens: int | None = None
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
     batch: Annotated[int, Field(ge=1)] = 16
+    reasons: Annotated[int, Field(ge=0)] = 0
 
 
-System = Annotated[RandomSystem | FirstStageSystem | Bm25System | GenrankSystem, Field(discriminator="type")]
+System = (
+    RandomSystem
+    | FirstStageSystem
+    | Bm25System
+    | BertCosineSystem
+    | BaselineSystem
+    | CrossEncoderSystem
+    | TrecSystem
+    | GenrankSystem
+)
+
+
+class ClickSettings(Strict):
+    """For data whose grades are clicks on what the first stage showed, in the order of candidates.trec.
+
+    Attributes:
+        eta: How fast attention falls: the shopper looks at rank r with probability ``(1 / r) ** eta``.
+        clip: The most that one click may weigh in clipped IPS.
+        sessions: How often each query is put to each simulated user, who sees the system's order and the first
+            stage's interleaved.
+    """
+
+    eta: Annotated[float, Field(ge=0)] = 1.0
+    clip: Annotated[float, Field(ge=1)] = 10.0
+    sessions: Annotated[int, Field(ge=1)] = 20
 
 
 class RunConfig(Strict):
@@ -110,8 +188,12 @@ class RunConfig(Strict):
         max_candidates: So many of each query's candidates, the first stage's best.
         limit: At most so many queries, chosen by a hash of seed and query id; None takes all.
         seed: Of the random order, of `limit`, and of the passes of a reranker.
-        k: Depth of nDCG.
-        relevant: Lowest grade that is relevant for MRR; None takes the upper half of the grades.
+        k: Depth of the primary metric, nDCG@k, and of precision and recall.
+        cutoffs: Depths at which nDCG is given.
+        relevant: Lowest grade that is relevant for MRR, MAP, P and R; None takes the upper half of the grades.
+        with_gain: Only queries one of whose candidates has a gain; the others score 0 in any order.
+        reference: Name of the system that the others are compared with; None takes the first that is not random.
+        clicks: Given for data whose grades are clicks.
         systems: What is measured.
     """
 
@@ -121,8 +203,12 @@ class RunConfig(Strict):
     limit: Annotated[int, Field(ge=1)] | None = None
     seed: int = 0
     k: Annotated[int, Field(ge=1)] = 10
+    cutoffs: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)] = (5, 10, 20)
     relevant: int | None = None
-    systems: Annotated[tuple[System, ...], Field(min_length=1)]
+    with_gain: bool = False
+    reference: str | None = None
+    clicks: ClickSettings | None = None
+    systems: Annotated[tuple[Annotated[System, Field(discriminator="type")], ...], Field(min_length=1)]
 
     @field_validator("systems")
     @classmethod
@@ -132,6 +218,13 @@ class RunConfig(Strict):
             if names.count(name) > 1:
                 raise ValueError(f"two systems have the name {name!r}; give each its own")
         return systems
+
+    @model_validator(mode="after")
+    def _reference_is_a_system(self) -> RunConfig:
+        names = [system.name for system in self.systems]
+        if self.reference is not None and self.reference not in names:
+            raise ValueError(f"reference: no system {self.reference!r}; the systems are {', '.join(names)}")
+        return self
 
 
 def load_config(path: str | Path, kind: type[C]) -> C:

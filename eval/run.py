@@ -2,22 +2,21 @@
 
 ::
 
-    python -m eval.run --config eval/configs/NAME.yaml [--out runs/NAME]
+    python -m eval.run --config eval/configs/NAME.yaml [--out runs/NAME] [--cache FOLDER | --no-cache]
 
-Writes ``SYSTEM.trec`` for each system, ``SYSTEM.jsonl`` (ranking lines) for those that are genrank itself, and
-``results.json``, after each system anew, so that an interrupted run keeps what was finished (``"complete": false``).
-A table goes to stdout, words and progress bars to stderr.
+What a system answered is kept (`eval.cache`), so a run that was stopped goes on where it was, and a second one is
+quick. The folder gets, for each system, ``SYSTEM.trec``, ``SYSTEM.queries.json`` (metrics by query) and, where the
+system is genrank itself, ``SYSTEM.jsonl`` (ranking lines); ``results.json`` after each system anew (``"complete":
+false`` until the last); and the report, ``report.html``, ``report.md`` and ``report.json`` (`eval.report`). A table
+goes to stdout, words and progress bars to stderr.
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
-import importlib.metadata
 import json
 import os
-import platform
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -27,16 +26,18 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from eval.config import RunConfig, load_config
-from eval.metrics import Candidates, Floor, measure, random_floor, relevant_grade
+from eval.cache import default_folder, fingerprint, requests_fingerprint
+from eval.config import RandomSystem, RunConfig, load_config
+from eval.metrics import Floor, random_floor
 from eval.program import exit_status, say
+from eval.record import commit, hardware, versions
+from eval.report import write_report
 from eval.sets.rules import digest, shuffled
+from eval.summary import Setting, compare_systems, measure_system
 from eval.systems import answer
 from genrank.dataset import Dataset, sample_shop, write_rankings, write_run
 from genrank.errors import ConfigError, GenrankError, InputError
 from genrank.types import Request
-
-_PACKAGES = ("genrank", "torch", "transformers", "peft", "vllm", "ranx", "numba", "bm25s", "jieba", "numpy")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -51,15 +52,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m eval.run", description="Measure systems on a dataset.")
     parser.add_argument("--config", type=Path, required=True, help="a file of eval/configs")
     parser.add_argument("--out", type=Path, help="folder for the results (runs/NAME of the configuration file)")
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument("--cache", type=Path, help=f"folder of answers kept ({default_folder()})")
+    where.add_argument("--no-cache", action="store_true", help="compute every answer anew and keep none")
     options = parser.parse_args(arguments)
-    return exit_status(lambda: _run(options.config, options.out or Path("runs") / options.config.stem))
+    return exit_status(lambda: _run(options))
 
 
-def _run(path: Path, out: Path) -> None:
-    config = load_config(path, RunConfig)
+def _run(options: argparse.Namespace) -> None:
+    config = load_config(options.config, RunConfig)
     dataset = load_dataset(config)
-    results = run(config, dataset, out, command=f"python -m eval.run --config {path}")
+    out = options.out or Path("runs") / options.config.stem
+    cache = None if options.no_cache else options.cache or default_folder()
+    results = run(config, dataset, out, cache=cache, command=f"python -m eval.run --config {options.config}")
     print_table(results, Console())
+    say(f"the report is {write_report(out, dataset)}")
 
 
 def load_dataset(config: RunConfig) -> Dataset:
@@ -86,25 +93,41 @@ def make_requests(config: RunConfig, dataset: Dataset) -> list[Request]:
     """The requests that all systems get.
 
     Raises:
-        InputError: When the split holds no query, or a query has no candidate.
+        InputError: When the split holds no query, a query has no candidate, or none has one with a gain where only
+            such queries are asked for.
     """
     queries = dataset.split(config.split)
-    if config.limit is not None:
-        queries = sorted(queries, key=lambda query: digest(str(config.seed), query.query.query_id))[: config.limit]
     for query in queries:
         # Dataset.request would fall back to the judged listings: an easier list than the first stage's
         if query.query.query_id not in dataset.candidates:
             raise InputError(f"query {query.query.query_id} has no line in candidates.trec", field="candidates")
-    return [dataset.request(query, config.max_candidates) for query in queries]
+    requests = [dataset.request(query, config.max_candidates) for query in queries]
+    if config.with_gain:
+        requests = [request for request in requests if _has_gain(request, dataset)]
+        if not requests:
+            raise InputError("no query has a candidate with a gain; leave it out", field="with_gain")
+    if config.limit is not None:
+        requests.sort(key=lambda request: digest(str(config.seed), request.query.query_id))
+        requests = requests[: config.limit]
+    return requests
 
 
-def run(config: RunConfig, dataset: Dataset, out: Path, command: str = "") -> dict[str, Any]:
+def _has_gain(request: Request, dataset: Dataset) -> bool:
+    judged = dataset.qrels.get(request.query.query_id, {})
+    ids = (candidate.listing.listing_id for candidate in request.candidates)
+    return any(key in judged and dataset.grades[judged[key]].gain > 0 for key in ids)
+
+
+def run(
+    config: RunConfig, dataset: Dataset, out: Path, *, cache: Path | None = None, command: str = ""
+) -> dict[str, Any]:
     """Measure all systems of a configuration and write the results.
 
     Args:
         config: What to measure.
         dataset: On what.
         out: Folder for the files, made if need be.
+        cache: Folder of answers kept; None computes all and keeps none.
         command: How the run was started, for the record.
 
     Returns:
@@ -116,105 +139,87 @@ def run(config: RunConfig, dataset: Dataset, out: Path, command: str = "") -> di
     if config.relevant is not None and config.relevant not in dataset.grades:
         raise ConfigError(f"relevant: no grade {config.relevant}; the grades are {sorted(dataset.grades)}")
     requests = make_requests(config, dataset)
-    candidates = {r.query.query_id: [candidate.listing.listing_id for candidate in r.candidates] for r in requests}
+    setting = Setting.of(config, dataset, requests)
     out.mkdir(parents=True, exist_ok=True)
-    results = _header(config, dataset, candidates, command)
+    results = _header(config, dataset, requests, setting, command)
+    values: dict[str, Mapping[str, Mapping[str, float]]] = {}
     for system in config.systems:
         say(f"{system.name} ...")
         try:
-            answered = answer(system, config, dataset, requests)
+            answered = answer(system, config, dataset, requests, cache)
         except GenrankError:
             say(f"{system.name} failed; results of the systems before it are in {out}")
             raise
-        measured = measure(
-            answered.run, candidates, dataset.qrels, dataset.grades, k=config.k, relevant=config.relevant
-        )
+        summary, measured = measure_system(answered, setting)
+        values[system.name] = measured.per_query
         write_run(out / f"{system.name}.trec", answered.run, tag=system.name)
         if answered.rankings:
             write_rankings(out / f"{system.name}.jsonl", answered.rankings)
+        queries = list(setting.candidates)
+        by_metric = {name: [found[query] for query in queries] for name, found in measured.per_query.items()}
+        _write_json(out / f"{system.name}.queries.json", {"queries": queries, "metrics": by_metric})
         results["systems"][system.name] = {
-            "metrics": measured.means,
-            "counts": answered.counts(),
-            "seconds": round(answered.seconds, 3),
-            "load_seconds": round(answered.load_seconds, 3),
-            "queries_per_second": len(requests) / max(answered.seconds, 1e-9),
+            "type": system.type,
+            **summary,
             "settings": system.model_dump(mode="json"),
         }
-        if answered.rankings:
-            provenance = dataclasses.asdict(answered.rankings[0].provenance)
-            kept = ("model", "adapter", "prompt", "prompt_hash", "engine", "decoding", "strategy", "passes")
-            results["systems"][system.name]["provenance"] = {key: provenance[key] for key in kept}
         results["counts"] = {
             "queries": measured.queries,
-            "candidates": sum(map(len, candidates.values())),
+            "candidates": sum(map(len, setting.candidates.values())),
             "unjudged": measured.unjudged,
             "queries_without_gain": measured.without_gain,
             "queries_without_relevant": measured.without_relevant,
         }
+        results["comparisons"] = compare_systems(values, results["reference"], setting)
         results["complete"] = len(results["systems"]) == len(config.systems)
         _write_json(out / "results.json", results)
     return results
 
 
-def _header(config: RunConfig, dataset: Dataset, candidates: Candidates, command: str) -> dict[str, Any]:
-    floor = random_floor(candidates, dataset.qrels, dataset.grades, k=config.k, relevant=config.relevant)
+def _header(
+    config: RunConfig, dataset: Dataset, requests: Sequence[Request], setting: Setting, command: str
+) -> dict[str, Any]:
+    floor = random_floor(
+        setting.candidates,
+        dataset.qrels,
+        dataset.grades,
+        k=config.k,
+        cutoffs=config.cutoffs,
+        relevant=config.relevant,
+    )
     gains = {str(grade): meaning.gain for grade, meaning in sorted(dataset.grades.items())}
-    relevant = relevant_grade(dataset.grades) if config.relevant is None else config.relevant
+    others = [system.name for system in config.systems if not isinstance(system, RandomSystem)]
+    judged = {query: dataset.qrels.get(query, {}) for query in setting.candidates}
     return {
+        "format": 2,
         "complete": False,
         "command": command,
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": commit(),
         "hardware": hardware(),
         "versions": versions(),
-        "dataset": {"name": dataset.name, "source": dataset.source, "gains": gains, "relevant": relevant},
+        "dataset": {
+            "name": dataset.name,
+            "source": dataset.source,
+            "gains": gains,
+            "relevant": setting.relevant,
+            "first_stage": dataset.first_stage,
+            "fingerprint": fingerprint([requests_fingerprint(requests), judged, gains, setting.relevant])[:16],
+        },
         "settings": config.model_dump(mode="json", exclude={"systems"}),
+        "metrics": list(floor),
+        "primary": setting.primary,
         "random_floor": {name: dataclasses.asdict(value) for name, value in floor.items()},
+        "reference": config.reference or (others[0] if others else config.systems[0].name),
+        "slices": {name: {group: len(ids) for group, ids in found.items()} for name, found in setting.slices.items()},
         "systems": {},
     }
 
 
 def _write_json(path: Path, value: Mapping[str, Any]) -> None:
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    part.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    part.write_text(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
     part.replace(path)
-
-
-def commit() -> str:
-    """The clone's commit, with ``-dirty`` where files of it were changed; empty outside of a clone."""
-    command = ["git", "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"]
-    try:
-        done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, timeout=30)
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return done.stdout.strip() if done.returncode == 0 else ""
-
-
-def hardware() -> str:
-    """Processor, cores that this process may use and, where torch is loaded and sees one, the GPU."""
-    processor = platform.processor() or platform.machine()
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        processor = next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        pass
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    parts = [processor, f"{cores} cores"]
-    torch = sys.modules.get("torch")
-    if torch is not None and torch.cuda.is_available():
-        parts.append(torch.cuda.get_device_name())
-    return ", ".join(parts)
-
-
-def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that matter here, as far as they are installed."""
-    found = {"python": platform.python_version()}
-    for package in _PACKAGES:
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
 
 
 def print_table(results: Mapping[str, Any], console: Console) -> None:
@@ -225,31 +230,47 @@ def print_table(results: Mapping[str, Any], console: Console) -> None:
         console: Where to; one that is no terminal gets lines as long as they need to be.
     """
     floor = {name: Floor(**value) for name, value in results["random_floor"].items()}
-    metrics = list(floor)
+    primary = results["primary"]
+    # the same nDCG with other gains is for the report
+    metrics = [name for name in floor if name != primary and not name.startswith(("nDCG-linear", "nDCG-exponential"))]
     table = Table(title=f"{results['dataset']['name']}, {results['settings']['split']}")
     table.add_column("system", no_wrap=True)
-    for name in (*metrics, "queries/s", "repaired", "fallback"):
+    against = {one["system"]: one for one in results["comparisons"]}
+    for name in (primary, f"against {results['reference']}", *metrics, "queries/s", "repaired", "fallback"):
         table.add_column(name, justify="right", no_wrap=True)
-    expected = [f"{value.mean:.4f} ± {value.deviation:.4f}" for value in floor.values()]
-    table.add_row("random, expected", *expected, "", "", "")
+    table.add_row("random, expected", _spread(floor[primary]), "", *(f"{floor[name].mean:.4f}" for name in metrics))
     for name, one in results["systems"].items():
-        counts = one["counts"]
-        outcomes = [str(counts[key]) if counts else "" for key in ("repaired", "fallback")]
-        values = [f"{one['metrics'][metric]:.4f}" for metric in metrics]
-        table.add_row(name, *values, f"{one['queries_per_second']:.3g}", *outcomes)
+        low, high = one["intervals"][primary]
+        difference = against.get(name)
+        table.add_row(
+            name,
+            f"{one['metrics'][primary]:.4f} [{low:.3f}, {high:.3f}]",
+            f"{difference['difference']:+.4f}, p {difference['p_holm']:.3f}" if difference else "",
+            *(f"{one['metrics'][metric]:.4f}" for metric in metrics),
+            f"{one['queries_per_second']:.3g}",
+            *(str(one["counts"].get(key, "")) for key in ("repaired", "fallback")),
+        )
     if not console.is_terminal:
-        console.width = max(console.width, 160)
+        console.width = max(console.width, 180)
     console.print(table)
     counts, settings, dataset = results["counts"], results["settings"], results["dataset"]
     gains = ", ".join(f"{grade}: {gain:.4g}" for grade, gain in dataset["gains"].items())
     console.print(
         f"{counts['queries']} queries, {counts['candidates']} candidates (at most {settings['max_candidates']} a "
-        f"query), {counts['unjudged']} of them unjudged; seed {settings['seed']}\n"
-        f"gain by grade {gains}; ideal over the candidates; MRR: relevant from grade {dataset['relevant']}; "
-        f"± is the standard deviation from one random run to the next",
+        f"query), {counts['unjudged']} of them unjudged; {counts['queries_without_gain']} queries without any gain; "
+        f"seed {settings['seed']}\n"
+        f"gain by grade {gains}; ideal over the candidates; relevant from grade {dataset['relevant']}; equal scores "
+        f"stand in the candidates' order, those of a run from elsewhere by falling listing id\n"
+        f"[low, high] is a 95 % bootstrap interval over queries, p of a paired randomisation test after Holm; ± is the "
+        f"standard deviation from one random run to the next",
         highlight=False,
         soft_wrap=True,
+        markup=False,
     )
+
+
+def _spread(floor: Floor) -> str:
+    return f"{floor.mean:.4f}" + (f" ± {floor.deviation:.4f}" if floor.deviation is not None else "")
 
 
 if __name__ == "__main__":

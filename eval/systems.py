@@ -1,6 +1,7 @@
-"""The systems that `eval.run` measures. Each gets the same requests and answers with one run.
+"""The systems that `eval.run` measures. Each gets the same requests and gives each candidate a score.
 
-Only `_genrank` needs a language model's packages, and imports them when it is called.
+A system is loaded once and then ranks; what it gave is kept (`eval.cache`). Equal scores stand in the order in which
+the candidates came. Heavy packages are imported by the system that needs them, when it is loaded.
 """
 
 from __future__ import annotations
@@ -8,17 +9,38 @@ from __future__ import annotations
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from eval.bm25 import Bm25
-from eval.config import Bm25System, FirstStageSystem, GenrankSystem, RandomSystem, RunConfig
+from eval.cache import Entry, Kept, code_fingerprint, files_fingerprint, fingerprint, requests_fingerprint
+from eval.config import (
+    BaselineSystem,
+    BertCosineSystem,
+    Bm25System,
+    CrossEncoderSystem,
+    FirstStageSystem,
+    GenrankSystem,
+    RandomSystem,
+    RunConfig,
+    System,
+    TrecSystem,
+)
+from eval.metrics import align
 from eval.program import track
-from genrank.dataset import Dataset, Run
+from eval.record import versions
+from genrank.dataset import Dataset, Run, read_run
+from genrank.engines.base import Engine
+from genrank.errors import ConfigError
+from genrank.models import resolve
+from genrank.prompting import load_template
+from genrank.reranker import DEFAULT_PROMPTS, Reranker
 from genrank.types import Ranking, Request
 
-Ranker = Callable[[Sequence[Request]], Run]
+Scores = Sequence[Sequence[float]]
+"""``[b][n]`` by request and candidate, in the requests' order; higher is better."""
 
 
 @dataclass(frozen=True)
@@ -26,16 +48,22 @@ class Answer:
     """What a system made of the requests.
 
     Attributes:
-        run: Scores by query and listing.
+        run: Scores by query and listing, ``n, n - 1, .. 1`` down each order.
         seconds: Wall time of the ranking alone.
         load_seconds: Wall time before it: building an index, loading a model.
         rankings: Full answers; empty for systems that give an order only.
+        probabilities: Scores from 0 to 1 by query and listing, for AUC and log loss; None from systems without.
+        notes: What was counted on the way, such as listings that a run from elsewhere lacks.
+        cached: Whether the answer was computed earlier; so were then the times.
     """
 
     run: Run
     seconds: float
     load_seconds: float
-    rankings: tuple[Ranking, ...] = field(default=())
+    rankings: tuple[Ranking, ...] = ()
+    probabilities: Run | None = None
+    notes: Mapping[str, int] = field(default_factory=dict)
+    cached: bool = False
 
     def counts(self) -> dict[str, Any]:
         """Outcomes, repairs, cut tokens and token counts over all rankings; empty without rankings."""
@@ -61,95 +89,212 @@ class Answer:
 
 
 def answer(
-    system: RandomSystem | FirstStageSystem | Bm25System | GenrankSystem,
+    system: System,
     config: RunConfig,
     dataset: Dataset,
     requests: Sequence[Request],
+    cache: Path | None = None,
 ) -> Answer:
-    """Build a system and let it rank.
+    """Let a system rank, or take what it gave before.
 
     Args:
         system: Which.
         config: Gives the seed.
         dataset: Where the requests come from.
         requests: ``[b]``, each with a query id of its own.
+        cache: Folder of answers kept; None keeps nothing.
 
     Raises:
+        ConfigError: When a folder or file that the system names is not there.
         GenrankError: Whatever the system raises.
     """
-    started = time.monotonic()
-    if isinstance(system, GenrankSystem):
-        return _genrank(system, config, requests)
-    rank: Ranker
+    if cache is None:
+        return _answer(_compute(system, config, dataset, requests, None), requests, cached=False)
+    entry = Entry(cache, fingerprint(_dependencies(system, config, dataset, requests)))
+    with entry.locked():
+        kept = entry.read()
+        cached = kept is not None
+        if kept is None:
+            kept = _compute(system, config, dataset, requests, entry)
+            entry.write(kept)
+    return _answer(kept, requests, cached=cached)
+
+
+def _dependencies(system: System, config: RunConfig, dataset: Dataset, requests: Sequence[Request]) -> dict[str, Any]:
+    """All that an answer depends on."""
+    found: dict[str, Any] = {
+        "settings": system.model_dump(mode="json", exclude={"name"}),
+        "seed": config.seed,
+        "requests": requests_fingerprint(requests),
+        "code": code_fingerprint(),
+        "versions": versions(),
+    }
     match system:
+        case Bm25System(idf="dataset"):
+            found["listings"] = fingerprint([listing.to_dict() for listing in dataset.listings.values()])
+        case BertCosineSystem(model=model):
+            found["model"] = files_fingerprint(resolve(model))
+        case BaselineSystem(folder=folder) | CrossEncoderSystem(folder=folder):
+            found["folder"] = files_fingerprint(_existing(folder, "folder"))
+        case TrecSystem(path=path):
+            found["run"] = files_fingerprint(_existing(path, "path"))
+        case GenrankSystem():
+            found["model"] = files_fingerprint(resolve(system.model))
+            if system.adapter and Path(system.adapter).expanduser().is_dir():
+                found["adapter"] = files_fingerprint(Path(system.adapter).expanduser())
+            found["prompt"] = load_template(system.prompt or DEFAULT_PROMPTS[system.decoding or "inline"]).digest
+    return found
+
+
+def _existing(path: str, key: str) -> Path:
+    found = Path(path).expanduser()
+    if not found.exists():
+        raise ConfigError(f"{key}: there is no {path}")
+    return found
+
+
+def _compute(
+    system: System, config: RunConfig, dataset: Dataset, requests: Sequence[Request], entry: Entry | None
+) -> Kept:
+    started = time.monotonic()
+    notes: Mapping[str, int] = {}
+    chances: Callable[[Sequence[Request]], Scores] | None = None
+    score: Callable[[Sequence[Request]], Scores]
+    match system:
+        case GenrankSystem():
+            return _genrank(system, config, requests, entry)
         case RandomSystem():
-            rank = _random(config.seed)
+            score = _random(config.seed)
         case FirstStageSystem():
-            rank = _first_stage
+            score = _first_stage
         case Bm25System():
-            rank = _bm25(system, dataset)
+            score = _bm25(system, dataset)
+        case BertCosineSystem():
+            from eval.baseline.encoder import Encoder, cosine_scores
+
+            encoder = Encoder(system.model)
+
+            def score(requests: Sequence[Request]) -> Scores:
+                return cosine_scores(encoder, requests)
+        case BaselineSystem():
+            from eval.baseline.ranker import Baseline
+
+            baseline = Baseline.load(_existing(system.folder, "folder"))
+            score, chances = baseline.score, baseline.probabilities if baseline.objective == "binary" else None
+        case CrossEncoderSystem():
+            from eval.cross_encoder import CrossEncoderBaseline
+
+            score = CrossEncoderBaseline.load(_existing(system.folder, "folder")).score
+        case TrecSystem():
+            wanted = {request.query.query_id: _ids(request) for request in requests}
+            run, notes = align(read_run(_existing(system.path, "path")), wanted)
+            score = _given(run)
     loaded = time.monotonic()
-    run = rank(requests)
-    return Answer(run, time.monotonic() - loaded, loaded - started)
+    scores = score(requests)
+    seconds = time.monotonic() - loaded
+    return Kept(scores, chances(requests) if chances else None, (), seconds, loaded - started, notes)
 
 
-def _random(seed: int) -> Ranker:
-    def rank(requests: Sequence[Request]) -> Run:
-        run: Run = {}
+def _answer(kept: Kept, requests: Sequence[Request], *, cached: bool) -> Answer:
+    run: Run = {}
+    probabilities: Run = {}
+    for i, request in enumerate(requests):
+        ids = _ids(request)
+        order = sorted(range(len(ids)), key=kept.scores[i].__getitem__, reverse=True)
+        run[request.query.query_id] = {ids[place]: float(len(ids) - rank) for rank, place in enumerate(order)}
+        if kept.probabilities is not None:
+            probabilities[request.query.query_id] = dict(zip(ids, kept.probabilities[i], strict=True))
+    return Answer(
+        run,
+        kept.seconds,
+        kept.load_seconds,
+        tuple(kept.rankings),
+        probabilities if kept.probabilities is not None else None,
+        dict(kept.notes),
+        cached,
+    )
+
+
+def _random(seed: int) -> Callable[[Sequence[Request]], Scores]:
+    def score(requests: Sequence[Request]) -> Scores:
+        scores = []
         for request in requests:
             ids = sorted(_ids(request))
             # one generator a query: the order depends on no other query, nor on how the candidates came
             random.Random(f"{seed} {request.query.query_id}").shuffle(ids)
-            run[request.query.query_id] = _falling(ids)
-        return run
+            place = {listing_id: float(-i) for i, listing_id in enumerate(ids)}
+            scores.append([place[listing_id] for listing_id in _ids(request)])
+        return scores
 
-    return rank
-
-
-def _first_stage(requests: Sequence[Request]) -> Run:
-    return {request.query.query_id: _falling(_ids(request)) for request in requests}
+    return score
 
 
-def _bm25(system: Bm25System, dataset: Dataset) -> Ranker:
+def _first_stage(requests: Sequence[Request]) -> Scores:
+    return [[float(-i) for i in range(len(request.candidates))] for request in requests]
+
+
+def _bm25(system: Bm25System, dataset: Dataset) -> Callable[[Sequence[Request]], Scores]:
     whole = None
     if system.idf == "dataset":
         whole = Bm25(dataset.listings.values(), system.fields, stem=system.stem)
 
-    def rank(requests: Sequence[Request]) -> Run:
-        run: Run = {}
+    def score(requests: Sequence[Request]) -> Scores:
+        scores = []
         for request in track(requests, system.name, total=len(requests)):
             listings = [candidate.listing for candidate in request.candidates]
             index = whole or Bm25(listings, system.fields, stem=system.stem)
-            run[request.query.query_id] = index.rank(request.query.text, _ids(request))
-        return run
+            ranked = index.rank(request.query.text, _ids(request))
+            scores.append([ranked[listing_id] for listing_id in _ids(request)])
+        return scores
 
-    return rank
+    return score
 
 
-def _genrank(system: GenrankSystem, config: RunConfig, requests: Sequence[Request]) -> Answer:
+def _given(run: Run) -> Callable[[Sequence[Request]], Scores]:
+    def score(requests: Sequence[Request]) -> Scores:
+        return [[run[request.query.query_id][listing_id] for listing_id in _ids(request)] for request in requests]
+
+    return score
+
+
+def _genrank(system: GenrankSystem, config: RunConfig, requests: Sequence[Request], entry: Entry | None) -> Kept:
     started = time.monotonic()
-    from genrank.engines.transformers import TransformersEngine
-    from genrank.reranker import Reranker
-
     names = ("prompt", "decoding", "strategy", "window", "stride", "passes", "max_prompt_tokens")
     options = {name: value for name in names if (value := getattr(system, name)) is not None}
-    engine = TransformersEngine(system.model, adapter=system.adapter, dtype=system.dtype)
-    reranker = Reranker(engine=engine, seed=config.seed, **options)
-    loaded = time.monotonic()
-    rankings: list[Ranking] = []
-    batches = [requests[i : i + system.batch] for i in range(0, len(requests), system.batch)]
+    done = entry.finished() if entry else {}
+    left = [request for request in requests if request.query.query_id not in done]
+    loaded = started
+    if left:
+        reranker = Reranker(engine=make_engine(system), seed=config.seed, **options)
+        loaded = time.monotonic()
+    batches = [left[i : i + system.batch] for i in range(0, len(left), system.batch)]
     for batch in track(batches, system.name, total=len(batches)):
-        rankings += reranker.rerank_batch(batch)
-    seconds = time.monotonic() - loaded
-    run: Run = {}
-    for ranking in rankings:
-        run |= ranking.to_run()
-    return Answer(run, seconds, loaded - started, tuple(rankings))
+        began = time.monotonic()
+        rankings = reranker.rerank_batch(batch, reasons=system.reasons)
+        seconds = time.monotonic() - began
+        done |= {ranking.query_id: (ranking, seconds / len(batch)) for ranking in rankings}
+        if entry:
+            entry.append(rankings, seconds)
+    rankings = [done[request.query.query_id][0] for request in requests]
+    scores, chances = [], []
+    for request, ranking in zip(requests, rankings, strict=True):
+        items = {item.listing_id: item for item in ranking.items}
+        scores.append([float(-items[listing_id].rank) for listing_id in _ids(request)])
+        chances.append([items[listing_id].score for listing_id in _ids(request)])
+    seconds = sum(done[request.query.query_id][1] for request in requests)
+    return Kept(scores, chances, rankings, seconds, loaded - started)
+
+
+def make_engine(system: GenrankSystem) -> Engine:
+    """The engine that runs a system's model.
+
+    Raises:
+        GenrankError: When the model cannot be had or read, or the engine's packages are missing.
+    """
+    from genrank.engines.transformers import TransformersEngine
+
+    return TransformersEngine(system.model, adapter=system.adapter, dtype=system.dtype)
 
 
 def _ids(request: Request) -> list[str]:
     return [candidate.listing.listing_id for candidate in request.candidates]
-
-
-def _falling(ids: Sequence[str]) -> dict[str, float]:
-    return {listing_id: float(len(ids) - i) for i, listing_id in enumerate(ids)}

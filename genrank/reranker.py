@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import itertools
+import math
+import numbers
 import random
+import reprlib
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -39,6 +42,10 @@ DEFAULT_PROMPTS = {"inline": "inline", "first-token": "listwise", "listwise": "l
 MAX_PROMPT_TOKENS = 8192
 """The most tokens of one prompt, where neither the caller nor the model says less."""
 
+Fallback = Callable[[Sequence[Request]], Sequence[Sequence[float]]]
+"""A cheap ranker: ``[b]`` requests in, ``[b][n]`` finite scores out, one a candidate in the request's order; higher is
+better. It runs in the caller's thread and no deadline stops it, so it should take milliseconds."""
+
 
 class Reranker:
     """Re-orders candidates with a generative language model.
@@ -64,6 +71,8 @@ class Reranker:
         seed: Of the shuffles.
         max_prompt_tokens: The token budget of one prompt; by default what the model takes, at most 8,192.
         max_reason_tokens: The most tokens of one reason.
+        fallback: Orders what the model could not, when the engine fails, the model misbehaves or the deadline passes;
+            see `Fallback`. Without one, or where it fails, that stands in the first stage's order.
 
     Raises:
         InputError: When an argument is wrong.
@@ -87,6 +96,7 @@ class Reranker:
         seed: int = 0,
         max_prompt_tokens: int | None = None,
         max_reason_tokens: int = 40,
+        fallback: Fallback | None = None,
     ) -> None:
         if decoding not in DECODINGS:
             raise InputError(f"must be one of {list(DECODINGS)}, got {decoding!r}", field="decoding")
@@ -97,6 +107,10 @@ class Reranker:
         check_window(window, stride)
         for name, number in (("passes", passes), ("max_reason_tokens", max_reason_tokens)):
             _check_whole(name, number, at_least=1)
+        if fallback is not None and not callable(fallback):
+            raise InputError(
+                f"must be a function of requests that gives scores, got {type(fallback).__name__}", field="fallback"
+            )
         if isinstance(prompt, Template):
             template = prompt
         else:
@@ -108,6 +122,7 @@ class Reranker:
         self.passes = passes
         self.seed = seed
         self.max_reason_tokens = max_reason_tokens
+        self.fallback = fallback
         self.engine = _load_engine(engine, model, adapter)
         self._renderer = Renderer(template, self.engine.tokenizer)
         self._answer = self._renderer.answer
@@ -155,12 +170,13 @@ class Reranker:
             history: The shopper's past, oldest first.
             top_k: Return only so many items; by default all.
             reasons: Write a reason for so many of the first items.
-            deadline: Seconds after which no further window is started. What has been ranked counts, the rest keeps
-                the first stage's order.
+            deadline: Seconds after which no further window is started. What has been ranked counts, the rest stands
+                in the order of `fallback`, or else of the first stage.
 
         Returns:
             Every candidate exactly once (the first `top_k` of them). When the engine fails or the deadline passes,
-            the first stage's order with ``provenance.outcome == "fallback"`` and why.
+            what no window ranked stands in the order of `fallback`, or else of the first stage, with
+            ``provenance.outcome == "fallback"`` and why.
 
         Raises:
             InputError: When an argument is wrong; its `field` names it.
@@ -217,6 +233,8 @@ class Reranker:
                     call.interrupt(f"the deadline of {deadline:g} s passed")
             else:
                 self._advance(ready)
+        if interrupted := [call for call in calls if call.why]:
+            self._order_unranked(interrupted)
         if reasons:
             self._write_reasons(calls, reasons, ends)
         seconds = time.monotonic() - started
@@ -281,6 +299,20 @@ class Reranker:
                     call.taus.append(tau)
                 window_scores.append([min(1.0, totals[place]) for place in window])
             call.advance(window_scores)
+
+    def _order_unranked(self, calls: Sequence[_Call]) -> None:
+        """Order what no window ranked by `fallback`, where there is something to order, and say whose order it is."""
+        asked = [call for call in calls if len(call.unranked) > 1] if self.fallback else []
+        answers = _ask(self.fallback, [call.request for call in asked]) if self.fallback and asked else []
+        whose = dict.fromkeys(calls, "first stage's")
+        for call, answer in zip(asked, answers, strict=True):
+            if isinstance(answer, str):
+                call.why += f"; the fallback failed: {answer}"
+            else:
+                call.order_unranked(answer)
+                whose[call] = "fallback's"
+        for call in calls:
+            call.why += f"; what no window ranked stands in the {whose[call]} order"
 
     def _longest(self, candidates: int) -> int:
         """The most prompt tokens that leave room for the answer."""
@@ -389,6 +421,16 @@ class _Call:
         except StopIteration as stop:
             self._finish(stop.value)
 
+    @property
+    def unranked(self) -> list[int]:
+        """Places that no finished window held, in the order in which they stand."""
+        return [place for place in self.order if place not in self.scores]
+
+    def order_unranked(self, scores: Sequence[float]) -> None:
+        """Sort what no finished window held by ``[n]`` scores; ranked places, and equal scores, stay where they are."""
+        by_score = iter(sorted(self.unranked, key=lambda place: -scores[place]))
+        self.order = [place if place in self.scores else next(by_score) for place in self.order]
+
     def falling_scores(self) -> list[float]:
         """Scores in the ranking's order, never rising.
 
@@ -412,6 +454,33 @@ def _blame(error: GenrankError) -> str:
         case OutputError():
             return "the model misbehaved"
     return "no room"
+
+
+def _ask(fallback: Fallback, requests: Sequence[Request]) -> list[list[float] | str]:
+    """The fallback's scores for each request, or what is wrong with them.
+
+    It is somebody else's code: it may raise anything and answer with any type, and nothing may be lost for it.
+    """
+    try:
+        answers = list(fallback(requests))
+    except Exception as error:
+        return [f"{type(error).__name__}: {error}"] * len(requests)
+    if len(answers) != len(requests):
+        return [f"it gave {len(answers)} answers to {len(requests)} requests"] * len(requests)
+    return [_read_scores(answer, len(request.candidates)) for answer, request in zip(answers, requests, strict=True)]
+
+
+def _read_scores(answer: Sequence[float], count: int) -> list[float] | str:
+    try:
+        scores = list(answer)
+        if len(scores) != count:
+            return f"it gave {len(scores)} scores for {count} candidates"
+        for score in scores:
+            if not isinstance(score, numbers.Real) or isinstance(score, bool) or not math.isfinite(score):
+                return f"it gave the score {reprlib.repr(score)}"
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+    return scores
 
 
 def _check_whole(name: str, number: object, at_least: int | None = None) -> None:

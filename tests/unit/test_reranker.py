@@ -5,6 +5,8 @@ import random
 import re
 import threading
 from collections.abc import Callable, Sequence
+from fractions import Fraction
+from functools import partial
 from math import exp, inf, nan
 from types import SimpleNamespace
 from typing import Any
@@ -373,7 +375,7 @@ def test_an_engine_that_fails_at_once_leaves_the_first_stages_order(decoding: An
     assert [item.score for item in ranking.items] == [(n - i) / n for i in range(n)]
     provenance = ranking.provenance
     assert (provenance.outcome, provenance.windows, provenance.tokens) == ("fallback", 0, Tokens())
-    assert provenance.why == "the engine failed: the GPU fell off"
+    assert provenance.why == f"the engine failed: the GPU fell off{FIRST_STAGE}"
     _check_promises(ranking, n)
 
 
@@ -384,7 +386,7 @@ def test_an_engine_that_fails_at_the_second_window_keeps_the_first() -> None:
     assert _ids(ranking) == ["0", "1", "5", "4", "3", "2"]
     assert [item.score for item in ranking.items] == [(n - i) / n for i in range(n)]
     assert (ranking.provenance.outcome, ranking.provenance.windows) == ("fallback", 1)
-    assert ranking.provenance.why == "the engine failed: gone"
+    assert ranking.provenance.why == f"the engine failed: gone{FIRST_STAGE}"
 
 
 @pytest.mark.parametrize("bad", [nan, inf, -inf])
@@ -395,7 +397,7 @@ def test_one_querys_bad_answer_is_no_others(bad: float) -> None:
     assert (_ids(first), first.provenance.outcome) == (["a2", "a1", "a0"], "model")
     assert (_ids(third), third.provenance.outcome) == (["c1", "c0"], "model")
     assert (_ids(second), second.provenance.outcome) == (["b0", "b1", "b2"], "fallback")
-    assert second.provenance.why == f"the model misbehaved: the model gave the score {bad}"
+    assert second.provenance.why == f"the model misbehaved: the model gave the score {bad}{FIRST_STAGE}"
 
 
 @pytest.mark.parametrize("answer", [(0, 0, 1), (0, 1), (1, 2, 3), ()])
@@ -429,6 +431,8 @@ class Clock:
         return engine
 
 
+FIRST_STAGE = "; what no window ranked stands in the first stage's order"
+FALLBACK = "; what no window ranked stands in the fallback's order"
 RISING = {str(i): float(i) for i in range(8)}
 
 
@@ -449,7 +453,10 @@ def test_past_the_deadline_no_window_is_started(
     provenance = ranking.provenance
     assert (provenance.windows, provenance.seconds) == (windows, windows * 1.0)
     if windows < 3:
-        assert (provenance.outcome, provenance.why) == ("fallback", f"the deadline of {deadline} s passed")
+        assert (provenance.outcome, provenance.why) == (
+            "fallback",
+            f"the deadline of {deadline} s passed{FIRST_STAGE}",
+        )
     else:
         assert (provenance.outcome, provenance.why) == ("model", "")
 
@@ -495,6 +502,145 @@ def test_a_budget_too_small_for_reasons_leaves_the_ranking() -> None:
     assert _ids(ranking) == ["1", "0"]
     assert ranking.provenance.outcome == "repaired"
     assert "no reasons: " in ranking.provenance.repairs[0]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The fallback
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+class CheapRanker:
+    """A fallback that scores by id and records what it was asked."""
+
+    def __init__(self, score: Callable[[str], Any]) -> None:
+        self.asked: list[list[Request]] = []
+        self._score = score
+
+    def __call__(self, requests: Sequence[Request]) -> list[list[Any]]:
+        self.asked.append(list(requests))
+        return [[self._score(candidate.listing.listing_id) for candidate in r.candidates] for r in requests]
+
+
+def _dead() -> ScriptedEngine:
+    return ScriptedEngine([EngineError("gone")])
+
+
+@pytest.mark.parametrize("strategy", ["single", "sliding"])
+@pytest.mark.parametrize("decoding", DECODINGS)
+def test_with_a_dead_engine_the_fallback_orders_everything(decoding: Any, strategy: Any) -> None:
+    n = 5
+    odd_first = CheapRanker(lambda listing_id: int(listing_id) % 2)
+    reranker = Reranker(engine=_dead(), decoding=decoding, strategy=strategy, fallback=odd_first)
+    ranking = reranker.rerank("query", _titles(n))
+    assert _ids(ranking) == ["1", "3", "0", "2", "4"], "equal scores stand in the first stage's order"
+    assert [item.score for item in ranking.items] == [(n - i) / n for i in range(n)]
+    assert [item.source_rank for item in ranking.items] == [2, 4, 1, 3, 5]
+    assert ranking.provenance.outcome == "fallback"
+    assert ranking.provenance.why == f"the engine failed: gone{FALLBACK}"
+    _check_promises(ranking, n)
+
+
+def test_what_a_window_ranked_stays_and_the_fallback_orders_the_rest() -> None:
+    n = 8
+    engine = _failing_after(1, EngineError("gone"), OracleEngine(RISING))
+    # it would have 4 to 7 first, but these are ranked
+    fallback = CheapRanker(lambda listing_id: {"0": -2.0, "1": 0.0, "2": -1.0, "3": 0.5}.get(listing_id, 9.0))
+    ranking = Reranker(engine=engine, window=4, stride=2, fallback=fallback).rerank("query", _titles(n))
+    assert _ids(ranking) == ["3", "1", "2", "0", "7", "6", "5", "4"]
+    assert (ranking.provenance.outcome, ranking.provenance.windows) == ("fallback", 1)
+    assert ranking.provenance.why == f"the engine failed: gone{FALLBACK}"
+    _check_promises(ranking, n)
+
+
+def test_past_the_deadline_the_fallback_orders_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    fallback = CheapRanker(float)
+    reranker = Reranker(engine=Clock(monkeypatch).engine(1.0, RISING), window=4, stride=2, fallback=fallback)
+    ranking = reranker.rerank("query", _titles(8), deadline=0.5)
+    assert _ids(ranking) == ["3", "2", "1", "0", "7", "6", "5", "4"]
+    assert ranking.provenance.why == f"the deadline of 0.5 s passed{FALLBACK}"
+
+
+def test_the_fallback_gets_the_plain_requests_that_need_it_as_one_batch() -> None:
+    engine = ScriptedEngine(_by_id(lambda listing_id: nan if listing_id[0] in "bd" else float(listing_id[1])))
+    requests = [_request(f"q{name}", *(f"{name}{i}" for i in range(3))) for name in "abcd"]
+    fallback = CheapRanker(lambda listing_id: -abs(int(listing_id[1]) - 1))
+    rankings = Reranker(engine=engine, fallback=fallback).rerank_batch(requests)
+    assert fallback.asked == [[requests[1], requests[3]]]
+    assert [ranking.provenance.outcome for ranking in rankings] == ["model", "fallback"] * 2
+    assert [_ids(ranking) for ranking in rankings] == [
+        ["a2", "a1", "a0"],
+        ["b1", "b0", "b2"],
+        ["c2", "c1", "c0"],
+        ["d1", "d0", "d2"],
+    ]
+
+
+def test_the_fallback_is_asked_only_when_there_is_something_to_order() -> None:
+    fallback = CheapRanker(float)
+    assert Reranker(engine=OracleEngine({}), fallback=fallback).rerank("q", _titles(3)).provenance.why == ""
+    assert Reranker(engine=OracleEngine({}), fallback=fallback).rerank_batch([]) == []
+    one = Reranker(engine=_dead(), fallback=fallback).rerank("q", ["only"])
+    assert one.provenance.why == f"the engine failed: gone{FIRST_STAGE}"
+    # window 3, stride 2 of 4 candidates: 0 alone is left when the second window fails
+    engine = _failing_after(1, EngineError("gone"), OracleEngine({"3": 3.0}))
+    left = Reranker(engine=engine, window=3, stride=2, fallback=fallback).rerank("q", _titles(4))
+    assert _ids(left) == ["0", "3", "1", "2"]
+    assert fallback.asked == []
+
+
+def test_reasons_are_written_for_what_the_fallback_put_first() -> None:
+    engine = ScriptedEngine([EngineError("gone"), "It fits."])
+    ranking = Reranker(engine=engine, fallback=CheapRanker(float)).rerank("q", _titles(3), reasons=1)
+    assert _ids(ranking) == ["2", "1", "0"]
+    assert [item.reason for item in ranking.items] == ["It fits.", None, None]
+
+
+@pytest.mark.parametrize(
+    ("fallback", "fault"),
+    [
+        (lambda requests: 1 / 0, "ZeroDivisionError: division by zero"),
+        (lambda requests: [], "it gave 0 answers to 1 requests"),
+        (lambda requests: [[1.0, 2.0, 3.0]] * 2, "it gave 2 answers to 1 requests"),
+        (lambda requests: [[1.0, 2.0]], "it gave 2 scores for 3 candidates"),
+        (lambda requests: [[1.0, nan, 3.0]], "it gave the score nan"),
+        (lambda requests: [[1.0, -inf, 3.0]], "it gave the score -inf"),
+        (lambda requests: [[1.0, None, 3.0]], "it gave the score None"),
+        (lambda requests: [[1.0, True, 3.0]], "it gave the score True"),
+        (lambda requests: [["1", "2", "3"]], "it gave the score '1'"),
+        (lambda requests: [[1.0, 10**400, 3.0]], "OverflowError: int too large to convert to float"),
+        (lambda requests: None, "TypeError: 'NoneType' object is not iterable"),
+        (lambda requests: [None], "TypeError: 'NoneType' object is not iterable"),
+        (lambda requests: ["abc"], "it gave the score 'a'"),
+    ],
+    ids=range(13),
+)
+def test_a_fallback_that_fails_leaves_the_first_stages_order(fallback: Any, fault: str) -> None:
+    ranking = Reranker(engine=_dead(), fallback=fallback).rerank("query", _titles(3))
+    assert _ids(ranking) == ["0", "1", "2"]
+    assert ranking.provenance.outcome == "fallback"
+    assert ranking.provenance.why == f"the engine failed: gone; the fallback failed: {fault}{FIRST_STAGE}"
+    _check_promises(ranking, 3)
+
+
+def test_one_bad_answer_of_the_fallback_is_no_other_querys() -> None:
+    fallback = CheapRanker(lambda listing_id: "odd" if listing_id == "b1" else float(listing_id[1]))
+    requests = [_request("qa", "a0", "a1"), _request("qb", "b0", "b1")]
+    first, second = Reranker(engine=_dead(), fallback=fallback).rerank_batch(requests)
+    assert (_ids(first), first.provenance.why) == (["a1", "a0"], f"the engine failed: gone{FALLBACK}")
+    assert _ids(second) == ["b0", "b1"]
+    assert (
+        second.provenance.why == f"the engine failed: gone; the fallback failed: it gave the score 'odd'{FIRST_STAGE}"
+    )
+
+
+@pytest.mark.parametrize("kind", ["float32", "int64"])
+def test_numbers_of_other_types_are_scores_too(kind: str) -> None:
+    numpy = pytest.importorskip("numpy")
+    for row in (numpy.array([1, 3, 2], dtype=kind), (Fraction(1, 2), 3, 2.5)):
+        fallback: Any = partial(lambda answer, requests: [answer], row)
+        ranking = Reranker(engine=_dead(), fallback=fallback).rerank("q", _titles(3))
+        assert _ids(ranking) == ["1", "2", "0"]
+        assert ranking.provenance.why.endswith(FALLBACK)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -549,6 +695,7 @@ def test_arerank_raises_what_rerank_raises() -> None:
         ({"max_prompt_tokens": -1}, "max_prompt_tokens"),
         ({"max_prompt_tokens": 1_000_001}, "max_prompt_tokens"),
         ({"engine": "vllm"}, "engine"),
+        ({"fallback": "str"}, "fallback"),
         ({"decoding": "first-token", "window": 53}, "window"),
         ({"decoding": "listwise", "window": 53}, "window"),
     ],

@@ -29,12 +29,28 @@ def write_config(tmp_path: Path, shop: Dataset, more: str = "") -> Path:
 
 def test_measures(shop: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = write_config(tmp_path, shop)
-    assert program.main(["--config", str(path), "--out", str(tmp_path / "out")]) == 0
+    assert (
+        program.main(["--config", str(path), "--out", str(tmp_path / "out"), "--cache", str(tmp_path / "cache")]) == 0
+    )
     results = json.loads((tmp_path / "out" / "results.json").read_text(encoding="utf-8"))
     assert results["complete"] is True
     # q1 comes as l1, l3, l2 ("red" is the rarer word), q2 in its ideal order
     first = (3 / math.log2(1 + 1) + 1 / math.log2(3 + 1)) / (3 / math.log2(1 + 1) + 1 / math.log2(2 + 1))
-    assert results["systems"]["bm25"]["metrics"] == pytest.approx({"nDCG@10": (first + 1) / 2, "MRR": 1.0})
+    bm25 = results["systems"]["bm25"]
+    assert {name: bm25["metrics"][name] for name in ("nDCG@10", "MRR")} == pytest.approx(
+        {"nDCG@10": (first + 1) / 2, "MRR": 1.0}
+    )
+    low, high = bm25["intervals"]["nDCG@10"]
+    assert (low, high) == pytest.approx((first, 1))
+    assert results["metrics"] == list(bm25["metrics"])
+    assert bm25["slices"]["history"]["without"]["mean"] == pytest.approx((first + 1) / 2)
+    assert results["slices"]["query length"] == {"1 word": 1, "2 words": 1}
+    assert len(bm25["order"]["mean_rank_by_place"]) == 3
+    by_query = json.loads((tmp_path / "out" / "bm25.queries.json").read_text(encoding="utf-8"))
+    assert by_query["queries"] == ["q1", "q2"]
+    assert by_query["metrics"]["nDCG@10"] == pytest.approx([first, 1])
+    # BM25 is the first system that is not random
+    assert [(one["system"], one["reference"]) for one in results["comparisons"]] == [("random", "bm25")]
     assert results["counts"]["queries"] == 2
     assert results["counts"]["candidates"] == 6
     assert results["counts"]["unjudged"] == 0
@@ -49,7 +65,11 @@ def test_measures(shop: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert "gain by grade 0: 0, 1: 1, 2: 3" in out
     assert "seed 0" in out
     assert "bm25 ..." in err
-    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["bm25.trec", "random.trec", "results.json"]
+    assert "random_floor" in results
+    assert {p.name for p in (tmp_path / "out").iterdir()} == {
+        *("bm25.trec", "random.trec", "bm25.queries.json", "random.queries.json"),
+        *("results.json", "report.html", "report.md", "report.json"),
+    }
 
 
 def test_candidates_without_a_first_stage_do_not_follow_the_qrels(shop: Dataset, tmp_path: Path) -> None:
@@ -69,6 +89,41 @@ def config(dataset: str, seed: int = 0, limit: int | None = None) -> RunConfig:
     return RunConfig.model_validate(values)
 
 
+def test_only_queries_with_a_gain(shop: Dataset, tmp_path: Path) -> None:
+    poor = dataclasses.replace(
+        shop,
+        qrels=shop.qrels | {"q1": {"l1": 0, "l2": 0}},
+        candidates={"q1": {"l1": 2.0, "l2": 1.0}, "q2": {"l2": 2.0, "l3": 1.0}},
+    )
+    all_of_them, some = (
+        RunConfig.model_validate({"dataset": "d", "with_gain": wanted, "systems": [{"type": "random"}]})
+        for wanted in (False, True)
+    )
+    assert [r.query.query_id for r in program.make_requests(all_of_them, poor)] == ["q1", "q2"]
+    assert [r.query.query_id for r in program.make_requests(some, poor)] == ["q2"]
+    counts = program.run(all_of_them, poor, tmp_path / "out")["counts"]
+    assert (counts["queries_without_gain"], counts["queries"]) == (1, 2)
+    hopeless = dataclasses.replace(poor, qrels={"q1": {"l1": 0}})
+    with pytest.raises(InputError, match="with_gain: no query has a candidate with a gain"):
+        program.make_requests(some, hopeless)
+    # measured all the same, it is 0 in any order
+    results = program.run(all_of_them, hopeless, tmp_path / "out")
+    assert set(results["systems"]["random"]["metrics"].values()) == {0.0}
+    assert results["counts"]["unjudged"] == 3
+
+
+def test_clicks(shop: Dataset, tmp_path: Path) -> None:
+    shop = dataclasses.replace(shop, candidates={key: dict.fromkeys(ids, 1.0) for key, ids in shop.qrels.items()})
+    values = {"dataset": "d", "clicks": {"eta": 0}, "systems": [{"type": "first-stage"}]}
+    found = program.run(RunConfig.model_validate(values), shop, tmp_path)["systems"]["first-stage"]["clicks"]
+    # a click at rank 1 of q1, at ranks 2 and 3 of q2; nobody looks less at a lower rank, so each weighs 1
+    assert found["ips"]["value"] == pytest.approx((1 + 1 / math.log2(2 + 1) + 1 / math.log2(3 + 1)) / 2)
+    assert found["auc"]["grouped"] == pytest.approx((1 + 0) / 2)
+    assert found["auc"]["overall"] is None
+    for one in found["interleaving_with_first_stage"].values():  # with itself
+        assert one["share"] == pytest.approx(0.5, abs=0.2)
+
+
 def test_limit_is_a_sample(shop: Dataset) -> None:
     shop = dataclasses.replace(shop, candidates={key: dict.fromkeys(ids, 1.0) for key, ids in shop.qrels.items()})
     chosen = {program.make_requests(config("d", seed, 1), shop)[0].query.query_id for seed in range(20)}
@@ -80,9 +135,9 @@ def test_genrank_systems_write_their_rankings(
 ) -> None:
     real = systems.answer
 
-    def answer(system, config, dataset, requests):  # type: ignore[no-untyped-def]
+    def answer(system, config, dataset, requests, cache):  # type: ignore[no-untyped-def]
         if system.type != "genrank":
-            return real(system, config, dataset, requests)
+            return real(system, config, dataset, requests, cache)
         run = {
             r.query.query_id: {c.listing.listing_id: -float(i) for i, c in enumerate(r.candidates)} for r in requests
         }
@@ -91,7 +146,9 @@ def test_genrank_systems_write_their_rankings(
 
     monkeypatch.setattr(program, "answer", answer)
     path = write_config(tmp_path, shop, "  - {type: genrank, name: g, model: m}\n")
-    assert program.main(["--config", str(path), "--out", str(tmp_path / "out")]) == 0
+    assert (
+        program.main(["--config", str(path), "--out", str(tmp_path / "out"), "--cache", str(tmp_path / "cache")]) == 0
+    )
     system = json.loads((tmp_path / "out" / "results.json").read_text(encoding="utf-8"))["systems"]["g"]
     assert system["counts"]["fallback"] == 2
     assert system["provenance"]["model"] == "m"
@@ -112,7 +169,9 @@ def test_a_failing_system_leaves_the_others(
 
     monkeypatch.setattr(program, "answer", answer)
     path = write_config(tmp_path, shop)
-    assert program.main(["--config", str(path), "--out", str(tmp_path / "out")]) == 1
+    assert (
+        program.main(["--config", str(path), "--out", str(tmp_path / "out"), "--cache", str(tmp_path / "cache")]) == 1
+    )
     assert "bm25 failed" in capsys.readouterr().err
     results = json.loads((tmp_path / "out" / "results.json").read_text(encoding="utf-8"))
     assert (list(results["systems"]), results["complete"]) == (["random"], False)
@@ -130,7 +189,9 @@ def test_wrong_configs(
     shop: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str], more: str, words: str
 ) -> None:
     path = write_config(tmp_path, shop, more)
-    assert program.main(["--config", str(path), "--out", str(tmp_path / "out")]) == 2
+    assert (
+        program.main(["--config", str(path), "--out", str(tmp_path / "out"), "--cache", str(tmp_path / "cache")]) == 2
+    )
     assert words in capsys.readouterr().err
 
 

@@ -1,14 +1,18 @@
 from collections.abc import Sequence
+from pathlib import Path
 
-from eval.config import Bm25System, FirstStageSystem, RandomSystem, RunConfig
+import pytest
+
+from eval import systems
+from eval.config import Bm25System, FirstStageSystem, GenrankSystem, RandomSystem, RunConfig, System, TrecSystem
 from eval.systems import Answer, answer
-from genrank.dataset import Dataset, Run
+from genrank.dataset import Dataset, Run, write_run
+from genrank.errors import ConfigError, EngineError
+from genrank.testing import OracleEngine, ScriptedEngine
 from genrank.types import Provenance, RankedItem, Ranking, Request, Tokens
 
 
-def ranked(
-    system: RandomSystem | FirstStageSystem | Bm25System, shop: Dataset, requests: Sequence[Request], seed: int = 0
-) -> Run:
+def ranked(system: System, shop: Dataset, requests: Sequence[Request], seed: int = 0) -> Run:
     config = RunConfig(dataset="d", seed=seed, systems=(system,))
     return answer(system, config, shop, requests).run
 
@@ -59,3 +63,87 @@ def test_counts() -> None:
         "completion_tokens": 1,
     }
     assert Answer({}, 1.0, 0.0).counts() == {}
+
+
+def test_a_run_from_elsewhere_is_completed(shop: Dataset, tmp_path: Path) -> None:
+    write_run(tmp_path / "run", {"q1": {"l3": 3.0, "odd": 2.0, "l1": 1.0}, "q2": {"l4": 2.0, "l3": 2.0, "l2": 1.0}})
+    system = TrecSystem(type="trec", name="theirs", path=str(tmp_path / "run"))
+    answered = answer(system, RunConfig(dataset="d", systems=(system,)), shop, requests_of(shop)[:2])
+    assert list(answered.run["q1"]) == ["l3", "l1", "l2"]
+    assert sorted(answered.run["q1"].values(), reverse=True) == [3.0, 2.0, 1.0]
+    assert sum(answered.notes.values()) == 2  # one listing that is no candidate, one candidate that was lost
+    with pytest.raises(ConfigError, match="path: there is no"):
+        ranked(TrecSystem(type="trec", name="theirs", path=str(tmp_path / "none")), shop, requests_of(shop))
+
+
+class Counted:
+    """Stands where the engine is made, and counts what is asked of it."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, engine: ScriptedEngine) -> None:
+        self.engine = engine
+        self.model = tmp_path / "model"
+        self.model.mkdir()
+        (self.model / "config.json").write_text("{}", encoding="utf-8")
+        monkeypatch.setattr(systems, "make_engine", lambda _: engine)
+
+    def answer(self, shop: Dataset, cache: Path | None, name: str = "g", **settings: int | str) -> Answer:
+        values = {"type": "genrank", "name": name, "model": str(self.model), "batch": 1} | settings
+        system = GenrankSystem.model_validate(values)
+        return answer(system, RunConfig(dataset="d", systems=(system,)), shop, requests_of(shop), cache)
+
+
+GRADES = {"l1": 2.0, "l2": 1.0, "l3": 3.0}
+
+
+def test_an_answer_is_kept_until_something_changes(
+    shop: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counted = Counted(monkeypatch, tmp_path, OracleEngine(GRADES))
+    first = counted.answer(shop, tmp_path / "cache")
+    assert (counted.engine.calls, first.cached, list(first.run["q1"])) == (3, False, ["l3", "l1", "l2"])
+    again = counted.answer(shop, tmp_path / "cache", name="renamed")
+    assert (counted.engine.calls, again.cached) == (3, True)
+    assert (again.run, again.rankings, again.seconds) == (first.run, first.rankings, first.seconds)
+    counted.answer(shop, tmp_path / "cache", passes=2)
+    assert counted.engine.calls == 6
+    (counted.model / "config.json").write_text("{} ", encoding="utf-8")
+    counted.answer(shop, tmp_path / "cache")
+    assert counted.engine.calls == 9
+    counted.answer(shop, None)
+    assert counted.engine.calls == 12
+
+
+def test_a_run_that_was_stopped_goes_on(shop: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    counted = Counted(monkeypatch, tmp_path, OracleEngine(GRADES))
+    whole = counted.answer(shop, None)
+    real, left = counted.engine.score, [1, 1]
+
+    def score(requests):  # type: ignore[no-untyped-def]
+        if not left:
+            raise KeyboardInterrupt
+        left.pop()
+        return real(requests)
+
+    monkeypatch.setattr(counted.engine, "score", score)
+    with pytest.raises(KeyboardInterrupt):
+        counted.answer(shop, tmp_path / "cache")
+    left.append(1)
+    asked = len(counted.engine.requests)
+    resumed = counted.answer(shop, tmp_path / "cache")
+    assert (resumed.run, resumed.cached) == (whole.run, False)
+    assert len(counted.engine.requests) == asked + 1
+
+
+def test_fallbacks_are_tried_again(shop: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    counted = Counted(monkeypatch, tmp_path, OracleEngine(GRADES))
+    real, troubles = counted.engine.score, [EngineError("gone")]
+
+    def score(requests):  # type: ignore[no-untyped-def]
+        if troubles:
+            raise troubles.pop()
+        return real(requests)
+
+    monkeypatch.setattr(counted.engine, "score", score)
+    assert counted.answer(shop, tmp_path / "cache").counts()["fallback"] == 1
+    again = counted.answer(shop, tmp_path / "cache")
+    assert (again.cached, again.counts()["fallback"], len(counted.engine.requests)) == (False, 0, 3)

@@ -1,0 +1,550 @@
+"""The second baseline: a BERT cross-encoder, which reads query and listing together and gives one score.
+
+::
+
+    python -m eval.cross_encoder train --config eval/configs/cross-encoder/NAME.yaml [--out FOLDER]
+    python -m eval.cross_encoder rank --config eval/configs/cross-encoder/NAME.yaml [--model FOLDER] [-o RUN]
+
+``train`` fits sentence-transformers' `CrossEncoder` (Nogueira & Cho, arXiv 1901.04085) with its `LambdaLoss` (Wang et
+al., CIKM 2018) on a dataset's train split, keeps the checkpoint with the best nDCG@10 on dev, and prints one JSON line.
+``rank`` writes a TREC run. The folder between them is a sentence-transformers model with a manifest,
+``cross_encoder.json``; `CrossEncoderBaseline` loads it, for `eval.run` and as `genrank.Reranker`'s fallback.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import hashlib
+import importlib.metadata
+import json
+import logging
+import math
+import random
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import Field, ValidationError
+
+from eval.baseline.config import BaselineConfig, load_dataset, with_dev
+from eval.bm25 import FIELDS, TextField, listing_text
+from eval.config import Strict, load_config
+from eval.metrics import measure
+from eval.program import exit_status, say
+from eval.sets.rules import digest, shuffled
+from genrank.dataset import Dataset, Run, write_run
+from genrank.errors import (
+    ChecksumError,
+    ConfigError,
+    InputError,
+    MissingExtraError,
+    ModelError,
+    ModelNotFoundError,
+    OutputError,
+)
+from genrank.models import resolve
+from genrank.text import clean
+from genrank.types import Listing, Request
+
+if TYPE_CHECKING:
+    from sentence_transformers import CrossEncoder
+
+MANIFEST = "cross_encoder.json"
+FORMAT = 1
+
+_K = 10
+_PACKAGES = ("genrank", "sentence-transformers", "transformers", "torch")
+
+
+class CrossEncoderConfig(Strict):
+    """How a cross-encoder is trained.
+
+    Attributes:
+        dataset: A dataset folder, relative to the current directory (``~`` is the home directory), or
+            ``sample-shop`` for the one that ships with genrank.
+        encoder: Where training starts: a known model, a local folder or a hub name. The folder of a cross-encoder that
+            was trained here carries on with its head; any other encoder gets a fresh one.
+        fields: The listing's fields that are read, in this order.
+        max_length: Tokens of query and listing together; the longer of the two is cut.
+        list_size: At most so many listings of one query are compared with one another.
+        lists_per_step: Lists in one step of the optimiser.
+        pairs_per_pass: Pairs that go through the model at once; memory and speed hang on it, results do not.
+        weighting: Weights of the pairs in LambdaLoss.
+        k: LambdaLoss counts only pairs with a listing in the first `k`; None counts all.
+        epochs: How often all lists are seen, if nothing stops it earlier.
+        learning_rate: Peak, after warm-up; falls linearly to 0.
+        head_learning_rate: The same for a fresh head; None takes `learning_rate`.
+        warmup: Share of the steps in which the learning rate rises.
+        evaluations: Looks at dev in one epoch.
+        patience: Training stops after so many looks at dev that bring nothing better.
+        dev_share: Share of the train queries that are dev where the dataset has no dev split; as in the other baseline.
+        max_candidates: So many candidates of each dev query, the first stage's best.
+        bfloat16: Compute in bfloat16 (autocast) while training; the weights and all scores stay float32.
+        batch: Pairs that are scored at once.
+        seed: Of the fresh head, the lists, their order and dropout.
+    """
+
+    dataset: str
+    encoder: str = "bert-minilm"
+    fields: Annotated[tuple[TextField, ...], Field(min_length=1)] = FIELDS
+    max_length: Annotated[int, Field(ge=8)] = 96
+    list_size: Annotated[int, Field(ge=2)] = 20
+    lists_per_step: Annotated[int, Field(ge=1)] = 2
+    pairs_per_pass: Annotated[int, Field(ge=1)] = 20
+    weighting: Literal["NDCGLoss2PP", "NDCGLoss2", "LambdaRank"] = "NDCGLoss2PP"
+    k: Annotated[int, Field(ge=1)] | None = None
+    epochs: Annotated[int, Field(ge=1)] = 4
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-4
+    head_learning_rate: Annotated[float, Field(gt=0)] | None = None
+    warmup: Annotated[float, Field(ge=0, le=1)] = 0.1
+    evaluations: Annotated[int, Field(ge=1)] = 2
+    patience: Annotated[int, Field(ge=1)] = 4
+    dev_share: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    max_candidates: Annotated[int, Field(ge=1)] = 20
+    bfloat16: bool = False
+    batch: Annotated[int, Field(ge=1)] = 64
+    seed: Annotated[int, Field(ge=0)] = 0
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingList:
+    """Some listings of one query, to be ordered.
+
+    Attributes:
+        query: Text of the query.
+        documents: ``[n]`` texts of listings.
+        labels: ``[n]``, ``log2(1 + gain)``: LambdaLoss makes a gain of it by ``2^label - 1``.
+    """
+
+    query: str
+    documents: tuple[str, ...]
+    labels: tuple[float, ...]
+
+
+class CrossEncoderBaseline:
+    """A trained cross-encoder, which scores candidates.
+
+    Args:
+        model: The model.
+        config: How it was trained.
+    """
+
+    def __init__(self, model: CrossEncoder, config: CrossEncoderConfig) -> None:
+        self.config = config
+        self._model = model
+
+    @classmethod
+    def load(cls, folder: str | Path) -> CrossEncoderBaseline:
+        """Load what ``train`` has saved.
+
+        Raises:
+            ModelNotFoundError: When the folder holds no manifest.
+            ModelError: When the manifest or the model cannot be read.
+            ChecksumError: When a file is missing or not the one that was saved.
+            MissingExtraError: When sentence-transformers is not installed.
+        """
+        root = Path(folder).expanduser()
+        manifest = read_manifest(root)
+        for name, recorded in manifest["files"].items():
+            path = root / name
+            if not path.is_file() or _sha256(path) != recorded:
+                trouble = "is missing" if not path.is_file() else "is not the file that was saved"
+                raise ChecksumError(f"{path} {trouble}; train again: python -m eval.cross_encoder train")
+        config: CrossEncoderConfig = manifest["settings"]
+        return cls(_load_model(root, config.max_length), config)
+
+    def score(self, requests: Sequence[Request]) -> list[list[float]]:
+        """Score every candidate, which is what `genrank.Reranker` takes as its fallback.
+
+        Args:
+            requests: ``[b]``.
+
+        Returns:
+            ``[b][n]`` logits, in the requests' order; higher is better.
+
+        Raises:
+            OutputError: When the model gives NaN or infinity.
+        """
+        pairs = [
+            (clean(request.query.text), document_text(candidate.listing, self.config.fields))
+            for request in requests
+            for candidate in request.candidates
+        ]
+        if not pairs:
+            return [[] for _ in requests]
+        scores = self._model.predict(pairs, batch_size=self.config.batch, show_progress_bar=False).tolist()
+        for score in scores:
+            if not math.isfinite(score):
+                raise OutputError(f"the cross-encoder gave the score {score}")
+        rest = iter(scores)
+        return [[next(rest) for _ in request.candidates] for request in requests]
+
+    def rank(self, requests: Sequence[Request]) -> Run:
+        """The requests' candidates as a run, equal scores in the first stage's order.
+
+        Raises:
+            OutputError: When the model gives NaN or infinity.
+        """
+        run: Run = {}
+        for request, scores in zip(requests, self.score(requests), strict=True):
+            ids = [candidate.listing.listing_id for candidate in request.candidates]
+            ranked = sorted(zip(ids, scores, strict=True), key=lambda entry: -entry[1])
+            run[request.query.query_id] = dict(ranked)
+        return run
+
+
+def document_text(listing: Listing, fields: Collection[str]) -> str:
+    """The text of a listing that the model reads: one clean line."""
+    return clean(listing_text(listing, fields))
+
+
+def make_lists(dataset: Dataset, config: CrossEncoderConfig) -> list[TrainingList]:
+    """What is learnt from: the judged listings and candidates of each train query, in lists of at most `list_size`.
+
+    A candidate without a judgement has gain 0, as in `eval.metrics`. The listings of a query are dealt so that each of
+    its lists gets its share of every grade; a list whose gains are all the same teaches nothing and is left out.
+
+    Raises:
+        InputError: When there is no train split, or no query of it has two listings of different gain.
+    """
+    chance = random.Random(config.seed)
+    lists = []
+    for query in dataset.split("train"):
+        query_id = query.query.query_id
+        judged = dataset.qrels.get(query_id, {})
+        gains = dict.fromkeys(dataset.candidates.get(query_id, {}), 0.0)
+        gains |= {key: max(dataset.grades[grade].gain, 0.0) for key, grade in judged.items()}
+        ids = sorted(gains)
+        chance.shuffle(ids)
+        ids.sort(key=lambda key: -gains[key])
+        count = math.ceil(len(ids) / config.list_size)
+        for start in range(count):
+            dealt = ids[start::count]
+            if len({gains[key] for key in dealt}) < 2:
+                continue
+            texts = {key: document_text(dataset.listings[key], config.fields) for key in dealt}
+            dealt.sort(key=lambda key: len(texts[key]))  # the model reads neighbours together: less padding
+            lists.append(
+                TrainingList(
+                    clean(query.query.text),
+                    tuple(texts[key] for key in dealt),
+                    tuple(math.log2(1 + gains[key]) for key in dealt),
+                )
+            )
+    if not lists:
+        raise InputError(
+            f"no train query of {dataset.name} has two listings of different gain; check qrels.trec and the gains of "
+            "dataset.toml",
+            field="dataset",
+        )
+    return lists
+
+
+def train(config: CrossEncoderConfig, dataset: Dataset, out: str | Path) -> dict[str, Any]:
+    """Train a cross-encoder and save it.
+
+    Args:
+        config: How.
+        dataset: On what.
+        out: Folder for the model. One that holds an older cross-encoder is replaced; anything else must be empty.
+
+    Returns:
+        What the manifest holds.
+
+    Raises:
+        ConfigError: When `out` holds something else, or there are too few train queries.
+        InputError: When the dataset gives nothing to learn from.
+        ModelError: When the encoder cannot be had or read.
+        OutputError: When training diverges.
+        MissingExtraError: When sentence-transformers or datasets is not installed.
+    """
+    root = Path(out).expanduser()
+    if root.exists() and not (root / MANIFEST).is_file() and (not root.is_dir() or any(root.iterdir())):
+        raise ConfigError(f"{root} exists and is no cross-encoder; give another --out")
+    dataset = with_dev(dataset, config.dev_share, config.seed)
+    lists = make_lists(dataset, config)
+    dev = [dataset.request(query, config.max_candidates) for query in dataset.split("dev")]
+    started = time.monotonic()
+    root.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=root.parent, prefix=f".{root.name}.") as part:
+        model = _load_model(resolve(config.encoder), config.max_length, config.seed)
+        history = _fit(model, config, lists, lambda: _dev_ndcg(model, config, dataset, dev), Path(part) / "checkpoints")
+        saved = Path(part) / "model"
+        with _quiet():
+            model.save_pretrained(str(saved), create_model_card=False)
+        best = max(history, key=lambda entry: entry["dev"])
+        manifest: dict[str, Any] = {
+            "format": FORMAT,
+            "settings": config.model_dump(mode="json"),
+            "dataset": {
+                "name": dataset.name,
+                "fingerprint": fingerprint(lists),
+                "train_queries": len(dataset.split("train")),
+                "dev_queries": len(dev),
+                "lists": len(lists),
+                "pairs": sum(len(one.documents) for one in lists),
+            },
+            "dev": {f"nDCG@{_K}": best["dev"], "step": best["step"]},
+            "history": history,
+            "seconds": round(time.monotonic() - started, 1),
+            "versions": {package: importlib.metadata.version(package) for package in _PACKAGES},
+            "files": {
+                path.relative_to(saved).as_posix(): _sha256(path) for path in sorted(saved.rglob("*")) if path.is_file()
+            },
+        }
+        (saved / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+        if root.exists():
+            shutil.rmtree(root)
+        saved.rename(root)
+    return manifest
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of a trained cross-encoder; its ``settings`` as a `CrossEncoderConfig`.
+
+    Raises:
+        ModelNotFoundError: When there is none.
+        ModelError: When it is broken or of another format.
+    """
+    path = folder / MANIFEST
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ModelNotFoundError(
+            f"{folder} holds no {MANIFEST}; train a cross-encoder first: python -m eval.cross_encoder train"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path}: cannot be read: {error}") from None
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        found = manifest.get("format") if isinstance(manifest, dict) else type(manifest).__name__
+        raise ModelError(f"{path}: expected format {FORMAT}, found {found!r}; train again")
+    files = manifest.get("files")
+    if not isinstance(files, dict) or "config.json" not in files:
+        raise ModelError(f"{path}: expected 'files' with the SHA-256 of each file; train again")
+    try:
+        return manifest | {"settings": CrossEncoderConfig.model_validate(manifest.get("settings"))}
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = ".".join(str(part) for part in ("settings", *first["loc"]))
+        raise ModelError(f"{path}: {place}: {first['msg']}; train again") from None
+
+
+def fingerprint(lists: Sequence[TrainingList]) -> str:
+    """SHA-256 of all that is learnt from, as hex digits."""
+    state = hashlib.sha256()
+    for one in lists:
+        state.update(digest(one.query, *one.documents, *map(repr, one.labels)).encode())
+    return state.hexdigest()
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _load_model(folder: Path, max_length: int, seed: int | None = None) -> CrossEncoder:
+    """The folder's encoder with a head of one score; a missing head is drawn by `seed`."""
+    try:
+        from sentence_transformers import CrossEncoder
+    except ImportError:
+        raise MissingExtraError("sentence-transformers", "eval") from None
+    from torch import nn
+    from transformers import set_seed
+
+    if seed is not None:
+        set_seed(seed)
+    try:
+        with _quiet():
+            model: CrossEncoder = CrossEncoder(
+                str(folder),
+                num_labels=1,
+                max_length=max_length,
+                local_files_only=True,
+                activation_fn=nn.Identity(),  # a sigmoid would make equals of all very good ones
+                processor_kwargs={"split_special_tokens": True},  # a listing that says [SEP] stays text
+            )
+    except Exception as error:  # it raises whatever its parts raise
+        raise ModelError(f"cannot load {folder} as a cross-encoder: {error}") from error
+    return model
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep transformers' and sentence-transformers' loading bars and reports off stderr."""
+    from transformers.utils import logging as transformers_logging
+
+    bar_switch: Any = transformers_logging  # it has no types
+    loggers = {logger: logger.level for logger in map(logging.getLogger, ("transformers", "sentence_transformers"))}
+    bars = bar_switch.is_progress_bar_enabled()
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    bar_switch.disable_progress_bar()
+    try:
+        yield
+    finally:
+        for logger, level in loggers.items():
+            logger.setLevel(level)
+        if bars:
+            bar_switch.enable_progress_bar()
+
+
+def _dev_ndcg(model: CrossEncoder, config: CrossEncoderConfig, dataset: Dataset, dev: Sequence[Request]) -> float:
+    run = CrossEncoderBaseline(model, config).rank(dev)
+    candidates = {query: list(scores) for query, scores in run.items()}
+    return measure(run, candidates, dataset.qrels, dataset.grades, k=_K).means[f"nDCG@{_K}"]
+
+
+def _fit(
+    model: CrossEncoder,
+    config: CrossEncoderConfig,
+    lists: Sequence[TrainingList],
+    dev_ndcg: Callable[[], float],
+    checkpoints: Path,
+) -> list[dict[str, Any]]:
+    """Train the model in place, up to its best state on dev.
+
+    Returns:
+        ``{"step": .., "dev": .., "seconds": ..}`` for each look at dev; steps are 1-based.
+    """
+    try:
+        import datasets
+    except ImportError:
+        raise MissingExtraError("datasets", "eval") from None
+    from sentence_transformers import CrossEncoderTrainer, CrossEncoderTrainingArguments
+    from sentence_transformers.base.evaluation import BaseEvaluator
+    from sentence_transformers.cross_encoder import losses
+    from transformers import EarlyStoppingCallback, PrinterCallback, ProgressCallback
+
+    started = time.monotonic()
+    history: list[dict[str, Any]] = []
+
+    class DevEvaluator(BaseEvaluator):
+        def __call__(self, *_: Any, steps: int = -1, **__: Any) -> dict[str, float]:
+            value = dev_ndcg()
+            history.append({"step": steps, "dev": value, "seconds": round(time.monotonic() - started, 1)})
+            say(f"step {steps} of {total}: dev nDCG@{_K} {value:.4f}, {history[-1]['seconds']:.0f} s")
+            return {"dev": value}
+
+    look: Any = DevEvaluator
+    schemes = {
+        "NDCGLoss2PP": losses.NDCGLoss2PPScheme,
+        "NDCGLoss2": losses.NDCGLoss2Scheme,
+        "LambdaRank": losses.LambdaRankScheme,
+    }
+    steps_per_epoch = math.ceil(len(lists) / config.lists_per_step)
+    total = steps_per_epoch * config.epochs
+    look_every = math.ceil(steps_per_epoch / config.evaluations)
+    columns = {
+        "query": [one.query for one in lists],
+        "documents": [one.documents for one in lists],
+        "labels": [one.labels for one in lists],
+    }
+    head = {r"classifier|score": config.head_learning_rate} if config.head_learning_rate else {}
+    trainer = CrossEncoderTrainer(
+        model=model,
+        args=CrossEncoderTrainingArguments(
+            output_dir=str(checkpoints),
+            num_train_epochs=config.epochs,
+            per_device_train_batch_size=config.lists_per_step,
+            learning_rate=config.learning_rate,
+            learning_rate_mapping=head,
+            warmup_steps=round(config.warmup * total),
+            bf16=config.bfloat16,
+            use_cpu=model.device.type == "cpu",
+            eval_strategy="steps",
+            eval_steps=look_every,
+            save_strategy="steps",
+            save_steps=look_every,
+            save_total_limit=1,
+            save_only_model=True,
+            load_best_model_at_end=True,
+            metric_for_best_model="eval_dev",
+            greater_is_better=True,
+            logging_strategy="no",
+            report_to="none",
+            dataloader_pin_memory=False,
+            seed=config.seed,
+        ),
+        train_dataset=datasets.Dataset.from_dict(columns),
+        loss=losses.LambdaLoss(model, schemes[config.weighting](), k=config.k, mini_batch_size=config.pairs_per_pass),
+        evaluator=look(),
+        callbacks=[EarlyStoppingCallback(config.patience)],
+    )
+    for callback in (PrinterCallback, ProgressCallback):  # both write to stdout
+        trainer.remove_callback(callback)
+    with _quiet():
+        trainer.train()
+    return history
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the program.
+
+    Args:
+        arguments: Command line without the program's name; None takes the process's own.
+
+    Returns:
+        Exit status: 0, 1 for a failed run, 2 for a wrong call or configuration.
+    """
+    parser = argparse.ArgumentParser(prog="python -m eval.cross_encoder", description="A BERT cross-encoder.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    training = commands.add_parser("train", help="train on a dataset's train split")
+    ranking = commands.add_parser("rank", help="write a TREC run")
+    for command in (training, ranking):
+        command.add_argument("--config", type=Path, required=True, help="a file of eval/configs/cross-encoder")
+    training.add_argument(
+        "--out", type=Path, help="folder for the model (runs/cross-encoder/NAME of the configuration)"
+    )
+    ranking.add_argument("--model", type=Path, help="the model's folder (runs/cross-encoder/NAME of the configuration)")
+    ranking.add_argument("--split", default="test", help="whose queries are ranked (test)")
+    ranking.add_argument("-o", "--output", type=Path, help="the run's file (MODEL-SPLIT.trec)")
+    options = parser.parse_args(arguments)
+    if options.command == "train":
+        return exit_status(lambda: _train(options.config, options.out or _default_folder(options.config)))
+    model = options.model or _default_folder(options.config)
+    return exit_status(lambda: _rank(options.config, model, options.split, options.output))
+
+
+def _default_folder(config: Path) -> Path:
+    return Path("runs") / "cross-encoder" / config.stem
+
+
+def _train(path: Path, out: Path) -> None:
+    config = load_config(path, CrossEncoderConfig)
+    manifest = train(config, _load_dataset(config), out)
+    kept = {key: manifest[key] for key in ("dataset", "dev", "seconds")}
+    print(json.dumps({"model": str(out)} | kept))
+
+
+def _rank(path: Path, model: Path, split: str, output: Path | None) -> None:
+    config = load_config(path, CrossEncoderConfig)
+    dataset = _load_dataset(config)
+    requests = [dataset.request(query, config.max_candidates) for query in dataset.split(split)]
+    baseline = CrossEncoderBaseline.load(model)
+    started = time.monotonic()
+    run = baseline.rank(requests)
+    seconds = time.monotonic() - started
+    candidates = {query: list(scores) for query, scores in run.items()}
+    ndcg = measure(run, candidates, dataset.qrels, dataset.grades, k=_K).means[f"nDCG@{_K}"]
+    output = output or model.with_name(f"{model.name}-{split}.trec")
+    write_run(output, run, tag="cross-encoder")
+    print(json.dumps({"run": str(output), "queries": len(run), f"nDCG@{_K}": ndcg, "seconds": round(seconds, 2)}))
+
+
+def _load_dataset(config: CrossEncoderConfig) -> Dataset:
+    dataset = load_dataset(BaselineConfig(dataset=config.dataset))
+    if not dataset.candidates:
+        # the order of the qrels may well be the order of the grades
+        dataset = dataclasses.replace(dataset, candidates=shuffled(dataset.qrels, config.seed))
+    return dataset
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,197 @@
+"""What one system's answer is worth, as the JSON of ``results.json``, and how systems compare."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, get_args
+
+from scipy.stats import kendalltau
+
+from eval.clicks import User, auc, calibration_error, interleave, ips, log_loss
+from eval.config import ClickSettings, RunConfig
+from eval.diversity import diversity, exposure
+from eval.metrics import Measured, measure, relevant_grade
+from eval.significance import compare, holm, interval
+from eval.slices import slices
+from eval.systems import Answer
+from genrank.dataset import Dataset, Grade, Qrels, Run
+from genrank.types import Listing, Request
+
+_PROVENANCE = ("model", "adapter", "prompt", "prompt_hash", "engine", "decoding", "strategy", "passes")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What all systems of a run are measured on.
+
+    Attributes:
+        candidates: Listing ids by query, in the order in which they came.
+        listings: By id.
+        qrels: Judgements.
+        grades: Meaning and gain of each grade.
+        slices: Query ids by slice and group.
+        k: Depth of the primary metric.
+        cutoffs: Depths of nDCG.
+        relevant: Lowest grade that is relevant.
+        seed: Of resampling and simulation.
+        clicks: Given where grades are clicks.
+    """
+
+    candidates: Mapping[str, Sequence[str]]
+    listings: Mapping[str, Listing]
+    qrels: Qrels
+    grades: Mapping[int, Grade]
+    slices: Mapping[str, Mapping[str, Sequence[str]]]
+    k: int
+    cutoffs: Sequence[int]
+    relevant: int
+    seed: int
+    clicks: ClickSettings | None
+
+    @classmethod
+    def of(cls, config: RunConfig, dataset: Dataset, requests: Sequence[Request]) -> Setting:
+        """The setting of a configuration."""
+        candidates = {r.query.query_id: [one.listing.listing_id for one in r.candidates] for r in requests}
+        return cls(
+            candidates,
+            dataset.listings,
+            dataset.qrels,
+            dataset.grades,
+            slices([query for query in dataset.queries if query.query.query_id in candidates]),
+            config.k,
+            config.cutoffs,
+            relevant_grade(dataset.grades) if config.relevant is None else config.relevant,
+            config.seed,
+            config.clicks,
+        )
+
+    @property
+    def primary(self) -> str:
+        """The metric that decides."""
+        return f"nDCG@{self.k}"
+
+
+def measure_system(answer: Answer, setting: Setting) -> tuple[dict[str, Any], Measured]:
+    """Measure one answer.
+
+    Returns:
+        The system's entry in results.json, but for its type and settings; and the metrics by query.
+
+    Raises:
+        InputError: When the answer does not order exactly the candidates.
+    """
+    measured = measure(
+        answer.run,
+        setting.candidates,
+        setting.qrels,
+        setting.grades,
+        k=setting.k,
+        cutoffs=setting.cutoffs,
+        relevant=setting.relevant,
+    )
+    primary = measured.per_query[setting.primary]
+    summary: dict[str, Any] = {
+        "metrics": measured.means,
+        "intervals": {
+            name: interval(list(values.values()), seed=setting.seed) for name, values in measured.per_query.items()
+        },
+        "counts": answer.counts(),
+        "notes": dict(answer.notes),
+        "seconds": round(answer.seconds, 3),
+        "load_seconds": round(answer.load_seconds, 3),
+        "queries_per_second": len(answer.run) / max(answer.seconds, 1e-9),
+        "cached": answer.cached,
+        "order": _order(answer.run, setting.candidates),
+        "slices": {
+            name: {group: _group([primary[query] for query in ids], setting.seed) for group, ids in groups.items()}
+            for name, groups in setting.slices.items()
+        },
+        "diversity": diversity(answer.run, setting.listings, setting.qrels, setting.relevant, k=setting.k),
+        "exposure": exposure(answer.run, setting.listings),
+        "clicks": _clicks(answer, setting, setting.clicks) if setting.clicks else {},
+    }
+    if answer.rankings:
+        provenance = dataclasses.asdict(answer.rankings[0].provenance)
+        summary["provenance"] = {key: provenance[key] for key in _PROVENANCE}
+    return summary, measured
+
+
+def _group(values: Sequence[float], seed: int) -> dict[str, float]:
+    low, high = interval(values, seed=seed)
+    return {"mean": sum(values) / len(values), "low": low, "high": high}
+
+
+def _order(run: Run, candidates: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+    """How an order hangs on the one in which the candidates came: mean Kendall's tau, and mean rank by place."""
+    taus = []
+    ranks: list[list[int]] = [[] for _ in range(max(map(len, candidates.values())))]
+    for query, ids in candidates.items():
+        rank = {listing_id: rank for rank, listing_id in enumerate(run[query], start=1)}
+        given = [rank[listing_id] for listing_id in ids]
+        for place, one in enumerate(given):
+            ranks[place].append(one)
+        if len(ids) > 1:
+            taus.append(float(kendalltau(range(len(ids)), given).statistic))
+    return {
+        "tau": sum(taus) / len(taus) if taus else None,
+        "mean_rank_by_place": [sum(found) / len(found) for found in ranks],
+    }
+
+
+def _clicks(answer: Answer, setting: Setting, settings: ClickSettings) -> dict[str, Any]:
+    """What the clicks on the first stage's order say; a candidate without a judgement was not clicked."""
+    clicks = {
+        query: {key: int(setting.qrels.get(query, {}).get(key, -1) >= setting.relevant) for key in ids}
+        for query, ids in setting.candidates.items()
+    }
+    clicked = {query: [key for key, one in found.items() if one] for query, found in clicks.items()}
+    shown = {query: {key: -float(i) for i, key in enumerate(ids)} for query, ids in setting.candidates.items()}
+    # places say nothing across queries: without scores there is only the AUC within each query
+    areas = dataclasses.asdict(auc(answer.probabilities or answer.run, clicks))
+    found: dict[str, Any] = {"auc": areas if answer.probabilities else areas | {"overall": None}}
+    if answer.probabilities:
+        found["log_loss"] = log_loss(answer.probabilities, clicks)
+        found["calibration_error"] = calibration_error(answer.probabilities, clicks)
+    valued = ips(answer.run, setting.candidates, clicked, eta=settings.eta, clip=settings.clip, seed=setting.seed)
+    found["ips"] = dataclasses.asdict(valued)
+    found["interleaving_with_first_stage"] = {
+        user: dataclasses.asdict(
+            interleave(
+                answer.run,
+                shown,
+                setting.qrels,
+                setting.grades,
+                user=user,
+                sessions=settings.sessions,
+                k=setting.k,
+                seed=setting.seed,
+            )
+        )
+        for user in get_args(User)
+    }
+    return found
+
+
+def compare_systems(
+    values: Mapping[str, Mapping[str, Mapping[str, float]]], reference: str, setting: Setting
+) -> list[dict[str, Any]]:
+    """Compare each system with the reference by the primary metric, p-values corrected over all (Holm 1979).
+
+    Args:
+        values: ``{system: {metric: {query_id: value}}}``.
+        reference: Name of a system; while it is not among `values`, nothing is compared.
+        setting: Gives the metric and the seed.
+    """
+    if reference not in values:
+        return []
+    metric = setting.primary
+    base = list(values[reference][metric].values())
+    others = [name for name in values if name != reference]
+    found = [compare(list(values[name][metric].values()), base, seed=setting.seed) for name in others]
+    corrected = holm([one.p_randomisation for one in found]) if found else []
+    return [
+        {"system": name, "reference": reference, "metric": metric, **dataclasses.asdict(one), "p_holm": p}
+        for name, one, p in zip(others, found, corrected, strict=True)
+    ]
