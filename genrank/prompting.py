@@ -8,16 +8,19 @@ another role. Training renders through this same code.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import hashlib
 import importlib.resources
+import itertools
+import json
 import re
 import string
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol, get_args
 
 import pydantic
 
@@ -28,10 +31,17 @@ from genrank.types import Candidate, Interaction, Listing, Query
 IDENTIFIERS = string.ascii_uppercase + string.ascii_lowercase
 """Names for the candidates of a window, in this order; each must be one token."""
 
+NUMBERS = tuple(str(number) for number in range(1, 100))
+"""The same for templates that count their candidates; many tokenizers make one token of 1 to 9 only."""
+
+Section = Literal["query", "history", "candidates"]
+"""A part of the prompt that holds data."""
+
 MIN_LISTING_TOKENS = 4
 _MIN_PART_TOKENS = 4
 _CHARS_READ_PER_TOKEN = 8
 _EVENTS = {"view": "viewed", "click": "clicked", "cart": "put in cart", "purchase": "bought", "rating": "rated"}
+_LATER_KEYS = ("order", "identifiers", "values", "events")  # count in a digest only where they are used
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,26 +122,35 @@ class ReasonForm(pydantic.BaseModel, extra="forbid", frozen=True):
 class Template(pydantic.BaseModel, extra="forbid", frozen=True):
     """A prompt template: a TOML file of ``prompts/``, or of the user.
 
+    In a file, ``base = "inline"`` takes every key that is left out from that template of the house.
+
     Attributes:
         name: Its name.
         version: Counted up with each change of wording.
         description: What is special about it.
         source: Who wrote it, or the paper it follows.
         system: The system text.
+        order: The sections in the order in which the model reads them. With a question the candidates come last,
+            since a question is answered from what stands before it.
         query: With ``{query}``.
         history_head: Before the interactions; left out without a history.
         interaction: With ``{event}`` and ``{listing}``.
+        events: Words for the events; those left out are in English.
         candidates_head: Before the candidates.
-        candidate: With ``{identifier}`` and, at its end, ``{listing}``.
-        question: What the prompt asks after each candidate, for ``inline`` decoding; empty without one.
+        candidate: With ``{identifier}`` and, at its end, ``{listing}``. Without an identifier only for ``inline``.
+        identifiers: Whether candidates are named by ``letters`` or by ``numbers``.
+        question: What the prompt asks after each candidate, for ``inline`` decoding; empty without one. May repeat
+            ``{query}``, but not at its end.
         yes: Answers to the question that mean a fit; their first tokens are read.
         no: Answers that mean none.
         candidate_end: After each candidate (and its question).
-        instruction: After the candidates; not read by ``inline``.
+        instruction: After all sections; not read by ``inline``. May repeat ``{query}``.
         plain_end: After the instruction where the model has no chat template.
         answer_open: Opening of a listwise answer, before the first identifier.
         answer_between: Between two identifiers.
         fields: Listing fields in the order of their weight, each with a format that holds ``{value}``.
+        values: How a field's value is written: as ``text``; as ``lines``, with each attribute on a line of its own,
+            indented by two spaces; or as ``json``, where a value that is cut loses its end.
         reason: How a reason is asked for; None: no reasons.
         limits: Token limits by section.
         digest: First 16 hex digits of the SHA-256 of the template's content.
@@ -142,11 +161,14 @@ class Template(pydantic.BaseModel, extra="forbid", frozen=True):
     description: str
     source: str
     system: str
+    order: tuple[Section, ...] = get_args(Section)
     query: str
     history_head: str = ""
     interaction: str = ""
+    events: dict[str, str] = {}
     candidates_head: str = ""
     candidate: str
+    identifiers: Literal["letters", "numbers"] = "letters"
     question: str = ""
     yes: tuple[str, ...] = ()
     no: tuple[str, ...] = ()
@@ -156,21 +178,31 @@ class Template(pydantic.BaseModel, extra="forbid", frozen=True):
     answer_open: str = "["
     answer_between: str = "] > ["
     fields: dict[str, str]
+    values: Literal["text", "lines", "json"] = "text"
     reason: ReasonForm | None = None
     limits: Limits = Limits()
 
     @pydantic.model_validator(mode="after")
     def _check(self) -> Template:
         _pieces("query", self.query, "query")
-        if _pieces("candidate", self.candidate, "identifier", "listing")[-1]:
+        if sorted(self.order) != sorted(get_args(Section)):
+            raise ValueError(f"order must hold each of {list(get_args(Section))} once, got {list(self.order)}")
+        if _pieces("candidate", self.candidate, *self._candidate_holds)[-1]:
             raise ValueError("candidate must end with {listing}; what follows it is question or candidate_end")
         if self.history_head:
             _pieces("interaction", self.interaction, "event", "listing")
+        if unknown := sorted(self.events.keys() - _EVENTS):
+            raise ValueError(f"events.{unknown[0]} is no event; known are {sorted(_EVENTS)}")
+        _with_query("instruction", self.instruction)
+        if self.question and not _with_query("question", self.question)[-1]:
+            raise ValueError("question must not end with {query}: its answer is read after the template's own words")
+        if self.question and self.order[-1] != "candidates":
+            raise ValueError("order must end with candidates where there is a question; it sees nothing behind it")
         if self.reason:
             _pieces("reason.text", self.reason.text, "query", "listing")
         for field, form in self.fields.items():
-            if field not in _FIELD_TEXT:
-                raise ValueError(f"fields.{field} is no listing field; known are {sorted(_FIELD_TEXT)}")
+            if field not in _FIELD_VALUE:
+                raise ValueError(f"fields.{field} is no listing field; known are {sorted(_FIELD_VALUE)}")
             _pieces(f"fields.{field}", form, "value")
         if next(iter(self.fields), "") != "title":
             raise ValueError("the first of fields must be title, which is never left out")
@@ -181,8 +213,36 @@ class Template(pydantic.BaseModel, extra="forbid", frozen=True):
     @functools.cached_property
     def digest(self) -> str:
         """First 16 hex digits of the SHA-256 of the template's content."""
-        content = self.model_dump_json(exclude={"description", "source"})
+        unused = {key for key in _LATER_KEYS if getattr(self, key) == Template.model_fields[key].default}
+        content = self.model_dump_json(exclude={"description", "source", *unused})
         return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+    @property
+    def decodings(self) -> tuple[str, ...]:
+        """The decodings that it is written for."""
+        return tuple(name for name in ("inline", "first-token", "listwise") if not self.misfit(name))
+
+    def misfit(self, decoding: str) -> str:
+        """Why it is not written for a decoding; empty when it is."""
+        if decoding == "inline":
+            return "" if self.question else "asks no question"
+        if "identifier" not in self._candidate_holds:
+            return "names no candidates"
+        return "" if self.instruction else "gives no instruction"
+
+    def to_toml(self) -> str:
+        """The whole template as a TOML file, with nothing left to a base or a default."""
+        values = self.model_dump(mode="json", exclude_none=True)
+        tables = {key: value for key, value in values.items() if isinstance(value, dict)}
+        lines = [f"{key} = {_toml_value(value)}" for key, value in values.items() if key not in tables]
+        for key, table in tables.items():
+            lines += ["", f"[{key}]", *(f"{name} = {_toml_value(value)}" for name, value in table.items())]
+        return "\n".join(lines) + "\n"
+
+    @property
+    def _candidate_holds(self) -> tuple[str, ...]:
+        """The placeholders of `candidate`."""
+        return ("identifier", "listing") if "{identifier}" in self.candidate else ("listing",)
 
 
 def _pieces(field: str, form: str, *names: str) -> list[str]:
@@ -194,12 +254,42 @@ def _pieces(field: str, form: str, *names: str) -> list[str]:
     return parts[::2]
 
 
+def _with_query(field: str, form: str) -> list[str]:
+    """The texts around ``{query}``, which `form` may hold once."""
+    return _pieces(field, form, *(["query"] if "{query}" in form else []))
+
+
+def _toml_value(value: object) -> str:
+    """Texts, numbers and lists of texts are written in TOML as in JSON, but for the one control that JSON leaves."""
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
 def load_template(name: str | Path) -> Template:
     """Load a prompt template by its name, or from a ``.toml`` file.
 
     Raises:
         ConfigError: When there is no such template, or it is not valid; the message names the key.
     """
+    try:
+        values = _read(name)
+        if "base" in values:
+            base = values.pop("base")
+            roots = [known for known in template_names() if "base" not in _read(known)]
+            if base not in roots:
+                raise ConfigError(f"prompt template {name}: base: must be one of {roots}, got {base!r}")
+            values = _read(base) | values
+        return Template.model_validate(values)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"prompt template {name}: not TOML: {error}") from None
+    except pydantic.ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        key = ".".join(str(part) for part in first["loc"])
+        message = first["msg"].removeprefix("Value error, ")
+        raise ConfigError(f"prompt template {name}: " + (f"{key}: {message}" if key else message)) from None
+
+
+def _read(name: str | Path) -> dict[str, Any]:
+    """The keys of a template's file, without those of its base."""
     if str(name).endswith(".toml"):
         path = Path(name)
         try:
@@ -211,15 +301,7 @@ def load_template(name: str | Path) -> Template:
         if not resource.is_file():
             raise ConfigError(f"no prompt template {name!r}; known are {template_names()}, or pass a .toml file")
         text = resource.read_text(encoding="utf-8")
-    try:
-        return Template.model_validate(tomllib.loads(text))
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"prompt template {name}: not TOML: {error}") from None
-    except pydantic.ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        key = ".".join(str(part) for part in first["loc"])
-        message = first["msg"].removeprefix("Value error, ")
-        raise ConfigError(f"prompt template {name}: " + (f"{key}: {message}" if key else message)) from None
+    return tomllib.loads(text)
 
 
 def template_names() -> list[str]:
@@ -232,17 +314,54 @@ def _price(listing: Listing) -> str:
     return f"{number_text(listing.price.amount)} {listing.price.currency}".strip() if listing.price else ""
 
 
-_FIELD_TEXT: Mapping[str, Any] = {
+_FieldValue = str | float | bool | Sequence[str] | Mapping[str, str] | None
+
+_FIELD_VALUE: Mapping[str, Callable[[Listing], _FieldValue]] = {
     "title": lambda listing: listing.title,
     "description": lambda listing: listing.description,
     "brand": lambda listing: listing.brand,
-    "category": lambda listing: " > ".join(listing.category),
+    "category": lambda listing: listing.category,
     "price": _price,
-    "attributes": lambda listing: ", ".join(f"{key}: {value}" for key, value in listing.attributes.items()),
-    "rating": lambda listing: "" if listing.rating is None else number_text(listing.rating),
-    "reviews": lambda listing: " / ".join(listing.reviews),
-    "in_stock": lambda listing: "" if listing.in_stock is None else ("yes" if listing.in_stock else "no"),
+    "attributes": lambda listing: listing.attributes,
+    "rating": lambda listing: listing.rating,
+    "reviews": lambda listing: listing.reviews,
+    "in_stock": lambda listing: listing.in_stock,
 }
+
+
+def _field_text(listing: Listing, field: str, values: str) -> str:
+    """One field as a template with these `values` writes it, of cleaned text; empty where the listing has none."""
+    value = _FIELD_VALUE[field](listing)
+    match value:
+        case None:
+            return ""
+        case bool():
+            text = "yes" if value else "no"
+        case float() | int():
+            text = number_text(value)
+        case str():
+            text = value
+        case Mapping():
+            text = ", ".join(f"{key}: {part}" for key, part in value.items())
+        case _:
+            text = (" > " if field == "category" else " / ").join(value)
+    text = clean(text)
+    if values == "json" and text:
+        return json.dumps(_cleaned(value), ensure_ascii=False)
+    if values == "lines" and isinstance(value, Mapping):
+        return "\n  ".join(clean(f"{key}: {part}") for key, part in value.items())
+    return text
+
+
+def _cleaned(value: _FieldValue) -> _FieldValue:
+    match value:
+        case str():
+            return clean(value)
+        case Mapping():
+            return {clean(key): clean(part) for key, part in value.items()}
+        case None | float() | int():
+            return value
+    return [clean(part) for part in value]
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,12 +374,14 @@ class Prompt:
             questions. 0-based.
         listing_ids: ``[n]`` in the order of the prompt.
         cuts: Tokens cut from each section (``query``, ``history``, ``candidates``) to keep the budget.
+        tokens: Tokens of each section, and of ``system`` before and ``instruction`` after them; they add up.
     """
 
     ids: tuple[int, ...]
     reads: tuple[int, ...]
     listing_ids: tuple[str, ...]
     cuts: Mapping[str, int]
+    tokens: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,7 +389,7 @@ class AnswerTokens:
     """The tokens of a model's answer under one template.
 
     Attributes:
-        identifiers: ``[<= 52]`` the one token of each of `IDENTIFIERS`, as far as each is one token.
+        identifiers: The one token of each of `IDENTIFIERS` (or `NUMBERS`), as far as each is one token.
         between: Tokens between two identifiers.
         yes: First tokens of the answers that mean a fit.
         no: First tokens of the answers that mean none.
@@ -293,22 +414,21 @@ class Renderer:
         self.tokenizer = tokenizer
         self._before, self._after = tokenizer.frame(template.system)
         self._query_open, self._query_close = self._encode(*_pieces("query", template.query, "query"))
-        self._history_head, self._candidates_head, self._question, self._end, self._tail, self._open = self._encode(
-            template.history_head,
-            template.candidates_head,
-            template.question,
-            template.candidate_end,
-            template.instruction + ("" if self._after else template.plain_end),
-            template.answer_open,
+        self._history_head, self._candidates_head, self._end, self._open = self._encode(
+            template.history_head, template.candidates_head, template.candidate_end, template.answer_open
         )
-        self._names = self._encode(*(self._name_text(name) for name in IDENTIFIERS))
+        self._question = self._encode(*_with_query("question", template.question))
+        *told, last = _with_query("instruction", template.instruction)
+        self._instruction = self._encode(*told, last + ("" if self._after else template.plain_end))
+        self._identifiers = IDENTIFIERS if template.identifiers == "letters" else NUMBERS
+        self._names = self._encode(*(self._name_text(name) for name in self._identifiers))
 
     def _encode(self, *texts: str) -> list[list[int]]:
         return [list(encoded.ids) for encoded in self.tokenizer.encode(texts)]
 
     def _name_text(self, identifier: str) -> str:
-        head, between, _ = _pieces("candidate", self.template.candidate, "identifier", "listing")
-        return head + identifier + between
+        *named, between, _ = _pieces("candidate", self.template.candidate, *self.template._candidate_holds)
+        return named[0] + identifier + between if named else between
 
     @functools.cached_property
     def answer(self) -> AnswerTokens:
@@ -319,17 +439,17 @@ class Renderer:
         """
         template = self.template
         opened = template.answer_open
-        first, second, joined = self.tokenizer.encode(
-            [f"{opened}A", f"{opened}B", f"{opened}A{template.answer_between}B"]
-        )
+        one, two = self._identifiers[0], self._identifiers[1]
+        both = f"{opened}{one}{template.answer_between}{two}"
+        first, second, joined = self.tokenizer.encode([opened + one, opened + two, both])
         between = list(joined.ids[len(first.ids) : -1])
         if list(joined.ids) != [*first.ids, *between, second.ids[-1]] or first.ids[:-1] != second.ids[:-1]:
             raise ConfigError(
                 f"prompt template {template.name}: this tokenizer does not keep identifiers apart in "
-                f"{opened}A{template.answer_between}B; choose another answer_open and answer_between"
+                f"{both}; choose another answer_open and answer_between"
             )
         identifiers = []
-        for encoded in self.tokenizer.encode([opened + name for name in IDENTIFIERS]):
+        for encoded in self.tokenizer.encode([opened + name for name in self._identifiers]):
             if len(encoded.ids) != len(first.ids) or encoded.ids[:-1] != first.ids[:-1]:
                 break
             identifiers.append(encoded.ids[-1])
@@ -339,15 +459,16 @@ class Renderer:
         return AnswerTokens(tuple(identifiers), tuple(between), yes, no)
 
     def _first_tokens(self, words: Sequence[str]) -> tuple[int, ...]:
-        question = self.template.question
+        question = _with_query("question", self.template.question)[-1]
+        asked = self._question[-1]
         tokens = []
         for encoded in self.tokenizer.encode([question + word for word in words]):
-            if list(encoded.ids[: len(self._question)]) != self._question or len(encoded.ids) == len(self._question):
+            if list(encoded.ids[: len(asked)]) != asked or len(encoded.ids) == len(asked):
                 raise ConfigError(
                     f"prompt template {self.template.name}: in this tokenizer an answer melts into the question "
                     f"{question!r}; end the question differently, or begin the answers {words} with a space"
                 )
-            tokens.append(encoded.ids[len(self._question)])
+            tokens.append(encoded.ids[len(asked)])
         return tuple(dict.fromkeys(tokens))
 
     def render(
@@ -376,12 +497,16 @@ class Renderer:
         Raises:
             BudgetError: When the budget cannot hold the candidates; says the least one.
             InputError: When there is no candidate, or, without `inline`, more candidates than identifiers.
-            ConfigError: When `inline` and the template has no question.
+            ConfigError: When `inline` and the template has no question; without `inline`, when it names no candidates.
         """
         template = self.template
         if inline and not template.question:
             raise ConfigError(
                 f"prompt template {template.name} asks no question; decoding 'inline' needs one that does"
+            )
+        if not inline and "identifier" not in template._candidate_holds:
+            raise ConfigError(
+                f"prompt template {template.name} names no candidates; only decoding 'inline' can do without"
             )
         if not inline and len(candidates) > len(self.answer.identifiers):
             most = len(self.answer.identifiers)
@@ -391,11 +516,12 @@ class Renderer:
         cuts = {"query": 0, "history": 0, "candidates": 0}
         query_ids, cuts["query"] = self._query(query)
         listings = self._listings([candidate.listing for candidate in candidates], template.limits.listing)
-        end = [*self._question, *self._end] if inline else self._end
+        asked = [*self._query_open, *query_ids, *self._query_close]
+        question = _around(query_ids, self._question) if inline else []
+        tail = [] if inline else [*_around(query_ids, self._instruction), *self._after, *self._open]
         names = [self._name(i) for i in range(len(candidates))]
-        fixed = [self._before, self._query_open, query_ids, self._query_close, self._candidates_head]
-        fixed += [] if inline else [self._tail, self._after, self._open]
-        taken = sum(map(len, fixed)) + len(end) * len(candidates) + sum(map(len, names))
+        taken = len(self._before) + len(asked) + len(self._candidates_head) + len(tail) + sum(map(len, names))
+        taken += (len(question) + len(self._end)) * len(candidates)
         taken -= len(self._end) if inline else 0  # nothing is read behind the last question
         room = max_tokens - taken
         needs = [min(listing.tokens, template.limits.listing) for listing in listings]
@@ -407,25 +533,29 @@ class Renderer:
                 least=taken + least,
             )
         history_room = min(max(room - sum(needs), (room - least) // 4), template.limits.history)
-        history_ids, cuts["history"] = self._history(history, history_room)
-        cap = _fair_cap(needs, room - len(history_ids))
+        past, cuts["history"] = self._history(history, history_room)
+        cap = _fair_cap(needs, room - len(past))
 
-        ids = [*self._before, *self._query_open, *query_ids, *self._query_close, *history_ids, *self._candidates_head]
-        reads = []
+        shown = list(self._candidates_head)
+        reads = []  # places in `shown`
         for i, listing in enumerate(listings):
             kept = listing.cut(min(cap, needs[i]))
             cuts["candidates"] += listing.tokens + listing.lost - len(kept)
-            ids += names[i]
-            ids += kept
-            if inline:
-                ids += self._question
-                reads.append(len(ids) - 1)
-            ids += self._end
+            shown += [*names[i], *kept, *question]
+            reads.append(len(shown) - 1)
+            shown += self._end
         if inline:
-            del ids[reads[-1] + 1 :]
-        else:
-            ids += [*self._tail, *self._after, *self._open]
-        return Prompt(tuple(ids), tuple(reads), tuple(c.listing.listing_id for c in candidates), cuts)
+            del shown[reads[-1] + 1 :]
+        sections: dict[str, list[int]] = {"query": asked, "history": past, "candidates": shown}
+        parts = {"system": self._before} | {name: sections[name] for name in template.order} | {"instruction": tail}
+        before = sum(len(ids) for ids in parts.values()) - len(shown)  # the candidates come last where they are read
+        return Prompt(
+            ids=tuple(itertools.chain.from_iterable(parts.values())),
+            reads=tuple(before + place for place in reads) if inline else (),
+            listing_ids=tuple(candidate.listing.listing_id for candidate in candidates),
+            cuts=cuts,
+            tokens={name: len(ids) for name, ids in parts.items()},
+        )
 
     def render_reason(self, query: Query, listing: Listing, *, max_tokens: int) -> tuple[int, ...]:
         """Render the prompt that asks why a listing fits a query.
@@ -477,7 +607,7 @@ class Renderer:
         for listing in listings:
             count = 0
             for field, form in self.template.fields.items():
-                value = clean(_FIELD_TEXT[field](listing))
+                value = _field_text(listing, field, self.template.values)
                 if not value:
                     continue
                 value, unread = _readable(value, limit)
@@ -503,7 +633,8 @@ class Renderer:
         limit = template.limits.interaction
         listings = self._listings([interaction.listing for interaction in history], limit)
         before, between, after = _pieces("interaction", template.interaction, "event", "listing")
-        heads = (before + _EVENTS[interaction.event] + between for interaction in history)
+        events = _EVENTS | template.events
+        heads = (before + events[interaction.event] + between for interaction in history)
         *encoded_heads, tail = self._encode(*heads, after)
         left = room - len(self._history_head)
         kept: list[list[int]] = []
@@ -543,6 +674,11 @@ class _EncodedListing:
                 break
             ids += part.cut(left)
         return ids
+
+
+def _around(query: Sequence[int], pieces: Sequence[Sequence[int]]) -> list[int]:
+    """The pieces of a form, with the query between them where there are two."""
+    return [*pieces[0], *query, *pieces[1]] if len(pieces) == 2 else list(pieces[0])
 
 
 def _fair_cap(needs: Sequence[int], room: int) -> int:
