@@ -74,6 +74,7 @@ class CrossEncoderConfig(Strict):
         fields: The listing's fields that are read, in this order.
         max_length: Tokens of query and listing together; the longer of the two is cut.
         list_size: At most so many listings of one query are compared with one another.
+        negatives: Listings of other train queries, drawn at random, that stand in each list with gain 0.
         lists_per_step: Lists in one step of the optimiser.
         pairs_per_pass: Pairs that go through the model at once; memory and speed hang on it, results do not.
         weighting: Weights of the pairs in LambdaLoss.
@@ -96,6 +97,7 @@ class CrossEncoderConfig(Strict):
     fields: Annotated[tuple[TextField, ...], Field(min_length=1)] = FIELDS
     max_length: Annotated[int, Field(ge=8)] = 96
     list_size: Annotated[int, Field(ge=2)] = 20
+    negatives: Annotated[int, Field(ge=0)] = 0
     lists_per_step: Annotated[int, Field(ge=1)] = 2
     pairs_per_pass: Annotated[int, Field(ge=1)] = 20
     weighting: Literal["NDCGLoss2PP", "NDCGLoss2", "LambdaRank"] = "NDCGLoss2PP"
@@ -209,33 +211,37 @@ def make_lists(dataset: Dataset, config: CrossEncoderConfig) -> list[TrainingLis
     """What is learnt from: the judged listings and candidates of each train query, in lists of at most `list_size`.
 
     A candidate without a judgement has gain 0, as in `eval.metrics`. The listings of a query are dealt so that each of
-    its lists gets its share of every grade; a list whose gains are all the same teaches nothing and is left out.
+    its lists gets its share of every grade, and some of other queries' stand among them; a list whose gains are all the
+    same teaches nothing and is left out.
 
     Raises:
         InputError: When there is no train split, or no query of it has two listings of different gain.
     """
     chance = random.Random(config.seed)
     lists = []
+    by_query = {query.query.query_id: _gains(dataset, query.query.query_id) for query in dataset.split("train")}
+    catalogue = sorted({key for gains in by_query.values() for key in gains}) if config.negatives else []
     for query in dataset.split("train"):
-        query_id = query.query.query_id
-        judged = dataset.qrels.get(query_id, {})
-        gains = dict.fromkeys(dataset.candidates.get(query_id, {}), 0.0)
-        gains |= {key: max(dataset.grades[grade].gain, 0.0) for key, grade in judged.items()}
+        gains = by_query[query.query.query_id]
         ids = sorted(gains)
         chance.shuffle(ids)
         ids.sort(key=lambda key: -gains[key])
         count = math.ceil(len(ids) / config.list_size)
         for start in range(count):
             dealt = ids[start::count]
-            if len({gains[key] for key in dealt}) < 2:
+            others = [
+                key for key in chance.sample(catalogue, min(config.negatives, len(catalogue))) if key not in gains
+            ]
+            worth = {key: gains[key] for key in dealt} | dict.fromkeys(others, 0.0)
+            if len(set(worth.values())) < 2:
                 continue
-            texts = {key: document_text(dataset.listings[key], config.fields) for key in dealt}
-            dealt.sort(key=lambda key: len(texts[key]))  # the model reads neighbours together: less padding
+            texts = {key: document_text(dataset.listings[key], config.fields) for key in worth}
+            shown = sorted(worth, key=lambda key: len(texts[key]))  # neighbours are read together: less padding
             lists.append(
                 TrainingList(
                     clean(query.query.text),
-                    tuple(texts[key] for key in dealt),
-                    tuple(math.log2(1 + gains[key]) for key in dealt),
+                    tuple(texts[key] for key in shown),
+                    tuple(math.log2(1 + worth[key]) for key in shown),
                 )
             )
     if not lists:
@@ -245,6 +251,12 @@ def make_lists(dataset: Dataset, config: CrossEncoderConfig) -> list[TrainingLis
             field="dataset",
         )
     return lists
+
+
+def _gains(dataset: Dataset, query_id: str) -> dict[str, float]:
+    """The gain of each of a query's candidates and judged listings."""
+    gains = dict.fromkeys(dataset.candidates.get(query_id, {}), 0.0)
+    return gains | {key: max(dataset.grades[grade].gain, 0.0) for key, grade in dataset.qrels.get(query_id, {}).items()}
 
 
 def train(config: CrossEncoderConfig, dataset: Dataset, out: str | Path) -> dict[str, Any]:

@@ -5,6 +5,7 @@ JSON and tables go to stdout; words and progress bars go to stderr.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
@@ -24,6 +25,8 @@ def exit_status(body: Callable[[], None]) -> int:
         0 when it went well, 2 for a wrong call (`InputError`, `ConfigError`), 1 for a failed run (every other
         `GenrankError`, and files that cannot be read or written), 130 when it was interrupted.
     """
+    # transformers' bars are of files and weights, not of what a program does
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     try:
         body()
     except (InputError, ConfigError) as error:

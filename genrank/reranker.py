@@ -130,6 +130,11 @@ class Reranker:
             raise ConfigError(
                 f"prompt template {template.name} asks no question; decoding 'inline' needs one that does"
             )
+        if decoding != "inline" and "{identifier}" not in template.candidate:
+            raise ConfigError(
+                f"prompt template {template.name} does not name the candidates; "
+                f"decoding {decoding!r} needs one that does"
+            )
         if decoding != "inline" and strategy == "sliding" and window > len(self._answer.identifiers):
             most = len(self._answer.identifiers)
             raise InputError(f"this tokenizer has {most} one-token identifiers, got {window}", field="window")

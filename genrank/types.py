@@ -289,7 +289,7 @@ class Provenance:
         decoding: How a window became an order.
         strategy: How windows were laid, with their size.
         outcome: ``model``: the model's order as it is. ``repaired``: something of it had to be mended (`repairs`).
-            ``fallback``: some or all items stand in the first stage's order (`why`).
+            ``fallback``: some or all items stand in the fallback's or the first stage's order (`why`).
         why: What went wrong; empty for outcome ``model``.
         repairs: Each mend, in words.
         windows: Windows ranked by the model, over all passes.

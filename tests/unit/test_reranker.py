@@ -729,6 +729,12 @@ def test_a_template_that_does_not_fit(prompt: str, message: str) -> None:
         Reranker(engine=OracleEngine({}), prompt=prompt)
 
 
+@pytest.mark.parametrize("decoding", ["first-token", "listwise"])
+def test_an_order_needs_names(decoding: Any) -> None:
+    with pytest.raises(ConfigError, match="inline-bare does not name the candidates"):
+        Reranker(engine=OracleEngine({}), prompt="inline-bare", decoding=decoding)
+
+
 @pytest.mark.parametrize(
     ("change", "field"),
     [

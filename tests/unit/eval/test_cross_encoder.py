@@ -167,6 +167,21 @@ def test_long_lists_are_dealt_with_their_share_of_each_grade() -> None:
     assert [sorted(one.labels) for one in lists] == [[0, 0, 0, 3]] * 4
 
 
+def test_listings_of_other_queries_stand_among_the_listings_with_gain_0() -> None:
+    made = dataset({"q1": {"a": 3, "b": 0, "c": 2}, "q2": {"c": 3, "d": 1}, "q3": {"e": 2, "f": 2}})
+    lists = make_lists(made, config(negatives=5, fields=("title",)))
+    assert [one.query for one in lists] == ["text q1", "text q2", "text q3"]  # q3 has two gains with them
+    assert dict(zip(lists[0].documents, lists[0].labels, strict=True)).items() >= {
+        ("title a", 3.0),
+        ("title b", 0.0),
+        ("title c", 2.0),
+    }
+    others = set(lists[0].documents) - {"title a", "title b", "title c"}
+    assert others <= {"title d", "title e", "title f"}
+    assert others
+    assert {label for text, label in zip(lists[0].documents, lists[0].labels, strict=True) if text in others} == {0.0}
+
+
 def test_lists_that_teach_nothing_are_left_out() -> None:
     data = dataset({"equal": {"a": 3, "b": 3}, "one": {"a": 3}, "both": {"a": 3, "c": 0}})
     assert [one.query for one in make_lists(data, config())] == ["text both"]

@@ -1,0 +1,1 @@
+"""BERT + GBDT: the two-stage ranker that shops run today, as the system to beat."""

@@ -1,0 +1,119 @@
+"""Settings of the baseline."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator
+
+from eval.baseline.features import GROUPS, Group
+from eval.config import Strict
+from eval.sets.rules import digest
+from genrank.dataset import Dataset, sample_shop
+from genrank.errors import ConfigError
+
+Count = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(gt=0, le=1)]
+
+
+class BaselineConfig(Strict):
+    """How a baseline is trained.
+
+    Attributes:
+        dataset: A dataset folder, relative to the current directory (``~`` is the home directory), or
+            ``sample-shop`` for the one that ships with genrank.
+        encoder: The BERT: a known name, a local folder or a hub name.
+        objective: ``lambdarank`` learns the order from the gains of the grades (Burges 2010, "From RankNet to
+            LambdaRank to LambdaMART"); ``binary`` learns the probability of a click, a grade of at least `relevant`.
+        groups: The groups of features that are used.
+        relevant: Lowest grade that counts as a click and, for popularity, as a positive; None takes the upper half of
+            the grades.
+        k: Depth of the nDCG that lambdarank optimises and that stops the training.
+        max_candidates: So many of each dev query's candidates are ranked, the first stage's best.
+        train_candidates: The same for training queries; None takes all.
+        dev_share: Share of the training queries that becomes the dev split of a dataset without one.
+        seed: Of everything that is drawn.
+        bags: Models trained on different draws, whose scores are averaged.
+        rounds: Most trees of one model.
+        patience: Rounds without a better figure on dev, after which training stops.
+        learning_rate: Weight of one tree.
+        leaves: Most leaves of one tree.
+        leaf_candidates: Least candidates in one leaf.
+        l2: Penalty on the leaves' values.
+        features_share: Share of the features that each tree may look at.
+        truncation: ``lambdarank`` looks at pairs one of whose candidates is among so many of the best.
+        rows_share: Share of the queries (of the candidates with ``binary``) that each tree is trained on.
+        calibration: How scores of ``binary`` become probabilities, fitted on dev: ``platt`` (a logistic curve; Platt
+            1999) or ``isotonic`` (a rising step curve; Zadrozny & Elkan 2002).
+        threads: Threads of LightGBM.
+    """
+
+    dataset: str
+    encoder: str = "bert-minilm"
+    objective: Literal["lambdarank", "binary"] = "lambdarank"
+    groups: Annotated[tuple[Group, ...], Field(min_length=1)] = GROUPS
+    relevant: int | None = None
+    k: Count = 10
+    max_candidates: Count = 20
+    train_candidates: Count | None = None
+    dev_share: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    seed: Annotated[int, Field(ge=0, lt=2**30)] = 0
+    bags: Count = 1
+    rounds: Count = 1000
+    patience: Count = 100
+    learning_rate: Annotated[float, Field(gt=0)] = 0.05
+    leaves: Annotated[int, Field(ge=2)] = 15
+    leaf_candidates: Count = 20
+    l2: Annotated[float, Field(ge=0)] = 1.0
+    features_share: Share = 0.8
+    truncation: Count = 30
+    rows_share: Share = 0.8
+    calibration: Literal["platt", "isotonic"] = "platt"
+    threads: Count = 1
+
+    @field_validator("groups")
+    @classmethod
+    def _once(cls, groups: tuple[Group, ...]) -> tuple[Group, ...]:
+        return tuple(group for group in GROUPS if group in groups)
+
+
+def load_dataset(config: BaselineConfig) -> Dataset:
+    """The configuration's dataset.
+
+    Raises:
+        ConfigError: When there is no such folder.
+        DataFormatError: When the folder is broken.
+    """
+    if config.dataset == "sample-shop":
+        return sample_shop()
+    folder = Path(config.dataset).expanduser()
+    if not folder.is_dir():
+        raise ConfigError(f"dataset: no folder {config.dataset}; make it with python -m eval.convert")
+    return Dataset.load(folder)
+
+
+def with_dev(dataset: Dataset, share: float, seed: int) -> Dataset:
+    """The dataset, with some of its training queries as dev where it has no dev split.
+
+    Args:
+        dataset: Any.
+        share: Of the training queries; at least one becomes dev, and at least one stays.
+        seed: The choice is by a hash of seed and query id.
+
+    Raises:
+        ConfigError: When there are fewer than two training queries to divide, or none at all.
+    """
+    train = [query.query.query_id for query in dataset.queries if query.split == "train"]
+    has_dev = any(query.split == "dev" for query in dataset.queries)
+    if len(train) < 2 - has_dev:
+        raise ConfigError(f"dataset: {dataset.name} has {len(train)} training queries; one is needed, two without dev")
+    if has_dev:
+        return dataset
+    count = min(max(round(share * len(train)), 1), len(train) - 1)
+    dev = set(sorted(train, key=lambda query_id: digest(f"dev {seed}", query_id))[:count])
+    queries = [
+        dataclasses.replace(query, split="dev") if query.query.query_id in dev else query for query in dataset.queries
+    ]
+    return dataclasses.replace(dataset, queries=queries)
