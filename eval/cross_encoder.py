@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import dataclasses
 import hashlib
 import importlib.metadata
 import json
@@ -33,12 +32,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
 
-from eval.baseline.config import BaselineConfig, load_dataset, with_dev
+from eval.baseline.config import with_dev
 from eval.bm25 import FIELDS, TextField, listing_text
 from eval.config import Strict, load_config
+from eval.datasets import load_dataset
 from eval.metrics import measure
 from eval.program import exit_status, say
-from eval.sets.rules import digest, shuffled
+from eval.sets.rules import digest
 from genrank.dataset import Dataset, Run, write_run
 from genrank.errors import (
     ChecksumError,
@@ -530,14 +530,14 @@ def _default_folder(config: Path) -> Path:
 
 def _train(path: Path, out: Path) -> None:
     config = load_config(path, CrossEncoderConfig)
-    manifest = train(config, _load_dataset(config), out)
+    manifest = train(config, load_dataset(config.dataset, config.seed), out)
     kept = {key: manifest[key] for key in ("dataset", "dev", "seconds")}
     print(json.dumps({"model": str(out)} | kept))
 
 
 def _rank(path: Path, model: Path, split: str, output: Path | None) -> None:
     config = load_config(path, CrossEncoderConfig)
-    dataset = _load_dataset(config)
+    dataset = load_dataset(config.dataset, config.seed)
     requests = [dataset.request(query, config.max_candidates) for query in dataset.split(split)]
     baseline = CrossEncoderBaseline.load(model)
     started = time.monotonic()
@@ -548,14 +548,6 @@ def _rank(path: Path, model: Path, split: str, output: Path | None) -> None:
     output = output or model.with_name(f"{model.name}-{split}.trec")
     write_run(output, run, tag="cross-encoder")
     print(json.dumps({"run": str(output), "queries": len(run), f"nDCG@{_K}": ndcg, "seconds": round(seconds, 2)}))
-
-
-def _load_dataset(config: CrossEncoderConfig) -> Dataset:
-    dataset = load_dataset(BaselineConfig(dataset=config.dataset))
-    if not dataset.candidates:
-        # the order of the qrels may well be the order of the grades
-        dataset = dataclasses.replace(dataset, candidates=shuffled(dataset.qrels, config.seed))
-    return dataset
 
 
 if __name__ == "__main__":

@@ -29,10 +29,11 @@ from rich.table import Table
 
 from eval.cache import default_folder
 from eval.config import GenrankSystem, RunConfig, Strict, load_config
+from eval.datasets import load_dataset
 from eval.metrics import measure, random_floor
 from eval.program import exit_status, say
 from eval.record import commit, hardware, versions
-from eval.run import load_dataset, make_requests
+from eval.run import make_requests
 from eval.significance import compare, holm, interval
 from eval.systems import Answer, answer
 from genrank.dataset import Dataset
@@ -151,7 +152,7 @@ def run(config: PromptsConfig, *, cache: Path | None = None, command: str = "") 
         k=config.k,
         systems=tuple(system for system, _ in asked),
     )
-    dataset = _sample(load_dataset(plan), config.splits)
+    dataset = _sample(load_dataset(plan.dataset, plan.seed), config.splits)
     requests = make_requests(plan, dataset)
     candidates = {r.query.query_id: [candidate.listing.listing_id for candidate in r.candidates] for r in requests}
     for number, (system, why) in enumerate(asked, start=1):

@@ -28,14 +28,15 @@ from rich.table import Table
 
 from eval.cache import default_folder, fingerprint, requests_fingerprint
 from eval.config import RandomSystem, RunConfig, load_config
+from eval.datasets import load_dataset
 from eval.metrics import Floor, random_floor
 from eval.program import exit_status, say
 from eval.record import commit, hardware, versions
 from eval.report import write_report
-from eval.sets.rules import digest, shuffled
+from eval.sets.rules import digest
 from eval.summary import Setting, compare_systems, measure_system
 from eval.systems import answer
-from genrank.dataset import Dataset, sample_shop, write_rankings, write_run
+from genrank.dataset import Dataset, write_rankings, write_run
 from genrank.errors import ConfigError, GenrankError, InputError
 from genrank.types import Request
 
@@ -61,32 +62,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(options: argparse.Namespace) -> None:
     config = load_config(options.config, RunConfig)
-    dataset = load_dataset(config)
+    dataset = load_dataset(config.dataset, config.seed)
     out = options.out or Path("runs") / options.config.stem
     cache = None if options.no_cache else options.cache or default_folder()
     results = run(config, dataset, out, cache=cache, command=f"python -m eval.run --config {options.config}")
     print_table(results, Console())
     say(f"the report is {write_report(out, dataset)}")
-
-
-def load_dataset(config: RunConfig) -> Dataset:
-    """The configuration's dataset; one without a first stage gets its judged listings in seeded random order.
-
-    Raises:
-        DataFormatError: When the folder is broken.
-        ConfigError: When there is no such folder.
-    """
-    if config.dataset == "sample-shop":
-        dataset = sample_shop()
-    else:
-        folder = Path(config.dataset).expanduser()
-        if not folder.is_dir():
-            raise ConfigError(f"dataset: no folder {config.dataset}; make it with python -m eval.convert")
-        dataset = Dataset.load(folder)
-    if not dataset.candidates:
-        # the order of the qrels may well be the order of the grades
-        dataset = dataclasses.replace(dataset, candidates=shuffled(dataset.qrels, config.seed), first_stage="random")
-    return dataset
 
 
 def make_requests(config: RunConfig, dataset: Dataset) -> list[Request]:

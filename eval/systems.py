@@ -170,9 +170,11 @@ def _compute(
         case Bm25System():
             score = _bm25(system, dataset)
         case BertCosineSystem():
-            from eval.baseline.encoder import Encoder, cosine_scores
+            from eval.baseline.encoder import Encoder, cosine_scores, encoded_text
 
             encoder = Encoder(system.model)
+            # a shop has the listings' vectors before any query comes
+            encoder.encode([encoded_text(candidate.listing) for r in requests for candidate in r.candidates])
 
             def score(requests: Sequence[Request]) -> Scores:
                 return cosine_scores(encoder, requests)
@@ -180,6 +182,7 @@ def _compute(
             from eval.baseline.ranker import Baseline
 
             baseline = Baseline.load(_existing(system.folder, "folder"))
+            baseline.prepare(requests)
             score, chances = baseline.score, baseline.probabilities if baseline.objective == "binary" else None
         case CrossEncoderSystem():
             from eval.cross_encoder import CrossEncoderBaseline

@@ -25,10 +25,11 @@ from rich.console import Console
 from rich.table import Table as TextTable
 
 from eval.baseline.ablation import ablate
-from eval.baseline.config import BaselineConfig, load_dataset
+from eval.baseline.config import BaselineConfig
 from eval.baseline.plot import plot_importance
 from eval.baseline.ranker import Baseline, has_candidates, run_of
 from eval.config import load_config
+from eval.datasets import load_dataset
 from eval.program import exit_status, say, track
 from genrank.dataset import Dataset, Run, write_run
 from genrank.errors import ConfigError
@@ -79,7 +80,7 @@ def _default(config: Path) -> Path:
 
 def _train(options: argparse.Namespace) -> None:
     config = load_config(options.config, BaselineConfig)
-    dataset = load_dataset(config)
+    dataset = load_dataset(config.dataset, config.seed)
     started = time.monotonic()
     baseline = Baseline.train(dataset, config)
     seconds = time.monotonic() - started
@@ -97,7 +98,7 @@ def _rank(options: argparse.Namespace) -> None:
     config = load_config(options.config, BaselineConfig)
     if options.as_first_stage and config.dataset == "sample-shop":
         raise ConfigError("dataset: the sample shop that ships with genrank stays as it is; copy its folder")
-    dataset = load_dataset(config)
+    dataset = load_dataset(config.dataset, config.seed)
     baseline = Baseline.load(options.model or _default(options.config))
     started = time.monotonic()
     queries = dataset.queries if options.as_first_stage else dataset.split(options.split)
@@ -128,7 +129,7 @@ def _ablate(options: argparse.Namespace) -> None:
     config = load_config(options.config, BaselineConfig)
     if options.seeds < 1:
         raise ConfigError(f"--seeds: at least 1, got {options.seeds}")
-    result = ablate(load_dataset(config), config, seeds=options.seeds)
+    result = ablate(load_dataset(config.dataset, config.seed), config, seeds=options.seeds)
     text = TextTable(title=f"{result['dataset']}: nDCG@{config.k}, mean of {options.seeds} trainings")
     text.add_column("features", no_wrap=True)
     for name in ("dev", "test", "test, less all"):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
@@ -11,7 +10,7 @@ from pydantic import Field, field_validator
 from eval.baseline.features import GROUPS, Group
 from eval.config import Strict
 from eval.sets.rules import digest
-from genrank.dataset import Dataset, sample_shop
+from genrank.dataset import Dataset
 from genrank.errors import ConfigError
 
 Count = Annotated[int, Field(ge=1)]
@@ -77,21 +76,6 @@ class BaselineConfig(Strict):
     @classmethod
     def _once(cls, groups: tuple[Group, ...]) -> tuple[Group, ...]:
         return tuple(group for group in GROUPS if group in groups)
-
-
-def load_dataset(config: BaselineConfig) -> Dataset:
-    """The configuration's dataset.
-
-    Raises:
-        ConfigError: When there is no such folder.
-        DataFormatError: When the folder is broken.
-    """
-    if config.dataset == "sample-shop":
-        return sample_shop()
-    folder = Path(config.dataset).expanduser()
-    if not folder.is_dir():
-        raise ConfigError(f"dataset: no folder {config.dataset}; make it with python -m eval.convert")
-    return Dataset.load(folder)
 
 
 def with_dev(dataset: Dataset, share: float, seed: int) -> Dataset:

@@ -1,4 +1,4 @@
-"""Texts as vectors by a BERT-like encoder (sentence-transformers), each text computed once and then kept on disk.
+"""Texts as vectors by a BERT-like encoder (sentence-transformers); a listing's is computed once and then kept on disk.
 
 The cache is one SQLite file a model, ``home()/encodings/FINGERPRINT.sqlite``. A vector is found by a hash of its text,
 so that a changed listing or another model never gets an old vector. SQLite's transactions make it safe for several
@@ -12,7 +12,7 @@ import functools
 import hashlib
 import logging
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -85,7 +85,7 @@ class Encoder:
 
         Args:
             texts: Any texts; control characters are taken out.
-            queries: Whether they are queries, for models that have a prompt of their own for these.
+            queries: Whether they are queries: not kept, and with the prompt that some models have for these.
 
         Returns:
             Vectors of length 1, ``[n, d]``.
@@ -95,24 +95,28 @@ class Encoder:
             ModelError: When the model cannot be loaded, or gives vectors that are not finite.
             DataFormatError: When the cache cannot be read or written.
         """
-        keys = [_key(text, queries) for text in texts]
+        if not texts:
+            return np.zeros((0, self._model.get_embedding_dimension() or 0), dtype=np.float32)
+        if queries:
+            distinct = sorted(set(texts), key=len)
+            vectors = self._compute([clean(text) for text in distinct], self._model.encode_query)
+            place = {text: i for i, text in enumerate(distinct)}
+            return vectors[[place[text] for text in texts]]
+        keys = [_key(text) for text in texts]
         wanted = dict(zip(keys, texts, strict=True))
         with self._connection() as connection:
             known = _look_up(connection, list(wanted))
             missing = sorted((key for key in wanted if key not in known), key=lambda key: len(wanted[key]))
             parts = [missing[i : i + _SAVE_EVERY] for i in range(0, len(missing), _SAVE_EVERY)]
             for part in track(parts, "encode") if len(parts) > 1 else parts:
-                vectors = self._compute([clean(wanted[key]) for key in part], queries)
+                vectors = self._compute([clean(wanted[key]) for key in part], self._model.encode_document)
                 rows = [(key, vector.tobytes()) for key, vector in zip(part, vectors, strict=True)]
                 with connection:
                     connection.executemany("INSERT OR REPLACE INTO vectors VALUES (?, ?)", rows)
                 known.update(rows)
-        if not keys:
-            return np.zeros((0, self._model.get_embedding_dimension() or 0), dtype=np.float32)
         return np.stack([np.frombuffer(known[key], dtype=np.float32) for key in keys])
 
-    def _compute(self, texts: list[str], queries: bool) -> Vectors:
-        encode = self._model.encode_query if queries else self._model.encode_document
+    def _compute(self, texts: list[str], encode: Callable[..., Any]) -> Vectors:
         found = encode(texts, batch_size=_BATCH, normalize_embeddings=True, show_progress_bar=False)
         vectors: Vectors = np.asarray(found, dtype=np.float32)
         if not np.isfinite(vectors).all():
@@ -167,9 +171,8 @@ def cosine_scores(encoder: TextEncoder, requests: Sequence[Request]) -> list[lis
     return scores
 
 
-def _key(text: str, queries: bool) -> bytes:
-    kind = b"query\0" if queries else b"document\0"
-    return hashlib.sha256(kind + clean(text).encode("utf-8")).digest()
+def _key(text: str) -> bytes:
+    return hashlib.sha256(b"document\0" + clean(text).encode("utf-8")).digest()
 
 
 def _look_up(connection: sqlite3.Connection, keys: Sequence[bytes]) -> dict[bytes, bytes]:

@@ -353,19 +353,25 @@ class Featuriser:
         return [rate, math.log1p(positives), math.log1p(histories)]
 
 
+def listing_texts(requests: Sequence[Request]) -> list[str]:
+    """All texts of listings that the features need vectors of, each once."""
+    texts: dict[str, None] = {}
+    for request in requests:
+        for candidate in request.candidates:
+            listing = candidate.listing
+            texts.update(dict.fromkeys((encoded_text(listing), clean(listing.title), *_reviews(listing))))
+        texts.update(dict.fromkeys(encoded_text(interaction.listing) for interaction in request.history))
+    return list(texts)
+
+
 class _Vectors:
     """Vectors of all texts of some requests, encoded at once."""
 
     def __init__(self, encoder: TextEncoder, requests: Sequence[Request]) -> None:
         queries = list(dict.fromkeys(request.query.text for request in requests))
-        texts: dict[str, None] = {}
-        for request in requests:
-            for candidate in request.candidates:
-                listing = candidate.listing
-                texts.update(dict.fromkeys((encoded_text(listing), clean(listing.title), *_reviews(listing))))
-            texts.update(dict.fromkeys(encoded_text(interaction.listing) for interaction in request.history))
+        texts = listing_texts(requests)
         self._queries = dict(zip(queries, encoder.encode(queries, queries=True), strict=True))
-        self._texts = dict(zip(texts, encoder.encode(list(texts)), strict=True))
+        self._texts = dict(zip(texts, encoder.encode(texts), strict=True))
 
     def query(self, request: Request) -> Vectors:
         vector: Vectors = self._queries[request.query.text]

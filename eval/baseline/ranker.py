@@ -21,7 +21,18 @@ import pydantic
 
 from eval.baseline.config import BaselineConfig, with_dev
 from eval.baseline.encoder import Encoder, TextEncoder
-from eval.baseline.features import FEATURES, NAMES, Featuriser, Floats, Group, Own, Statistics, fit, own_judgements
+from eval.baseline.features import (
+    FEATURES,
+    NAMES,
+    Featuriser,
+    Floats,
+    Group,
+    Own,
+    Statistics,
+    fit,
+    listing_texts,
+    own_judgements,
+)
 from eval.metrics import measure, relevant_grade
 from eval.record import commit, versions
 from genrank.dataset import Dataset, DatasetQuery, Run, request_fields
@@ -332,6 +343,14 @@ class Baseline:
             "versions": versions(),
         }
         return cls(config, featuriser, boosters, calibration, record)
+
+    def prepare(self, requests: Sequence[Request]) -> None:
+        """Encode what is known of listings before a query comes, so that `score` finds it.
+
+        Raises:
+            GenrankError: Whatever the encoder raises.
+        """
+        self._featuriser.encoder.encode(listing_texts(requests))
 
     def score(self, requests: Sequence[Request]) -> list[list[float]]:
         """Score candidates.

@@ -10,6 +10,6 @@ that out. The three twins hold the same content; only the plots are drawn in the
 
 from __future__ import annotations
 
-from eval.report.write import load_dataset, write_report
+from eval.report.write import write_report
 
-__all__ = ["load_dataset", "write_report"]
+__all__ = ["write_report"]

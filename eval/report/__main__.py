@@ -7,9 +7,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from eval.datasets import load_dataset
 from eval.program import exit_status, say
 from eval.report.results import read_results
-from eval.report.write import load_dataset, write_report
+from eval.report.write import write_report
+from genrank.errors import ConfigError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -30,8 +32,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _report(folder: Path, dataset: str | None, system: str | None) -> None:
-    loaded = load_dataset(dataset or read_results(folder).settings.get("dataset", ""), required=dataset is not None)
-    if loaded is None:
+    loaded = None
+    try:
+        loaded = load_dataset(dataset or str(read_results(folder).settings.get("dataset", "")))
+    except ConfigError:
+        if dataset is not None:
+            raise
         say("the dataset is not there: the report shows ids in place of texts; name its folder with --dataset")
     path = write_report(folder, loaded, system)
     say(f"{path} ({path.stat().st_size / 1e6:.1f} MB), report.md and report.json beside it")

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from eval.report.content import report_content
 from eval.report.results import read_results, results_folder
-from genrank.dataset import Dataset, sample_shop
-from genrank.errors import InputError, MissingExtraError
+from genrank.dataset import Dataset
+from genrank.errors import MissingExtraError
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -47,30 +47,6 @@ def write_report(folder: Path, dataset: Dataset | None, system: str | None = Non
     ):
         (folder / name).write_text(text, encoding="utf-8")
     return folder / "report.html"
-
-
-def load_dataset(name: str, *, required: bool) -> Dataset | None:
-    """The dataset that a report shows the texts of.
-
-    Args:
-        name: A folder (``~`` is the home directory) or ``sample-shop``.
-        required: Whether a missing folder is an error.
-
-    Returns:
-        The dataset; None when its folder is not there.
-
-    Raises:
-        InputError: When the folder is missing and required.
-        DataFormatError: When the folder is broken.
-    """
-    if name == "sample-shop":
-        return sample_shop()
-    folder = Path(name).expanduser()
-    if name and folder.is_dir():
-        return Dataset.load(folder)
-    if required:
-        raise InputError(f"no folder {name}; make it with python -m eval.convert", field="dataset")
-    return None
 
 
 def _html(content: dict[str, Any]) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from eval.report import load_dataset, write_report
+from eval.report import write_report
 from eval.report.__main__ import main
 from eval.report.content import MAX_PLOTTED, report_content
 from eval.report.results import read_results
@@ -349,17 +349,6 @@ def test_broken_rankings(folder: Path, dataset: Dataset) -> None:
     (folder / "adapter.jsonl").write_text("[1]\n", encoding="utf-8")
     with pytest.raises(DataFormatError, match=r"adapter.jsonl:1: expected a ranking line"):
         write_report(folder, dataset)
-
-
-def test_load_dataset(tmp_path: Path, dataset: Dataset) -> None:
-    dataset.save(tmp_path / "d")
-    assert load_dataset("sample-shop", required=True) is not None
-    found = load_dataset(str(tmp_path / "d"), required=True)
-    assert found is not None
-    assert found.name == "made up"
-    assert load_dataset(str(tmp_path / "gone"), required=False) is None
-    with pytest.raises(InputError, match="no folder"):
-        load_dataset(str(tmp_path / "gone"), required=True)
 
 
 def test_the_program(folder: Path, dataset: Dataset, tmp_path: Path) -> None:

@@ -72,12 +72,6 @@ def test_measures(shop: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[s
     }
 
 
-def test_candidates_without_a_first_stage_do_not_follow_the_qrels(shop: Dataset, tmp_path: Path) -> None:
-    shop.save(tmp_path / "shop")
-    many = {seed: program.load_dataset(config(str(tmp_path / "shop"), seed=seed)) for seed in range(8)}
-    assert len({tuple(dataset.candidates["q1"]) for dataset in many.values()}) > 2
-
-
 def test_an_unlisted_query_is_no_easier_query(shop: Dataset) -> None:
     cut = dataclasses.replace(shop, candidates={"q1": {"l1": 1.0}})
     with pytest.raises(InputError, match="q2 has no line"):

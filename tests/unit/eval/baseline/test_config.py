@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from eval.baseline.config import BaselineConfig, load_dataset
+from eval.baseline.config import BaselineConfig
 from eval.baseline.features import GROUPS
 from eval.config import load_config
 from genrank.errors import ConfigError
@@ -45,9 +45,3 @@ def test_wrong_settings(tmp_path: Path, settings: str) -> None:
 def test_groups_stand_in_their_order_once() -> None:
     assert BaselineConfig(dataset="-", groups=("price", "semantic", "price")).groups == ("semantic", "price")
     assert BaselineConfig(dataset="-").groups == GROUPS
-
-
-def test_datasets() -> None:
-    assert load_dataset(BaselineConfig(dataset="sample-shop")).name == "sample-shop"
-    with pytest.raises(ConfigError, match="no folder"):
-        load_dataset(BaselineConfig(dataset="~/no/such/folder"))

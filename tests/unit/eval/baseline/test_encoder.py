@@ -73,6 +73,14 @@ def test_a_query_is_not_taken_for_a_document(make: Make) -> None:
     np.testing.assert_array_equal(encoder.encode(["a"], queries=True), -encoder.encode(["a"]))
 
 
+def test_queries_are_not_kept(make: Make) -> None:
+    encoder, model = make()
+    np.testing.assert_array_equal(
+        encoder.encode(["cc", "b", "cc"], queries=True), encoder.encode(["cc", "b", "cc"], queries=True)
+    )
+    assert model.asked == ["b", "cc"] * 2  # each once a call
+
+
 def test_more_texts_than_are_saved_at_once(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("eval.baseline.encoder._SAVE_EVERY", 3)
     monkeypatch.setattr("eval.baseline.encoder._ASK_AT_ONCE", 2)

@@ -84,7 +84,7 @@ def test_ablate(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
         (("train", "--config", "none.yaml"), "none.yaml"),
         (("rank", "--config", "tiny.yaml"), "holds no baseline"),
         (("ablate", "--config", "tiny.yaml", "--seeds", "0"), "--seeds: at least 1"),
-        (("train", "--config", "lost.yaml"), "no folder nowhere"),
+        (("train", "--config", "lost.yaml"), "no folder 'nowhere'"),
         (("rank", "--config", "shop.yaml", "--as-first-stage"), "copy its folder"),
     ],
 )
