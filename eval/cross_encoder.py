@@ -34,6 +34,7 @@ from pydantic import Field, ValidationError
 
 from eval.baseline.config import with_dev
 from eval.bm25 import FIELDS, TextField, listing_text
+from eval.cache import files_fingerprint
 from eval.config import Strict, load_config
 from eval.datasets import load_dataset
 from eval.metrics import measure
@@ -156,7 +157,7 @@ class CrossEncoderBaseline:
         manifest = read_manifest(root)
         for name, recorded in manifest["files"].items():
             path = root / name
-            if not path.is_file() or _sha256(path) != recorded:
+            if not path.is_file() or files_fingerprint(path) != recorded:
                 trouble = "is missing" if not path.is_file() else "is not the file that was saved"
                 raise ChecksumError(f"{path} {trouble}; train again: python -m eval.cross_encoder train")
         config: CrossEncoderConfig = manifest["settings"]
@@ -308,7 +309,9 @@ def train(config: CrossEncoderConfig, dataset: Dataset, out: str | Path) -> dict
             "seconds": round(time.monotonic() - started, 1),
             "versions": {package: importlib.metadata.version(package) for package in _PACKAGES},
             "files": {
-                path.relative_to(saved).as_posix(): _sha256(path) for path in sorted(saved.rglob("*")) if path.is_file()
+                path.relative_to(saved).as_posix(): files_fingerprint(path)
+                for path in sorted(saved.rglob("*"))
+                if path.is_file()
             },
         }
         (saved / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
@@ -354,11 +357,6 @@ def fingerprint(lists: Sequence[TrainingList]) -> str:
     for one in lists:
         state.update(digest(one.query, *one.documents, *map(repr, one.labels)).encode())
     return state.hexdigest()
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _load_model(folder: Path, max_length: int, seed: int | None = None) -> CrossEncoder:

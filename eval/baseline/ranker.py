@@ -33,6 +33,7 @@ from eval.baseline.features import (
     listing_texts,
     own_judgements,
 )
+from eval.cache import files_fingerprint
 from eval.metrics import measure, relevant_grade
 from eval.record import commit, versions
 from genrank.dataset import Dataset, DatasetQuery, Run, request_fields
@@ -413,7 +414,7 @@ class Baseline:
                 "features": [NAMES[i] for i in columns(self.config.groups)],
                 "calibration": None if self._calibration is None else vars(self._calibration),
                 "record": self.record,
-                "files": {path.name: _sha256(path) for path in sorted(staging.iterdir())},
+                "files": {path.name: files_fingerprint(path) for path in sorted(staging.iterdir())},
             }
             (staging / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
             if target.exists():
@@ -562,11 +563,6 @@ def _read_manifest(root: Path) -> dict[str, Any]:
         raise ModelError(f"{path} has format {known!r}, this version reads {FORMAT}; train it again")
     for name, expected in files:
         file = root / Path(str(name)).name
-        if not file.is_file() or _sha256(file) != expected:
+        if not file.is_file() or files_fingerprint(file) != expected:
             raise ChecksumError(f"{file} is missing or was changed; train the baseline again")
     return dict(manifest)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -2,10 +2,19 @@ from pathlib import Path
 
 import pytest
 
+from eval.baseline.config import BaselineConfig
 from eval.config import Bm25System, RunConfig, load_config
+from eval.cross_encoder import CrossEncoderConfig
+from eval.prompts import PromptsConfig
 from genrank.errors import ConfigError
 
 CONFIGS = Path(__file__).parents[3] / "eval" / "configs"
+KINDS = {
+    "run": ("run", RunConfig),
+    "baseline": ("baseline train", BaselineConfig),
+    "cross-encoder": ("cross_encoder train", CrossEncoderConfig),
+    "prompts": ("prompts", PromptsConfig),
+}
 
 
 def written(tmp_path: Path, text: str) -> Path:
@@ -15,14 +24,17 @@ def written(tmp_path: Path, text: str) -> Path:
 
 
 def test_there_are_configs() -> None:
-    assert {path.name for path in CONFIGS.rglob("*.yaml")} >= {"crowdflower.yaml", "sample-shop.yaml"}
+    assert {path.name for path in CONFIGS.glob("*.yaml")} >= {"crowdflower.yaml", "sample-shop.yaml"}
+    assert {path.parent.name for path in CONFIGS.rglob("*.yaml")} == {"configs", *KINDS} - {"run"}
     assert not list(CONFIGS.rglob("*.yml"))
 
 
-@pytest.mark.parametrize("path", sorted(CONFIGS.rglob("*.yaml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", sorted(CONFIGS.rglob("*.yaml")), ids=lambda path: f"{path.parent.name}-{path.stem}")
 def test_every_config_loads_and_opens_with_its_command(path: Path) -> None:
-    load_config(path, RunConfig)
-    command = f"# python -m eval.run --config {path.relative_to(CONFIGS.parents[1]).as_posix()}"
+    name = "run" if path.parent == CONFIGS else path.parent.name
+    program, kind = KINDS[name]
+    load_config(path, kind)
+    command = f"# python -m eval.{program} --config {path.relative_to(CONFIGS.parents[1]).as_posix()}"
     assert path.read_text(encoding="utf-8").splitlines()[0] == command
 
 
