@@ -7,8 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, get_args
 
-from scipy.stats import kendalltau
-
 from eval.clicks import User, auc, calibration_error, interleave, ips, log_loss
 from eval.config import ClickSettings, RunConfig
 from eval.diversity import diversity, exposure
@@ -17,6 +15,7 @@ from eval.significance import compare, holm, interval
 from eval.slices import slices
 from eval.systems import Answer
 from genrank.dataset import Dataset, Grade, Qrels, Run
+from genrank.permutation import kendall_tau
 from genrank.types import Listing, Request
 
 _PROVENANCE = ("model", "adapter", "prompt", "prompt_hash", "engine", "decoding", "strategy", "passes")
@@ -133,7 +132,7 @@ def _order(run: Run, candidates: Mapping[str, Sequence[str]]) -> dict[str, Any]:
         for place, one in enumerate(given):
             ranks[place].append(one)
         if len(ids) > 1:
-            taus.append(float(kendalltau(range(len(ids)), given).statistic))
+            taus.append(kendall_tau(range(1, len(ids) + 1), given))
     return {
         "tau": sum(taus) / len(taus) if taus else None,
         "mean_rank_by_place": [sum(found) / len(found) for found in ranks],
