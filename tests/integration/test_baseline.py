@@ -12,10 +12,13 @@ import pytest
 from eval.baseline.config import BaselineConfig
 from eval.baseline.encoder import Encoder
 from eval.baseline.ranker import Baseline
-from eval.config import load_config
+from eval.config import RunConfig, load_config
+from eval.run import run
+from genrank import Reranker
 from genrank.dataset import sample_shop
-from genrank.errors import ModelError
+from genrank.errors import EngineError, ModelError
 from genrank.models import resolve
+from genrank.testing import ScriptedEngine
 
 for package in ("lightgbm", "ranx", "sentence_transformers"):
     pytest.importorskip(package)
@@ -34,18 +37,48 @@ print(json.dumps(baseline.score([shop.request(query) for query in shop.split("te
 """
 
 
-def test_a_fresh_process_scores_the_same(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Baseline]:
+    """A baseline, and the folder with it and with its encoder's cache."""
     try:
         resolve("bert-minilm")
     except ModelError as error:
         pytest.skip(f"no bert-minilm: {error}")
-    shop = sample_shop()
+    folder = tmp_path_factory.mktemp("baseline")
     config = load_config(ROOT / "eval/configs/baseline/sample-shop.yaml", BaselineConfig)
-    baseline = Baseline.train(shop, config, Encoder("bert-minilm", tmp_path / "encodings"))
-    baseline.save(tmp_path / "ranker")
+    baseline = Baseline.train(sample_shop(), config, Encoder("bert-minilm", folder / "encodings"))
+    baseline.save(folder / "ranker")
+    return folder, baseline
+
+
+def test_a_fresh_process_scores_the_same(trained: tuple[Path, Baseline]) -> None:
+    folder, baseline = trained
+    shop = sample_shop()
     expected = baseline.score([shop.request(query) for query in shop.split("test")])
     for cache in ("encodings", "other"):  # with the vectors that are there, and computed anew
-        command = [sys.executable, "-c", FRESH, str(tmp_path / "ranker"), str(tmp_path / cache)]
+        command = [sys.executable, "-c", FRESH, str(folder / "ranker"), str(folder / cache)]
         done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=True, cwd=ROOT)
         assert done.stderr == ""
         assert json.loads(done.stdout) == expected
+
+
+def test_as_a_system_beside_cosine(trained: tuple[Path, Baseline], tmp_path: Path) -> None:
+    systems = [{"type": "bert-cosine"}, {"type": "baseline", "folder": str(trained[0] / "ranker")}]
+    config = RunConfig.model_validate({"dataset": "sample-shop", "systems": systems})
+    results = run(config, sample_shop(), tmp_path / "out", cache=tmp_path / "cache")
+    floor = results["random_floor"]["nDCG@10"]
+    for system in results["systems"].values():
+        assert system["metrics"]["nDCG@10"] > floor["mean"] + 3 * floor["deviation"]
+    again = run(config, sample_shop(), tmp_path / "out", cache=tmp_path / "cache")
+    assert [system["cached"] for system in again["systems"].values()] == [True, True]
+
+
+def test_as_the_fallback_of_a_reranker(trained: tuple[Path, Baseline]) -> None:
+    shop = sample_shop()
+    request = shop.request(shop.split("test")[0])
+    engine = ScriptedEngine([EngineError("gone")])
+    (ranking,) = Reranker(engine=engine, fallback=trained[1].score).rerank_batch([request])
+    (scores,) = trained[1].score([request])
+    order = sorted(range(len(scores)), key=scores.__getitem__, reverse=True)
+    assert [item.listing_id for item in ranking.items] == [request.candidates[i].listing.listing_id for i in order]
+    assert ranking.provenance.outcome == "fallback"
