@@ -131,6 +131,8 @@ def run(
         except GenrankError:
             say(f"{system.name} failed; results of the systems before it are in {out}")
             raise
+        if counted := ", ".join(f"{count} {what}" for what, count in answered.notes.items() if count):
+            say(f"{system.name}: {counted}".replace("_", " "))
         summary, measured = measure_system(answered, setting)
         values[system.name] = measured.per_query
         write_run(out / f"{system.name}.trec", answered.run, tag=system.name)

@@ -80,8 +80,8 @@ def report_content(
         else None,
         "settings": [("run", _pairs(results.settings))]
         + [
-            (name, _pairs({**results.systems[name].settings, **results.systems[name].provenance}))
-            for name in results.systems
+            (name, _pairs(system.settings | system.provenance | ({"counted": system.notes} if system.notes else {})))
+            for name, system in results.systems.items()
         ],
         "versions": _pairs(results.versions),
     }

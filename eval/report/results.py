@@ -93,6 +93,7 @@ class SystemResult(Part):
         metrics: Means over queries.
         intervals: 95 % intervals, ``[low, high]``, by metric.
         counts: What became of a reranker's calls; empty for other systems.
+        notes: What was counted besides, such as the candidates that a run from elsewhere lacks.
         seconds: Wall time of the ranking.
         load_seconds: Wall time before it.
         queries_per_second: 0 where unknown.
@@ -110,6 +111,7 @@ class SystemResult(Part):
     metrics: dict[str, float]
     intervals: dict[str, tuple[float, float]] = {}
     counts: dict[str, Any] = {}
+    notes: dict[str, int] = {}
     seconds: float = 0.0
     load_seconds: float = 0.0
     queries_per_second: float = 0.0

@@ -9,7 +9,7 @@ from eval import run as program
 from eval import systems
 from eval.config import RunConfig
 from eval.systems import Answer
-from genrank.dataset import Dataset, read_run
+from genrank.dataset import Dataset, read_run, write_run
 from genrank.errors import EngineError, InputError
 from genrank.types import Provenance, Ranking
 
@@ -104,6 +104,18 @@ def test_only_queries_with_a_gain(shop: Dataset, tmp_path: Path) -> None:
     results = program.run(all_of_them, hopeless, tmp_path / "out")
     assert set(results["systems"]["random"]["metrics"].values()) == {0.0}
     assert results["counts"]["unjudged"] == 3
+
+
+def test_what_a_run_from_elsewhere_lacks_is_said(
+    shop: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_run(tmp_path / "run", {"q1": {"l3": 2.0, "odd": 1.0}})
+    path = write_config(tmp_path, shop, f"  - {{type: trec, name: theirs, path: {tmp_path / 'run'}}}\n")
+    assert program.main(["--config", str(path), "--out", str(tmp_path / "out"), "--no-cache"]) == 0
+    assert "theirs: 1 missing queries, 1 unknown listings, 2 missing listings" in capsys.readouterr().err
+    results = json.loads((tmp_path / "out" / "results.json").read_text(encoding="utf-8"))
+    assert results["systems"]["theirs"]["notes"]["missing_listings"] == 2
+    assert r"counted.missing\_listings = 2" in (tmp_path / "out" / "report.md").read_text(encoding="utf-8")
 
 
 def test_clicks(shop: Dataset, tmp_path: Path) -> None:
