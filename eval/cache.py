@@ -29,7 +29,14 @@ from genrank.models import home
 from genrank.types import Ranking, Request
 
 _ROOT = Path(__file__).resolve().parents[1]
-_CODE = ("genrank/**/*.py", "eval/bm25.py", "eval/systems.py", "eval/cross_encoder.py", "eval/baseline/**/*.py")
+_CODE = ("genrank/**/*.py", "eval/systems.py")
+_MORE_CODE = {
+    "bm25": ("eval/bm25.py",),
+    "bert-cosine": ("eval/bm25.py", "eval/baseline/**/*.py"),
+    "baseline": ("eval/bm25.py", "eval/baseline/**/*.py"),
+    "cross-encoder": ("eval/bm25.py", "eval/cross_encoder.py"),
+    "trec": ("eval/metrics.py",),
+}
 
 
 def default_folder() -> Path:
@@ -71,9 +78,9 @@ def _file_hash(path: Path) -> str:
 
 
 @functools.cache
-def code_fingerprint() -> str:
-    """SHA-256 of the code that a ranking may depend on."""
-    files = sorted({path for pattern in _CODE for path in _ROOT.glob(pattern)})
+def code_fingerprint(kind: str) -> str:
+    """SHA-256 of the code that an answer of this type of system may depend on."""
+    files = sorted({path for pattern in (*_CODE, *_MORE_CODE.get(kind, ())) for path in _ROOT.glob(pattern)})
     return fingerprint([(path.relative_to(_ROOT).as_posix(), _file_hash(path)) for path in files])
 
 

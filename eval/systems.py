@@ -126,7 +126,7 @@ def _dependencies(system: System, config: RunConfig, dataset: Dataset, requests:
         "settings": system.model_dump(mode="json", exclude={"name"}),
         "seed": config.seed,
         "requests": requests_fingerprint(requests),
-        "code": code_fingerprint(),
+        "code": code_fingerprint(system.type),
         "versions": versions(),
     }
     match system:
@@ -173,8 +173,9 @@ def _compute(
             from eval.baseline.encoder import Encoder, cosine_scores, encoded_text
 
             encoder = Encoder(system.model)
-            # a shop has the listings' vectors before any query comes
+            # a shop has the listings' vectors, and the model in memory, before any query comes
             encoder.encode([encoded_text(candidate.listing) for r in requests for candidate in r.candidates])
+            encoder.encode([r.query.text for r in requests[:1]], queries=True)
 
             def score(requests: Sequence[Request]) -> Scores:
                 return cosine_scores(encoder, requests)

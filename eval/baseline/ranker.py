@@ -346,12 +346,13 @@ class Baseline:
         return cls(config, featuriser, boosters, calibration, record)
 
     def prepare(self, requests: Sequence[Request]) -> None:
-        """Encode what is known of listings before a query comes, so that `score` finds it.
+        """Encode what is known of listings before a query comes, and load the encoder, so that `score` need not.
 
         Raises:
             GenrankError: Whatever the encoder raises.
         """
         self._featuriser.encoder.encode(listing_texts(requests))
+        self._featuriser.encoder.encode([request.query.text for request in requests[:1]], queries=True)
 
     def score(self, requests: Sequence[Request]) -> list[list[float]]:
         """Score candidates.

@@ -65,7 +65,7 @@ def report_content(
         "metrics": metrics,
         "floor": {name: floor.model_dump() for name, floor in results.random_floor.items()},
         "reference": reference,
-        "systems": [_system(name, results, metrics, is_best=name == ranked[0], reference=reference) for name in ranked],
+        "systems": [_system(name, results, metrics, is_highest=name == ranked[0], reference=reference) for name in ranked],
         "comparisons": [_comparison(paired) for paired in _in_order(results, ranked)],
         "slices": _slices(results, ranked),
         "sections": [
@@ -198,7 +198,7 @@ def _comparison(paired: Paired) -> dict[str, Any]:
 
 
 def _system(
-    name: str, results: Results, metrics: Sequence[str], *, is_best: bool, reference: str | None
+    name: str, results: Results, metrics: Sequence[str], *, is_highest: bool, reference: str | None
 ) -> dict[str, Any]:
     system = results.systems[name]
     marks = {
@@ -210,7 +210,7 @@ def _system(
     return {
         "name": name,
         "type": system.type,
-        "best": is_best,
+        "highest": is_highest,
         "reference": name == reference,
         "values": [
             {

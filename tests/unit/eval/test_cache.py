@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from eval.cache import Entry, Kept, files_fingerprint, fingerprint, requests_fingerprint
+from eval.cache import Entry, Kept, code_fingerprint, files_fingerprint, fingerprint, requests_fingerprint
 from genrank.dataset import Dataset
 from genrank.types import Candidate, Provenance, RankedItem, Ranking, Request, Tokens
 
@@ -58,6 +58,12 @@ def test_requests_differ_in_order_and_content(shop: Dataset) -> None:
     turned = [Request(requests[0].query, requests[0].candidates[::-1]), *requests[1:]]
     scored = [Request(requests[0].query, (Candidate(requests[0].candidates[0].listing, 1.0),)), *requests[1:]]
     assert len({first, *(requests_fingerprint(one) for one in (turned, scored, requests[1:], requests[::-1]))}) == 5
+
+
+def test_the_code_of_one_system_is_not_that_of_another() -> None:
+    kinds = ("genrank", "bm25", "baseline", "cross-encoder", "trec")
+    assert len({code_fingerprint(kind) for kind in kinds}) == len(kinds)
+    assert code_fingerprint("random") == code_fingerprint("genrank")
 
 
 def test_files_differ_by_name_and_content(tmp_path: Path) -> None:

@@ -140,7 +140,7 @@ def test_marks_only_what_is_significant(folder: Path, dataset: Dataset) -> None:
     # write_results gives p 0.0004 to what is clearly above the reference, and 0.4 to all else
     assert marks == {"adapter": ["▲"], "bm25": [], "first-stage": [], "zero-shot": []}
     assert list(systems) == sorted(systems, key=lambda n: -systems[n]["values"][0]["mean"])
-    assert [name for name, system in systems.items() if system["best"]] == ["adapter"]
+    assert [name for name, system in systems.items() if system["highest"]] == ["adapter"]
     assert [name for name, system in systems.items() if system["reference"]] == ["bm25"]
     assert systems["adapter"]["values"][0]["metric"] == PRIMARY
     summary = " ".join(content(folder, dataset)["summary"])
@@ -152,7 +152,7 @@ def test_the_random_floor_comes_first(folder: Path, dataset: Dataset) -> None:
     rows = [line for line in (folder / "report.md").read_text(encoding="utf-8").splitlines() if line.startswith("|")]
     header = next(i for i, row in enumerate(rows) if row.startswith("| system | nDCG@10"))
     assert rows[header + 2].startswith("| random, expected | 0.450 ± 0.010 |")
-    assert rows[header + 3].startswith("| adapter (best) |")
+    assert rows[header + 3].startswith("| adapter (highest) |")
 
 
 def test_worst_and_best_queries(folder: Path, dataset: Dataset) -> None:
