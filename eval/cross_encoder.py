@@ -37,7 +37,7 @@ from eval.bm25 import FIELDS, TextField, listing_text
 from eval.cache import files_fingerprint
 from eval.config import Strict, load_config
 from eval.datasets import load_dataset
-from eval.metrics import measure
+from eval.metrics import measure, run_of
 from eval.program import exit_status, say
 from eval.sets.rules import digest
 from genrank.dataset import Dataset, Run, write_run
@@ -190,17 +190,12 @@ class CrossEncoderBaseline:
         return [[next(rest) for _ in request.candidates] for request in requests]
 
     def rank(self, requests: Sequence[Request]) -> Run:
-        """The requests' candidates as a run, equal scores in the first stage's order.
+        """The requests' candidates as a run (`eval.metrics.run_of`).
 
         Raises:
             OutputError: When the model gives NaN or infinity.
         """
-        run: Run = {}
-        for request, scores in zip(requests, self.score(requests), strict=True):
-            ids = [candidate.listing.listing_id for candidate in request.candidates]
-            ranked = sorted(zip(ids, scores, strict=True), key=lambda entry: -entry[1])
-            run[request.query.query_id] = dict(ranked)
-        return run
+        return run_of(requests, self.score(requests))
 
 
 def document_text(listing: Listing, fields: Collection[str]) -> str:

@@ -32,6 +32,7 @@ import numpy.typing as npt
 
 from genrank.dataset import Grade, Qrels, Run
 from genrank.errors import InputError, MissingExtraError
+from genrank.types import Request
 
 Candidates = Mapping[str, Collection[str]]
 """``{query_id: listing ids that were to be ordered}``."""
@@ -44,6 +45,7 @@ MAX_GRADE = 1000
 _MAX_GAIN = 1e100
 _CHUNK_CELLS = 500_000
 _NO_JUDGEMENT = -1
+_STEP = 1e-9
 
 _Worth = Literal["gain", "grade", "hit"]
 _Floats = npt.NDArray[np.float64]
@@ -149,6 +151,27 @@ def measure(
         without_gain=without_gain,
         without_relevant=without_relevant,
     )
+
+
+def run_of(requests: Sequence[Request], scores: Sequence[Sequence[float]]) -> Run:
+    """A run of candidates' scores that fall strictly, so that every tool reads back one and the same order.
+
+    Equal scores stand in the order in which the candidates came, each a billionth below the one before it.
+
+    Args:
+        requests: ``[b]``, each with a query id of its own.
+        scores: ``[b][n]`` finite scores in each request's order; higher is better.
+    """
+    run: Run = {}
+    for request, values in zip(requests, scores, strict=True):
+        ids = [candidate.listing.listing_id for candidate in request.candidates]
+        last = math.inf
+        ranked: dict[str, float] = {}
+        for listing_id, score in sorted(zip(ids, values, strict=True), key=lambda pair: -pair[1]):
+            last = score if score < last else last - _STEP * max(abs(last), 1.0)
+            ranked[listing_id] = last
+        run[request.query.query_id] = ranked
+    return run
 
 
 def align(run: Scores, candidates: Candidates) -> tuple[Run, dict[str, int]]:

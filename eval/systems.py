@@ -28,7 +28,7 @@ from eval.config import (
     System,
     TrecSystem,
 )
-from eval.metrics import align
+from eval.metrics import align, run_of
 from eval.program import track
 from eval.record import versions
 from genrank.dataset import Dataset, Run, read_run
@@ -48,7 +48,7 @@ class Answer:
     """What a system made of the requests.
 
     Attributes:
-        run: Scores by query and listing, ``n, n - 1, .. 1`` down each order.
+        run: Scores by query and listing, strictly falling.
         seconds: Wall time of the ranking alone.
         load_seconds: Wall time before it: building an index, loading a model.
         rankings: Full answers; empty for systems that give an order only.
@@ -200,23 +200,14 @@ def _compute(
 
 
 def _answer(kept: Kept, requests: Sequence[Request], *, cached: bool) -> Answer:
-    run: Run = {}
-    probabilities: Run = {}
-    for i, request in enumerate(requests):
-        ids = _ids(request)
-        order = sorted(range(len(ids)), key=kept.scores[i].__getitem__, reverse=True)
-        run[request.query.query_id] = {ids[place]: float(len(ids) - rank) for rank, place in enumerate(order)}
-        if kept.probabilities is not None:
-            probabilities[request.query.query_id] = dict(zip(ids, kept.probabilities[i], strict=True))
-    return Answer(
-        run,
-        kept.seconds,
-        kept.load_seconds,
-        tuple(kept.rankings),
-        probabilities if kept.probabilities is not None else None,
-        dict(kept.notes),
-        cached,
-    )
+    probabilities: Run | None = None
+    if kept.probabilities is not None:
+        probabilities = {
+            request.query.query_id: dict(zip(_ids(request), chances, strict=True))
+            for request, chances in zip(requests, kept.probabilities, strict=True)
+        }
+    run, rankings = run_of(requests, kept.scores), tuple(kept.rankings)
+    return Answer(run, kept.seconds, kept.load_seconds, rankings, probabilities, dict(kept.notes), cached)
 
 
 def _random(seed: int) -> Callable[[Sequence[Request]], Scores]:

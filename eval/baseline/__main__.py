@@ -27,9 +27,10 @@ from rich.table import Table as TextTable
 from eval.baseline.ablation import ablate
 from eval.baseline.config import BaselineConfig
 from eval.baseline.plot import plot_importance
-from eval.baseline.ranker import Baseline, has_candidates, run_of
+from eval.baseline.ranker import Baseline, has_candidates
 from eval.config import load_config
 from eval.datasets import load_dataset
+from eval.metrics import run_of
 from eval.program import exit_status, say, track
 from genrank.dataset import Dataset, Run, write_run
 from genrank.errors import ConfigError

@@ -34,9 +34,9 @@ from eval.baseline.features import (
     own_judgements,
 )
 from eval.cache import files_fingerprint
-from eval.metrics import measure, relevant_grade
+from eval.metrics import measure, relevant_grade, run_of
 from eval.record import commit, versions
-from genrank.dataset import Dataset, DatasetQuery, Run, request_fields
+from genrank.dataset import Dataset, DatasetQuery, request_fields
 from genrank.errors import ChecksumError, ConfigError, InputError, MissingExtraError, ModelError, ModelNotFoundError
 from genrank.types import Request
 
@@ -254,15 +254,6 @@ def predict(boosters: Sequence[lightgbm.Booster], values: Floats, threads: int) 
         return np.zeros(0)
     scores = [booster.predict(values, raw_score=True, num_threads=threads) for booster in boosters]
     return np.asarray(np.mean(np.stack([np.asarray(one) for one in scores]), axis=0), dtype=np.float64)
-
-
-def run_of(requests: Sequence[Request], scores: Sequence[Sequence[float]]) -> Run:
-    """A run of scores; equal ones stand in the order in which the candidates came."""
-    run: Run = {}
-    for request, values in zip(requests, scores, strict=True):
-        pairs = [(c.listing.listing_id, value) for c, value in zip(request.candidates, values, strict=True)]
-        run[request.query.query_id] = dict(sorted(pairs, key=lambda pair: -pair[1]))
-    return run
 
 
 def ndcg(dataset: Dataset, requests: Sequence[Request], scores: Sequence[Sequence[float]], k: int) -> float:

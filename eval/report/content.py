@@ -65,7 +65,9 @@ def report_content(
         "metrics": metrics,
         "floor": {name: floor.model_dump() for name, floor in results.random_floor.items()},
         "reference": reference,
-        "systems": [_system(name, results, metrics, is_highest=name == ranked[0], reference=reference) for name in ranked],
+        "systems": [
+            _system(name, results, metrics, is_highest=name == ranked[0], reference=reference) for name in ranked
+        ],
         "comparisons": [_comparison(paired) for paired in _in_order(results, ranked)],
         "slices": _slices(results, ranked),
         "sections": [

@@ -1,4 +1,5 @@
 import copy
+import itertools
 import math
 import random
 import statistics
@@ -11,9 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from eval.metrics import align, best_first, measure, random_floor, relevant_grade
+from eval.metrics import align, best_first, measure, random_floor, relevant_grade, run_of
 from genrank.dataset import Grade, read_run, write_run
 from genrank.errors import DataFormatError, InputError
+from genrank.types import Candidate, Listing, Query, Request
 
 GRADES = {0: Grade("no", 0.0), 1: Grade("some", 1.0), 2: Grade("much", 3.0), 3: Grade("all", 7.0)}
 THIRDS = {grade: Grade("", 2 ** (grade / 3) - 1) for grade in range(7)}
@@ -400,3 +402,14 @@ def test_random_floor_of_two() -> None:
 def test_random_floor_needs_a_query() -> None:
     with pytest.raises(InputError, match="no query"):
         random_floor({}, {}, GRADES)
+
+
+@pytest.mark.parametrize("values", [[1.0, 1.0, 2.0, 1.0], [0.0, 0.0, 0.0, -0.0], [1e300, 1e300, 1e300, 0.0]])
+def test_a_run_of_scores_falls_strictly_and_equal_ones_stand_as_they_came(values: list[float]) -> None:
+    ids = ["b", "a", "d", "c"]
+    request = Request(Query("x", "q"), tuple(Candidate(Listing(key, "t")) for key in ids))
+    ranked = run_of([request], [values])["q"]
+    assert list(ranked) == [key for _, key in sorted(zip(values, ids, strict=True), key=lambda pair: -pair[0])]
+    assert best_first(ranked) == list(ranked)  # whatever breaks ties
+    assert all(one > other for one, other in itertools.pairwise(ranked.values()))
+    assert list(ranked.values()) == pytest.approx(sorted(values, reverse=True), rel=1e-8, abs=1e-8)

@@ -10,7 +10,7 @@ import pytest
 from eval.baseline.config import BaselineConfig, with_dev
 from eval.baseline.encoder import TextEncoder
 from eval.baseline.features import GROUPS, NAMES
-from eval.baseline.ranker import Baseline, Calibration, calibrate, columns, ndcg, run_of, split_scores
+from eval.baseline.ranker import Baseline, Calibration, calibrate, columns, ndcg, split_scores
 from eval.metrics import random_floor
 from genrank.dataset import Dataset, DatasetQuery, Grade
 from genrank.errors import ChecksumError, ConfigError, InputError, ModelError, ModelNotFoundError
@@ -291,9 +291,8 @@ def test_scores_that_know_nothing_give_the_share_of_clicks() -> None:
     assert curve(np.array([-9.0, 9.0])) == pytest.approx([1 / 4, 1 / 4])
 
 
-def test_equal_scores_stand_as_they_came() -> None:
+def test_scores_are_split_by_request() -> None:
     request = Request(Query("x", "q"), tuple(Candidate(Listing(key, "t")) for key in ("b", "a", "c")))
-    assert list(run_of([request], [[1.0, 1.0, 2.0]])["q"]) == ["c", "b", "a"]
     assert split_scores([request, request], np.arange(6.0)) == [[0.0, 1.0, 2.0], [3.0, 4.0, 5.0]]
 
 
