@@ -3,6 +3,7 @@ import json
 import re
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -384,3 +385,13 @@ def test_sections_have_groups(folder: Path, dataset: Dataset) -> None:
     ]
     assert [group["group"] for group in sections["Diversity"]["groups"]] == [""]
     assert sections["Clicks"]["groups"][0]["rows"][1] == {"name": "log_loss", "values": [None] * 4}
+
+
+def test_ten_systems_and_two_thousand_queries_take_seconds(tmp_path: Path) -> None:
+    dataset = make_dataset(queries=2_000, candidates=20)
+    systems = {f"system-{i}": 0.5 + i / 100 for i in range(10)}
+    write_results(tmp_path, dataset, systems, reference="system-0", rerankers=["system-9"])
+    started = time.perf_counter()
+    path = write_report(tmp_path, dataset)
+    assert time.perf_counter() - started < 30
+    assert path.stat().st_size < 8e6
