@@ -359,7 +359,7 @@ def _load_model(folder: Path, max_length: int, seed: int | None = None) -> Cross
     try:
         from sentence_transformers import CrossEncoder
     except ImportError:
-        raise MissingExtraError("sentence-transformers", "eval") from None
+        raise MissingExtraError("sentence-transformers", "baseline") from None
     from torch import nn
     from transformers import set_seed
 
@@ -421,7 +421,7 @@ def _fit(
     try:
         import datasets
     except ImportError:
-        raise MissingExtraError("datasets", "eval") from None
+        raise MissingExtraError("datasets", "baseline") from None
     from sentence_transformers import CrossEncoderTrainer, CrossEncoderTrainingArguments
     from sentence_transformers.base.evaluation import BaseEvaluator
     from sentence_transformers.cross_encoder import losses

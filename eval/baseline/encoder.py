@@ -128,7 +128,7 @@ class Encoder:
         try:
             from sentence_transformers import SentenceTransformer
         except ImportError:
-            raise MissingExtraError("sentence-transformers", "eval") from None
+            raise MissingExtraError("sentence-transformers", "baseline") from None
         with _quiet():
             try:
                 return SentenceTransformer(str(self._folder))

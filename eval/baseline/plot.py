@@ -29,7 +29,7 @@ def plot_importance(importance: Mapping[str, float], path: str | Path, title: st
         from matplotlib.figure import Figure
         from matplotlib.patches import Patch
     except ImportError:
-        raise MissingExtraError("matplotlib", "eval") from None
+        raise MissingExtraError("matplotlib", "baseline") from None
     group_of = {name: group for group, names in FEATURES.items() for name in names}
     shown = [name for name, share in importance.items() if share > 0][:_SHOWN]
     colour = {group: mpl.color_sequences["tab10"][i] for i, group in enumerate(GROUPS)}
@@ -42,7 +42,8 @@ def plot_importance(importance: Mapping[str, float], path: str | Path, title: st
     axes.set_title(title, parse_math=False)
     groups = [group for group in GROUPS if any(group_of[name] == group for name in shown)]
     if groups:
-        axes.legend(handles=[Patch(color=colour[group], label=group.replace("_", " ")) for group in groups])
+        handles = [Patch(color=colour[group], label=group.replace("_", " ")) for group in groups]
+        axes.legend(handles=handles, loc="lower right")  # the bars are short there
     # text stays text: the reader has the fonts that matplotlib may lack, and warns of
     with mpl.rc_context({"svg.hashsalt": "genrank", "svg.fonttype": "none"}), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph")

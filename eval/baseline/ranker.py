@@ -538,7 +538,7 @@ def _lightgbm() -> Any:
     try:
         import lightgbm
     except ImportError:
-        raise MissingExtraError("lightgbm", "eval") from None
+        raise MissingExtraError("lightgbm", "baseline") from None
     return lightgbm
 
 

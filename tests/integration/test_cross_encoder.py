@@ -22,7 +22,7 @@ from genrank.testing import ScriptedEngine
 
 pytestmark = pytest.mark.model
 for package in ("torch", "datasets", "sentence_transformers"):
-    pytest.importorskip(package, reason=f"{package} is not installed: pip install 'genrank[eval]'")
+    pytest.importorskip(package, reason=f"{package} is not installed: pip install 'genrank[baseline]'")
 
 ROOT = Path(__file__).resolve().parents[2]
 SETTINGS = """\

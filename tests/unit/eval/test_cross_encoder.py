@@ -252,7 +252,7 @@ def test_a_score_that_is_no_number_is_an_error(bad: float) -> None:
 
 def test_a_run_keeps_the_first_stages_order_of_equal_scores() -> None:
     run = scripted(c=1.0)[0].rank([request("b", "a", "c")])
-    assert list(run["q1"].items()) == [("c", 1.0), ("b", 0.0), ("a", 0.0)]
+    assert list(run["q1"].items()) == [("c", 1.0), ("b", 0.0), ("a", -1e-9)]
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -318,7 +318,7 @@ def test_a_damaged_folder_is_not_loaded(tmp_path: Path) -> None:
 
 def test_without_sentence_transformers_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "sentence_transformers", None)
-    with pytest.raises(MissingExtraError, match=r"genrank\[eval\]"):
+    with pytest.raises(MissingExtraError, match=r"genrank\[baseline\]"):
         CrossEncoderBaseline.load(saved(tmp_path))
 
 
