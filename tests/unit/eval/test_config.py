@@ -3,13 +3,13 @@ from pathlib import Path
 import pytest
 
 from eval.baseline.config import BaselineConfig
-from eval.config import Bm25System, RunConfig, load_config
+from eval.config import Bm25System, RunConfig, Strict, load_config
 from eval.cross_encoder import CrossEncoderConfig
 from eval.prompts import PromptsConfig
 from genrank.errors import ConfigError
 
 CONFIGS = Path(__file__).parents[3] / "eval" / "configs"
-KINDS = {
+KINDS: dict[str, tuple[str, type[Strict]]] = {
     "run": ("run", RunConfig),
     "baseline": ("baseline train", BaselineConfig),
     "cross-encoder": ("cross_encoder train", CrossEncoderConfig),
