@@ -11,6 +11,7 @@ fallback is never kept.
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import dataclasses
 import functools
@@ -42,6 +43,18 @@ _MORE_CODE = {
 def default_folder() -> Path:
     """Where answers are kept: ``runs`` beside the models."""
     return home() / "runs"
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Let a program's user say where answers are kept; `chosen_folder` reads it."""
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument("--cache", type=Path, help=f"folder of answers kept ({default_folder()})")
+    where.add_argument("--no-cache", action="store_true", help="compute every answer anew and keep none")
+
+
+def chosen_folder(options: argparse.Namespace) -> Path | None:
+    """The folder of the user's choice; None where nothing is to be kept."""
+    return None if options.no_cache else options.cache or default_folder()
 
 
 def fingerprint(value: Any) -> str:

@@ -14,18 +14,16 @@ al., CIKM 2018) on a dataset's train split, keeps the checkpoint with the best n
 from __future__ import annotations
 
 import argparse
-import contextlib
 import hashlib
 import importlib.metadata
 import json
-import logging
 import math
 import random
 import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -37,8 +35,8 @@ from eval.bm25 import FIELDS, TextField, listing_text
 from eval.cache import files_fingerprint
 from eval.config import Strict, load_config
 from eval.datasets import load_dataset
-from eval.metrics import measure, run_of
-from eval.program import exit_status, say
+from eval.metrics import candidate_ids, measure, ndcg, run_of
+from eval.program import exit_status, quiet_loading, say
 from eval.sets.rules import digest
 from genrank.dataset import Dataset, Run, write_run
 from genrank.errors import (
@@ -283,9 +281,11 @@ def train(config: CrossEncoderConfig, dataset: Dataset, out: str | Path) -> dict
     root.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=root.parent, prefix=f".{root.name}.") as part:
         model = _load_model(resolve(config.encoder), config.max_length, config.seed)
-        history = _fit(model, config, lists, lambda: _dev_ndcg(model, config, dataset, dev), Path(part) / "checkpoints")
+        ranker = CrossEncoderBaseline(model, config)
+        checkpoints = Path(part) / "checkpoints"
+        history = _fit(model, config, lists, lambda: ndcg(dataset, dev, ranker.score(dev), _K), checkpoints)
         saved = Path(part) / "model"
-        with _quiet():
+        with quiet_loading():
             model.save_pretrained(str(saved), create_model_card=False)
         best = max(history, key=lambda entry: entry["dev"])
         manifest: dict[str, Any] = {
@@ -366,7 +366,7 @@ def _load_model(folder: Path, max_length: int, seed: int | None = None) -> Cross
     if seed is not None:
         set_seed(seed)
     try:
-        with _quiet():
+        with quiet_loading():
             model: CrossEncoder = CrossEncoder(
                 str(folder),
                 num_labels=1,
@@ -378,32 +378,6 @@ def _load_model(folder: Path, max_length: int, seed: int | None = None) -> Cross
     except Exception as error:  # it raises whatever its parts raise
         raise ModelError(f"cannot load {folder} as a cross-encoder: {error}") from error
     return model
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep transformers' and sentence-transformers' loading bars and reports off stderr."""
-    from transformers.utils import logging as transformers_logging
-
-    bar_switch: Any = transformers_logging  # it has no types
-    loggers = {logger: logger.level for logger in map(logging.getLogger, ("transformers", "sentence_transformers"))}
-    bars = bar_switch.is_progress_bar_enabled()
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    bar_switch.disable_progress_bar()
-    try:
-        yield
-    finally:
-        for logger, level in loggers.items():
-            logger.setLevel(level)
-        if bars:
-            bar_switch.enable_progress_bar()
-
-
-def _dev_ndcg(model: CrossEncoder, config: CrossEncoderConfig, dataset: Dataset, dev: Sequence[Request]) -> float:
-    run = CrossEncoderBaseline(model, config).rank(dev)
-    candidates = {query: list(scores) for query, scores in run.items()}
-    return measure(run, candidates, dataset.qrels, dataset.grades, k=_K).means[f"nDCG@{_K}"]
 
 
 def _fit(
@@ -484,7 +458,7 @@ def _fit(
     )
     for callback in (PrinterCallback, ProgressCallback):  # both write to stdout
         trainer.remove_callback(callback)
-    with _quiet():
+    with quiet_loading():
         trainer.train()
     return history
 
@@ -536,11 +510,12 @@ def _rank(path: Path, model: Path, split: str, output: Path | None) -> None:
     started = time.monotonic()
     run = baseline.rank(requests)
     seconds = time.monotonic() - started
-    candidates = {query: list(scores) for query, scores in run.items()}
-    ndcg = measure(run, candidates, dataset.qrels, dataset.grades, k=_K).means[f"nDCG@{_K}"]
+    measured = measure(run, candidate_ids(requests), dataset.qrels, dataset.grades, k=_K)
+    metric = f"nDCG@{_K}"
     output = output or model.with_name(f"{model.name}-{split}.trec")
     write_run(output, run, tag="cross-encoder")
-    print(json.dumps({"run": str(output), "queries": len(run), f"nDCG@{_K}": ndcg, "seconds": round(seconds, 2)}))
+    line = {"run": str(output), "queries": len(run), metric: measured.means[metric], "seconds": round(seconds, 2)}
+    print(json.dumps(line))
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from genrank.dataset import Grade, Qrels, Run
+from genrank.dataset import Dataset, Grade, Qrels, Run
 from genrank.errors import InputError, MissingExtraError
 from genrank.types import Request
 
@@ -172,6 +172,24 @@ def run_of(requests: Sequence[Request], scores: Sequence[Sequence[float]]) -> Ru
             ranked[listing_id] = last
         run[request.query.query_id] = ranked
     return run
+
+
+def candidate_ids(requests: Sequence[Request]) -> dict[str, list[str]]:
+    """``{query_id: listing ids}`` of requests, in the order in which the candidates came."""
+    return {r.query.query_id: [candidate.listing.listing_id for candidate in r.candidates] for r in requests}
+
+
+def ndcg(dataset: Dataset, requests: Sequence[Request], scores: Sequence[Sequence[float]], k: int) -> float:
+    """Mean nDCG@k of scores, with the dataset's gains.
+
+    Args:
+        dataset: Gives judgements and gains.
+        requests: ``[b]``.
+        scores: ``[b][n]``; see `run_of`.
+        k: Depth, 1 or more.
+    """
+    measured = measure(run_of(requests, scores), candidate_ids(requests), dataset.qrels, dataset.grades, k=k)
+    return measured.means[f"nDCG@{k}"]
 
 
 def align(run: Scores, candidates: Candidates) -> tuple[Run, dict[str, int]]:

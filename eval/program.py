@@ -5,10 +5,12 @@ JSON and tables go to stdout; words and progress bars go to stderr.
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -46,6 +48,26 @@ def _fail(message: str, status: int) -> int:
 def say(words: str) -> None:
     """Write one line of words to stderr."""
     print(words, file=sys.stderr)
+
+
+@contextlib.contextmanager
+def quiet_loading() -> Iterator[None]:
+    """Keep back what transformers and sentence-transformers say and draw while a model is loaded or saved."""
+    from transformers.utils import logging as untyped
+
+    bar_switch: Any = untyped
+    levels = {logger: logger.level for logger in map(logging.getLogger, ("transformers", "sentence_transformers"))}
+    bars = bar_switch.is_progress_bar_enabled()
+    for logger in levels:
+        logger.setLevel(logging.ERROR)
+    bar_switch.disable_progress_bar()
+    try:
+        yield
+    finally:
+        for logger, level in levels.items():
+            logger.setLevel(level)
+        if bars:
+            bar_switch.enable_progress_bar()
 
 
 def track(items: Iterable[T], words: str, total: int | None = None) -> Iterator[T]:

@@ -18,7 +18,6 @@ import json
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -27,12 +26,12 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from eval.cache import default_folder
+from eval.cache import add_options, chosen_folder, requests_fingerprint
 from eval.config import GenrankSystem, RunConfig, Strict, load_config
 from eval.datasets import load_dataset
-from eval.metrics import measure, random_floor
+from eval.metrics import candidate_ids, measure, random_floor
 from eval.program import exit_status, say
-from eval.record import commit, hardware, versions
+from eval.record import circumstances
 from eval.run import make_requests
 from eval.significance import compare, holm, interval
 from eval.systems import Answer, answer
@@ -100,17 +99,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m eval.prompts", description="Compare prompt templates.")
     parser.add_argument("--config", type=Path, required=True, help="a file of eval/configs/prompts")
     parser.add_argument("--out", type=Path, help="folder for the results (runs/prompts-NAME of the configuration file)")
-    where = parser.add_mutually_exclusive_group()
-    where.add_argument("--cache", type=Path, help=f"folder of answers kept ({default_folder()})")
-    where.add_argument("--no-cache", action="store_true", help="compute every answer anew and keep none")
+    add_options(parser)
     options = parser.parse_args(arguments)
     return exit_status(lambda: _run(options))
 
 
 def _run(options: argparse.Namespace) -> None:
     config = load_config(options.config, PromptsConfig)
-    cache = None if options.no_cache else options.cache or default_folder()
-    results = run(config, cache=cache, command=f"python -m eval.prompts --config {options.config}")
+    results = run(config, cache=chosen_folder(options), command=f"python -m eval.prompts --config {options.config}")
     out = options.out or Path("runs") / f"prompts-{options.config.stem}"
     out.mkdir(parents=True, exist_ok=True)
     (out / "prompts.json").write_text(json.dumps(results, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -154,14 +150,14 @@ def run(config: PromptsConfig, *, cache: Path | None = None, command: str = "") 
     )
     dataset = _sample(load_dataset(plan.dataset, plan.seed), config.splits)
     requests = make_requests(plan, dataset)
-    candidates = {r.query.query_id: [candidate.listing.listing_id for candidate in r.candidates] for r in requests}
+    candidates, key = candidate_ids(requests), requests_fingerprint(requests)
     for number, (system, why) in enumerate(asked, start=1):
         template = templates[system.prompt or ""]
         cell = {"template": _label(template), "decoding": system.decoding or "", "model": system.model}
         if not why:
             say(f"{number}/{len(asked)} {_title(cell)} ...")
             try:
-                answered = answer(system, plan, dataset, requests, cache)
+                answered = answer(system, plan, dataset, requests, cache, key)
             except (ConfigError, InputError) as error:  # this tokenizer cannot read the template's answers, say
                 why = str(error)
                 say(f"skipped: {why}")
@@ -178,10 +174,7 @@ def run(config: PromptsConfig, *, cache: Path | None = None, command: str = "") 
     return {
         "format": 1,
         "command": command,
-        "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        "commit": commit(),
-        "hardware": hardware(),
-        "versions": versions(),
+        **circumstances(),
         "dataset": dataset.name,
         "settings": config.model_dump(mode="json"),
         "metric": metric,

@@ -7,7 +7,9 @@ import os
 import platform
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 _PACKAGES = (
     "genrank",
@@ -23,6 +25,16 @@ _PACKAGES = (
     "jieba",
     "numpy",
 )
+
+
+def circumstances() -> dict[str, Any]:
+    """When, with which code, on what machine and with which packages, as JSON types."""
+    return {
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "commit": commit(),
+        "hardware": hardware(),
+        "versions": versions(),
+    }
 
 
 def commit() -> str:

@@ -19,19 +19,18 @@ import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from eval.cache import default_folder, fingerprint, requests_fingerprint
+from eval.cache import add_options, chosen_folder, fingerprint, requests_fingerprint
 from eval.config import RandomSystem, RunConfig, load_config
 from eval.datasets import load_dataset
 from eval.metrics import Floor, random_floor
 from eval.program import exit_status, say
-from eval.record import commit, hardware, versions
+from eval.record import circumstances
 from eval.report import write_report
 from eval.sets.rules import digest
 from eval.summary import Setting, compare_systems, measure_system
@@ -53,9 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m eval.run", description="Measure systems on a dataset.")
     parser.add_argument("--config", type=Path, required=True, help="a file of eval/configs")
     parser.add_argument("--out", type=Path, help="folder for the results (runs/NAME of the configuration file)")
-    where = parser.add_mutually_exclusive_group()
-    where.add_argument("--cache", type=Path, help=f"folder of answers kept ({default_folder()})")
-    where.add_argument("--no-cache", action="store_true", help="compute every answer anew and keep none")
+    add_options(parser)
     options = parser.parse_args(arguments)
     return exit_status(lambda: _run(options))
 
@@ -64,8 +61,9 @@ def _run(options: argparse.Namespace) -> None:
     config = load_config(options.config, RunConfig)
     dataset = load_dataset(config.dataset, config.seed)
     out = options.out or Path("runs") / options.config.stem
-    cache = None if options.no_cache else options.cache or default_folder()
-    results = run(config, dataset, out, cache=cache, command=f"python -m eval.run --config {options.config}")
+    results = run(
+        config, dataset, out, cache=chosen_folder(options), command=f"python -m eval.run --config {options.config}"
+    )
     print_table(results, Console())
     say(f"the report is {write_report(out, dataset)}")
 
@@ -121,13 +119,14 @@ def run(
         raise ConfigError(f"relevant: no grade {config.relevant}; the grades are {sorted(dataset.grades)}")
     requests = make_requests(config, dataset)
     setting = Setting.of(config, dataset, requests)
+    asked = requests_fingerprint(requests)
     out.mkdir(parents=True, exist_ok=True)
-    results = _header(config, dataset, requests, setting, command)
+    results = _header(config, dataset, asked, setting, command)
     values: dict[str, Mapping[str, Mapping[str, float]]] = {}
     for system in config.systems:
         say(f"{system.name} ...")
         try:
-            answered = answer(system, config, dataset, requests, cache)
+            answered = answer(system, config, dataset, requests, cache, asked)
         except GenrankError:
             say(f"{system.name} failed; results of the systems before it are in {out}")
             raise
@@ -159,9 +158,7 @@ def run(
     return results
 
 
-def _header(
-    config: RunConfig, dataset: Dataset, requests: Sequence[Request], setting: Setting, command: str
-) -> dict[str, Any]:
+def _header(config: RunConfig, dataset: Dataset, asked: str, setting: Setting, command: str) -> dict[str, Any]:
     floor = random_floor(
         setting.candidates,
         dataset.qrels,
@@ -177,17 +174,14 @@ def _header(
         "format": 2,
         "complete": False,
         "command": command,
-        "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        "commit": commit(),
-        "hardware": hardware(),
-        "versions": versions(),
+        **circumstances(),
         "dataset": {
             "name": dataset.name,
             "source": dataset.source,
             "gains": gains,
             "relevant": setting.relevant,
             "first_stage": dataset.first_stage,
-            "fingerprint": fingerprint([requests_fingerprint(requests), judged, gains, setting.relevant])[:16],
+            "fingerprint": fingerprint([asked, judged, gains, setting.relevant])[:16],
         },
         "settings": config.model_dump(mode="json", exclude={"systems"}),
         "metrics": list(floor),

@@ -10,7 +10,7 @@ from typing import Any, get_args
 from eval.clicks import User, auc, calibration_error, interleave, ips, log_loss
 from eval.config import ClickSettings, RunConfig
 from eval.diversity import diversity, exposure
-from eval.metrics import Measured, measure, relevant_grade
+from eval.metrics import Measured, candidate_ids, measure, relevant_grade
 from eval.significance import compare, holm, interval
 from eval.slices import slices
 from eval.systems import Answer
@@ -52,7 +52,7 @@ class Setting:
     @classmethod
     def of(cls, config: RunConfig, dataset: Dataset, requests: Sequence[Request]) -> Setting:
         """The setting of a configuration."""
-        candidates = {r.query.query_id: [one.listing.listing_id for one in r.candidates] for r in requests}
+        candidates = candidate_ids(requests)
         return cls(
             candidates,
             dataset.listings,

@@ -28,7 +28,7 @@ from eval.config import (
     System,
     TrecSystem,
 )
-from eval.metrics import align, run_of
+from eval.metrics import align, candidate_ids, run_of
 from eval.program import track
 from eval.record import versions
 from genrank.dataset import Dataset, Run, read_run
@@ -94,6 +94,7 @@ def answer(
     dataset: Dataset,
     requests: Sequence[Request],
     cache: Path | None = None,
+    asked: str | None = None,
 ) -> Answer:
     """Let a system rank, or take what it gave before.
 
@@ -103,6 +104,7 @@ def answer(
         dataset: Where the requests come from.
         requests: ``[b]``, each with a query id of its own.
         cache: Folder of answers kept; None keeps nothing.
+        asked: `requests_fingerprint` of the requests, where the caller has it.
 
     Raises:
         ConfigError: When a folder or file that the system names is not there.
@@ -110,7 +112,7 @@ def answer(
     """
     if cache is None:
         return _answer(_compute(system, config, dataset, requests, None), requests, cached=False)
-    entry = Entry(cache, fingerprint(_dependencies(system, config, dataset, requests)))
+    entry = Entry(cache, fingerprint(_dependencies(system, config, dataset, asked or requests_fingerprint(requests))))
     with entry.locked():
         kept = entry.read()
         cached = kept is not None
@@ -120,12 +122,12 @@ def answer(
     return _answer(kept, requests, cached=cached)
 
 
-def _dependencies(system: System, config: RunConfig, dataset: Dataset, requests: Sequence[Request]) -> dict[str, Any]:
+def _dependencies(system: System, config: RunConfig, dataset: Dataset, asked: str) -> dict[str, Any]:
     """All that an answer depends on."""
     found: dict[str, Any] = {
         "settings": system.model_dump(mode="json", exclude={"name"}),
         "seed": config.seed,
-        "requests": requests_fingerprint(requests),
+        "requests": asked,
         "code": code_fingerprint(system.type),
         "versions": versions(),
     }
@@ -190,8 +192,7 @@ def _compute(
 
             score = CrossEncoderBaseline.load(_existing(system.folder, "folder")).score
         case TrecSystem():
-            wanted = {request.query.query_id: _ids(request) for request in requests}
-            run, notes = align(read_run(_existing(system.path, "path")), wanted)
+            run, notes = align(read_run(_existing(system.path, "path")), candidate_ids(requests))
             score = _given(run)
     loaded = time.monotonic()
     scores = score(requests)

@@ -322,6 +322,7 @@ def _one_request(path: str | None, query_id: str | None) -> Request:
 
 def _load_tokenizer(model: str) -> tuple[PreTrainedTokenizerBase, int]:
     """A model's tokenizer, and the most tokens that the model takes."""
+    from genrank.engines.tokenizer import longest_context
     from genrank.models import resolve
 
     _quiet_libraries()
@@ -335,7 +336,7 @@ def _load_tokenizer(model: str) -> tuple[PreTrainedTokenizerBase, int]:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder)
     except (OSError, ValueError) as error:
         raise ModelError(f"the tokenizer of {model} cannot be read: {error}") from None
-    return tokenizer, getattr(config, "max_position_embeddings", None) or 4096
+    return tokenizer, longest_context(config)
 
 
 @contextlib.contextmanager

@@ -230,6 +230,17 @@ class Template(pydantic.BaseModel, extra="forbid", frozen=True):
             return "names no candidates"
         return "" if self.instruction else "gives no instruction"
 
+    def check(self, *, inline: bool) -> None:
+        """Refuse a way of reading that the template has no place for.
+
+        Raises:
+            ConfigError: When `inline` and it asks no question; without `inline`, when it names no candidates.
+        """
+        if inline and not self.question:
+            raise ConfigError(f"prompt template {self.name} asks no question; decoding 'inline' needs one that does")
+        if not inline and "identifier" not in self._candidate_holds:
+            raise ConfigError(f"prompt template {self.name} names no candidates; only decoding 'inline' can do without")
+
     def to_toml(self) -> str:
         """The whole template as a TOML file, with nothing left to a base or a default."""
         values = self.model_dump(mode="json", exclude_none=True)
@@ -500,14 +511,7 @@ class Renderer:
             ConfigError: When `inline` and the template has no question; without `inline`, when it names no candidates.
         """
         template = self.template
-        if inline and not template.question:
-            raise ConfigError(
-                f"prompt template {template.name} asks no question; decoding 'inline' needs one that does"
-            )
-        if not inline and "identifier" not in template._candidate_holds:
-            raise ConfigError(
-                f"prompt template {template.name} names no candidates; only decoding 'inline' can do without"
-            )
+        template.check(inline=inline)
         if not inline and len(candidates) > len(self.answer.identifiers):
             most = len(self.answer.identifiers)
             raise InputError(f"{len(candidates)} candidates in one window, but only {most} identifiers", field="window")

@@ -18,7 +18,7 @@ from typing import Any, Literal
 from genrank.decoding import DECODINGS
 from genrank.decoding.checks import check_count
 from genrank.engines.base import Engine
-from genrank.errors import BudgetError, ConfigError, EngineError, GenrankError, InputError, OutputError
+from genrank.errors import BudgetError, EngineError, GenrankError, InputError, OutputError
 from genrank.inputs import at, make_candidates, make_history, make_query
 from genrank.permutation import Permutation, mean_tau
 from genrank.prompting import Prompt, Renderer, Template, load_template
@@ -126,15 +126,7 @@ class Reranker:
         self.engine = _load_engine(engine, model, adapter)
         self._renderer = Renderer(template, self.engine.tokenizer)
         self._answer = self._renderer.answer
-        if decoding == "inline" and not template.question:
-            raise ConfigError(
-                f"prompt template {template.name} asks no question; decoding 'inline' needs one that does"
-            )
-        if decoding != "inline" and "{identifier}" not in template.candidate:
-            raise ConfigError(
-                f"prompt template {template.name} does not name the candidates; "
-                f"decoding {decoding!r} needs one that does"
-            )
+        template.check(inline=decoding == "inline")
         if decoding != "inline" and strategy == "sliding" and window > len(self._answer.identifiers):
             most = len(self._answer.identifiers)
             raise InputError(f"this tokenizer has {most} one-token identifiers, got {window}", field="window")

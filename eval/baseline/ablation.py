@@ -14,7 +14,6 @@ from eval.baseline.ranker import (
     Table,
     columns,
     has_candidates,
-    ndcg,
     predict,
     relevant_of,
     split_scores,
@@ -22,6 +21,7 @@ from eval.baseline.ranker import (
     tables,
     train_boosters,
 )
+from eval.metrics import ndcg
 from eval.program import track
 from genrank.dataset import Dataset
 

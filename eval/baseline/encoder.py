@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
-import logging
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -20,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from eval.bm25 import listing_text
-from eval.program import track
+from eval.program import quiet_loading, track
 from genrank.errors import DataFormatError, MissingExtraError, ModelError
 from genrank.models import home, resolve
 from genrank.text import clean
@@ -129,7 +128,7 @@ class Encoder:
             from sentence_transformers import SentenceTransformer
         except ImportError:
             raise MissingExtraError("sentence-transformers", "baseline") from None
-        with _quiet():
+        with quiet_loading():
             try:
                 return SentenceTransformer(str(self._folder))
             except Exception as error:  # it raises whatever its parts raise
@@ -198,24 +197,3 @@ def _fingerprint(folder: Path) -> str:
     except OSError as error:
         raise ModelError(f"{folder} cannot be read: {error.strerror or error}") from None
     return whole.hexdigest()[:16]
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep back what sentence-transformers and transformers say while a model loads."""
-    from transformers.utils import logging as untyped
-
-    transformers_logging: Any = untyped
-    loggers = [logging.getLogger(name) for name in ("sentence_transformers", "transformers")]
-    levels = [logger.level for logger in loggers]
-    bars = transformers_logging.is_progress_bar_enabled()
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    transformers_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
-        if bars:
-            transformers_logging.enable_progress_bar()

@@ -7,7 +7,6 @@ The folder holds ``baseline.json`` (settings, figures on dev, where it came from
 from __future__ import annotations
 
 import gzip
-import hashlib
 import json
 import math
 import tempfile
@@ -33,10 +32,10 @@ from eval.baseline.features import (
     listing_texts,
     own_judgements,
 )
-from eval.cache import files_fingerprint
-from eval.metrics import measure, relevant_grade, run_of
+from eval.cache import files_fingerprint, fingerprint, requests_fingerprint
+from eval.metrics import ndcg, relevant_grade
 from eval.record import commit, versions
-from genrank.dataset import Dataset, DatasetQuery, request_fields
+from genrank.dataset import Dataset, DatasetQuery
 from genrank.errors import ChecksumError, ConfigError, InputError, MissingExtraError, ModelError, ModelNotFoundError
 from genrank.types import Request
 
@@ -254,12 +253,6 @@ def predict(boosters: Sequence[lightgbm.Booster], values: Floats, threads: int) 
         return np.zeros(0)
     scores = [booster.predict(values, raw_score=True, num_threads=threads) for booster in boosters]
     return np.asarray(np.mean(np.stack([np.asarray(one) for one in scores]), axis=0), dtype=np.float64)
-
-
-def ndcg(dataset: Dataset, requests: Sequence[Request], scores: Sequence[Sequence[float]], k: int) -> float:
-    """Mean nDCG@k with the dataset's gains (`eval.metrics`)."""
-    candidates = {r.query.query_id: [c.listing.listing_id for c in r.candidates] for r in requests}
-    return measure(run_of(requests, scores), candidates, dataset.qrels, dataset.grades, k=k).means[f"nDCG@{k}"]
 
 
 class Baseline:
@@ -512,14 +505,9 @@ def importance(boosters: Sequence[lightgbm.Booster]) -> dict[str, float]:
 
 def data_fingerprint(dataset: Dataset, made: dict[str, Table]) -> str:
     """First 16 hex digits of the SHA-256 of the catalogue and the queries of train and dev."""
-    whole = hashlib.sha256()
-    for listing in dataset.listings.values():
-        whole.update(json.dumps(listing.to_dict(), sort_keys=True).encode())
-    for split, one in made.items():
-        for request in one.requests:
-            whole.update(f"{split} {json.dumps(request_fields(request), sort_keys=True, default=str)}".encode())
-        whole.update(one.gains.tobytes())
-    return whole.hexdigest()[:16]
+    listings = [listing.to_dict() for listing in dataset.listings.values()]
+    splits = {split: [requests_fingerprint(one.requests), one.gains.tolist()] for split, one in made.items()}
+    return fingerprint([listings, splits])[:16]
 
 
 def _ordered(one: Table) -> bool:
@@ -530,8 +518,11 @@ def _ordered(one: Table) -> bool:
 
 def _log_loss(chances: Floats, clicks: Floats) -> float:
     """``-mean(y * ln p + (1 - y) * ln(1 - p))``, p kept within 1e-6 of 0 and 1."""
-    p = np.clip(chances, 1e-6, 1 - 1e-6)
-    return float(-(clicks * np.log(p) + (1 - clicks) * np.log(1 - p)).mean())
+    try:
+        from sklearn.metrics import log_loss
+    except ImportError:
+        raise MissingExtraError("scikit-learn", "eval") from None
+    return float(log_loss(clicks, np.clip(chances, 1e-6, 1 - 1e-6), labels=[0, 1]))
 
 
 def _lightgbm() -> Any:

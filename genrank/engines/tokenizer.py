@@ -10,9 +10,14 @@ from genrank.errors import ModelError
 from genrank.prompting import Encoded
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 _BODY = "\x02body\x02"
+
+
+def longest_context(config: PretrainedConfig) -> int:
+    """The most tokens that a model takes, by its text configuration; 4,096 where that says nothing."""
+    return getattr(config, "max_position_embeddings", None) or 4096
 
 
 class HubTokenizer:

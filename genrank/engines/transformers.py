@@ -16,7 +16,7 @@ from genrank.engines.base import (
     TextRequest,
     TextResult,
 )
-from genrank.engines.tokenizer import HubTokenizer
+from genrank.engines.tokenizer import HubTokenizer, longest_context
 from genrank.errors import EngineError, InputError, MissingExtraError, ModelError
 from genrank.models import resolve
 from genrank.types import Tokens
@@ -80,7 +80,7 @@ class TransformersEngine:
         self._decoder = self._lm.get_decoder()
         self._config = self._lm.config.get_text_config()
         self._pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id or 0
-        self.context: int = getattr(self._config, "max_position_embeddings", None) or 4096
+        self.context = longest_context(self._config)
         self.tokenizer = HubTokenizer(tokenizer)
         self._own_head = self._head_agrees()
 

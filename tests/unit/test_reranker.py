@@ -731,7 +731,7 @@ def test_a_template_that_does_not_fit(prompt: str, message: str) -> None:
 
 @pytest.mark.parametrize("decoding", ["first-token", "listwise"])
 def test_an_order_needs_names(decoding: Any) -> None:
-    with pytest.raises(ConfigError, match="inline-bare does not name the candidates"):
+    with pytest.raises(ConfigError, match="inline-bare names no candidates; only decoding 'inline' can do without"):
         Reranker(engine=OracleEngine({}), prompt="inline-bare", decoding=decoding)
 
 

@@ -50,7 +50,12 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Asked:
     }
 
     def answer(
-        system: GenrankSystem, config: RunConfig, dataset: Dataset, requests: Sequence[Request], cache: Path | None
+        system: GenrankSystem,
+        config: RunConfig,
+        dataset: Dataset,
+        requests: Sequence[Request],
+        cache: Path | None,
+        asked: str,
     ) -> Answer:
         if system.model not in engines:
             raise EngineError(f"{system.model} cannot be run")

@@ -141,9 +141,9 @@ def test_genrank_systems_write_their_rankings(
 ) -> None:
     real = systems.answer
 
-    def answer(system, config, dataset, requests, cache):  # type: ignore[no-untyped-def]
+    def answer(system, config, dataset, requests, cache, asked):  # type: ignore[no-untyped-def]
         if system.type != "genrank":
-            return real(system, config, dataset, requests, cache)
+            return real(system, config, dataset, requests, cache, asked)
         run = {
             r.query.query_id: {c.listing.listing_id: -float(i) for i, c in enumerate(r.candidates)} for r in requests
         }

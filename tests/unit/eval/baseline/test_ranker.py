@@ -10,8 +10,8 @@ import pytest
 from eval.baseline.config import BaselineConfig, with_dev
 from eval.baseline.encoder import TextEncoder
 from eval.baseline.features import GROUPS, NAMES
-from eval.baseline.ranker import Baseline, Calibration, calibrate, columns, ndcg, split_scores
-from eval.metrics import random_floor
+from eval.baseline.ranker import Baseline, Calibration, calibrate, columns, split_scores
+from eval.metrics import ndcg, random_floor
 from genrank.dataset import Dataset, DatasetQuery, Grade
 from genrank.errors import ChecksumError, ConfigError, InputError, ModelError, ModelNotFoundError
 from genrank.types import Candidate, Listing, Query, Request
