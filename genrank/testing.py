@@ -9,15 +9,17 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from genrank.engines.base import (
     PermuteRequest,
     PermuteResult,
     ScoreRequest,
     ScoreResult,
+    Stop,
     TextRequest,
     TextResult,
+    never,
 )
 from genrank.errors import EngineError
 from genrank.permutation import Permutation
@@ -27,6 +29,8 @@ from genrank.types import Tokens
 _TOKEN = re.compile(r" ?[A-Za-z0-9_]+| ?[^A-Za-z0-9_\s]|\s", re.DOTALL)
 
 AnyRequest = ScoreRequest | PermuteRequest | TextRequest
+R = TypeVar("R", ScoreRequest, PermuteRequest, TextRequest)
+A = TypeVar("A")
 Answer = Sequence[Sequence[float]] | Sequence[int] | str | Exception
 
 
@@ -56,6 +60,11 @@ class WordTokenizer:
         texts = (f"<system>{system}</system><user>", "</user><assistant>") if self.chat else (f"{system}\n\n", "")
         before, after = self.encode(texts)
         return list(before.ids), list(after.ids)
+
+    def turn(self) -> list[int]:
+        """See `genrank.prompting.Tokenizer`."""
+        (between,) = self.encode(["</assistant><user>" if self.chat else "\n\n"])
+        return list(between.ids)
 
     def decode(self, ids: Sequence[int]) -> str:
         """See `genrank.prompting.Tokenizer`."""
@@ -99,35 +108,32 @@ class ScriptedEngine:
             answers = iter(script)
             self._answer_to = lambda _: next(answers, EngineError("the script has no further answer"))
 
-    def score(self, requests: Sequence[ScoreRequest]) -> list[ScoreResult]:
+    def score(self, requests: Sequence[ScoreRequest], *, stop: Stop = never) -> list[ScoreResult | None]:
         """See `genrank.engines.base.Engine`."""
-        answers = self._answers(requests)
-        return [ScoreResult(a, Tokens(prompt=len(r.ids))) for r, a in zip(requests, answers, strict=True)]
+        return self._answers(requests, stop, lambda r, a: ScoreResult(a, Tokens(prompt=len(r.ids))))
 
-    def permute(self, requests: Sequence[PermuteRequest]) -> list[PermuteResult]:
+    def permute(self, requests: Sequence[PermuteRequest], *, stop: Stop = never) -> list[PermuteResult | None]:
         """See `genrank.engines.base.Engine`."""
-        answers = self._answers(requests)
-        return [
-            PermuteResult(a, Tokens(prompt=len(r.ids), completion=len(a)))
-            for r, a in zip(requests, answers, strict=True)
-        ]
+        return self._answers(
+            requests, stop, lambda r, a: PermuteResult(a, Tokens(prompt=len(r.ids), completion=len(a)))
+        )
 
-    def write(self, requests: Sequence[TextRequest]) -> list[TextResult]:
+    def write(self, requests: Sequence[TextRequest], *, stop: Stop = never) -> list[TextResult | None]:
         """See `genrank.engines.base.Engine`."""
-        answers = self._answers(requests)
-        return [
-            TextResult(a, Tokens(prompt=len(r.ids), completion=len(a))) for r, a in zip(requests, answers, strict=True)
-        ]
+        return self._answers(requests, stop, lambda r, a: TextResult(a, Tokens(prompt=len(r.ids), completion=len(a))))
 
-    def _answers(self, requests: Sequence[AnyRequest]) -> list[Any]:
+    def _answers(self, requests: Sequence[R], stop: Stop, wrap: Callable[[R, Any], A]) -> list[A | None]:
         self.calls += 1
-        answers = []
+        answers: list[A | None] = []
         for request in requests:
+            if stop():
+                answers.append(None)
+                continue
             self.requests.append(request)
             answer = self._answer_to(request)
             if isinstance(answer, Exception):
                 raise answer
-            answers.append(answer)
+            answers.append(wrap(request, answer))
         return answers
 
 

@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import Protocol
 
 from genrank.decoding import first_token, inline, listwise
-from genrank.engines.base import Engine
+from genrank.engines.base import Engine, Stop, never
 from genrank.prompting import AnswerTokens, Prompt
 from genrank.types import Tokens
 
@@ -25,9 +25,19 @@ class Decode(Protocol):
     """A decoding: prompts in, scores out."""
 
     def __call__(
-        self, engine: Engine, prompts: Sequence[Prompt], answer: AnswerTokens
-    ) -> list[tuple[list[float], Tokens]]:
+        self, engine: Engine, prompts: Sequence[Prompt], answer: AnswerTokens, *, keep: bool = False, stop: Stop = never
+    ) -> list[tuple[list[float], Tokens] | None]:
         """Score each prompt's candidates, ``[n]`` in the order of the prompt, 0 to 1, and what it cost.
+
+        Args:
+            engine: Runs the model.
+            prompts: ``[p]``.
+            answer: The tokens in which answers are read.
+            keep: Whether the conversations will go on; see `genrank.engines.base.ScoreRequest`.
+            stop: Ends the call early.
+
+        Returns:
+            ``[p]``; None for a prompt that `stop` left out.
 
         Raises:
             EngineError: When the engine fails.

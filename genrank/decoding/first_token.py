@@ -9,22 +9,28 @@ import math
 from collections.abc import Sequence
 
 from genrank.decoding.checks import check_count, check_finite
-from genrank.engines.base import Engine, ScoreRequest
+from genrank.engines.base import Engine, ScoreRequest, Stop, never
 from genrank.prompting import AnswerTokens, Prompt
 from genrank.types import Tokens
 
 
-def decode(engine: Engine, prompts: Sequence[Prompt], answer: AnswerTokens) -> list[tuple[list[float], Tokens]]:
+def decode(
+    engine: Engine, prompts: Sequence[Prompt], answer: AnswerTokens, *, keep: bool = False, stop: Stop = never
+) -> list[tuple[list[float], Tokens] | None]:
     """Score candidates by the softmax over their identifiers; see `genrank.decoding.Decode`."""
     results = engine.score(
         [
-            ScoreRequest(p.ids, (len(p.ids) - 1,), answer.identifiers[: len(p.listing_ids)], p.listing_ids)
+            ScoreRequest(p.ids, (len(p.ids) - 1,), answer.identifiers[: len(p.listing_ids)], p.listing_ids, keep)
             for p in prompts
-        ]
+        ],
+        stop=stop,
     )
     check_count(results, prompts)
-    scored = []
+    scored: list[tuple[list[float], Tokens] | None] = []
     for prompt, result in zip(prompts, results, strict=True):
+        if result is None:
+            scored.append(None)
+            continue
         check_count(result.scores, (0,))
         check_count(result.scores[0], prompt.listing_ids)
         check_finite(result.scores)

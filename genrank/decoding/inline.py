@@ -11,19 +11,24 @@ import math
 from collections.abc import Sequence
 
 from genrank.decoding.checks import check_count, check_finite
-from genrank.engines.base import Engine, ScoreRequest
+from genrank.engines.base import Engine, ScoreRequest, Stop, never
 from genrank.prompting import AnswerTokens, Prompt
 from genrank.types import Tokens
 
 
-def decode(engine: Engine, prompts: Sequence[Prompt], answer: AnswerTokens) -> list[tuple[list[float], Tokens]]:
+def decode(
+    engine: Engine, prompts: Sequence[Prompt], answer: AnswerTokens, *, keep: bool = False, stop: Stop = never
+) -> list[tuple[list[float], Tokens] | None]:
     """Score candidates by ``sigmoid(logsumexp(yes) - logsumexp(no))``; see `genrank.decoding.Decode`."""
     targets = (*answer.yes, *answer.no)
-    results = engine.score([ScoreRequest(p.ids, p.reads, targets, p.listing_ids) for p in prompts])
+    results = engine.score([ScoreRequest(p.ids, p.reads, targets, p.listing_ids, keep) for p in prompts], stop=stop)
     check_count(results, prompts)
     split = len(answer.yes)
-    scored = []
+    scored: list[tuple[list[float], Tokens] | None] = []
     for prompt, result in zip(prompts, results, strict=True):
+        if result is None:
+            scored.append(None)
+            continue
         check_count(result.scores, prompt.reads)
         for read in result.scores:
             check_count(read, targets)

@@ -1,17 +1,26 @@
 """The protocol that every engine keeps.
 
 An engine knows nothing of queries and listings: it is given tokens, and says what the model makes of them. All of
-its calls take a batch, and answer in the batch's order.
+its calls take a batch, and answer in the batch's order. They may come from several threads at once. A call is stopped
+by its `Stop`: what has been computed by then is answered, the rest is None.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from genrank.prompting import Tokenizer
 from genrank.types import Tokens
+
+Stop = Callable[[], bool]
+"""Whether to give up: asked before each forward pass at least, in the thread of the call; it answers at once."""
+
+
+def never() -> bool:
+    """The `Stop` of a call that runs to its end."""
+    return False
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,12 +32,15 @@ class ScoreRequest:
         reads: ``[r]`` places in `ids`, 0-based: each asks for what may follow the token there.
         targets: ``[t]`` vocabulary ids whose scores are wanted.
         listing_ids: The candidates of the prompt, for logs and test doubles; engines pass over them.
+        keep: Whether requests that begin with these `ids` will follow soon, so that their keys and values are worth
+            keeping, as far as the engine has room.
     """
 
     ids: Sequence[int]
     reads: Sequence[int]
     targets: Sequence[int]
     listing_ids: Sequence[str] = ()
+    keep: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,12 +65,14 @@ class PermuteRequest:
         identifiers: ``[n]`` the candidates' tokens, distinct.
         between: Tokens between two identifiers.
         listing_ids: The candidates of the prompt, for logs and test doubles; engines pass over them.
+        keep: See `ScoreRequest`.
     """
 
     ids: Sequence[int]
     identifiers: Sequence[int]
     between: Sequence[int]
     listing_ids: Sequence[str] = ()
+    keep: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,10 +95,12 @@ class TextRequest:
     Attributes:
         ids: ``[prompt_tokens]``.
         max_tokens: The most tokens to write.
+        ends: Tokens that end the text, beside the model's own; they are not part of it.
     """
 
     ids: Sequence[int]
     max_tokens: int
+    ends: Sequence[int] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,22 +139,22 @@ class Engine(Protocol):
     def tokenizer(self) -> Tokenizer:
         """The model's tokenizer."""
 
-    def score(self, requests: Sequence[ScoreRequest]) -> list[ScoreResult]:
-        """Read scores.
+    def score(self, requests: Sequence[ScoreRequest], *, stop: Stop = never) -> list[ScoreResult | None]:
+        """Read scores; None where it was stopped before.
 
         Raises:
             EngineError: When the model cannot be run.
         """
 
-    def permute(self, requests: Sequence[PermuteRequest]) -> list[PermuteResult]:
-        """Write orders.
+    def permute(self, requests: Sequence[PermuteRequest], *, stop: Stop = never) -> list[PermuteResult | None]:
+        """Write orders; None where it was stopped before.
 
         Raises:
             EngineError: When the model cannot be run.
         """
 
-    def write(self, requests: Sequence[TextRequest]) -> list[TextResult]:
-        """Write text.
+    def write(self, requests: Sequence[TextRequest], *, stop: Stop = never) -> list[TextResult | None]:
+        """Write text; None where it was stopped before.
 
         Raises:
             EngineError: When the model cannot be run.

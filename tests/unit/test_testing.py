@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from genrank.engines.base import PermuteRequest, ScoreRequest, TextRequest
+from genrank.engines.base import PermuteRequest, ScoreRequest, ScoreResult, TextRequest
 from genrank.errors import EngineError
 from genrank.testing import OracleEngine, ScriptedEngine, WordTokenizer
 from genrank.types import Tokens
@@ -44,9 +44,10 @@ TEXT = TextRequest((1,), 9)
 
 def test_a_script_is_answered_in_order_and_what_was_asked_is_recorded() -> None:
     engine = ScriptedEngine([[[1.0, 2.0], [3.0, 4.0]], (1, 0), "It fits."])
-    (score,) = engine.score([SCORE])
-    (permute,) = engine.permute([PERMUTE])
-    (text,) = engine.write([TEXT])
+    (score,), (permute,), (text,) = engine.score([SCORE]), engine.permute([PERMUTE]), engine.write([TEXT])
+    assert score
+    assert permute
+    assert text
     assert (score.scores, permute.order, text.text) == ([[1.0, 2.0], [3.0, 4.0]], (1, 0), "It fits.")
     assert (score.tokens, permute.tokens) == (Tokens(prompt=3), Tokens(prompt=2, completion=2))
     assert engine.requests == [SCORE, PERMUTE, TEXT]
@@ -55,7 +56,7 @@ def test_a_script_is_answered_in_order_and_what_was_asked_is_recorded() -> None:
 
 def test_a_script_may_be_a_function_and_an_exception_is_raised() -> None:
     engine = ScriptedEngine(lambda request: EngineError("lost") if isinstance(request, TextRequest) else [[0.0]])
-    assert engine.score([SCORE])[0].scores == [[0.0]]
+    assert engine.score([SCORE]) == [ScoreResult([[0.0]], Tokens(prompt=3))]
     with pytest.raises(EngineError, match="lost"):
         engine.write([TEXT])
 
@@ -67,7 +68,19 @@ def test_a_script_that_is_at_its_end_is_an_engine_that_fails() -> None:
 
 def test_the_oracle_ranks_by_grade_under_every_kind_of_request() -> None:
     engine = OracleEngine({"b": 3.0})
-    assert engine.score([SCORE])[0].scores == [[0.0, 0.0], [3.0, 0.0]]  # a place each, yes first
     one_place = ScoreRequest((1, 2, 3), (2,), (7, 8), ("a", "b"))
-    assert engine.score([one_place])[0].scores == [[0.0, 3.0]]
-    assert engine.permute([PERMUTE])[0].order == (1, 0)
+    inline, first_token = engine.score([SCORE, one_place])
+    (permuted,) = engine.permute([PERMUTE])
+    assert inline
+    assert inline.scores == [[0.0, 0.0], [3.0, 0.0]]  # a place each, yes first
+    assert first_token
+    assert first_token.scores == [[0.0, 3.0]]
+    assert permuted
+    assert permuted.order == (1, 0)
+
+
+def test_a_stopped_engine_answers_what_it_had() -> None:
+    asked: list[bool] = [False, True, True]
+    first, second, third = ScriptedEngine([[[0.0]]]).score([SCORE] * 3, stop=lambda: asked.pop(0))
+    assert first
+    assert (second, third) == (None, None)

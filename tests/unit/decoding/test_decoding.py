@@ -7,7 +7,7 @@ import math
 import pytest
 
 from genrank.decoding import DECODINGS
-from genrank.engines.base import PermuteResult, ScoreResult
+from genrank.engines.base import PermuteResult, ScoreResult, Stop, TextRequest, never
 from genrank.errors import EngineError, OutputError
 from genrank.prompting import AnswerTokens, Prompt
 from genrank.testing import Answer, OracleEngine, ScriptedEngine
@@ -29,7 +29,10 @@ RIGHT: dict[str, list[Answer]] = {
 @pytest.mark.parametrize("decoding", DECODINGS)
 def test_each_prompt_gets_one_score_a_candidate_and_what_it_cost(decoding: str) -> None:
     engine = ScriptedEngine(RIGHT[decoding])
-    (first, spent), (second, spent_second) = DECODINGS[decoding](engine, PROMPTS, ANSWER)
+    one, other = DECODINGS[decoding](engine, PROMPTS, ANSWER)
+    assert one
+    assert other
+    (first, spent), (second, spent_second) = one, other
     assert 1 >= first[2] > first[0] > first[1] >= 0
     assert 1 >= second[0] > second[1] >= 0
     assert (len(first), len(second)) == (3, 2)
@@ -87,10 +90,10 @@ def test_an_answer_that_cannot_be_used_is_the_models_fault(decoding: str, answer
 class ShortEngine(ScriptedEngine):
     """Forgets the last prompt of every batch."""
 
-    def score(self, requests: object) -> list[ScoreResult]:
+    def score(self, requests: object, *, stop: Stop = never) -> list[ScoreResult | None]:
         return [ScoreResult([[0.0, 0.0]] * 3, Tokens())]
 
-    def permute(self, requests: object) -> list[PermuteResult]:
+    def permute(self, requests: object, *, stop: Stop = never) -> list[PermuteResult | None]:
         return [PermuteResult((0, 1, 2), Tokens())]
 
 
@@ -104,3 +107,19 @@ def test_an_engine_that_answers_too_few_prompts(decoding: str) -> None:
 def test_an_engine_that_fails_is_no_misbehaving_model(decoding: str) -> None:
     with pytest.raises(EngineError, match="out of memory"):
         DECODINGS[decoding](ScriptedEngine([EngineError("out of memory")]), PROMPTS, ANSWER)
+
+
+@pytest.mark.parametrize("decoding", DECODINGS)
+def test_a_prompt_that_was_stopped_has_no_scores(decoding: str) -> None:
+    stops = iter([False, True])
+    one, other = DECODINGS[decoding](ScriptedEngine(RIGHT[decoding]), PROMPTS, ANSWER, stop=lambda: next(stops))
+    assert one
+    assert other is None
+
+
+@pytest.mark.parametrize("decoding", DECODINGS)
+@pytest.mark.parametrize("keep", [False, True])
+def test_the_engine_is_told_whether_more_will_follow(decoding: str, keep: bool) -> None:
+    engine = ScriptedEngine(RIGHT[decoding])
+    DECODINGS[decoding](engine, PROMPTS, ANSWER, keep=keep)
+    assert [request.keep for request in engine.requests if not isinstance(request, TextRequest)] == [keep] * 2

@@ -14,8 +14,9 @@ PROMPT = Prompt(ids=(1, 2, 3), reads=(), listing_ids=("a", "b", "c"), cuts={})
 
 
 def _score(*row: float) -> list[float]:
-    ((scores, _),) = first_token.decode(ScriptedEngine([[row]]), [PROMPT], ANSWER)
-    return scores
+    (answer,) = first_token.decode(ScriptedEngine([[row]]), [PROMPT], ANSWER)
+    assert answer
+    return answer[0]
 
 
 def test_the_scores_are_the_softmax_over_the_identifiers() -> None:

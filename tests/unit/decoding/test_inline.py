@@ -17,8 +17,9 @@ def _prompt(n: int) -> Prompt:
 
 
 def _score(*rows: list[float]) -> list[float]:
-    ((scores, _),) = inline.decode(ScriptedEngine([rows]), [_prompt(len(rows))], ANSWER)
-    return scores
+    (answer,) = inline.decode(ScriptedEngine([rows]), [_prompt(len(rows))], ANSWER)
+    assert answer
+    return answer[0]
 
 
 def test_the_score_is_the_sigmoid_of_the_log_odds_of_yes() -> None:

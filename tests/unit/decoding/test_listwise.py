@@ -17,8 +17,9 @@ PROMPT = Prompt(ids=(1, 2, 3), reads=(), listing_ids=("a", "b", "c"), cuts={})
 def test_the_score_says_the_place() -> None:
     n = len(PROMPT.listing_ids)
     for order in itertools.permutations(range(n)):
-        ((scores, _),) = listwise.decode(ScriptedEngine([order]), [PROMPT], ANSWER)
-        assert scores == [(n - order.index(candidate)) / n for candidate in range(n)]
+        (answer,) = listwise.decode(ScriptedEngine([order]), [PROMPT], ANSWER)
+        assert answer
+        assert answer[0] == [(n - order.index(candidate)) / n for candidate in range(n)]
 
 
 def test_the_order_is_written_with_as_many_identifiers_as_there_are_candidates() -> None:

@@ -1,0 +1,70 @@
+"""Which tokens may come next in a listwise answer; the one mask that all engines share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from genrank.errors import InputError
+
+
+@dataclass(frozen=True, slots=True)
+class PermutationMask:
+    """Lets each identifier come exactly once, with `between` between two of them.
+
+    An answer is ``identifier (between identifier) * (n - 1)``: it starts at an identifier, and is complete after the
+    last. Only the choice of an identifier among several is open; all else is forced.
+
+    Attributes:
+        identifiers: ``[n]`` token ids, distinct, in the candidates' order.
+        between: Token ids between two identifiers; may be empty, and may repeat an identifier's token.
+
+    Raises:
+        InputError: When there are no identifiers, or one comes twice; or, from the methods, when `written` does not
+            follow the mask.
+    """
+
+    identifiers: tuple[int, ...]
+    between: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        if not self.identifiers:
+            raise InputError("must hold at least one token", field="identifiers")
+        if len(set(self.identifiers)) < len(self.identifiers):
+            raise InputError(f"must be distinct, got {list(self.identifiers)}", field="identifiers")
+
+    def allowed(self, written: Sequence[int]) -> tuple[int, ...]:
+        """The tokens one of which must follow `written`, the answer so far; none when it is complete."""
+        return self._after(self.order(written), len(written))
+
+    def forced(self, written: Sequence[int]) -> tuple[int, ...]:
+        """The run of tokens that must follow `written` because nothing else can; empty where there is a choice."""
+        order, run = list(self.order(written)), list[int]()
+        while len(after := self._after(order, len(written) + len(run))) == 1:
+            if (len(written) + len(run)) % self._stride == 0:
+                order.append(self.identifiers.index(after[0]))
+            run += after
+        return tuple(run)
+
+    def order(self, written: Sequence[int]) -> tuple[int, ...]:
+        """The places in `identifiers`, 0-based, of those written so far."""
+        order: list[int] = []
+        for at, token in enumerate(written):
+            if token not in self._after(order, at):
+                raise InputError(f"token {token} at place {at} does not follow the mask", field="written")
+            if at % self._stride == 0:
+                order.append(self.identifiers.index(token))
+        return tuple(order)
+
+    @property
+    def _stride(self) -> int:
+        """Tokens from one identifier to the next."""
+        return 1 + len(self.between)
+
+    def _after(self, order: Sequence[int], length: int) -> tuple[int, ...]:
+        """The tokens that may follow `length` tokens which hold the identifiers at the places `order`."""
+        if len(order) == len(self.identifiers):
+            return ()
+        if step := length % self._stride:
+            return self.between[step - 1 : step]
+        return tuple(token for place, token in enumerate(self.identifiers) if place not in order)
