@@ -20,12 +20,12 @@ import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol, get_args
+from typing import Annotated, Any, Literal, Protocol, get_args
 
 import pydantic
 
 from genrank.errors import BudgetError, ConfigError, InputError
-from genrank.text import clean, number_text
+from genrank.text import clean, fold, neutralise, number_text
 from genrank.types import Candidate, Interaction, Listing, Query
 
 IDENTIFIERS = string.ascii_uppercase + string.ascii_lowercase
@@ -34,14 +34,18 @@ IDENTIFIERS = string.ascii_uppercase + string.ascii_lowercase
 NUMBERS = tuple(str(number) for number in range(1, 100))
 """The same for templates that count their candidates; many tokenizers make one token of 1 to 9 only."""
 
+MOST_IDENTIFIERS = 100
+"""The most candidates that one window names; past the letters come pairs of letters (``AA``) of one token."""
+
 Section = Literal["query", "history", "candidates"]
 """A part of the prompt that holds data."""
 
 MIN_LISTING_TOKENS = 4
 _MIN_PART_TOKENS = 4
 _CHARS_READ_PER_TOKEN = 8
+_CHARS_NEUTRALISED = 4  # for each character that may be shown
 _EVENTS = {"view": "viewed", "click": "clicked", "cart": "put in cart", "purchase": "bought", "rating": "rated"}
-_LATER_KEYS = ("order", "identifiers", "values", "events")  # count in a digest only where they are used
+_LATER_KEYS = ("order", "identifiers", "values", "events", "answer_close")  # count in a digest only where they are used
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +65,16 @@ class Encoded:
 
     def cut(self, tokens: int) -> list[int]:
         """The longest prefix of at most `tokens` tokens that ends between two characters."""
+        return list(self.head(tokens).ids)
+
+    def head(self, tokens: int) -> Encoded:
+        """The same as `cut`, with its places."""
         if tokens >= len(self.ids):
-            return list(self.ids)
+            return self
         while tokens > 0 and self.starts[tokens] < self.ends[tokens - 1]:
             tokens -= 1
-        return list(self.ids[: max(tokens, 0)])
+        tokens = max(tokens, 0)
+        return Encoded(self.ids[:tokens], self.starts[:tokens], self.ends[:tokens])
 
 
 class Tokenizer(Protocol):
@@ -81,6 +90,12 @@ class Tokenizer(Protocol):
         of the answer. Without one: beginning of sequence and the system text; nothing.
         """
 
+    def turn(self) -> list[int]:
+        """The tokens between the end of the model's answer and the next text of the user, special tokens included.
+
+        With a chat template: the end of the answer and the opening of the user's turn; without one: a blank line.
+        """
+
     def decode(self, ids: Sequence[int]) -> str:
         """The text of some tokens, special ones left out."""
 
@@ -93,12 +108,14 @@ class Limits(pydantic.BaseModel, extra="forbid", frozen=True):
         history: All interactions together.
         interaction: One interaction.
         listing: One candidate, without its question.
+        fields: One field of a listing, its label included; a field without an entry has the limits of its listing.
     """
 
     query: int = pydantic.Field(default=64, ge=8)
     history: int = pydantic.Field(default=256, ge=0)
     interaction: int = pydantic.Field(default=32, ge=8)
     listing: int = pydantic.Field(default=64, ge=8)
+    fields: dict[str, Annotated[int, pydantic.Field(ge=1)]] = {}
 
 
 class ReasonForm(pydantic.BaseModel, extra="forbid", frozen=True):
@@ -148,6 +165,7 @@ class Template(pydantic.BaseModel, extra="forbid", frozen=True):
         plain_end: After the instruction where the model has no chat template.
         answer_open: Opening of a listwise answer, before the first identifier.
         answer_between: Between two identifiers.
+        answer_close: After the last identifier.
         fields: Listing fields in the order of their weight, each with a format that holds ``{value}``.
         values: How a field's value is written: as ``text``; as ``lines``, with each attribute on a line of its own,
             indented by two spaces; or as ``json``, where a value that is cut loses its end.
@@ -177,6 +195,7 @@ class Template(pydantic.BaseModel, extra="forbid", frozen=True):
     plain_end: str = ""
     answer_open: str = "["
     answer_between: str = "] > ["
+    answer_close: str = "]"
     fields: dict[str, str]
     values: Literal["text", "lines", "json"] = "text"
     reason: ReasonForm | None = None
@@ -206,6 +225,8 @@ class Template(pydantic.BaseModel, extra="forbid", frozen=True):
             _pieces(f"fields.{field}", form, "value")
         if next(iter(self.fields), "") != "title":
             raise ValueError("the first of fields must be title, which is never left out")
+        if unknown := sorted(self.limits.fields.keys() - self.fields):
+            raise ValueError(f"limits.fields.{unknown[0]} is none of fields, which are {list(self.fields)}")
         if self.question and not (self.yes and self.no):
             raise ValueError("a question needs yes and no answers")
         return self
@@ -214,7 +235,8 @@ class Template(pydantic.BaseModel, extra="forbid", frozen=True):
     def digest(self) -> str:
         """First 16 hex digits of the SHA-256 of the template's content."""
         unused = {key for key in _LATER_KEYS if getattr(self, key) == Template.model_fields[key].default}
-        content = self.model_dump_json(exclude={"description", "source", *unused})
+        exclude: dict[str, Any] = dict.fromkeys(("description", "source", *unused), True)
+        content = self.model_dump_json(exclude=exclude if self.limits.fields else exclude | {"limits": {"fields"}})
         return hashlib.sha256(content.encode()).hexdigest()[:16]
 
     @property
@@ -272,6 +294,8 @@ def _with_query(field: str, form: str) -> list[str]:
 
 def _toml_value(value: object) -> str:
     """Texts, numbers and lists of texts are written in TOML as in JSON, but for the one control that JSON leaves."""
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key} = {_toml_value(part)}" for key, part in value.items()) + "}"
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
@@ -340,9 +364,60 @@ _FIELD_VALUE: Mapping[str, Callable[[Listing], _FieldValue]] = {
 }
 
 
-def _field_text(listing: Listing, field: str, values: str) -> str:
-    """One field as a template with these `values` writes it, of cleaned text; empty where the listing has none."""
+class _Data:
+    """Reads what shops and shoppers wrote.
+
+    Args:
+        own: The prompt's own words, which no data may say; None: texts are cleaned and not neutralised.
+
+    Attributes:
+        changed: Texts that neutralising changed.
+        unread: Characters that were not read, since they cannot be among the tokens that are shown.
+    """
+
+    def __init__(self, own: re.Pattern[str] | None) -> None:
+        self._own = own
+        self.changed = 0
+        self.unread = 0
+
+    def text(self, text: str, tokens: int, *, keep: bool = False) -> str:
+        """One text of which at most `tokens` tokens are shown; see `genrank.text.neutralise` for `keep`."""
+        if self._own is None:
+            return clean(text)
+        most = tokens * _CHARS_READ_PER_TOKEN * _CHARS_NEUTRALISED
+        if len(text) > most:
+            self.unread += len(text) - most
+            text = text[:most]
+        harmless, changed = _neutralised(text, self._own, keep)
+        self.changed += changed
+        return harmless
+
+    def value(self, value: _FieldValue, tokens: int) -> _FieldValue:
+        """One field; of attributes the names too, and those that say nothing any more are left out."""
+        match value:
+            case str():
+                return self.text(value, tokens)
+            case Mapping():
+                read = [(self.text(key, tokens), self.text(part, tokens), part) for key, part in value.items()]
+                return {key: part for key, part, was in read if part or not was}
+            case None | float() | int():
+                return value
+        return [self.text(part, tokens) for part in value]
+
+
+@functools.lru_cache(maxsize=8192)  # passes, windows and queries show the same listings
+def _neutralised(text: str, own: re.Pattern[str], keep: bool) -> tuple[str, bool]:
+    """The text, and whether that is not what cleaning makes of it."""
+    harmless = neutralise(text, own, keep=keep)
+    return harmless, harmless != clean(text)
+
+
+def _field_text(listing: Listing, field: str, values: str, data: _Data, tokens: int) -> str:
+    """One field as a template with these `values` writes it; empty where the listing has none."""
     value = _FIELD_VALUE[field](listing)
+    if field == "category" and values != "json":
+        value = " > ".join(listing.category)
+    value = data.text(listing.title, tokens, keep=True) if field == "title" else data.value(value, tokens)
     match value:
         case None:
             return ""
@@ -355,24 +430,13 @@ def _field_text(listing: Listing, field: str, values: str) -> str:
         case Mapping():
             text = ", ".join(f"{key}: {part}" for key, part in value.items())
         case _:
-            text = (" > " if field == "category" else " / ").join(value)
+            text = " / ".join(value)
     text = clean(text)
     if values == "json" and text:
-        return json.dumps(_cleaned(value), ensure_ascii=False)
+        return json.dumps(value, ensure_ascii=False)
     if values == "lines" and isinstance(value, Mapping):
         return "\n  ".join(clean(f"{key}: {part}") for key, part in value.items())
     return text
-
-
-def _cleaned(value: _FieldValue) -> _FieldValue:
-    match value:
-        case str():
-            return clean(value)
-        case Mapping():
-            return {clean(key): clean(part) for key, part in value.items()}
-        case None | float() | int():
-            return value
-    return [clean(part) for part in value]
 
 
 @dataclass(frozen=True, slots=True)
@@ -385,6 +449,7 @@ class Prompt:
             questions. 0-based.
         listing_ids: ``[n]`` in the order of the prompt.
         cuts: Tokens cut from each section (``query``, ``history``, ``candidates``) to keep the budget.
+        neutralised: Texts (a title, an attribute's name or value, the query ...) that neutralising changed.
         tokens: Tokens of each section, and of ``system`` before and ``instruction`` after them; they add up.
     """
 
@@ -393,6 +458,7 @@ class Prompt:
     listing_ids: tuple[str, ...]
     cuts: Mapping[str, int]
     tokens: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    neutralised: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -400,7 +466,8 @@ class AnswerTokens:
     """The tokens of a model's answer under one template.
 
     Attributes:
-        identifiers: The one token of each of `IDENTIFIERS` (or `NUMBERS`), as far as each is one token.
+        identifiers: The one token of each name that a candidate may have, in the order in which they are given:
+            `IDENTIFIERS` and pairs of letters, or `NUMBERS`, without those that are not one token.
         between: Tokens between two identifiers.
         yes: First tokens of the answers that mean a fit.
         no: First tokens of the answers that mean none.
@@ -418,11 +485,13 @@ class Renderer:
     Args:
         template: The prompt template.
         tokenizer: The model's tokenizer.
+        neutralise: Whether what data says to the model is taken out of it; see `genrank.text.neutralise`.
     """
 
-    def __init__(self, template: Template, tokenizer: Tokenizer) -> None:
+    def __init__(self, template: Template, tokenizer: Tokenizer, *, neutralise: bool = True) -> None:
         self.template = template
         self.tokenizer = tokenizer
+        self._own = _own_words(template) if neutralise else None
         self._before, self._after = tokenizer.frame(template.system)
         self._query_open, self._query_close = self._encode(*_pieces("query", template.query, "query"))
         self._history_head, self._candidates_head, self._end, self._open = self._encode(
@@ -431,8 +500,8 @@ class Renderer:
         self._question = self._encode(*_with_query("question", template.question))
         *told, last = _with_query("instruction", template.instruction)
         self._instruction = self._encode(*told, last + ("" if self._after else template.plain_end))
-        self._identifiers = IDENTIFIERS if template.identifiers == "letters" else NUMBERS
-        self._names = self._encode(*(self._name_text(name) for name in self._identifiers))
+        names = IDENTIFIERS if template.identifiers == "letters" else NUMBERS
+        self._names = self._encode(*(self._name_text(name) for name in names))
 
     def _encode(self, *texts: str) -> list[list[int]]:
         return [list(encoded.ids) for encoded in self.tokenizer.encode(texts)]
@@ -449,25 +518,43 @@ class Renderer:
             ConfigError: When the tokenizer or the template makes an answer unreadable.
         """
         template = self.template
-        opened = template.answer_open
-        one, two = self._identifiers[0], self._identifiers[1]
-        both = f"{opened}{one}{template.answer_between}{two}"
-        first, second, joined = self.tokenizer.encode([opened + one, opened + two, both])
-        between = list(joined.ids[len(first.ids) : -1])
-        if list(joined.ids) != [*first.ids, *between, second.ids[-1]] or first.ids[:-1] != second.ids[:-1]:
+        identifiers, between = self._found[1:]
+        if template.instruction and len(identifiers) < 2:
             raise ConfigError(
-                f"prompt template {template.name}: this tokenizer does not keep identifiers apart in "
-                f"{both}; choose another answer_open and answer_between"
+                f"prompt template {template.name}: this tokenizer does not keep identifiers apart in {self._shown('A')}"
+                "; choose another answer_open and answer_between, other identifiers, or decoding 'inline'"
             )
-        identifiers = []
-        for encoded in self.tokenizer.encode([opened + name for name in self._identifiers]):
-            if len(encoded.ids) != len(first.ids) or encoded.ids[:-1] != first.ids[:-1]:
-                break
-            identifiers.append(encoded.ids[-1])
         yes, no = (self._first_tokens(words) for words in (template.yes, template.no))
         if set(yes) & set(no):
             raise ConfigError(f"prompt template {template.name}: yes {template.yes} and no {template.no} begin alike")
-        return AnswerTokens(tuple(identifiers), tuple(between), yes, no)
+        return AnswerTokens(identifiers, between, yes, no)
+
+    @functools.cached_property
+    def _found(self) -> tuple[list[str], tuple[int, ...], tuple[int, ...]]:
+        """The names that are one token in an answer, their tokens, and the tokens between two of them."""
+        letters = string.ascii_uppercase
+        pairs = [first + second for first in letters for second in letters]
+        names = [*IDENTIFIERS, *pairs] if self.template.identifiers == "letters" else list(NUMBERS)
+        answers = self._encode(*(self._shown(name) for name in names))
+        at = len(self._open)
+        between: list[int] = []
+        found: dict[int, str] = {}
+        for name, ids in zip(names, answers, strict=True):
+            token, middle = ids[at], ids[at + 1 : -1]
+            if ids[:at] != self._open or ids[-1] != token or not middle or token in found:
+                continue
+            between = between or middle
+            if middle == between and len(found) < MOST_IDENTIFIERS:
+                found[token] = name
+        return list(found.values()), tuple(found), tuple(between)
+
+    def _shown(self, name: str) -> str:
+        """The name twice, as an answer begins; it is one token when both are the same one."""
+        return f"{self.template.answer_open}{name}{self.template.answer_between}{name}"
+
+    @functools.cached_property
+    def _names_found(self) -> list[list[int]]:
+        return self._encode(*map(self._name_text, self._found[0]))
 
     def _first_tokens(self, words: Sequence[str]) -> tuple[int, ...]:
         question = _with_query("question", self.template.question)[-1]
@@ -494,8 +581,8 @@ class Renderer:
         """Render one window.
 
         The query is cut to its limit first. Under a tight budget the history gives way before the candidates
-        (down to a quarter of what both share), oldest interactions first; then the longest candidates are cut,
-        each from its least important field, all to the same length.
+        (down to a quarter of what both share), the least useful interactions first; then the longest candidates are
+        cut, each from its least important field, all to the same length.
 
         Args:
             query: The query.
@@ -512,19 +599,20 @@ class Renderer:
         """
         template = self.template
         template.check(inline=inline)
-        if not inline and len(candidates) > len(self.answer.identifiers):
-            most = len(self.answer.identifiers)
+        if not inline and len(candidates) > (most := len(self.answer.identifiers)):
             raise InputError(f"{len(candidates)} candidates in one window, but only {most} identifiers", field="window")
         if not candidates:
             raise InputError("no candidates to render; pass at least one", field="candidates")
         cuts = {"query": 0, "history": 0, "candidates": 0}
-        query_ids, cuts["query"] = self._query(query)
-        listings = self._listings([candidate.listing for candidate in candidates], template.limits.listing)
+        data = _Data(self._own)
+        query_ids, cuts["query"] = self._query(query, data)
+        listings = self._listings([candidate.listing for candidate in candidates], template.limits.listing, data)
         asked = [*self._query_open, *query_ids, *self._query_close]
         question = _around(query_ids, self._question) if inline else []
         tail = [] if inline else [*_around(query_ids, self._instruction), *self._after, *self._open]
-        names = [self._name(i) for i in range(len(candidates))]
-        taken = len(self._before) + len(asked) + len(self._candidates_head) + len(tail) + sum(map(len, names))
+        names = [self._name(i) for i in range(len(candidates))] if inline else self._names_found
+        taken = len(self._before) + len(asked) + len(self._candidates_head) + len(tail)
+        taken += sum(map(len, names[: len(candidates)]))
         taken += (len(question) + len(self._end)) * len(candidates)
         taken -= len(self._end) if inline else 0  # nothing is read behind the last question
         room = max_tokens - taken
@@ -537,7 +625,7 @@ class Renderer:
                 least=taken + least,
             )
         history_room = min(max(room - sum(needs), (room - least) // 4), template.limits.history)
-        past, cuts["history"] = self._history(history, history_room)
+        past, cuts["history"] = self._history(history, history_room, query, candidates, data)
         cap = _fair_cap(needs, room - len(past))
 
         shown = list(self._candidates_head)
@@ -559,100 +647,194 @@ class Renderer:
             listing_ids=tuple(candidate.listing.listing_id for candidate in candidates),
             cuts=cuts,
             tokens={name: len(ids) for name, ids in parts.items()},
+            neutralised=data.changed,
         )
 
-    def render_reason(self, query: Query, listing: Listing, *, max_tokens: int) -> tuple[int, ...]:
-        """Render the prompt that asks why a listing fits a query.
+    def follow_up(
+        self, prompt: Prompt, order: Sequence[int], query: Query, listing: Listing, *, max_tokens: int
+    ) -> tuple[int, ...]:
+        """Go on in the conversation of a prompt: the model's answer, and the request for the reason of one listing.
+
+        After questions in place the last one is answered (yes for the first half of `order`), and the request
+        stands in the same turn of the user. Otherwise the order is the answer, and the request is the next turn.
+
+        Args:
+            prompt: What `render` gave; the result begins with its `ids`.
+            order: ``[n]`` places in the prompt, best first, 0-based.
+            query: The query.
+            listing: The listing.
+            max_tokens: The budget for all tokens.
 
         Raises:
-            BudgetError: When the budget cannot even hold the question.
+            BudgetError: When the budget cannot hold the request; says the least one.
             ConfigError: When the template asks for no reasons.
         """
-        before, between, tail = self._reason
+        before, between, tail = self._request
+        data = _Data(self._own)
         limit = self.template.limits.listing
-        query_ids, _ = self._query(query)
-        (encoded,) = self._listings([listing], limit)
-        head = [*before, *query_ids, *between]
+        query_ids, _ = self._query(query, data)
+        (encoded,) = self._listings([listing], limit, data)
+        head = [*prompt.ids, *self._answered(prompt, order), *before, *query_ids, *between]
         room = max_tokens - len(head) - len(tail)
-        if room < MIN_LISTING_TOKENS:
-            least = max_tokens - room + MIN_LISTING_TOKENS
+        need = min(MIN_LISTING_TOKENS, encoded.tokens)
+        if room < need:
+            least = max_tokens - room + need
             raise BudgetError(f"{max_tokens} tokens cannot hold a reason's prompt; give at least {least}", least=least)
         return (*head, *encoded.cut(min(room, limit)), *tail)
 
+    def _answered(self, prompt: Prompt, order: Sequence[int]) -> list[int]:
+        """The model's answer to a prompt, and what leads to the user's next words."""
+        if prompt.reads:
+            fits = list(order).index(len(order) - 1) < len(order) / 2
+            return [(self.answer.yes if fits else self.answer.no)[0], *self._end]
+        answer = [self.answer.identifiers[order[0]]]
+        for place in order[1:]:
+            answer += [*self.answer.between, self.answer.identifiers[place]]
+        return [*answer, *self._closed]
+
     @functools.cached_property
-    def _reason(self) -> tuple[list[int], list[int], list[int]]:
-        """The tokens of a reason's prompt that are always the same: before the query, before the listing, after it."""
+    def _closed(self) -> list[int]:
+        return [*self._encode(self.template.answer_close)[0], *self.tokenizer.turn()]
+
+    @functools.cached_property
+    def reason_ends(self) -> tuple[int, ...]:
+        """Tokens that end a reason: those that are line ends and nothing else."""
+        texts = ("a", "a\n", "a\n\n")
+        before, *ended = self._encode(*texts)
+        at = len(before)
+        return tuple(dict.fromkeys(ids[at] for ids in ended if len(ids) > at and ids[:at] == before))
+
+    @functools.cached_property
+    def _request(self) -> tuple[list[int], list[int], list[int]]:
+        """The tokens that all requests for a reason share: before the query, before the listing, after it."""
         form = self.template.reason
         if form is None:
             raise ConfigError(f"prompt template {self.template.name} has no reason prompt")
-        before, after = self.tokenizer.frame(form.system)
-        head, end = ("", form.chat_end) if after else (form.plain_head, form.plain_end)
+        head, end = ("", form.chat_end) if self._after else (form.plain_head, form.plain_end)
         open_, middle, close = _pieces("reason.text", form.text, "query", "listing")
         opened, between, closed = self._encode(head + open_, middle, close + end)
-        return [*before, *opened], between, [*closed, *after]
+        return opened, between, [*closed, *self._after]
 
-    def _query(self, query: Query) -> tuple[list[int], int]:
+    def _query(self, query: Query, data: _Data) -> tuple[list[int], int]:
         """The query's tokens within its limit, and how many were cut."""
         limit = self.template.limits.query
-        text, unread = _readable(clean(query.text), limit)
+        before = data.unread
+        text, unread = _readable(data.text(query.text, limit, keep=True), limit)
         (encoded,) = self.tokenizer.encode([text])
         ids = encoded.cut(limit)
-        return ids, len(encoded.ids) - len(ids) + _unread_tokens(encoded, unread)
+        return ids, len(encoded.ids) - len(ids) + _unread_tokens(encoded, unread + data.unread - before)
 
     def _name(self, i: int) -> list[int]:
         """Tokens before the listing of candidate `i`; past the identifiers, its 1-based number."""
         return self._names[i] if i < len(self._names) else self._encode(self._name_text(str(i + 1)))[0]
 
-    def _listings(self, listings: Sequence[Listing], limit: int) -> list[_EncodedListing]:
+    def _listings(self, listings: Sequence[Listing], limit: int, data: _Data) -> list[_EncodedListing]:
         """Encode listings, all of their fields in one call."""
+        template = self.template
         texts: list[str] = []
         lost: list[int] = []
+        limits: list[int | None] = []
         counts = []
         for listing in listings:
             count = 0
-            for field, form in self.template.fields.items():
-                value = _field_text(listing, field, self.template.values)
+            for field, form in template.fields.items():
+                before = data.unread
+                value = _field_text(listing, field, template.values, data, limit)
                 if not value:
                     continue
                 value, unread = _readable(value, limit)
                 texts.append(form.replace("{value}", value))
-                lost.append(unread)
+                lost.append(unread + data.unread - before)
+                limits.append(template.limits.fields.get(field))
                 count += 1
             counts.append(count)
-        encoded = self.tokenizer.encode(texts)
-        result = []
-        at = 0
-        for count in counts:
-            parts = encoded[at : at + count]
-            unread = sum(_unread_tokens(part, n) for part, n in zip(parts, lost[at : at + count], strict=True))
-            result.append(_EncodedListing(parts, sum(len(part.ids) for part in parts), unread))
-            at += count
-        return result
+        encoded = zip(self.tokenizer.encode(texts), lost, limits, strict=True)
+        return [_EncodedListing.of(list(itertools.islice(encoded, count))) for count in counts]
 
-    def _history(self, history: Sequence[Interaction], room: int) -> tuple[list[int], int]:
-        """The latest interactions that fit into `room` tokens, oldest first, and how many tokens were cut."""
+    def _history(
+        self,
+        history: Sequence[Interaction],
+        room: int,
+        query: Query,
+        candidates: Sequence[Candidate],
+        data: _Data,
+    ) -> tuple[list[int], int]:
+        """The most useful interactions that fit into `room` tokens, oldest first, and how many tokens were cut."""
         template = self.template
         if not history or not template.history_head:
             return [], 0
         limit = template.limits.interaction
-        listings = self._listings([interaction.listing for interaction in history], limit)
+        listings = self._listings([interaction.listing for interaction in history], limit, data)
         before, between, after = _pieces("interaction", template.interaction, "event", "listing")
         events = _EVENTS | template.events
         heads = (before + events[interaction.event] + between for interaction in history)
         *encoded_heads, tail = self._encode(*heads, after)
+        lines = [[*head, *listing.cut(limit), *tail] for head, listing in zip(encoded_heads, listings, strict=True)]
         left = room - len(self._history_head)
-        kept: list[list[int]] = []
-        cut = 0
-        for head, listing in zip(reversed(encoded_heads), reversed(listings), strict=True):
-            shown = [*head, *listing.cut(limit), *tail]
-            if len(shown) > left:
-                left = 0
-                shown = []
-            kept.append(shown)
-            left -= len(shown)
-            cut += listing.tokens + listing.lost + len(head) + len(tail) - len(shown)
-        ids = [token for shown in reversed(kept) for token in shown]
-        return ([*self._history_head, *ids] if ids else []), cut
+        if sum(map(len, lines)) > left:
+            useful = usefulness(history, query, [candidate.listing for candidate in candidates])
+            for i in sorted(range(len(lines)), key=lambda i: (useful[i], i), reverse=True):
+                if len(lines[i]) > left:
+                    lines[i] = []
+                left -= len(lines[i])
+        ids = list(itertools.chain.from_iterable(lines))
+        whole = sum(
+            len(head) + len(tail) + one.tokens + one.lost for head, one in zip(encoded_heads, listings, strict=True)
+        )
+        return ([*self._history_head, *ids] if ids else []), whole - len(ids)
+
+
+def usefulness(history: Sequence[Interaction], query: Query, candidates: Sequence[Listing]) -> list[float]:
+    """How much each interaction may say about a search, ``[len(history)]``, 0 to 3.
+
+    The sum of three parts from 0 to 1: how late it came (``(i + 1) / n``), how near it is to the search (1 in the
+    category of a candidate, else the share of the query's words in its title), and what the shopper did: a purchase
+    1, a rating 0.6 to 0.8 by its value, cart 0.6, click 0.4, view 0.2.
+
+    Args:
+        history: Oldest first.
+        query: The query.
+        candidates: The listings of the window.
+    """
+    categories = {one.category[-1].casefold() for one in candidates if one.category}
+    wanted = _words(query.text)
+    found = []
+    for i, interaction in enumerate(history):
+        listing = interaction.listing
+        same = bool(listing.category) and listing.category[-1].casefold() in categories
+        near = 1.0 if same else len(wanted & _words(listing.title)) / max(1, len(wanted))
+        found.append((i + 1) / len(history) + near + _weight(interaction))
+    return found
+
+
+def _weight(interaction: Interaction) -> float:
+    if interaction.event == "rating":
+        return 0.6 + 0.2 * (2.5 if interaction.rating is None else interaction.rating) / 5
+    return {"purchase": 1.0, "cart": 0.6, "click": 0.4, "view": 0.2}[interaction.event]
+
+
+def _words(text: str) -> set[str]:
+    """Words of ASCII, and single characters of other scripts, of which many put no spaces between words."""
+    return set(re.findall(r"[a-z0-9]+|[^\W_]", fold(text)))
+
+
+def _own_words(template: Template) -> re.Pattern[str]:
+    """What no data may say in a prompt of this template: its question with an answer, and the label of its query."""
+    said = []
+    if template.question:
+        asked = _with_query("question", template.question)
+        more = "" if len(asked) == 1 else "[^:?\n]{0,80}?"
+        answers = "|".join(re.escape(fold(word).strip()) for word in (*template.yes, *template.no))
+        core = _core(asked[0])
+        said.append(rf"{core}{more} ?(?:[:?]\W{{0,3}}(?:(?:{answers})(?!\w))?|(?:{answers})(?!\w))")
+    if label := _core(_pieces("query", template.query, "query")[0]):
+        said.append(rf"{label} ?:")
+    return re.compile(rf"(?<!\w)(?:{'|'.join(said) or '(?!)'})")
+
+
+def _core(text: str) -> str:
+    """The text as it is looked for, without what is around its words."""
+    return re.escape(re.sub(r"^\W+|\W+$", "", fold(clean(text))))
 
 
 @dataclass(frozen=True, slots=True)
@@ -662,12 +844,20 @@ class _EncodedListing:
     Attributes:
         parts: One a field that the listing has; the title is first.
         tokens: All of their tokens.
-        lost: Tokens that were not even read, about.
+        lost: Tokens beyond the limit of a field, and those that were not even read, about.
     """
 
     parts: Sequence[Encoded]
     tokens: int
     lost: int
+
+    @classmethod
+    def of(cls, read: Sequence[tuple[Encoded, int, int | None]]) -> _EncodedListing:
+        """A listing of fields, each with how many of its characters were not read, and its own limit."""
+        parts = [part if most is None else part.head(most) for part, _, most in read]
+        tokens = sum(len(part.ids) for part in parts)
+        whole = sum(len(part.ids) + _unread_tokens(part, unread) for part, unread, _ in read)
+        return cls(parts, tokens, whole - tokens)
 
     def cut(self, room: int) -> list[int]:
         """The fields that fit into `room` tokens; the first that does not is cut, the title always is kept."""

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 _BODY = "\x02body\x02"
+_ANSWER = "\x02answer\x02"
 
 
 def longest_context(config: PretrainedConfig) -> int:
@@ -66,10 +67,27 @@ class HubTokenizer:
         text = self._chat([{"role": "system", "content": system}, {"role": "user", "content": _BODY}])
         if text is None:  # the template knows no system turn
             text = self._chat([{"role": "user", "content": f"{system}\n\n{_BODY}"}])
-        if text is None or text.count(_BODY) != 1:
-            raise ModelError(f"the chat template of {self._tokenizer.name_or_path} does not keep the user's text")
-        before, after = text.split(_BODY)
+        before, after = self._around(text, _BODY)
         return self._special(before), self._special(after)
+
+    def turn(self) -> list[int]:
+        """The tokens between two turns; see `genrank.prompting.Tokenizer`."""
+        if not self._tokenizer.chat_template:
+            return self._special("\n\n")
+        text = self._chat(
+            [
+                {"role": "user", "content": "..."},
+                {"role": "assistant", "content": _ANSWER},
+                {"role": "user", "content": _BODY},
+            ]
+        )
+        return self._special(self._around(self._around(text, _BODY)[0], _ANSWER)[1])
+
+    def _around(self, text: str | None, part: str) -> tuple[str, str]:
+        if text is None or text.count(part) != 1:
+            raise ModelError(f"the chat template of {self._tokenizer.name_or_path} does not keep the text of each turn")
+        before, after = text.split(part)
+        return before, after
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of some tokens; see `genrank.prompting.Tokenizer`."""

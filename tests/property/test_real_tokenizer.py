@@ -8,22 +8,42 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from genrank import BudgetError, Candidate, Listing, Query, load_template
-from genrank.prompting import Renderer
+from genrank import BudgetError, Candidate, Listing, ModelError, Query, load_template
+from genrank.prompting import IDENTIFIERS, Renderer
 from genrank.text import clean
 
 pytestmark = pytest.mark.model
 texts = st.text(max_size=30) | st.sampled_from(["连衣裙 夏季 韩版", "👩‍👩‍👧 <|im_end|>", "𓀀𓀁 é", "ワンピース"])
 
 
-@pytest.fixture(scope="module")
-def tokenizer(smollm2: str) -> Any:
+def _tokenizer(name: str) -> Any:
     from transformers import AutoTokenizer
 
     from genrank.engines.tokenizer import HubTokenizer
     from genrank.models import resolve
 
-    return HubTokenizer(AutoTokenizer.from_pretrained(resolve(smollm2)))
+    return HubTokenizer(AutoTokenizer.from_pretrained(resolve(name)))
+
+
+@pytest.fixture(scope="module")
+def tokenizer(smollm2: str) -> Any:
+    return _tokenizer(smollm2)
+
+
+@pytest.mark.parametrize("name", ["smollm2-135m", "gemma3-270m"])
+def test_a_hundred_names_are_one_token_each(smollm2: str, name: str) -> None:
+    try:
+        tokenizer = _tokenizer(name)
+    except ModelError as error:
+        pytest.skip(str(error))
+    answer = Renderer(load_template("listwise"), tokenizer).answer
+    names = [tokenizer.decode([token]) for token in answer.identifiers]
+    assert names[:52] == list(IDENTIFIERS)
+    assert len(set(names)) == len(set(answer.identifiers)) == len(names) == 100
+    written = "".join(f"{one}] > [" for one in names) + "A"
+    tokens = [token for one in answer.identifiers for token in (one, *answer.between)]
+    opened = list(tokenizer.encode(["["])[0].ids)
+    assert [*opened, *tokens, answer.identifiers[0]] == list(tokenizer.encode(["[" + written])[0].ids)
 
 
 @given(text=texts.map(clean), tokens=st.integers(0, 20))
