@@ -1,47 +1,97 @@
-"""Why a listing stands where it stands: one short sentence, written by the model.
-
-A first version: the sentence is tidied and the fields that it names are cited. Whether each of its claims stands in
-those fields is not checked yet.
-"""
+"""Why a listing stands where it stands: one short sentence, written by the model and held to the facts."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 
-from genrank.engines.base import Engine, TextRequest, TextResult
-from genrank.prompting import Renderer
-from genrank.text import clean, number_text
-from genrank.types import Interaction, Listing, Query
+from genrank.decoding.checks import check_count
+from genrank.engines.base import Engine, Stop, TextRequest, never
+from genrank.grounding import Facts, ground
+from genrank.text import clean
+from genrank.types import Claims, Interaction, Listing, Query, Tokens
 
 _LIST_MARK = re.compile(r"^(?:\d+[.)]|[-*•])(?:\s+|$)")
 _SENTENCE_END = re.compile(r"[.!?]+(?=\s|$)|[\u3002\uff01\uff1f]")
 
 
+@dataclass(frozen=True, slots=True)
+class ReasonRequest:
+    """A reason to be written.
+
+    Attributes:
+        ids: ``[prompt_tokens]``; the reason follows the last of them.
+        query: What the shopper typed.
+        listing: What the reason is for.
+        history: The shopper's past, oldest first.
+        others: The other candidates, whose brands and attribute values the model may take for this listing's.
+    """
+
+    ids: tuple[int, ...]
+    query: Query
+    listing: Listing
+    history: tuple[Interaction, ...] = ()
+    others: tuple[Listing, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """A reason that keeps to the facts.
+
+    Attributes:
+        text: One sentence, at most `genrank.grounding.MAX_CHARS` characters.
+        evidence: The fields that it rests on, such as ``attributes.colour`` or ``history[2].brand``.
+        claims: What the check found.
+        tokens: What the model's part cost.
+        written: What the model wrote, untidied.
+    """
+
+    text: str
+    evidence: tuple[str, ...]
+    claims: Claims
+    tokens: Tokens
+    written: str
+
+
 def write_reasons(
-    engine: Engine, renderer: Renderer, pairs: Sequence[tuple[Query, Listing]], *, max_tokens: int, max_prompt: int
-) -> list[TextResult]:
-    """Let the model write one reason for each query and listing, as one batch.
+    engine: Engine,
+    requests: Sequence[ReasonRequest],
+    *,
+    max_tokens: int,
+    ends: Sequence[int] = (),
+    stop: Stop = never,
+) -> list[Reason | None]:
+    """Let the model write reasons, as one batch, and hold each to the facts.
 
     Args:
         engine: Runs the model.
-        renderer: Renders the prompts.
-        pairs: ``[n]``.
+        requests: ``[n]``.
         max_tokens: The most tokens of one reason.
-        max_prompt: The most tokens of one prompt.
+        ends: Tokens that end a reason, beside the model's own.
+        stop: Whether to give up.
 
     Returns:
-        ``[n]`` what the model wrote, untidied.
+        ``[n]`` reasons; None for those that were stopped before they were written.
 
     Raises:
         EngineError: When the engine fails.
-        BudgetError: When `max_prompt` cannot hold a prompt.
-        ConfigError: When the template asks for no reasons.
+        OutputError: When it does not give an answer to each request.
     """
-    requests = [
-        TextRequest(renderer.render_reason(q, listing, max_tokens=max_prompt), max_tokens) for q, listing in pairs
+    results = engine.write([TextRequest(request.ids, max_tokens, ends) for request in requests], stop=stop)
+    check_count(results, requests)
+    return [
+        None if result is None else _reason(request, result.text, result.tokens)
+        for request, result in zip(requests, results, strict=True)
     ]
-    return engine.write(requests)
+
+
+def _reason(request: ReasonRequest, written: str, tokens: Tokens) -> Reason:
+    facts = Facts(request.query, request.listing, request.history, request.others)
+    result = ground(tidy(written), facts)
+    made, grounded = len(result.claims), sum(bool(claim.fields) for claim in result.claims)
+    claims = Claims(made, grounded, made - grounded, int(result.rewritten))
+    return Reason(result.text, result.evidence, claims, tokens, written)
 
 
 def tidy(text: str) -> str:
@@ -55,35 +105,3 @@ def tidy(text: str) -> str:
     if end:
         return line[: end.end()]
     return f"{line} …" if line else ""
-
-
-def evidence(reason: str, listing: Listing, history: Sequence[Interaction]) -> tuple[str, ...]:
-    """The fields whose value the reason names, such as ``attributes.colour`` or ``history[2].brand``."""
-    said = clean(reason).casefold()
-    fields = list(_fields(listing))
-    for i, interaction in enumerate(history):
-        fields += [(f"history[{i}].{name}", value) for name, value in _fields(interaction.listing)]
-    return tuple(name for name, value in fields if _named(clean(value).casefold(), said))
-
-
-def _fields(listing: Listing) -> Iterator[tuple[str, str]]:
-    yield "title", listing.title
-    yield "brand", listing.brand
-    for i, level in enumerate(listing.category):
-        yield f"category[{i}]", level
-    if listing.price:
-        yield "price.amount", number_text(listing.price.amount)
-    for key, value in listing.attributes.items():
-        yield f"attributes.{key}", value
-
-
-def _named(value: str, said: str) -> bool:
-    """Whether `said` holds the value, as whole words where it is written in words."""
-    if not value:
-        return False
-    edge = r"(?<![^\W_])", r"(?![^\W_])"
-    if value.isascii():  # ASCII edges: Chinese puts no space around a Latin name or a number
-        number = value.replace(".", "").isdigit()
-        edge = (r"(?<![0-9.,])", r"(?![.,]?[0-9])") if number else edge
-        return re.search(edge[0] + re.escape(value) + edge[1], said, re.ASCII) is not None
-    return value in said

@@ -277,6 +277,31 @@ class Tokens:
 
 
 @dataclass(frozen=True, slots=True)
+class Claims:
+    """What the model claimed in its reasons, and what became of it.
+
+    Attributes:
+        made: Claims found: brands, numbers with units, prices, colours, sizes, attribute values, praise.
+        grounded: Of these, claims that stand in the listing or in the history.
+        removed: Of these, claims that do not, and were taken out.
+        rewritten: Reasons that were written anew from their evidence.
+    """
+
+    made: int = 0
+    grounded: int = 0
+    removed: int = 0
+    rewritten: int = 0
+
+    def __add__(self, other: Claims) -> Claims:
+        return Claims(
+            self.made + other.made,
+            self.grounded + other.grounded,
+            self.removed + other.removed,
+            self.rewritten + other.rewritten,
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Provenance:
     """Where a ranking came from.
 
@@ -297,6 +322,10 @@ class Provenance:
         agreement: Mean Kendall's tau between the passes' orders, -1 to 1; None with one pass.
         tokens: Token counts.
         cuts: Tokens cut from each section of the prompt to keep the budget, over all windows.
+        neutralised: Texts in which something was made harmless that could have been taken for an instruction or for
+            the model's own words, over all windows.
+        claims: What the reasons claimed.
+        calibration: What the scores' calibration was fitted on; None where scores are not calibrated.
         seconds: Wall time of the call; in a batch, of the whole batch.
     """
 
@@ -315,6 +344,9 @@ class Provenance:
     agreement: float | None = None
     tokens: Tokens = Tokens()
     cuts: Mapping[str, int] = field(default_factory=dict)
+    neutralised: int = 0
+    claims: Claims = Claims()
+    calibration: str | None = None
     seconds: float = 0.0
 
 

@@ -1,13 +1,15 @@
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import pytest
 
-from genrank.prompting import Renderer, load_template
-from genrank.reasons import evidence, tidy, write_reasons
+from genrank.engines.base import TextRequest
+from genrank.errors import OutputError
+from genrank.reasons import Reason, ReasonRequest, tidy, write_reasons
 from genrank.testing import ScriptedEngine
-from genrank.types import Interaction, Listing, Price, Query
+from genrank.types import Claims, Interaction, Listing, Query, Tokens
 
 
 @pytest.mark.parametrize(
@@ -38,70 +40,81 @@ def test_tidy_is_the_first_sentence(text: str, expected: str) -> None:
     assert tidy(text) == expected
 
 
-def _dress(**fields: Any) -> Listing:
-    return Listing(**{"listing_id": "p1", "title": "Maxi dress 38"} | fields)
+def _request(query: str = "red dress", **fields: Any) -> ReasonRequest:
+    listing = Listing(**{"listing_id": "p1", "title": "Red maxi dress"} | fields)
+    return ReasonRequest((1, 2, 3), Query(query), listing)
 
 
-@pytest.mark.parametrize(
-    ("reason", "fields", "expected"),
-    [
-        ("A dress by Zara.", {"brand": "Zara"}, ("brand",)),
-        ("A dress by ZARA.", {"brand": "Zara"}, ("brand",)),
-        ("A dress by Zaranova.", {"brand": "Zara"}, ()),
-        ("Rezara makes it.", {"brand": "Zara"}, ()),
-        ("It is red.", {"attributes": {"colour": "red", "season": "summer"}}, ("attributes.colour",)),
-        ("A Maxi Dress 38, as you like it.", {}, ("title",)),
-        ("It is for women.", {"category": ("Women", "Dresses")}, ("category[0]",)),
-        ("These dresses fit.", {"category": ("Women", "Dresses")}, ("category[1]",)),
-        ("It costs 129 yuan.", {"price": Price(129.0)}, ("price.amount",)),
-        ("It costs 1290 yuan.", {"price": Price(129.0)}, ()),
-        ("It costs 12.5 yuan.", {"price": Price(12.0)}, ()),
-        ("It costs 12.5 yuan.", {"price": Price(12.5)}, ("price.amount",)),
-        ("An M&S shirt.", {"brand": "M&S"}, ("brand",)),
-        ("Anything.", {"brand": "\u200b", "attributes": {"colour": ""}}, ()),
-        ("", {"brand": "Zara"}, ()),
-    ],
-)
-def test_evidence_names_fields_by_whole_words(reason: str, fields: dict[str, Any], expected: tuple[str, ...]) -> None:
-    assert evidence(reason, _dress(**fields), ()) == expected
-
-
-@pytest.mark.parametrize(
-    ("reason", "fields", "expected"),
-    [
-        ("这条连衣裙适合夏季穿。", {"attributes": {"season": "夏季"}}, ("attributes.season",)),
-        ("这条连衣裙适合冬季穿。", {"attributes": {"season": "夏季"}}, ()),
-        ("这款Zara连衣裙适合你。", {"brand": "Zara"}, ("brand",)),  # Chinese puts no space around a Latin name
-        ("这款Zaranova连衣裙适合你。", {"brand": "Zara"}, ()),
-        ("价格129元。", {"price": Price(129.0)}, ("price.amount",)),
-    ],
-)
-def test_evidence_in_chinese(reason: str, fields: dict[str, Any], expected: tuple[str, ...]) -> None:
-    assert evidence(reason, _dress(**fields), ()) == expected
-
-
-def test_evidence_names_the_fields_of_the_history() -> None:
-    history = (
-        Interaction("view", Listing("h0", "Hat", brand="Acme")),
-        Interaction("purchase", Listing("h1", "Belt", brand="Zara", attributes={"colour": "red"})),
-    )
-    reason = "Red like the belt you bought, and from Zara again."
-    assert evidence(reason, _dress(brand="Zara"), history) == (
-        "brand",
-        "history[1].title",
-        "history[1].brand",
-        "history[1].attributes.colour",
-    )
-
-
-def test_write_reasons_asks_for_all_pairs_in_one_batch() -> None:
-    engine = ScriptedEngine(["It is red.", "It is blue."])
-    renderer = Renderer(load_template("inline"), engine.tokenizer)
-    pairs = [(Query("red dress"), _dress()), (Query("blue coat"), _dress(title="Blue coat"))]
-    results = write_reasons(engine, renderer, pairs, max_tokens=9, max_prompt=500)
-    assert [result.text for result in results] == ["It is red.", "It is blue."]
+def test_all_reasons_are_one_batch_and_end_where_they_are_told() -> None:
+    engine = ScriptedEngine(["It is a red dress.", "It is a blue coat."])
+    requests = [_request(), _request(query="coat", title="Blue coat")]
+    reasons = write_reasons(engine, requests, max_tokens=9, ends=(7,))
+    assert [reason and reason.text for reason in reasons] == ["It is a red dress.", "It is a blue coat."]
     assert engine.calls == 1
-    prompts = [engine.tokenizer.decode(request.ids) for request in engine.requests]
-    for prompt, (query, listing) in zip(prompts, pairs, strict=True):
-        assert query.text in prompt
-        assert listing.title in prompt
+    assert engine.requests == [TextRequest((1, 2, 3), 9, (7,))] * 2
+
+
+def test_a_grounded_reason_is_kept_with_its_evidence() -> None:
+    (reason,) = write_reasons(
+        ScriptedEngine([" A red dress by Zara.\nAnd more"]), [_request(brand="Zara")], max_tokens=9
+    )
+    assert reason == Reason(
+        "A red dress by Zara.",
+        ("title", "brand"),
+        Claims(made=2, grounded=2),
+        Tokens(prompt=3, completion=len(" A red dress by Zara.\nAnd more")),
+        " A red dress by Zara.\nAnd more",
+    )
+
+
+def test_claims_that_do_not_stand_are_removed_and_counted() -> None:
+    (reason,) = write_reasons(ScriptedEngine(["A perfect red dress of silk."]), [_request()], max_tokens=9)
+    assert reason is not None
+    assert reason.text == "It is listed as “Red maxi dress”."
+    assert reason.evidence == ("title",)
+    assert reason.claims == Claims(made=3, grounded=1, removed=2, rewritten=1)
+    assert reason.written == "A perfect red dress of silk."
+
+
+def test_a_reason_in_another_script_is_written_in_the_querys() -> None:
+    (reason,) = write_reasons(ScriptedEngine(["这是红色的连衣裙。"]), [_request()], max_tokens=9)
+    assert reason is not None
+    assert reason.text == "It is listed as “Red maxi dress”."
+    assert reason.claims.removed == 0
+    assert reason.claims.rewritten == 1
+
+
+def test_other_candidates_and_the_past_are_told_apart() -> None:
+    past = Interaction("purchase", Listing("h", "Belt", brand="Zara"))
+    other = Listing("o", "Coat", brand="Acme")
+    request = dataclasses.replace(_request(), history=(past,), others=(other,))
+    engine = ScriptedEngine(["A red dress by Acme.", "A red dress, and you bought Zara."])
+    first, second = write_reasons(engine, [request, request], max_tokens=9)
+    assert first is not None
+    assert second is not None
+    assert (first.claims.removed, second.claims.removed) == (1, 0)
+    assert second.evidence == ("title", "history[0].brand", "history[0].event")
+
+
+def test_nothing_written_is_built_from_the_listing() -> None:
+    (reason,) = write_reasons(ScriptedEngine([""]), [_request()], max_tokens=9)
+    assert reason is not None
+    assert reason.text == "It is listed as “Red maxi dress”."
+    assert reason.claims == Claims(rewritten=1)
+
+
+def test_what_is_stopped_has_no_reason() -> None:
+    answers = iter([False, True])
+    engine = ScriptedEngine(["It is a red dress."])
+    first, second = write_reasons(engine, [_request()] * 2, max_tokens=9, stop=lambda: next(answers))
+    assert first is not None
+    assert second is None
+
+
+def test_an_engine_that_answers_too_little_is_refused() -> None:
+    class Short(ScriptedEngine):
+        def write(self, requests: Any, *, stop: Any = None) -> Any:
+            return []
+
+    with pytest.raises(OutputError, match="0 answers where 1 were asked for"):
+        write_reasons(Short([]), [_request()], max_tokens=9)

@@ -1,0 +1,345 @@
+"""Words by which claims of a reason are known: colours, materials, features, praise, units.
+
+All of it is data, easy to extend: one group of synonyms a line, separated by commas, in lower case. A claim stands in a
+field when a word of the same group does. English and Chinese; of other languages the commonest colours.
+"""
+
+from __future__ import annotations
+
+Groups = tuple[tuple[str, ...], ...]
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(" ".join(word.split()) for word in text.strip().split(","))
+
+
+def _groups(text: str) -> Groups:
+    return tuple(_words(line) for line in text.strip().splitlines())
+
+
+COLOURS = _groups("""
+red, 红, 红色, 赤, rot, rouge, rojo, roja
+blue, 蓝, 蓝色, 青色, 青, blau, bleu, azul
+navy, navy blue, 藏青, 藏青色, 海军蓝
+green, 绿, 绿色, 緑, grün, vert, verde
+yellow, 黄色, 黄, gelb, jaune, amarillo, amarilla
+black, 黑, 黑色, 黒, schwarz, noir, noire, negro, negra
+white, 白, 白色, weiss, blanc, blanche, blanco, blanca
+grey, gray, 灰, 灰色, grau, gris
+brown, 棕色, 棕, 褐色, 咖啡色, 茶色, braun, marron, marrón
+orange, 橙色, 橘色, オレンジ
+purple, 紫, 紫色, lila, violet, violett, morado, morada
+pink, 粉色, 粉红, 粉红色, ピンク, rosa
+rose gold, 玫瑰金
+gold, golden, 金色
+silver, 银色, 銀色
+beige, 米色, 杏色
+cream, 奶白, 奶白色
+ivory, 象牙白
+burgundy, 酒红, 酒红色
+turquoise, 绿松石色
+teal
+khaki, 卡其, 卡其色
+charcoal, 炭灰
+coral, 珊瑚色
+maroon
+multicolour, multicolor, multi-colour, multi-color, multicoloured, multicolored, 彩色
+transparent, 透明
+""")
+
+SHADES = ("light", "dark", "pale", "bright", "deep", "hot", "深", "浅", "淡", "亮", "暗", "天", "宝", "墨", "军")
+"""Before a colour they make another one of it."""
+
+MATERIALS = _groups("""
+cotton, 棉, 纯棉, 全棉
+linen, 亚麻
+wool, woollen, woolen, 羊毛
+cashmere, 羊绒
+silk, 真丝, 丝绸
+satin, 缎面
+velvet, 丝绒, 天鹅绒
+denim, 牛仔布
+leather, 皮革, 真皮, 牛皮
+faux leather, 人造革, pu皮
+suede, 麂皮
+polyester, 涤纶, 聚酯纤维
+nylon, 尼龙, 锦纶
+viscose, rayon, 粘胶
+spandex, elastane, 氨纶
+chiffon, 雪纺
+lace, 蕾丝
+flannel, 法兰绒
+fleece, 抓绒
+canvas, 帆布
+down, 羽绒
+wood, wooden, 木质, 实木, 木头
+oak, 橡木
+bamboo, 竹, 竹子
+stainless steel, 不锈钢
+steel, 钢
+aluminium, aluminum, 铝, 铝合金
+iron, 铁
+copper, 铜
+brass, 黄铜
+titanium, 钛
+plastic, 塑料
+glass, 玻璃
+ceramic, 陶瓷
+porcelain, 瓷
+silicone, 硅胶
+rubber, 橡胶
+acrylic, 亚克力
+marble, 大理石
+sterling silver, 纯银
+diamond, 钻石
+recycled
+""")
+
+FEATURES = _groups("""
+waterproof, water proof, 防水
+water-resistant, water resistant, 防泼水
+windproof, 防风
+wireless, 无线
+cordless
+bluetooth, 蓝牙
+noise cancelling, noise canceling, noise-cancelling, noise-canceling, 降噪
+rechargeable, 可充电, 充电式
+battery-operated, battery operated, battery-powered, battery powered, 电池供电
+included, 附带, 附赠
+dishwasher safe, dishwasher-safe
+machine washable, machine-washable, 可机洗, 机洗
+organic, 有机
+vegan
+handmade, hand-made, hand made, 手工
+foldable, folding, 可折叠, 折叠
+adjustable, 可调节
+portable, 便携
+lightweight, 轻便
+breathable, 透气
+stretchy, stretch, 弹力
+quick-drying, quick drying, quick-dry, 速干
+non-slip, nonslip, anti-slip, 防滑
+padded
+insulated, 保温
+lined, 加绒
+thick, 加厚, 厚款
+thin, 薄款
+long-sleeved, long sleeve, long-sleeve, 长袖
+short-sleeved, short sleeve, short-sleeve, 短袖
+sleeveless, 无袖
+slim, slim fit, 修身
+loose, 宽松
+oversized, plus size, plus-size, 大码
+refurbished, 翻新
+second-hand, second hand, used, 二手
+brand new, 全新
+vintage, 复古
+free shipping, free delivery, 包邮
+warranty, guarantee, guaranteed, 保修
+summer, 夏季, 夏天, 夏
+winter, 冬季, 冬天, 冬
+spring, 春季, 春天, 春
+autumn, 秋季, 秋天, 秋
+women, woman, ladies, lady, womens, 女士, 女款, 女, 女装
+men, man, mens, gentlemen, 男士, 男款, 男, 男装
+boy, 男童
+girl, 女童
+kid, child, children, 儿童, 孩子
+baby, infant, 婴儿, 宝宝
+in stock, 有货, 现货
+out of stock, sold out, 缺货, 售罄
+small, 小号
+medium, 中号
+large, 大号
+limited edition, limited-edition, 限量
+luxury, luxurious, deluxe, 奢华, 豪华
+""")
+
+FEATURE_ENDINGS = ("proof", "resistant", "free", "safe", "friendly", "certified", "compatible", "activated", "powered")
+"""After a hyphen they make a feature of any word: ``stain-resistant``."""
+
+PRAISE = _groups("""
+best, 最好, 最佳, 首选
+great
+good, 不错, 很好
+excellent, 优秀, 出色
+outstanding, exceptional, superior, 卓越
+amazing, awesome, incredible, fantastic, wonderful, 惊艳
+perfect, perfectly, 完美
+ideal, ideally, 理想
+beautiful, beautifully, gorgeous, stunning, lovely, 漂亮, 美丽
+stylish, fashionable, trendy, chic, 时尚, 时髦
+elegant, exquisite, 优雅, 精美, 精致
+unique, one-of-a-kind, 独特, 独一无二
+rare, legendary, memorable, iconic
+innovative, 创新
+must-have, must have, 必备, 必买
+high quality, high-quality, top quality, quality, 高品质, 优质, 质量好, 品质好
+high-end, premium, finest, top-notch, world-class, 高端, 顶级
+comfortable, comfy, 舒适, 舒服
+durable, long-lasting, sturdy, reliable, 耐用, 结实
+popular, famous, renowned, well-known, best-selling, bestselling, bestseller, 热销, 热门, 爆款, 畅销
+cheap, cheaper, cheapest, affordable, bargain, great value, 便宜, 最便宜, 超值, 划算, 性价比
+better, superb, finer, nicer, 更好
+largest, smallest, fastest, lightest, strongest, biggest, newest, latest
+most, least, 最
+versatile, 百搭
+unbeatable, unmatched, unparalleled, ultimate, 无与伦比
+favourite, favorite
+innovation, craftsmanship, masterpiece
+sustainable, eco-friendly, environmentally friendly, 环保
+safe, 安全
+easy, effortless, convenient, 方便
+healthy, 健康
+powerful, 强大
+delicious, 美味
+recommended, recommendation, recommend, 推荐
+worth, 值得
+""")
+
+NO_CLAIMS = _words("""
+at most, at least, most of, write down, up and down, good for, for good, used to, used for, used as, used by, used in,
+used with, be used, is used, are used, 口红, 明白, 空白, 白天, 黄金, 青年, 最近, 最后, 女儿, 天空, 青春, 钢琴, 铁路
+""")
+"""Phrases that hold a word of another list and claim nothing."""
+
+BRANDS = _words("""
+nike, adidas, samsung, sony, microsoft, lenovo, huawei, xiaomi, ikea, lego, nintendo, philips, panasonic, canon, nikon,
+bosch, dyson, gucci, chanel, prada, zara, uniqlo, levi's, reebok, puma, skechers, disney,
+耐克, 阿迪达斯, 三星, 索尼, 华为, 小米, 联想, 优衣库
+""")
+"""Brands that a model knows by heart, and so may name without a reason."""
+
+NEGATORS = _words("""
+not, no, non, nor, without, never, isn't, aren't, doesn't, don't, cannot, can't, free of, free from, lack, lacks,
+lacking, lack of
+""")
+NEGATORS_BEFORE_HAN = _words("不是, 没有, 不含, 不带, 不能, 不可, 不, 无, 没, 非, 未")
+NO = _words("no, false, none, not, n/a, 否, 无, 没有, 不支持, 不是")
+"""Values of an attribute that say that the listing does not have it."""
+
+UNITS: dict[str, dict[str, float]] = {
+    "length": {
+        **dict.fromkeys(("mm", "millimetre", "millimeter", "毫米"), 0.001),
+        **dict.fromkeys(("cm", "centimetre", "centimeter", "厘米", "公分"), 0.01),
+        **dict.fromkeys(("m", "metre", "meter", "米"), 1.0),
+        **dict.fromkeys(("km", "kilometre", "kilometer", "公里", "千米"), 1000.0),
+        **dict.fromkeys(('"', "''", "in", "inch", "inches", "英寸", "寸"), 0.0254),
+        **dict.fromkeys(("ft", "foot", "feet", "'", "英尺"), 0.3048),
+        **dict.fromkeys(("yd", "yard"), 0.9144),
+    },
+    "mass": {
+        **dict.fromkeys(("mg", "毫克"), 0.001),
+        **dict.fromkeys(("g", "gram", "gramme", "克"), 1.0),
+        **dict.fromkeys(("kg", "kilo", "kilogram", "公斤", "千克"), 1000.0),
+        **dict.fromkeys(("斤",), 500.0),
+        **dict.fromkeys(("oz", "ounce", "盎司"), 28.349523125),
+        **dict.fromkeys(("lb", "lbs", "pound", "磅"), 453.59237),
+    },
+    "volume": {
+        **dict.fromkeys(("ml", "millilitre", "milliliter", "毫升"), 0.001),
+        **dict.fromkeys(("cl",), 0.01),
+        **dict.fromkeys(("l", "litre", "liter", "升"), 1.0),
+        **dict.fromkeys(("fl oz", "fl. oz", "fluid ounce"), 0.0295735295625),
+        **dict.fromkeys(("gallon", "gal", "加仑"), 3.785411784),
+        **dict.fromkeys(("quart", "qt"), 0.946352946),
+    },
+    "data": {
+        **dict.fromkeys(("mb", "megabyte"), 0.001),
+        **dict.fromkeys(("gb", "gigabyte"), 1.0),
+        **dict.fromkeys(("tb", "terabyte"), 1000.0),
+    },
+    "power": {**dict.fromkeys(("w", "watt", "瓦"), 1.0), **dict.fromkeys(("kw", "kilowatt", "千瓦"), 1000.0)},
+    "charge": {**dict.fromkeys(("mah", "毫安"), 1.0), **dict.fromkeys(("ah",), 1000.0)},
+    "voltage": dict.fromkeys(("v", "volt", "伏"), 1.0),
+    "frequency": {
+        **dict.fromkeys(("hz", "赫兹"), 1.0),
+        **dict.fromkeys(("khz",), 1e3),
+        **dict.fromkeys(("mhz",), 1e6),
+        **dict.fromkeys(("ghz",), 1e9),
+    },
+    "pixels": {**dict.fromkeys(("mp", "megapixel", "百万像素"), 1.0), **dict.fromkeys(("万像素",), 0.01)},
+    "percent": dict.fromkeys(("%", "percent", "per cent"), 1.0),
+    "degrees": dict.fromkeys(("°", "°c", "°f", "degree", "度"), 1.0),
+    "time": {
+        **dict.fromkeys(("second", "sec", "秒"), 1.0),
+        **dict.fromkeys(("minute", "min", "分钟"), 60.0),
+        **dict.fromkeys(("hour", "hr", "小时"), 3600.0),
+        **dict.fromkeys(("day", "天"), 86400.0),
+        **dict.fromkeys(("month", "个月"), 2592000.0),
+        **dict.fromkeys(("year", "yr", "岁", "年"), 31536000.0),
+    },
+    "count": dict.fromkeys(
+        _words("pack, pk, piece, pc, pcs, count, ct, set, pair, 件, 个, 只, 片, 包, 双, 对, 支, 条"), 1.0
+    ),
+    "carat": dict.fromkeys(("carat", "ct. tw", "克拉"), 1.0),
+}
+"""By dimension: units with their factor. Values of one dimension are compared in its first unit of factor 1."""
+
+CURRENCIES: dict[str, tuple[str, ...]] = {
+    "$": ("usd", "cad", "aud", "hkd", "sgd", "nzd", "twd"),
+    "¥": ("cny", "jpy"),
+    "€": ("eur",),
+    "£": ("gbp",),
+    "₹": ("inr",),
+    "dollar": ("usd", "cad", "aud", "hkd", "sgd", "nzd"),
+    "yuan": ("cny",),
+    "rmb": ("cny",),
+    "元": ("cny", "hkd", "twd"),
+    "块": ("cny",),
+    "人民币": ("cny",),
+    "美元": ("usd",),
+    "欧元": ("eur",),
+    "euro": ("eur",),
+    "pound sterling": ("gbp",),
+    "yen": ("jpy",),
+    "円": ("jpy",),
+    "日元": ("jpy",),
+    **{code: (code,) for code in ("usd", "cny", "eur", "gbp", "jpy", "cad", "aud", "inr", "krw", "hkd", "twd", "chf")},
+}
+"""What is written for a currency, and the ISO 4217 codes that it may mean."""
+
+NUMBER_WORDS = {
+    word: number
+    for number, word in enumerate(
+        _words("two, three, four, five, six, seven, eight, nine, ten, eleven, twelve"), start=2
+    )
+}
+
+EVENTS: dict[str, str] = {
+    "purchase": r"\byou(?:'ve| have)?(?: \w+)? (?:bought|purchased|ordered|own)\b|买过|购买过|买了",
+    "view": r"\byou(?:'ve| have)?(?: \w+)? (?:viewed|looked at|seen|saw|browsed)\b|看过|浏览过|浏览了",
+    "click": r"\byou(?:'ve| have)?(?: \w+)? clicked\b|点击过|点过",
+    "cart": r"\byou(?:'ve| have)?(?: \w+)? (?:put|added)\b|加入过购物车",
+    "rating": r"\byou(?:'ve| have)?(?: \w+)? (?:rated|liked|loved)\b|评过分",
+    "": r"\byour (?:\w+ )?(?:history|past|purchases?|orders?)\b|您之前|你之前|您的历史|你的历史",
+}
+"""Patterns by which a reason speaks of the shopper's past, by event; the empty one means any."""
+
+COMMON = frozenset(
+    _words("""
+a, about, above, across, after, again, all, allow, also, am, an, and, any, are, as, at, available, be, because, been,
+before, being, below, best, between, both, brand, bring, business, but, buy, by, can, category, choice, come, company,
+contain, create, customer, day, description, design, designed, do, does, each, english, every, experience, feature,
+featured, features, few, find, first, fit, for, from, fun, get, gift, give, go, good, great, had, has, have, help,
+her, here, his, home, how, i, if, in, include, includes, including, into, is, it, item, its, just, keep, key, kind,
+last, less, like, list, listed, listing, look, looking, made, make, makes, many, market, match, matches, may, me,
+mean, more, most, much, my, need, needed, needs, new, no, not, now, of, off, offer, offers, on, one, only, option, or,
+order, other, our, out, over, own, part, per, perfect, piece, price, product, products, provide, provides, quality,
+question, rated, rating, reason, relevant, result, same, search, sell, seller, set, several, shop, shopper, shopping,
+should, show, so, some, style, such, suitable, than, that, the, their, them, then, there, these, they, thing, this,
+those, to, too, top, two, type, under, up, use, used, user, very, want, was, way, we, well, were, what, when, where,
+which, while, who, why, will, with, work, would, yes, you, your
+""")
+)
+"""Words that are no names, whatever case they are written in, and no field value worth citing."""
+
+OTHER_LATIN = frozenset(
+    _words("""
+aus, avec, azul, bianco, blanc, blanco, blau, bleu, chaussures, con, damen, das, der, des, di, die, donna, du, el, et,
+femme, für, gli, grün, herren, hombre, homme, il, kleid, la, las, le, les, los, mit, mujer, negro, nero, noir, ohne,
+para, per, pour, robe, roja, rojo, rosso, rot, rote, rotes, rouge, sans, scarpe, schuhe, schwarz, sin, und, uomo,
+verde, vert, vestido, weiß, y, zapatos
+""")
+)
+"""Words that tell German, French, Spanish and Italian from English."""
