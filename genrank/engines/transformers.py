@@ -1,34 +1,47 @@
-"""Runs a model in this process with Hugging Face transformers."""
+"""Runs a model in this process with Hugging Face transformers.
+
+What is computed once is not computed again: the first tokens that several prompts of a call share (system text, query,
+history), and prompts that were kept for what follows on them (`ScoreRequest.keep`).
+"""
 
 from __future__ import annotations
 
 import contextlib
 import threading
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any, Literal, TypeVar, cast
 
+from genrank.decoding.mask import PermutationMask
 from genrank.engines.base import (
     PermuteRequest,
     PermuteResult,
     ScoreRequest,
     ScoreResult,
+    Stop,
     TextRequest,
     TextResult,
+    never,
 )
+from genrank.engines.caches import KeysValues, can_be_cut, copy, crop, join, repeat, size, take
+from genrank.engines.loading import end_tokens, load, native_dtype
+from genrank.engines.prefixes import Group, Kept, common_prefix, share
 from genrank.engines.tokenizer import HubTokenizer, longest_context
-from genrank.errors import EngineError, InputError, MissingExtraError, ModelError
-from genrank.models import resolve
+from genrank.errors import EngineError, InputError, MissingExtraError
 from genrank.types import Tokens
 
 try:
     import torch
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, DynamicCache
+    from transformers import DynamicCache, LogitsProcessor
 except ImportError as error:
     raise MissingExtraError(error.name or "transformers", "transformers") from None
 
 R = TypeVar("R", ScoreRequest, PermuteRequest, TextRequest)
 A = TypeVar("A")
+_WAIT = 0.02  # seconds between two looks at `stop` while another thread runs the model
+_LEAST_KEPT = 64  # tokens: a kept prompt that shares fewer is not worth a pass of its own
+_BEHIND_COST = 0.15  # what a token behind a prefix costs more than one without: its attention needs a whole mask
 
 
 class TransformersEngine:
@@ -39,8 +52,10 @@ class TransformersEngine:
         adapter: Folder or hub name of a PEFT adapter.
         device: Such as ``cpu`` or ``cuda``; by default the GPU where there is one.
         dtype: ``auto`` takes bfloat16 where the machine computes in it, else float32.
-        batch_tokens: The most tokens, padding included, in one forward pass; by default 2,048 on the CPU (more only
+        batch_tokens: The most tokens, padding included, in one forward pass; by default 1,024 on the CPU (more only
             adds padding there) and 65,536 on a GPU.
+        kept_bytes: The most bytes of keys and values that are kept for prompts that follow; by default 512 MiB on the
+            CPU and 4 GiB on a GPU. 0: nothing is kept.
 
     Raises:
         ModelNotFoundError: When there is no such model.
@@ -58,137 +73,268 @@ class TransformersEngine:
         device: str | None = None,
         dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto",
         batch_tokens: int | None = None,
+        kept_bytes: int | None = None,
     ) -> None:
         if batch_tokens is not None and batch_tokens < 1:
             raise InputError(f"must be at least 1, got {batch_tokens}", field="batch_tokens")
+        if kept_bytes is not None and kept_bytes < 0:
+            raise InputError(f"must be at least 0, got {kept_bytes}", field="kept_bytes")
         if dtype not in ("auto", "bfloat16", "float16", "float32"):
             raise InputError(f"must be auto, bfloat16, float16 or float32, got {dtype!r}", field="dtype")
         self.model = model
         self.adapter = adapter
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        self.batch_tokens = batch_tokens or (2048 if self.device.type == "cpu" else 65536)
-        self.dtype: torch.dtype = _native_dtype(self.device) if dtype == "auto" else getattr(torch, dtype)
+        on_cpu = self.device.type == "cpu"
+        self.batch_tokens = batch_tokens or (1024 if on_cpu else 65536)
+        self.dtype: torch.dtype = native_dtype(self.device) if dtype == "auto" else getattr(torch, dtype)
+        # a GPU reads so many tokens in the time that one more forward pass takes
+        self._least_shared = 64 if on_cpu else 4096
+        self._write_tokens = max(self.batch_tokens, 8192)  # of the prompts that are written on together
+        self._kept = Kept[KeysValues]((512 << 20 if on_cpu else 4 << 30) if kept_bytes is None else kept_bytes)
         self._lock = threading.Lock()
-        folder = resolve(model)
-        with _readable(model):
-            config = AutoConfig.from_pretrained(folder)
-            loaded: Any = AutoModelForCausalLM.from_pretrained(folder, config=config, dtype=self.dtype)
-            tokenizer = AutoTokenizer.from_pretrained(folder)
-            if adapter is not None:
-                loaded = _with_adapter(loaded, adapter)
-        self._lm = loaded.to(self.device).eval()
+        self._lm, tokenizer = load(model, adapter, self.device, self.dtype)
         self._decoder = self._lm.get_decoder()
         self._config = self._lm.config.get_text_config()
         self._pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id or 0
+        self._ends = end_tokens(self._lm, tokenizer)
+        self._shares = can_be_cut(self._config)
         self.context = longest_context(self._config)
         self.tokenizer = HubTokenizer(tokenizer)
         self._own_head = self._head_agrees()
 
-    def score(self, requests: Sequence[ScoreRequest]) -> list[ScoreResult]:
+    def score(self, requests: Sequence[ScoreRequest], *, stop: Stop = never) -> list[ScoreResult | None]:
         """Read scores in one forward pass a batch; see `genrank.engines.base.Engine`.
 
         The head is computed only for the places and tokens that are asked for.
         """
-        return self._batched(requests, self._score)
+        answers: list[ScoreResult | None] = [None] * len(requests)
 
-    def permute(self, requests: Sequence[PermuteRequest]) -> list[PermuteResult]:
+        def read(rows: list[_Row]) -> None:
+            for row in rows:
+                request = requests[row.place]
+                states = row.states[[place - row.start for place in request.reads]]
+                scores = self._read(states, list(request.targets)).tolist()
+                answers[row.place] = ScoreResult(scores, Tokens(prompt=len(request.ids), cached=row.cached))
+
+        self._prefill(requests, [min(request.reads, default=0) for request in requests], read, stop, caches=False)
+        return answers
+
+    def permute(self, requests: Sequence[PermuteRequest], *, stop: Stop = never) -> list[PermuteResult | None]:
         """Write orders under a mask; see `genrank.engines.base.Engine`.
 
-        A step of the model chooses an identifier; what stands between two, and the last identifier, are filled in.
+        A step of the model chooses an identifier; what stands between two, and the last identifier, are filled in. A
+        single identifier needs no model at all.
         """
-        return self._batched(requests, self._permute, answer=lambda r: len(r.identifiers) * (1 + len(r.between)))
+        answers: list[PermuteResult | None] = [None] * len(requests)
+        alike = defaultdict[int, list[int]](list)  # rows that are written together take steps of one length
+        for i, request in enumerate(requests):
+            if len(request.identifiers) == 1:
+                answers[i] = PermuteResult((0,), Tokens(completion=1))
+            else:
+                alike[len(request.between)].append(i)
+        for members in alike.values():
+            for i, answer in zip(
+                members, self._answer([requests[i] for i in members], self._permute, stop), strict=True
+            ):
+                answers[i] = answer
+        return answers
 
-    def write(self, requests: Sequence[TextRequest]) -> list[TextResult]:
+    def write(self, requests: Sequence[TextRequest], *, stop: Stop = never) -> list[TextResult | None]:
         """Write text greedily; see `genrank.engines.base.Engine`."""
-        return self._batched(requests, self._write, answer=lambda r: r.max_tokens)
+        return self._answer(requests, self._write, stop)
 
-    def _batched(
-        self, requests: Sequence[R], run: Callable[[list[R]], list[A]], answer: Callable[[R], int] = lambda _: 0
-    ) -> list[A]:
-        """Run requests of like length together, at most `batch_tokens` at once, and answer in their order."""
-        lengths = [len(request.ids) + answer(request) for request in requests]
-        for length in lengths:
-            if length > self.context:
+    def _answer(
+        self, requests: Sequence[R], write: Callable[[list[_Row], list[R], Stop], list[A | None]], stop: Stop
+    ) -> list[A | None]:
+        """Read prompts, and write their answers, as many at a time as there is room for."""
+        answers: list[A | None] = [None] * len(requests)
+        waiting: list[_Row] = []
+
+        def write_waiting() -> None:
+            written = write(waiting, [requests[row.place] for row in waiting], stop)
+            for row, answer in zip(waiting, written, strict=True):
+                answers[row.place] = answer
+            waiting.clear()
+
+        def wait(rows: list[_Row]) -> None:
+            waiting.extend(rows)
+            if sum(len(requests[row.place].ids) for row in waiting) >= self._write_tokens:
+                write_waiting()
+
+        self._prefill(requests, [len(request.ids) - 1 for request in requests], wait, stop, caches=True)
+        with self._turn(stop) as go:
+            if go and waiting:
+                write_waiting()
+        return answers
+
+    def _prefill(
+        self,
+        requests: Sequence[R],
+        limits: Sequence[int],
+        use: Callable[[list[_Row]], None],
+        stop: Stop,
+        *,
+        caches: bool,
+    ) -> None:
+        """Read prompts in batches of like length; what several begin with is read once.
+
+        Args:
+            requests: What is asked.
+            limits: For each prompt, the tokens at its head whose states nobody reads.
+            use: Called with the rows of each batch.
+            stop: Asked before each forward pass.
+            caches: Whether the rows shall have their keys and values.
+        """
+        for request in requests:
+            if (length := len(request.ids) + _answer_length(request)) > self.context:
                 raise EngineError(f"{length} tokens exceed the {self.context} that {self.model} takes")
-        answers: dict[int, A] = {}
-        batch: list[int] = []
-        by_length = sorted(range(len(requests)), key=lengths.__getitem__, reverse=True)
-        with self._lock, torch.inference_mode(), _engine_errors(self.model):
-            for i in by_length:
-                if batch and (len(batch) + 1) * lengths[batch[0]] > self.batch_tokens:
-                    answers.update(zip(batch, run([requests[j] for j in batch]), strict=True))
-                    batch = []
-                batch.append(i)
-            if batch:
-                answers.update(zip(batch, run([requests[j] for j in batch]), strict=True))
-        return [answers[i] for i in range(len(requests))]
+        for kept, known, group in self._groups([request.ids for request in requests], limits):
+            head, cached = kept, dict.fromkeys(group.members, known)
+            if group.prefix > known:
+                with self._turn(stop) as go:
+                    if not go:
+                        return
+                    ids = requests[group.members[0]].ids[: group.prefix]
+                    _, cache = self._extend(kept, [ids[known:]], caches=True)
+                head = take(cache, 0, group.prefix) if cache is not None else None
+                cached |= dict.fromkeys(group.members[1:], group.prefix)  # the first one pays
+            for members in self._batches(requests, group.members):
+                with self._turn(stop) as go:
+                    if not go:
+                        return
+                    batch = [requests[i] for i in members]
+                    keep = [self._shares and getattr(request, "keep", False) for request in batch]
+                    states, cache = self._extend(
+                        head, [request.ids[group.prefix :] for request in batch], caches=caches or any(keep)
+                    )
+                    rows = []
+                    for row, (i, request) in enumerate(zip(members, batch, strict=True)):
+                        tail = states[row, : len(request.ids) - group.prefix]
+                        kv = take(cache, row, len(request.ids)) if self._shares and cache else None
+                        rows.append(_Row(i, request.ids, group.prefix, tail, kv, cached[i]))
+                        if keep[row] and kv:
+                            self._keep(tuple(request.ids), kv)
+                    use(rows)
 
-    def _score(self, requests: list[ScoreRequest]) -> list[ScoreResult]:
-        # padded on the right, a causal model needs no mask: no real token sees the padding
-        width = max(len(request.ids) for request in requests)
-        ids = torch.tensor([[*r.ids, *[self._pad] * (width - len(r.ids))] for r in requests], device=self.device)
-        states = self._forward(input_ids=ids, use_cache=False)
-        results = []
-        for row, request in enumerate(requests):
-            scores = self._read(states[row, list(request.reads)], list(request.targets))
-            results.append(ScoreResult(scores.tolist(), Tokens(prompt=len(request.ids))))
-        return results
+    def _groups(
+        self, prompts: Sequence[Sequence[int]], limits: Sequence[int]
+    ) -> Iterator[tuple[KeysValues | None, int, Group]]:
+        """Prompts that go on from the same tokens: what is kept of these, how many that are, and the group."""
+        if not self._shares:
+            yield None, 0, Group(tuple(range(len(prompts))), 0)
+            return
+        starts = defaultdict[tuple[tuple[int, ...], int], list[int]](list)
+        values: dict[tuple[int, ...], KeysValues] = {}
+        for i, (ids, limit) in enumerate(zip(prompts, limits, strict=True)):
+            kept, value = self._kept.find(tuple(ids)) or ((), [])
+            known = min(common_prefix(kept, ids), limit)
+            if known < max(_LEAST_KEPT, _BEHIND_COST * (len(ids) - known)):
+                kept, known = (), 0
+            starts[kept, known].append(i)
+            values[kept] = value
+        for (kept, known), members in starts.items():
+            head = crop(values[kept], known) if known else None
+            rests = [prompts[i][known:] for i in members]
+            cost = 0 if known else _BEHIND_COST
+            for group in share(rests, [limits[i] - known for i in members], self._least_shared, cost):
+                yield head, known, Group(tuple(members[place] for place in group.members), known + group.prefix)
 
-    def _permute(self, requests: list[PermuteRequest]) -> list[PermuteResult]:
-        ids, mask = self._left_padded(requests)
-        cache = DynamicCache(config=self._config)
-        orders: list[list[int]] = [[] for _ in requests]
-        positions = (mask.cumsum(1) - 1).clamp(min=0)
-        for _ in range(max(len(request.identifiers) for request in requests) - 1):
-            last = self._forward(
-                input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True
-            )[:, -1]
-            rows = []
-            for row, (request, order) in enumerate(zip(requests, orders, strict=True)):
-                if len(order) < len(request.identifiers):
-                    scores = self._read(last[row : row + 1], list(request.identifiers))[0]
-                    scores[order] = -torch.inf
-                    order.append(int(scores.argmax()))
-                rows.append([request.identifiers[order[-1]], *request.between])
-            ids = torch.tensor(_even(rows, self._pad), device=self.device)
-            positions = positions[:, -1:] + 1 + torch.arange(ids.shape[1], device=self.device)
-            mask = torch.cat([mask, mask.new_ones(ids.shape)], dim=1)
-        results = []
-        for request, order in zip(requests, orders, strict=True):
-            order += [place for place in range(len(request.identifiers)) if place not in order]
-            completion = len(order) + (len(order) - 1) * len(request.between)
-            results.append(PermuteResult(tuple(order), Tokens(prompt=len(request.ids), completion=completion)))
-        return results
+    def _batches(self, requests: Sequence[R], members: Sequence[int]) -> list[list[int]]:
+        """Prompts of like length together, at most `batch_tokens` at once, the longest first."""
+        batches: list[list[int]] = []
+        for i in sorted(members, key=lambda i: len(requests[i].ids), reverse=True):
+            if batches and (len(batches[-1]) + 1) * len(requests[batches[-1][0]].ids) <= self.batch_tokens:
+                batches[-1].append(i)
+            else:
+                batches.append([i])
+        return batches
 
-    def _write(self, requests: list[TextRequest]) -> list[TextResult]:
-        ids, mask = self._left_padded(requests)
-        width = ids.shape[1]
-        out = self._lm.generate(
-            input_ids=ids,
-            attention_mask=mask,
-            max_new_tokens=max(request.max_tokens for request in requests),
-            do_sample=False,
-            pad_token_id=self._pad,
-        )
-        results = []
-        for row, request in enumerate(requests):
-            written = out[row, width : width + request.max_tokens].tolist()
-            text = self.tokenizer.decode(written)
-            results.append(TextResult(text, Tokens(prompt=len(request.ids), completion=len(written))))
-        return results
+    def _extend(
+        self, head: KeysValues | None, tails: Sequence[Sequence[int]], *, caches: bool
+    ) -> tuple[torch.Tensor, DynamicCache | None]:
+        """Read tokens that go on from `head`: states ``[b, longest tail, width]``, and all keys and values."""
+        # padded on the right, a causal model needs no mask for it: no real token sees the padding
+        ids = torch.tensor(_even(tails, self._pad), device=self.device)
+        cache = None
+        if self._shares and (head or caches):
+            cache = repeat(head or [], len(tails))
+        return self._forward(input_ids=ids, past_key_values=cache, use_cache=cache is not None), cache
 
-    def _left_padded(self, requests: Sequence[PermuteRequest | TextRequest]) -> tuple[torch.Tensor, torch.Tensor]:
-        width = max(len(request.ids) for request in requests)
-        pads = [width - len(request.ids) for request in requests]
-        ids = [[self._pad] * pad + list(request.ids) for pad, request in zip(pads, requests, strict=True)]
-        mask = [[0] * pad + [1] * (width - pad) for pad in pads]
-        return torch.tensor(ids, device=self.device), torch.tensor(mask, device=self.device)
+    def _keep(self, ids: tuple[int, ...], kv: KeysValues) -> None:
+        own = copy(kv)
+        self._kept.put(ids, own, size(own))
+
+    def _permute(self, rows: list[_Row], requests: list[PermuteRequest], stop: Stop) -> list[PermuteResult | None]:
+        masks = [PermutationMask(tuple(request.identifiers), tuple(request.between)) for request in requests]
+        written: list[list[int]] = [[] for _ in rows]
+        step = 1 + len(requests[0].between)
+        pen = _Pen(self, rows)
+        while not stop():
+            runs = []
+            for row, (mask, answer) in enumerate(zip(masks, written, strict=True)):
+                run = []
+                if allowed := mask.allowed(answer):
+                    choice = allowed[int(self._read(pen.last[row : row + 1], list(allowed)).argmax())]
+                    run = [choice, *mask.forced([*answer, choice])]
+                    answer += run
+                runs.append((run + [self._pad] * step)[:step])
+            if not any(mask.allowed(answer) for mask, answer in zip(masks, written, strict=True)):
+                break
+            pen.write(runs)
+        return [
+            None
+            if mask.allowed(answer)
+            else PermuteResult(mask.order(answer), Tokens(len(row.ids), row.cached, len(answer)))
+            for row, mask, answer in zip(rows, masks, written, strict=True)
+        ]
+
+    def _write(self, rows: list[_Row], requests: list[TextRequest], stop: Stop) -> list[TextResult | None]:
+        ends = [self._ends | set(request.ends) for request in requests]
+        written: list[list[int]] = [[] for _ in rows]
+        pen = _Pen(self, rows)
+
+        def done(row: int) -> bool:
+            return len(written[row]) >= requests[row].max_tokens or (written[row] or [-1])[-1] in ends[row]
+
+        while not all(map(done, range(len(rows)))) and not stop():
+            likeliest = self._likeliest(pen.last)
+            for row, token in enumerate(likeliest):
+                if not done(row):
+                    written[row].append(token)
+            if not all(map(done, range(len(rows)))):
+                pen.write([[token] for token in likeliest])
+        return [
+            TextResult(
+                self.tokenizer.decode(answer[:-1] if answer and answer[-1] in ends[row] else answer),
+                Tokens(len(rows[row].ids), rows[row].cached, len(answer)),
+            )
+            if done(row)
+            else None
+            for row, answer in enumerate(written)
+        ]
+
+    @contextlib.contextmanager
+    def _turn(self, stop: Stop) -> Iterator[bool]:
+        """Wait for the model; False when `stop` says so before it is free."""
+        while not (mine := self._lock.acquire(timeout=_WAIT)) and not stop():
+            pass
+        try:
+            with torch.inference_mode(), _engine_errors(self.model):
+                yield mine and not stop()
+        finally:
+            if mine:
+                self._lock.release()
 
     def _forward(self, **inputs: Any) -> torch.Tensor:
         """What `_read` reads: hidden states ``[b, length, width]``, or logits where the head must be run whole."""
         if self._own_head:
             return cast(torch.Tensor, self._decoder(**inputs).last_hidden_state)
         return cast(torch.Tensor, self._lm(**inputs).logits)
+
+    def _likeliest(self, states: torch.Tensor) -> list[int]:
+        """``[b]`` the likeliest next tokens after ``[b, width]`` of what `_forward` gave."""
+        logits = self._lm.get_output_embeddings()(states) if self._own_head else states
+        return cast(list[int], logits.argmax(-1).tolist())
 
     def _read(self, states: torch.Tensor, targets: list[int]) -> torch.Tensor:
         """Logits of some tokens, ``[r, t]`` in float32, from ``[r, width]`` of what `_forward` gave."""
@@ -213,37 +359,98 @@ class TransformersEngine:
         return torch.allclose(own, read, atol=atol, rtol=0.02)
 
 
-def _with_adapter(model: Any, adapter: str) -> Any:
-    try:
-        from peft import PeftModel
-    except ImportError:
-        raise MissingExtraError("peft", "transformers") from None
-    if not Path(adapter).is_dir() and adapter.count("/") != 1:
-        raise ModelError(f"no adapter {adapter!r}: neither a folder nor a hub name such as owner/name")
-    return PeftModel.from_pretrained(model, adapter).merge_and_unload()
+@dataclass
+class _Row:
+    """A prompt that was read.
+
+    Attributes:
+        place: In the call.
+        ids: The prompt.
+        start: Place of the token whose state is ``states[0]``.
+        states: Of the prompt's last tokens, as `_forward` gives them.
+        kv: All keys and values of the prompt, where there is a cache of them that can be taken apart.
+        cached: Tokens that were not read, since their keys and values were there.
+    """
+
+    place: int
+    ids: Sequence[int]
+    start: int
+    states: torch.Tensor
+    kv: KeysValues | None
+    cached: int
 
 
-def _native_dtype(device: torch.device) -> torch.dtype:
-    """The dtype in which the device computes fastest without losing an order: bfloat16 or float32."""
-    if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
-    if device.type == "cpu" and torch.ops.mkldnn._is_mkldnn_bf16_supported():
-        return torch.bfloat16
-    return torch.float32
+class _Pen:
+    """Writes on several prompts at once, as many tokens on each at a step.
+
+    Attributes:
+        last: ``[b, width]`` what `_forward` gave for each row's last token.
+    """
+
+    def __init__(self, engine: TransformersEngine, rows: list[_Row]) -> None:
+        self._engine = engine
+        self._texts = [list(row.ids) for row in rows]
+        self._cache = None
+        self.last = torch.stack([row.states[-1] for row in rows])
+        lengths = [len(row.ids) for row in rows]
+        width = max(lengths)
+        self._next = torch.tensor(lengths, device=engine.device)
+        # padded on the left, so that each row's tokens stand side by side: a sliding window counts places
+        self._mask = torch.arange(width, device=engine.device) >= width - self._next[:, None]
+        if caches := [row.kv for row in rows if row.kv is not None]:
+            self._cache = join(caches)
+
+    def write(self, tokens: list[list[int]]) -> None:
+        """Put ``[b][k]`` tokens behind the rows."""
+        if self._cache is None:  # a model whose state cannot be taken apart reads all again
+            self._texts = [[*text, *new] for text, new in zip(self._texts, tokens, strict=True)]
+            states, _ = self._engine._extend(None, self._texts, caches=False)
+            self.last = torch.stack([states[row, len(text) - 1] for row, text in enumerate(self._texts)])
+            return
+        ids = torch.tensor(tokens, device=self._next.device)
+        self._mask = torch.nn.functional.pad(self._mask, (0, ids.shape[1]), value=True)
+        positions = self._next[:, None] + torch.arange(ids.shape[1], device=ids.device)
+        self._next = self._next + ids.shape[1]
+        self.last = self._engine._forward(
+            input_ids=ids,
+            attention_mask=None if bool(self._mask.all()) else self._mask.long(),
+            position_ids=positions,
+            past_key_values=self._cache,
+            use_cache=True,
+        )[:, -1]
 
 
-def _even(rows: list[list[int]], pad: int) -> list[list[int]]:
+class PermutationLogitsProcessor(LogitsProcessor):
+    """`PermutationMask` for transformers' own ``generate``; `TransformersEngine.permute` gives the same, faster.
+
+    Args:
+        mask: The mask.
+        prompt_length: Tokens before the answer. Let ``max_new_tokens`` be ``n + (n - 1) * len(mask.between)``.
+    """
+
+    def __init__(self, mask: PermutationMask, prompt_length: int) -> None:
+        self.mask = mask
+        self.prompt_length = prompt_length
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        """``[b, vocabulary]`` scores, minus infinity for what the mask forbids; a complete answer's stay."""
+        masked = torch.full_like(scores, -torch.inf)
+        for row, ids in enumerate(input_ids[:, self.prompt_length :].tolist()):
+            allowed = list(self.mask.allowed(ids)) or slice(None)
+            masked[row, allowed] = scores[row, allowed]
+        return masked
+
+
+def _answer_length(request: ScoreRequest | PermuteRequest | TextRequest) -> int:
+    """The most tokens of its answer."""
+    if isinstance(request, PermuteRequest):
+        return len(request.identifiers) * (1 + len(request.between))
+    return request.max_tokens if isinstance(request, TextRequest) else 0
+
+
+def _even(rows: Sequence[Sequence[int]], pad: int) -> list[list[int]]:
     width = max(map(len, rows))
     return [[*row, *[pad] * (width - len(row))] for row in rows]
-
-
-@contextlib.contextmanager
-def _readable(model: str) -> Iterator[None]:
-    """Turn what transformers raises over broken files into a `ModelError`."""
-    try:
-        yield
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        raise ModelError(f"cannot load {model}: {error}") from error
 
 
 @contextlib.contextmanager

@@ -129,7 +129,7 @@ def test_a_long_chinese_list_with_history_and_reasons(engine: Any, decoding: Any
     shop = sample_shop()
     query = next(query for query in shop.queries if query.query.query_id == "q-zh-20")
     request = shop.request(query)
-    reranker = Reranker(engine=engine, decoding=decoding, window=8, stride=4)
+    reranker = Reranker(engine=engine, decoding=decoding, window=8, stride=4, passes=1)
     (ranking,) = reranker.rerank_batch([request], reasons=1)
     assert sorted(i.listing_id for i in ranking.items) == sorted(c.listing.listing_id for c in request.candidates)
     assert ranking.provenance.outcome in ("model", "repaired")

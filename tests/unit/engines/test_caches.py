@@ -1,0 +1,331 @@
+"""What the transformers engine computes once instead of again changes no answer; tiny models with random weights."""
+
+from __future__ import annotations
+
+import itertools
+import random
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from genrank.decoding.mask import PermutationMask
+from genrank.engines.base import PermuteRequest, ScoreRequest, TextRequest
+
+torch = pytest.importorskip("torch", reason="torch is not installed: pip install 'genrank[transformers]'")
+transformers = pytest.importorskip("transformers", reason="get it with: pip install 'genrank[transformers]'")
+
+WORDS = 90
+END = 2
+WINDOW = 8  # of the sliding layers
+SIZES = {
+    "vocab_size": WORDS,
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 512,
+    "bos_token_id": 1,
+    "eos_token_id": END,
+    "pad_token_id": 0,
+}
+CONFIGS: dict[str, Callable[[], Any]] = {
+    "full": lambda: transformers.LlamaConfig(**SIZES),
+    "sliding": lambda: transformers.Gemma3TextConfig(
+        **SIZES,
+        head_dim=8,
+        sliding_window=WINDOW,
+        layer_types=["sliding_attention", "sliding_attention", "full_attention"],
+    ),
+    "recurrent": lambda: transformers.Lfm2Config(**SIZES, layer_types=["conv", "full_attention", "conv"]),
+}
+
+
+def save_tiny(folder: Path, kind: str) -> str:
+    from tokenizers import Tokenizer
+    from tokenizers.models import WordLevel
+
+    torch.manual_seed(1)
+    config = CONFIGS[kind]()
+    config.initializer_range = 0.3  # so that answers differ
+    transformers.AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    words = Tokenizer(WordLevel({f"w{i}": i for i in range(WORDS)}, unk_token="w0"))
+    transformers.PreTrainedTokenizerFast(tokenizer_object=words, eos_token=f"w{END}").save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    return {kind: save_tiny(tmp_path_factory.mktemp(kind), kind) for kind in CONFIGS}
+
+
+def make_engine(folder: str, **options: Any) -> Any:
+    from genrank.engines.transformers import TransformersEngine
+
+    return TransformersEngine(folder, **{"dtype": "float32"} | options)
+
+
+@pytest.fixture(params=list(CONFIGS))
+def engine(request: pytest.FixtureRequest, folders: dict[str, str]) -> Any:
+    return make_engine(folders[request.param])
+
+
+def tokens(count: int, seed: int) -> tuple[int, ...]:
+    chance = random.Random(seed)
+    return tuple(chance.randrange(3, WORDS) for _ in range(count))
+
+
+def logits(engine: Any, ids: Sequence[int]) -> Any:
+    with torch.inference_mode():
+        return engine._lm(input_ids=torch.tensor([list(ids)]), use_cache=False).logits[0]
+
+
+def assert_exact(engine: Any, requests: Sequence[ScoreRequest], results: Sequence[Any]) -> None:
+    for request, result in zip(requests, results, strict=True):
+        expected = logits(engine, request.ids)[list(request.reads)][:, list(request.targets)]
+        torch.testing.assert_close(torch.tensor(result.scores), expected, atol=1e-4, rtol=0)
+        assert result.tokens.prompt == len(request.ids)
+
+
+def score_request(head: Sequence[int], tail: int, seed: int, **options: Any) -> ScoreRequest:
+    ids = (*head, *tokens(tail, seed))
+    return ScoreRequest(ids, [len(head), len(ids) - 1], [3, 4, 5], **options)
+
+
+def forward_passes(engine: Any, monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
+    """The shapes ``(rows, tokens)`` of the forward passes from now on."""
+    passes: list[tuple[int, ...]] = []
+    forward = engine._forward
+
+    def count(**inputs: Any) -> Any:
+        passes.append(tuple(inputs["input_ids"].shape))
+        return forward(**inputs)
+
+    monkeypatch.setattr(engine, "_forward", count)
+    return passes
+
+
+def test_a_shared_prefix_is_computed_once(engine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    head = tokens(100, 0)
+    requests = [score_request(head, tail, seed) for seed, tail in enumerate((30, 9, 17), 1)] + [
+        score_request((), 40, 9)
+    ]
+    passes = forward_passes(engine, monkeypatch)
+    results = engine.score(requests)
+    assert_exact(engine, requests, results)
+    if engine._shares:
+        assert sorted(result.tokens.cached for result in results) == [0, 0, 100, 100]  # the first one pays
+        assert sorted(passes) == [(1, 40), (1, 100), (3, 30)]
+    else:
+        assert [result.tokens.cached for result in results] == [0] * 4
+
+
+def test_a_state_that_is_read_is_computed(folders: dict[str, str]) -> None:
+    """Two prompts that are the same up to their last token, read at places within."""
+    engine = make_engine(folders["full"])
+    head = tokens(150, 0)
+    requests = [ScoreRequest((*head, last), [90, 120], [3, 4]) for last in (5, 6)]
+    results = engine.score(requests)
+    assert_exact(engine, requests, results)
+    assert [result.tokens.cached for result in results] == [0, 90]
+
+
+def test_few_shared_tokens_are_not_worth_a_pass(folders: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = make_engine(folders["full"])
+    passes = forward_passes(engine, monkeypatch)
+    engine.score([score_request(tokens(20, 0), 10, seed) for seed in (1, 2)])
+    assert passes == [(2, 30)]
+
+
+def test_what_was_kept_is_not_computed_again(engine: Any) -> None:
+    prompt = score_request((), 100, 0, keep=True)
+    other = score_request((), 70, 1)
+    engine.score([other, prompt])
+    follow = [score_request(prompt.ids, tail, seed) for seed, tail in enumerate((12, 30), 1)]
+    results = engine.score([*follow, other])
+    assert_exact(engine, [*follow, other], results)
+    known = len(prompt.ids) if engine._shares else 0
+    assert [result.tokens.cached for result in results] == [known, known, 0]
+
+
+def test_part_of_what_was_kept_is_used_too(folders: dict[str, str]) -> None:
+    engine = make_engine(folders["sliding"])
+    prompt = score_request((), 100, 0, keep=True)
+    engine.score([prompt])
+    (follow,) = requests = [score_request(prompt.ids[:80], 25, 1)]
+    (result,) = engine.score(requests)
+    assert_exact(engine, [follow], [result])
+    assert result.tokens.cached == 80
+
+
+def test_keys_and_values_are_kept_as_far_as_there_is_room(folders: dict[str, str]) -> None:
+    layers, heads, width, numbers, four_bytes = 3, 2, 8, 2, 4
+    room = 100 * layers * heads * width * numbers * four_bytes
+    prompts = [score_request((), 100, seed, keep=True) for seed in range(3)]
+    for kept_bytes, expected in ((room, [0, 0, 100]), (2 * room, [0, 100, 100]), (room - 1, [0] * 3), (0, [0] * 3)):
+        engine = make_engine(folders["full"], kept_bytes=kept_bytes)
+        for prompt in prompts:
+            engine.score([prompt])
+        results = engine.score([score_request(prompt.ids, 5, 9) for prompt in prompts])
+        assert [result.tokens.cached for result in results] == expected
+
+
+def greedy(engine: Any, request: TextRequest) -> list[int]:
+    """Token by token, without a cache; the end included."""
+    written: list[int] = []
+    while len(written) < request.max_tokens and not ({*request.ends, END} & set(written)):
+        written.append(int(logits(engine, [*request.ids, *written])[-1].argmax()))
+    return written
+
+
+def assert_greedy(engine: Any, requests: Sequence[TextRequest], results: Sequence[Any]) -> None:
+    for request, result in zip(requests, results, strict=True):
+        expected = greedy(engine, request)
+        text = expected[:-1] if expected and expected[-1] in (*request.ends, END) else expected
+        assert result.text == engine.tokenizer.decode(text)
+        assert result.tokens.completion == len(expected)
+
+
+def test_texts_of_one_kept_prompt(engine: Any) -> None:
+    """Several reasons of two conversations, of different lengths, beside a text of its own: all written together."""
+    heads = [tokens(90, 0), tokens(70, 1)]
+    engine.score([ScoreRequest(heads[0], [89], [3], keep=True)])
+    asked = [(*heads[0], *tokens(10, 2)), (*heads[0], *tokens(21, 3)), (*heads[1], *tokens(7, 4)), tokens(12, 5)]
+    requests = [TextRequest(ids, 12) for ids in asked]
+    results = engine.write(requests)
+    assert_greedy(engine, requests, results)
+    known = 90 if engine._shares else 0
+    assert [result.tokens.cached for result in results] == [known, known, 0, 0]
+
+
+def test_a_text_ends_at_an_end_that_is_no_part_of_it(folders: dict[str, str]) -> None:
+    engine = make_engine(folders["full"])
+    ids = tokens(20, 3)
+    written = greedy(engine, TextRequest(ids, 8))
+    end = next(token for token in written[1:] if token != written[0])
+    requests = [TextRequest(ids, 8, ends=[end]), TextRequest(ids, 8), TextRequest(ids, 3), TextRequest(ids, 0)]
+    results = engine.write(requests)
+    assert_greedy(engine, requests, results)
+    assert results[0].tokens.completion == written.index(end) + 1
+    assert results[3].text == ""
+
+
+def orders_by_generate(engine: Any, request: PermuteRequest) -> tuple[int, ...]:
+    from genrank.engines.transformers import PermutationLogitsProcessor
+
+    mask = PermutationMask(tuple(request.identifiers), tuple(request.between))
+    n = len(mask.identifiers)
+    out = engine._lm.generate(
+        torch.tensor([list(request.ids)]),
+        attention_mask=torch.ones(1, len(request.ids), dtype=torch.long),
+        max_new_tokens=n + (n - 1) * len(mask.between),
+        eos_token_id=None,
+        do_sample=False,
+        logits_processor=[PermutationLogitsProcessor(mask, len(request.ids))],
+    )
+    return mask.order(out[0, len(request.ids) :].tolist())
+
+
+def test_orders_are_those_of_generate_under_the_logits_processor(engine: Any) -> None:
+    head = tokens(80, 0)
+    requests = [
+        PermuteRequest((*head, *tokens(9, 1)), (10, 11, 12, 13, 14), (7, 8)),
+        PermuteRequest((*head, *tokens(4, 2)), (20, 21, 22), (7, 8)),
+        PermuteRequest(tokens(31, 3), (20, 21), (7,)),
+        PermuteRequest(tokens(11, 4), (20, 10, 21, 11), ()),
+        PermuteRequest(tokens(11, 4), (20,), (7, 8)),
+    ]
+    for request, result in zip(requests, engine.permute(requests), strict=True):
+        n = len(request.identifiers)
+        assert result.order == (orders_by_generate(engine, request) if n > 1 else (0,))
+        assert result.tokens.completion == n + (n - 1) * len(request.between)
+
+
+def test_only_choices_cost_a_forward_pass(folders: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = make_engine(folders["full"])
+    passes = forward_passes(engine, monkeypatch)
+    engine.permute(
+        [PermuteRequest(tokens(12, 0), (10, 11, 12, 13), (7, 8)), PermuteRequest(tokens(9, 1), (10,), (7, 8))]
+    )
+    assert passes == [(1, 12), (1, 3), (1, 3)]  # three choices of four identifiers: the prompt, then [identifier, 7, 8]
+
+
+class After:
+    """A `Stop` that says stop from the question `count` on, 0-based."""
+
+    def __init__(self, count: int) -> None:
+        self._asked = itertools.count()
+        self._count = count
+
+    def __call__(self) -> bool:
+        return next(self._asked) >= self._count
+
+
+def test_a_stopped_call_answers_what_is_done(folders: dict[str, str]) -> None:
+    engine = make_engine(folders["full"], batch_tokens=1)
+    scores = [score_request((), size, size) for size in (30, 20, 10)]
+    orders = [PermuteRequest(tokens(size, size), (10, 11, 12), (7,)) for size in (30, 20)]
+    texts = [TextRequest(tokens(size, size), 4) for size in (30, 20)]
+    for ask, requests in ((engine.score, scores), (engine.permute, orders), (engine.write, texts)):
+        whole = ask(requests)
+        assert None not in whole
+        seen = set()
+        for count in range(40):
+            stopped = ask(requests, stop=After(count))
+            assert all(answer in (None, full) for answer, full in zip(stopped, whole, strict=True))
+            seen.add(sum(answer is not None for answer in stopped))
+        assert {0, len(requests)} <= seen
+        assert ask(requests) == whole  # nothing is left behind
+    assert [answer is not None for answer in engine.score(scores, stop=After(2))] == [True, True, False]
+
+
+def test_a_call_that_waits_for_another_can_be_stopped(folders: dict[str, str]) -> None:
+    engine = make_engine(folders["full"])
+    with engine._lock:
+        assert engine.score([score_request((), 10, 0)], stop=After(2)) == [None]
+
+
+def test_threads_get_their_own_answers(folders: dict[str, str]) -> None:
+    engine = make_engine(folders["sliding"], kept_bytes=200_000)
+    head = tokens(80, 0)
+    requests = [score_request(head, 5 + seed, seed, keep=seed % 2 == 0) for seed in range(6)]
+    failures: list[BaseException] = []
+
+    def work(mine: Sequence[ScoreRequest]) -> None:
+        try:
+            for _ in range(3):
+                assert_exact(engine, mine, engine.score(mine))
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=work, args=(requests[i : i + 3],)) for i in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failures
+
+
+def test_an_error_leaves_the_engine_usable(folders: dict[str, str]) -> None:
+    from genrank.errors import EngineError, InputError
+
+    engine = make_engine(folders["full"])
+    with pytest.raises(EngineError, match="failed"):
+        engine.score([ScoreRequest([1, 2, WORDS + 5], [0], [3])])
+    request = score_request((), 10, 0)
+    assert_exact(engine, [request], engine.score([request]))
+    with pytest.raises(InputError, match="kept_bytes: must be at least 0, got -1"):
+        make_engine(folders["full"], kept_bytes=-1)
+
+
+def test_packed_weights_give_the_same_scores(folders: dict[str, str]) -> None:
+    engine = make_engine(folders["full"], dtype="bfloat16")
+    plain = transformers.AutoModelForCausalLM.from_pretrained(folders["full"], dtype=torch.bfloat16).eval()
+    request = score_request((), 40, 0)
+    (result,) = engine.score([request])
+    with torch.inference_mode():
+        expected = plain(input_ids=torch.tensor([request.ids])).logits[0, list(request.reads)][:, list(request.targets)]
+    torch.testing.assert_close(torch.tensor(result.scores), expected.float(), atol=0.1, rtol=0.05)
