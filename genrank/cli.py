@@ -82,13 +82,16 @@ def _parser() -> argparse.ArgumentParser:
     )
     rerank.add_argument("--model", default="smollm2-135m", help="known name, local folder or hub name (%(default)s)")
     rerank.add_argument("--adapter", help="folder or hub name of a LoRA adapter")
-    rerank.add_argument("--engine", choices=("transformers",), default="transformers")
+    rerank.add_argument("--engine", choices=("transformers", "vllm"), default="transformers")
     rerank.add_argument("--prompt", metavar="P", help="name of a prompt template, or a .toml file")
     rerank.add_argument("--decoding", choices=("inline", "first-token", "listwise"), default="inline")
-    rerank.add_argument("--strategy", choices=("single", "sliding"), default="sliding")
+    rerank.add_argument("--strategy", choices=("single", "sliding", "tournament"), default="sliding")
     rerank.add_argument("--window", type=int, default=20, metavar="N", help="candidates in a window (%(default)s)")
     rerank.add_argument("--stride", type=int, metavar="N", help="candidates a window moves by (half a window)")
-    rerank.add_argument("--passes", type=int, default=1, metavar="N", help="passes over shuffled candidates (1)")
+    rerank.add_argument(
+        "--passes", type=int, metavar="N", help="passes over differently ordered candidates (2; listwise: 1)"
+    )
+    rerank.add_argument("--calibration", metavar="FILE", help="makes scores probabilities (the adapter's own)")
     rerank.add_argument("--reasons", type=int, default=0, metavar="K", help="reasons for the first K items (none)")
     rerank.add_argument("--top-k", type=int, metavar="K", help="return only the first K items")
     rerank.add_argument("--deadline", type=float, metavar="SECONDS", help="for each batch; then the rest falls back")
@@ -156,6 +159,7 @@ def _rerank(arguments: argparse.Namespace) -> int:
         passes=arguments.passes,
         seed=arguments.seed,
         max_prompt_tokens=arguments.max_prompt_tokens,
+        calibration=arguments.calibration,
     )
     reranker.check_options(top_k=arguments.top_k, reasons=arguments.reasons, deadline=arguments.deadline)
     summary = Summary()

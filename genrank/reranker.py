@@ -3,28 +3,34 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
+import functools
 import itertools
 import math
 import numbers
+import queue
 import random
 import reprlib
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from types import MappingProxyType
+from typing import Any, Literal, TypeVar, cast
 
+from genrank.calibration import Calibration, load_calibration, stored_calibration
 from genrank.decoding import DECODINGS
-from genrank.decoding.checks import check_count
 from genrank.engines.base import Engine
-from genrank.errors import BudgetError, EngineError, GenrankError, InputError, OutputError
+from genrank.errors import BudgetError, EngineError, InputError, OutputError
 from genrank.inputs import at, make_candidates, make_history, make_query
 from genrank.permutation import Permutation, mean_tau
 from genrank.prompting import Prompt, Renderer, Template, load_template
-from genrank.reasons import evidence, tidy, write_reasons
+from genrank.reasons import Reason, ReasonRequest, write_reasons
 from genrank.types import (
     Candidate,
+    Claims,
     Interaction,
     Listing,
     Provenance,
@@ -34,13 +40,35 @@ from genrank.types import (
     Request,
     Tokens,
 )
-from genrank.windows import Interrupted, Ranked, Scores, Steps, Window, check_window, single, sliding
+from genrank.windows import (
+    Interrupted,
+    Ranked,
+    Scores,
+    Steps,
+    Window,
+    check_window,
+    single,
+    sliding,
+    tournament,
+    tournament_sizes,
+)
+
+T = TypeVar("T")
 
 DEFAULT_PROMPTS = {"inline": "inline", "first-token": "listwise", "listwise": "listwise"}
 """The prompt template of each decoding, where none is named."""
 
+DEFAULT_PASSES = {"inline": 2, "first-token": 2, "listwise": 1}
+"""The passes of each decoding, where none are named: two opposite orders take most of the position bias away."""
+
 MAX_PROMPT_TOKENS = 8192
 """The most tokens of one prompt, where neither the caller nor the model says less."""
+
+TOURNAMENT_TOP = 10
+"""How many of the best a tournament looks for, where the call does not say `top_k`."""
+
+GRACE = 5.0
+"""Seconds after a deadline that an engine has to give back what it finished; then it is left behind."""
 
 Fallback = Callable[[Sequence[Request]], Sequence[Sequence[float]]]
 """A cheap ranker: ``[b]`` requests in, ``[b][n]`` finite scores out, one a candidate in the request's order; higher is
@@ -59,24 +87,31 @@ class Reranker:
     Args:
         model: A known name (`genrank.models`), a local folder or a hub name. Not used when `engine` is an `Engine`.
         adapter: Folder or hub name of a LoRA adapter.
-        engine: ``transformers``, or an `Engine`.
+        engine: ``transformers``, ``vllm``, or an `Engine`.
         prompt: Name of a prompt template, path of a ``.toml`` file, or a `Template`; by default the decoding's own.
         decoding: ``inline``, ``first-token`` or ``listwise``; see `genrank.decoding`.
-        strategy: ``sliding`` ranks lists longer than `window` in overlapping windows (arXiv 2304.09542); ``single``
+        strategy: ``sliding`` ranks lists longer than `window` in overlapping windows (arXiv 2304.09542);
+            ``tournament`` finds their top in fewer windows, most of them at once (after arXiv 2406.11678); ``single``
             puts all candidates into one.
         window: Candidates in a window, at least 2.
-        stride: Candidates by which the window moves, 1 to ``window - 1``.
+        stride: Candidates by which the window of ``sliding`` moves, 1 to ``window - 1``.
         passes: How often each window is ranked, over differently ordered candidates: as they come, reversed, then
-            shuffled by `seed`. Scores are averaged (after permutation self-consistency, arXiv 2310.07712).
+            shuffled by `seed`. Scores are averaged (after permutation self-consistency, arXiv 2310.07712). By default
+            2, but 1 for ``listwise``.
         seed: Of the shuffles.
         max_prompt_tokens: The token budget of one prompt; by default what the model takes, at most 8,192.
         max_reason_tokens: The most tokens of one reason.
         fallback: Orders what the model could not, when the engine fails, the model misbehaves or the deadline passes;
             see `Fallback`. Without one, or where it fails, that stands in the first stage's order.
+        calibration: Turns scores into probabilities, see `genrank.calibration`: one, or where it is stored; by default
+            the adapter's own, if it has one for this decoding, prompt and model.
+        neutralise: Whether texts are made harmless that could be taken for instructions or for the model's own words.
+            Off only to measure what that is worth.
 
     Raises:
         InputError: When an argument is wrong.
-        ConfigError: When the prompt template is not valid, or does not fit the decoding or the tokenizer.
+        ConfigError: When the prompt template is not valid, or does not fit the decoding or the tokenizer; when the
+            calibration does not fit.
         MissingExtraError: When the engine's packages are not installed.
         ModelError: When the model cannot be had or read.
     """
@@ -86,25 +121,28 @@ class Reranker:
         model: str = "smollm2-135m",
         *,
         adapter: str | None = None,
-        engine: Literal["transformers"] | Engine = "transformers",
+        engine: Literal["transformers", "vllm"] | Engine = "transformers",
         prompt: str | Path | Template | None = None,
         decoding: Literal["inline", "first-token", "listwise"] = "inline",
-        strategy: Literal["single", "sliding"] = "sliding",
+        strategy: Literal["single", "sliding", "tournament"] = "sliding",
         window: int = 20,
         stride: int = 10,
-        passes: int = 1,
+        passes: int | None = None,
         seed: int = 0,
         max_prompt_tokens: int | None = None,
         max_reason_tokens: int = 40,
         fallback: Fallback | None = None,
+        calibration: Calibration | str | Path | None = None,
+        neutralise: bool = True,
     ) -> None:
         if decoding not in DECODINGS:
             raise InputError(f"must be one of {list(DECODINGS)}, got {decoding!r}", field="decoding")
-        if strategy not in ("single", "sliding"):
-            raise InputError(f"must be single or sliding, got {strategy!r}", field="strategy")
+        if strategy not in ("single", "sliding", "tournament"):
+            raise InputError(f"must be single, sliding or tournament, got {strategy!r}", field="strategy")
         _check_whole("window", window)
         _check_whole("stride", stride)
-        check_window(window, stride)
+        check_window(window, stride if strategy == "sliding" else 1)
+        passes = DEFAULT_PASSES[decoding] if passes is None else passes
         for name, number in (("passes", passes), ("max_reason_tokens", max_reason_tokens)):
             _check_whole(name, number, at_least=1)
         if fallback is not None and not callable(fallback):
@@ -124,13 +162,13 @@ class Reranker:
         self.max_reason_tokens = max_reason_tokens
         self.fallback = fallback
         self.engine = _load_engine(engine, model, adapter)
-        self._renderer = Renderer(template, self.engine.tokenizer)
+        self._renderer = Renderer(template, self.engine.tokenizer, neutralise=neutralise)
         self._answer = self._renderer.answer
         template.check(inline=decoding == "inline")
-        if decoding != "inline" and strategy == "sliding" and window > len(self._answer.identifiers):
+        if decoding != "inline" and strategy != "single" and window > len(self._answer.identifiers):
             most = len(self._answer.identifiers)
             raise InputError(f"this tokenizer has {most} one-token identifiers, got {window}", field="window")
-        longest = self._longest(window if strategy == "sliding" else 1)
+        longest = self._longest(window if strategy != "single" else 1)
         self.max_prompt_tokens = min(longest, MAX_PROMPT_TOKENS) if max_prompt_tokens is None else max_prompt_tokens
         if not 1 <= self.max_prompt_tokens <= longest:
             raise InputError(
@@ -138,6 +176,8 @@ class Reranker:
                 f"got {self.max_prompt_tokens}",
                 field="max_prompt_tokens",
             )
+        use = {"decoding": decoding, "prompt_hash": template.digest, "model": self.engine.model}
+        self._calibration = _find_calibration(calibration, self.engine.adapter, use)
         self._provenance = Provenance(
             model=self.engine.model,
             adapter=self.engine.adapter,
@@ -145,8 +185,8 @@ class Reranker:
             prompt_hash=template.digest,
             engine=self.engine.name,
             decoding=decoding,
-            strategy=strategy if strategy == "single" else f"sliding({window},{stride})",
             passes=passes,
+            calibration=self._calibration.fitted_on if self._calibration else None,
         )
 
     def rerank(
@@ -165,10 +205,12 @@ class Reranker:
             query: What the shopper typed.
             candidates: ``[n]`` in the first stage's order. A plain text is a title; its id is its place, 0-based.
             history: The shopper's past, oldest first.
-            top_k: Return only so many items; by default all.
+            top_k: Return only so many items; by default all. A ``tournament`` looks for so many of the best; by default
+                10.
             reasons: Write a reason for so many of the first items.
-            deadline: Seconds after which no further window is started. What has been ranked counts, the rest stands
-                in the order of `fallback`, or else of the first stage.
+            deadline: Seconds after which nothing further is started. What has been ranked counts, the rest stands
+                in the order of `fallback`, or else of the first stage. An engine that hangs is left behind `GRACE`
+                seconds later.
 
         Returns:
             Every candidate exactly once (the first `top_k` of them). When the engine fails or the deadline passes,
@@ -192,10 +234,19 @@ class Reranker:
         reasons: int = 0,
         deadline: float | None = None,
     ) -> Ranking:
-        """`rerank` for asyncio: the same, in a worker thread, so that the event loop goes on."""
-        return await asyncio.to_thread(
-            self.rerank, query, candidates, history, top_k=top_k, reasons=reasons, deadline=deadline
-        )
+        """`rerank` for asyncio: the same, in a worker thread, so that the event loop goes on.
+
+        When the task is cancelled, the engine stops before its next forward pass.
+        """
+        request = Request(make_query(query), make_candidates(candidates), make_history(history))
+        started = time.monotonic()
+        cancelled = threading.Event()
+        try:
+            rankings = await asyncio.to_thread(self._run, [request], top_k, reasons, deadline, started, cancelled)
+        except asyncio.CancelledError:
+            cancelled.set()
+            raise
+        return rankings[0]
 
     def rerank_batch(
         self,
@@ -220,22 +271,7 @@ class Reranker:
             InputError: When an argument is wrong; its `field` names it.
             BudgetError: When `max_prompt_tokens` cannot hold a window.
         """
-        self.check_options(top_k=top_k, reasons=reasons, deadline=deadline)
-        started = time.monotonic()
-        ends = started + deadline if deadline is not None else float("inf")
-        calls = [self._start(i, request) for i, request in enumerate(requests)]
-        while ready := [call for call in calls if call.windows]:
-            if time.monotonic() >= ends:
-                for call in ready:
-                    call.interrupt(f"the deadline of {deadline:g} s passed")
-            else:
-                self._advance(ready)
-        if interrupted := [call for call in calls if call.why]:
-            self._order_unranked(interrupted)
-        if reasons:
-            self._write_reasons(calls, reasons, ends)
-        seconds = time.monotonic() - started
-        return [self._ranking(call, top_k, seconds) for call in calls]
+        return self._run(requests, top_k, reasons, deadline, time.monotonic(), threading.Event())
 
     def check_options(self, *, top_k: int | None = None, reasons: int = 0, deadline: float | None = None) -> None:
         """Refuse options of a call that are wrong whatever the request.
@@ -252,23 +288,59 @@ class Reranker:
             raise InputError(f"prompt template {self._renderer.template.name} has no reason prompt", field="reasons")
         if deadline is not None and not (isinstance(deadline, (int, float)) and deadline > 0):
             raise InputError(f"must be a positive number of seconds, got {deadline!r}", field="deadline")
+        if self.strategy == "tournament" and top_k is not None:
+            tournament_sizes(1, self.window, top_k)
 
-    def _start(self, i: int, request: Request) -> _Call:
+    def _run(
+        self,
+        requests: Iterable[Request],
+        top_k: int | None,
+        reasons: int,
+        deadline: float | None,
+        started: float,
+        cancelled: threading.Event,
+    ) -> list[Ranking]:
+        """`rerank_batch`, begun at `started`; nothing further is computed once `cancelled` is set."""
+        self.check_options(top_k=top_k, reasons=reasons, deadline=deadline)
+        run = _Run(deadline, started, cancelled, keep=reasons > 0)
+        calls = [self._start(i, request, top_k) for i, request in enumerate(requests)]
+        while ready := [call for call in calls if call.windows]:
+            if run.stop():
+                for call in ready:
+                    call.interrupt(run.why())
+            else:
+                self._advance(ready, run)
+        if interrupted := [call for call in calls if call.why]:
+            self._order_unranked(interrupted)
+        if reasons:
+            self._write_reasons(calls, reasons, run)
+        seconds = time.monotonic() - started
+        return [self._ranking(call, top_k, seconds) for call in calls]
+
+    def _start(self, i: int, request: Request, top_k: int | None) -> _Call:
         if not isinstance(request, Request):
             raise InputError(f"must be a Request, got {type(request).__name__}", field=f"requests[{i}]")
         with at(f"requests[{i}]"):
             make_candidates(request.candidates)  # at least one, and no id twice
         places = range(len(request.candidates))
-        return _Call(
-            request, single(places) if self.strategy == "single" else sliding(places, self.window, self.stride)
-        )
+        match self.strategy:
+            case "single":
+                return _Call(request, single(places))
+            case "tournament":
+                return _Call(request, tournament(places, self.window, self._top(top_k)))
+        return _Call(request, sliding(places, self.window, self.stride))
 
-    def _advance(self, calls: Sequence[_Call]) -> None:
+    def _top(self, top_k: int | None) -> int:
+        """How many of the best a tournament looks for."""
+        return top_k or min(TOURNAMENT_TOP, self.window)
+
+    def _advance(self, calls: Sequence[_Call], run: _Run) -> None:
         """Rank all windows that are ready, over all passes, as one batch, and hand the scores to the strategies."""
         jobs = [(call, order) for call in calls for window in call.windows for order in self._presentations(window)]
         prompts = [self._render(call.request, order) for call, order in jobs]
+        decode = DECODINGS[self.decoding]
         try:
-            scored = DECODINGS[self.decoding](self.engine, prompts, self._answer)
+            scored = run.in_time(lambda: decode(self.engine, prompts, self._answer, keep=run.keep, stop=run.stop))
         except EngineError as error:
             for call in calls:
                 call.interrupt(f"the engine failed: {error}")
@@ -278,24 +350,39 @@ class Reranker:
                 calls[0].interrupt(f"the model misbehaved: {error}")
             else:  # one query's bad answer is no other's
                 for call in calls:
-                    self._advance([call])
+                    self._advance([call], run)
             return
         answers = iter(zip(jobs, prompts, scored, strict=True))
         for call in calls:
-            window_scores = []
-            for window in call.windows:
+            finished = {}
+            for i, window in enumerate(call.windows):
+                shown = [
+                    (order, prompt, *answer)
+                    for (_, order), prompt, answer in itertools.islice(answers, self.passes)
+                    if answer is not None
+                ]
+                if not shown:
+                    continue
+                orders = [Permutation.from_scores(scores).apply(order) for order, _, scores, _ in shown]
                 totals = dict.fromkeys(window, 0.0)
-                orders = []
-                for (_, order), prompt, (scores, tokens) in itertools.islice(answers, self.passes):
+                for order, prompt, scores, tokens in shown:
                     call.tokens += tokens
                     call.cuts.update(prompt.cuts)
-                    orders.append(Permutation.from_scores(scores).apply(order))
+                    call.neutralised += prompt.neutralised
                     for place, score in zip(order, scores, strict=True):
-                        totals[place] += score / self.passes
+                        totals[place] += score / len(shown)
                 if (tau := mean_tau(orders)) is not None:
                     call.taus.append(tau)
-                window_scores.append([min(1.0, totals[place]) for place in window])
-            call.advance(window_scores)
+                call.ranked += len(shown)
+                call.shown |= dict.fromkeys(window, shown[0][:2])
+                finished[i] = self._calibrated([min(1.0, totals[place]) for place in window])
+            if len(finished) < len(call.windows):
+                call.interrupt(run.why(), finished)
+            else:
+                call.advance(list(finished.values()))
+
+    def _calibrated(self, scores: list[float]) -> list[float]:
+        return self._calibration.apply(scores) if self._calibration else scores
 
     def _order_unranked(self, calls: Sequence[_Call]) -> None:
         """Order what no window ranked by `fallback`, where there is something to order, and say whose order it is."""
@@ -334,55 +421,141 @@ class Reranker:
             inline=self.decoding == "inline",
         )
 
-    def _write_reasons(self, calls: Sequence[_Call], count: int, ends: float) -> None:
+    def _write_reasons(self, calls: Sequence[_Call], count: int, run: _Run) -> None:
         """Write reasons for the first `count` items of every call, as one batch."""
-        if time.monotonic() >= ends:
-            for call in calls:
-                call.repairs.append("no reasons: the deadline passed")
-            return
-        wanted = [(call, place) for call in calls for place in call.order[:count]]
-        pairs = [(call.request.query, call.request.candidates[place].listing) for call, place in wanted]
+        wanted = []
+        requests = []
+        for call in calls:
+            for place in call.order[:count]:
+                try:
+                    requests.append(self._reason_request(call, place))
+                    wanted.append((call, place))
+                except BudgetError as error:
+                    call.no_reason(place, f"no room: {error}")
+        write = functools.partial(
+            write_reasons,
+            self.engine,
+            requests,
+            max_tokens=self.max_reason_tokens,
+            ends=self._renderer.reason_ends,
+            stop=run.stop,
+        )
         try:
-            results = write_reasons(
-                self.engine,
-                self._renderer,
-                pairs,
-                max_tokens=self.max_reason_tokens,
-                max_prompt=min(self.max_prompt_tokens, self.engine.context - self.max_reason_tokens),
-            )
-            check_count(results, pairs)
-        except (EngineError, OutputError, BudgetError) as error:
-            for call in calls:
-                call.repairs.append(f"no reasons: {_blame(error)}: {error}")
+            written = run.in_time(write) if requests and not run.stop() else [None] * len(requests)
+        except (EngineError, OutputError) as error:
+            blame = "the engine failed" if isinstance(error, EngineError) else "the model misbehaved"
+            for call, place in wanted:
+                call.no_reason(place, f"{blame}: {error}")
             return
-        for (call, place), (_, listing), result in zip(wanted, pairs, results, strict=True):
-            call.tokens += result.tokens
-            reason = tidy(result.text)
-            if reason:
-                call.reasons[place] = (reason, evidence(reason, listing, call.request.history))
+        for (call, place), reason in zip(wanted, written, strict=True):
+            if reason is None:
+                call.no_reason(place, run.why())
             else:
-                call.repairs.append(f"no reason for {listing.listing_id}: the model wrote nothing")
+                call.tokens += reason.tokens
+                call.claims += reason.claims
+                call.reasons[place] = reason
+
+    def _reason_request(self, call: _Call, place: int) -> ReasonRequest:
+        """The conversation in which the candidate was ranked last, carried on to its reason.
+
+        Where no window ranked it, or that conversation has no room left, a conversation about it alone.
+        """
+        request = call.request
+        listings = [candidate.listing for candidate in request.candidates]
+        others = (*listings[:place], *listings[place + 1 :])
+
+        def carried_on(order: Window, prompt: Prompt) -> ReasonRequest:
+            spots = {shown: spot for spot, shown in enumerate(order)}
+            ids = self._renderer.follow_up(
+                prompt,
+                [spots[ranked] for ranked in call.order if ranked in spots],
+                request.query,
+                listings[place],
+                max_tokens=self.engine.context - self.max_reason_tokens,
+            )
+            return ReasonRequest(ids, request.query, listings[place], request.history, others)
+
+        if place in call.shown:
+            with contextlib.suppress(BudgetError):
+                return carried_on(*call.shown[place])
+        return carried_on((place,), self._render(request, (place,)))
 
     def _ranking(self, call: _Call, top_k: int | None, seconds: float) -> Ranking:
         items = []
         candidates = call.request.candidates
         for rank, (place, score) in enumerate(zip(call.order, call.falling_scores(), strict=True), start=1):
             candidate = candidates[place]
-            reason, fields = call.reasons.get(place, (None, ()))
+            reason = call.reasons.get(place)
             source_rank = candidate.rank if candidate.rank is not None else place + 1
-            items.append(RankedItem(candidate.listing.listing_id, rank, score, source_rank, reason, fields))
+            item = RankedItem(candidate.listing.listing_id, rank, score, source_rank)
+            items.append(dataclasses.replace(item, reason=reason.text, evidence=reason.evidence) if reason else item)
         provenance = dataclasses.replace(
             self._provenance,
+            strategy=self._strategy(top_k),
             outcome="fallback" if call.why else "repaired" if call.repairs else "model",
             why=call.why,
             repairs=tuple(call.repairs),
-            windows=call.ranked * self.passes,
+            windows=call.ranked,
             agreement=sum(call.taus) / len(call.taus) if call.taus else None,
             tokens=call.tokens,
             cuts=dict(call.cuts),
+            neutralised=call.neutralised,
+            claims=call.claims,
             seconds=seconds,
         )
         return Ranking(call.request.query.query_id, tuple(items[:top_k]), provenance)
+
+    def _strategy(self, top_k: int | None) -> str:
+        sizes = {
+            "single": "",
+            "sliding": f"({self.window},{self.stride})",
+            "tournament": f"({self.window},top {self._top(top_k)})",
+        }
+        return self.strategy + sizes[self.strategy]
+
+
+class _Run:
+    """What holds for a batch as a whole: when to stop, and whether the conversations go on."""
+
+    def __init__(self, deadline: float | None, started: float, cancelled: threading.Event, *, keep: bool) -> None:
+        self.ends = math.inf if deadline is None else started + deadline
+        self.deadline = deadline
+        self.cancelled = cancelled
+        self.keep = keep
+
+    def stop(self) -> bool:
+        """Whether nothing further shall be computed."""
+        return self.cancelled.is_set() or time.monotonic() >= self.ends
+
+    def why(self) -> str:
+        """Why it stopped."""
+        return "cancelled" if self.cancelled.is_set() else f"the deadline of {self.deadline:g} s passed"
+
+    def in_time(self, call: Callable[[], T]) -> T:
+        """Run a call of the engine; leave it behind where it hangs until `GRACE` after the deadline.
+
+        Raises:
+            EngineError: When it hangs, or whatever the call raises.
+        """
+        if self.ends == math.inf:
+            return call()
+        answers: queue.SimpleQueue[tuple[T, None] | tuple[None, BaseException]] = queue.SimpleQueue()
+
+        def work() -> None:
+            try:
+                answers.put((call(), None))
+            except BaseException as error:  # it is raised in the caller's thread
+                answers.put((None, error))
+
+        threading.Thread(target=work, daemon=True, name="genrank-engine").start()
+        try:
+            left = max(0.0, self.ends - time.monotonic())
+            answer, error = answers.get(timeout=min(left + GRACE, threading.TIMEOUT_MAX))
+        except queue.Empty:
+            raise EngineError(f"it did not answer within {GRACE:g} s of the deadline of {self.deadline:g} s") from None
+        if error is not None:
+            raise error
+        return cast(T, answer)
 
 
 class _Call:
@@ -394,27 +567,29 @@ class _Call:
         self.order: Sequence[int] = range(len(request.candidates))
         self.scores: Mapping[int, float] = {}
         self.why = ""
-        self.ranked = 0
+        self.ranked = 0  # windows, over all passes
         self.repairs: list[str] = []
         self.tokens = Tokens()
         self.cuts: Counter[str] = Counter()
+        self.neutralised = 0
         self.taus: list[float] = []
-        self.reasons: dict[int, tuple[str, tuple[str, ...]]] = {}
+        self.shown: dict[int, tuple[Window, Prompt]] = {}  # by place: the last window that held it, as it was shown
+        self.reasons: dict[int, Reason] = {}
+        self.claims = Claims()
         self._steps = steps
 
     def advance(self, scores: Sequence[Scores]) -> None:
         """Take the scores of the ready windows."""
-        self.ranked += len(self.windows)
         try:
             self.windows = self._steps.send(scores)
         except StopIteration as stop:
             self._finish(stop.value)
 
-    def interrupt(self, why: str) -> None:
-        """Give up on the windows that are left, and keep what has been ranked."""
+    def interrupt(self, why: str, finished: Mapping[int, Scores] = MappingProxyType({})) -> None:
+        """Give up on the windows that are left, and keep what has been ranked: `finished` of those that were ready."""
         self.why = why
         try:
-            self._steps.throw(Interrupted())
+            self._steps.throw(Interrupted(finished))
         except StopIteration as stop:
             self._finish(stop.value)
 
@@ -439,18 +614,13 @@ class _Call:
             return [(n - i) / n for i in range(n)]
         return list(itertools.accumulate((self.scores[place] for place in self.order), min))
 
+    def no_reason(self, place: int, why: str) -> None:
+        """Say that a candidate has no reason."""
+        self.repairs.append(f"no reason for {self.request.candidates[place].listing.listing_id}: {why}")
+
     def _finish(self, ranked: Ranked) -> None:
         self.windows = []
         self.order, self.scores = ranked.order, ranked.scores
-
-
-def _blame(error: GenrankError) -> str:
-    match error:
-        case EngineError():
-            return "the engine failed"
-        case OutputError():
-            return "the model misbehaved"
-    return "no room"
 
 
 def _ask(fallback: Fallback, requests: Sequence[Request]) -> list[list[float] | str]:
@@ -487,11 +657,27 @@ def _check_whole(name: str, number: object, at_least: int | None = None) -> None
         raise InputError(f"must be at least {at_least}, got {number}", field=name)
 
 
-def _load_engine(engine: Literal["transformers"] | Engine, model: str, adapter: str | None) -> Engine:
+def _load_engine(engine: Literal["transformers", "vllm"] | Engine, model: str, adapter: str | None) -> Engine:
     if engine == "transformers":
         from genrank.engines.transformers import TransformersEngine
 
         return TransformersEngine(model, adapter=adapter)
+    if engine == "vllm":
+        from genrank.engines.vllm import VLLMEngine
+
+        return VLLMEngine(model, adapter=adapter)
     if engine is None or isinstance(engine, str):
-        raise InputError(f"must be transformers or an Engine, got {engine!r}", field="engine")
+        raise InputError(f"must be transformers, vllm or an Engine, got {engine!r}", field="engine")
     return engine
+
+
+def _find_calibration(
+    calibration: Calibration | str | Path | None, adapter: str | None, use: Mapping[str, str]
+) -> Calibration | None:
+    """The calibration that was asked for, which must fit, or else the adapter's own, if it has one that does."""
+    if calibration is None:
+        return stored_calibration(adapter, **use) if adapter is not None else None
+    if not isinstance(calibration, Calibration):
+        calibration = load_calibration(calibration, use["decoding"])
+    calibration.check(**use)
+    return calibration

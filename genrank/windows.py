@@ -3,13 +3,15 @@
 A strategy is a generator. It yields the windows that can be ranked now, as one batch, each a tuple of candidate
 places (0-based, in the order in which the model shall see them); it is sent their scores, one ``[len(window)]``
 sequence a window; and it returns what it found. So `Reranker` can run the strategies of many queries side by side
-and put all windows that are ready into one batch of the engine. When `Interrupted` is thrown into it, it returns what
-it has found so far.
+and put all windows that are ready into one batch of the engine. When `Interrupted` is thrown into it, it takes the
+windows that were finished, and returns what it has found so far.
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+import itertools
+import math
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 
 from genrank.errors import InputError
@@ -39,7 +41,15 @@ Steps = Generator[list[Window], Sequence[Scores], Ranked]
 
 
 class Interrupted(Exception):  # noqa: N818 - a signal, not an error
-    """Thrown into a strategy: no further window will be ranked."""
+    """Thrown into a strategy: no further window will be ranked.
+
+    Args:
+        finished: Scores of those ready windows that were ranked, by their place in what the strategy yielded, 0-based.
+    """
+
+    def __init__(self, finished: Mapping[int, Scores]) -> None:
+        super().__init__()
+        self.finished = finished
 
 
 def single(order: Sequence[int]) -> Steps:
@@ -49,11 +59,8 @@ def single(order: Sequence[int]) -> Steps:
         order: ``[n]`` places in the order in which the model shall see them.
     """
     window = tuple(order)
-    try:
-        (scores,) = yield [window]
-    except Interrupted:
-        return Ranked(window, {})
-    return Ranked(tuple(_by_score(window, scores)), dict(zip(window, scores, strict=True)))
+    scores, _ = yield from _rank([window])
+    return Ranked(tuple(_reordered(window, [window], scores)), scores)
 
 
 def sliding(order: Sequence[int], window: int, stride: int) -> Steps:
@@ -72,13 +79,69 @@ def sliding(order: Sequence[int], window: int, stride: int) -> Steps:
     scores: dict[int, float] = {}
     for start, stop in sliding_spans(len(ranked), window, stride):
         places = tuple(ranked[start:stop])
-        try:
-            (window_scores,) = yield [places]
-        except Interrupted:
+        found, interrupted = yield from _rank([places])
+        scores |= found
+        ranked[start:stop] = _reordered(places, [places], found)
+        if interrupted:
             break
-        scores.update(zip(places, window_scores, strict=True))
-        ranked[start:stop] = _by_score(places, window_scores)
     return Ranked(tuple(ranked), scores)
+
+
+def tournament(order: Sequence[int], window: int, top_k: int) -> Steps:
+    """Groups whose best go on, until one window holds all that are left (after TourRank, arXiv 2406.11678).
+
+    A round deals those that are left to ``g = ceil(n / window)`` groups of even strength, in turn by their order so
+    far, and ranks all groups at once. All firsts of the groups come before all seconds, and so on; the first
+    ``max(g, min(ceil(1.5 * top_k), window))`` go on: more than `top_k`, since the best are not spread evenly. The last
+    round is one window and says the order of the top. What fell out stands behind it, later rounds first.
+
+    A round of ``n`` costs ``g`` windows and reads ``n`` candidates; `tournament_sizes` gives the ``n`` of each round.
+    ``sliding`` reads about ``n * window / stride``, and its windows wait for each other.
+
+    Args:
+        order: ``[n]`` places in the first stage's order.
+        window: The most candidates in a window.
+        top_k: How many of the best matter, 1 to `window`.
+    """
+    left = list(order)
+    out: list[int] = []
+    scores: dict[int, float] = {}
+    sizes = tournament_sizes(len(left), window, top_k)
+    for n, keep in itertools.zip_longest(sizes, sizes[1:]):
+        count = math.ceil(n / window)
+        groups = [tuple(left[i::count]) for i in range(count)]
+        found, interrupted = yield from _rank(groups)
+        scores |= found
+        if interrupted:
+            left = _reordered(left, groups, found)
+            break
+        ranked = [_reordered(group, [group], found) for group in groups]
+        firsts_first = itertools.chain.from_iterable(itertools.zip_longest(*ranked))
+        left = [place for place in firsts_first if place is not None]
+        if keep is not None:
+            left, out = left[:keep], left[keep:] + out
+    return Ranked((*left, *out), scores)
+
+
+def tournament_sizes(n: int, window: int, top_k: int) -> list[int]:
+    """How many candidates each round of `tournament` ranks; the last number is at most `window`.
+
+    Raises:
+        InputError: When the window is below 2, or `top_k` is not within 1..window.
+    """
+    if window < 2:
+        raise InputError(f"must be at least 2, got {window}", field="window")
+    if not 1 <= top_k <= window:
+        raise InputError(
+            f"a tournament ranks at most its window ({window}) of top items, got {top_k}; take strategy sliding, or a "
+            "larger window",
+            field="top_k",
+        )
+    sizes = [n]
+    enough = min(math.ceil(1.5 * top_k), window)
+    while sizes[-1] > window:
+        sizes.append(max(math.ceil(sizes[-1] / window), enough))
+    return sizes
 
 
 def sliding_spans(n: int, window: int, stride: int) -> list[tuple[int, int]]:
@@ -112,5 +175,21 @@ def check_window(window: int, stride: int) -> None:
         )
 
 
-def _by_score(window: Window, scores: Scores) -> list[int]:
-    return [place for place, _ in sorted(zip(window, scores, strict=True), key=lambda entry: -entry[1])]
+def _rank(windows: list[Window]) -> Generator[list[Window], Sequence[Scores], tuple[dict[int, float], bool]]:
+    """Have windows ranked: the scores by place of those that were, and whether it was interrupted."""
+    try:
+        answers: Mapping[int, Scores] = dict(enumerate((yield windows)))
+        interrupted = False
+    except Interrupted as signal:
+        answers, interrupted = signal.finished, True
+    scores = {place: score for i, found in answers.items() for place, score in zip(windows[i], found, strict=True)}
+    return scores, interrupted
+
+
+def _reordered(order: Sequence[int], windows: Sequence[Window], scores: Mapping[int, float]) -> list[int]:
+    """`order` with the places of each ranked window sorted by score, among the spots that they hold."""
+    turns: dict[int, int] = {}
+    for window in windows:
+        if window[0] in scores:
+            turns |= dict(zip(window, sorted(window, key=lambda place: -scores[place]), strict=True))
+    return [turns.get(place, place) for place in order]

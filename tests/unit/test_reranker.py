@@ -7,20 +7,21 @@ import threading
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 from functools import partial
-from math import exp, inf, nan
+from math import ceil, exp, inf, nan
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from genrank.decoding import DECODINGS
-from genrank.engines.base import PermuteRequest, ScoreRequest, TextRequest, TextResult
+from genrank.engines.base import PermuteRequest, ScoreRequest, ScoreResult, Stop, TextRequest, TextResult, never
 from genrank.errors import BudgetError, ConfigError, EngineError, InputError
 from genrank.permutation import kendall_tau
 from genrank.prompting import ReasonForm, load_template
 from genrank.reranker import MAX_PROMPT_TOKENS, Reranker
 from genrank.testing import Answer, AnyRequest, OracleEngine, ScriptedEngine
 from genrank.types import Candidate, Interaction, Listing, Query, Ranking, Request, Tokens
+from genrank.windows import tournament_sizes
 
 
 def _titles(n: int) -> list[str]:
@@ -29,6 +30,11 @@ def _titles(n: int) -> list[str]:
 
 def _ids(ranking: Ranking) -> list[str]:
     return [item.listing_id for item in ranking.items]
+
+
+def _words(count: int) -> str:
+    """Different words: those that repeat themselves are taken for keyword stuffing."""
+    return " ".join(f"w{i}" for i in range(count))
 
 
 def _request(query_id: str, *listing_ids: str) -> Request:
@@ -82,7 +88,7 @@ def _check_promises(ranking: Ranking, n: int) -> None:
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("strategy", ["single", "sliding"])
+@pytest.mark.parametrize("strategy", ["single", "sliding", "tournament"])
 @pytest.mark.parametrize("decoding", DECODINGS)
 @pytest.mark.parametrize("passes", [1, 3])
 def test_every_decoding_and_strategy_ranks_by_what_the_model_says(decoding: Any, strategy: Any, passes: int) -> None:
@@ -99,11 +105,45 @@ def test_every_decoding_and_strategy_ranks_by_what_the_model_says(decoding: Any,
 def test_a_list_longer_than_the_window_slides(decoding: Any) -> None:
     n, window, stride = 30, 8, 4
     engine = OracleEngine({str(i): float(i) for i in range(n)})
-    ranking = Reranker(engine=engine, decoding=decoding, window=window, stride=stride).rerank("query", _titles(n))
+    ranking = Reranker(engine=engine, decoding=decoding, window=window, stride=stride, passes=1).rerank(
+        "query", _titles(n)
+    )
     carried = window - stride
     assert _ids(ranking)[:carried] == [str(i) for i in range(n - 1, n - 1 - carried, -1)]
     assert ranking.provenance.windows == engine.calls == -(-(n - window) // stride) + 1
     _check_promises(ranking, n)
+
+
+@pytest.mark.parametrize("decoding", DECODINGS)
+@pytest.mark.parametrize("n", [100, 333])
+def test_a_tournament_finds_the_top_in_the_calls_of_its_formula(decoding: Any, n: int) -> None:
+    window, top_k = 20, 10
+    engine = OracleEngine({str(i): i / n for i in range(n)})
+    reranker = Reranker(engine=engine, decoding=decoding, strategy="tournament", window=window, passes=1)
+    ranking = reranker.rerank("query", _titles(n), top_k=top_k)
+    assert _ids(ranking) == [str(i) for i in range(n - 1, n - 1 - top_k, -1)]
+    sizes = tournament_sizes(n, window, top_k)
+    assert engine.calls == len(sizes), "all windows of a round are one batch"
+    assert ranking.provenance.windows == len(engine.requests) == sum(ceil(size / window) for size in sizes)
+    assert sum(len(shown) for shown in _shown(engine)) == sum(sizes)
+    sliding = OracleEngine({})
+    Reranker(engine=sliding, decoding=decoding, passes=1).rerank("query", _titles(n))
+    assert sum(len(shown) for shown in _shown(sliding)) > 1.5 * sum(sizes)
+    assert ranking.provenance.strategy == "tournament(20,top 10)"
+
+
+def test_a_tournament_refuses_a_top_beyond_its_window() -> None:
+    reranker = Reranker(engine=OracleEngine({}), strategy="tournament", window=5)
+    assert len(reranker.rerank("query", _titles(30)).items) == 30
+    with pytest.raises(InputError, match="take strategy sliding") as caught:
+        reranker.rerank("query", _titles(30), top_k=6)
+    assert caught.value.field == "top_k"
+
+
+def test_two_opposite_passes_are_the_default_where_places_count() -> None:
+    for decoding, passes in (("inline", 2), ("first-token", 2), ("listwise", 1)):
+        reranker: Any = Reranker
+        assert reranker(engine=OracleEngine({}), decoding=decoding).rerank("q", ["a", "b"]).provenance.passes == passes
 
 
 def test_equal_scores_keep_the_first_stages_order() -> None:
@@ -118,14 +158,14 @@ def test_one_candidate_is_ranked_too() -> None:
 
 
 def test_the_score_is_the_decodings() -> None:
-    ranking = Reranker(engine=ScriptedEngine([_odds(-1.0, 2.0)])).rerank("query", _titles(2))
+    ranking = Reranker(engine=ScriptedEngine([_odds(-1.0, 2.0)]), passes=1).rerank("query", _titles(2))
     assert [item.score for item in ranking.items] == pytest.approx([_sigmoid(2.0), _sigmoid(-1.0)])
 
 
 def test_a_score_from_an_earlier_window_is_lowered_to_the_one_above_it() -> None:
     # 4 and 5 were judged beside others, and better than whatever stands above them now
     script = [_odds(3.0, 2.9, 2.8, 2.7), _odds(1.0, 0.9, 0.8, 0.7)]
-    ranking = Reranker(engine=ScriptedEngine(script), window=4, stride=2).rerank("query", _titles(6))
+    ranking = Reranker(engine=ScriptedEngine(script), window=4, stride=2, passes=1).rerank("query", _titles(6))
     assert _ids(ranking) == [str(i) for i in range(6)]
     expected = [_sigmoid(x) for x in (1.0, 0.9, 0.8, 0.7, 0.7, 0.7)]
     assert [item.score for item in ranking.items] == pytest.approx(expected)
@@ -205,7 +245,7 @@ def test_scores_are_averaged_over_passes() -> None:
 
 
 def test_agreement_is_the_mean_over_windows_and_pairs_of_passes() -> None:
-    assert Reranker(engine=OracleEngine({})).rerank("query", _titles(3)).provenance.agreement is None
+    assert Reranker(engine=OracleEngine({}), passes=1).rerank("query", _titles(3)).provenance.agreement is None
     grades = {str(i): float(i) for i in range(30)}
     agreeing = Reranker(engine=OracleEngine(grades), passes=3, window=10, stride=5).rerank("query", _titles(30))
     assert agreeing.provenance.agreement == 1
@@ -270,7 +310,7 @@ def test_cuts_add_up_over_windows_and_passes() -> None:
     limits = load_template("inline").limits
     n, words, query_words = 6, limits.listing + 5, limits.query + 3
     reranker = Reranker(engine=OracleEngine({}), window=4, stride=2, passes=2)
-    ranking = reranker.rerank(" ".join(["q"] * query_words), [" ".join(["w"] * words)] * n)
+    ranking = reranker.rerank(_words(query_words), [_words(words)] * n)
     prompts = 2 * 2
     assert ranking.provenance.cuts == {"query": prompts * 3, "history": 0, "candidates": prompts * 4 * 5}
 
@@ -284,7 +324,7 @@ def test_a_batch_is_answered_in_order_and_as_one_by_one() -> None:
     requests = [_request(f"q{i}", *(f"q{i}-{j}" for j in range(3 + 4 * i))) for i in range(4)]
     grades = {f"q{i}-{j}": float((i + 5 * j) % 7) for i in range(4) for j in range(15)}
     engine = OracleEngine(grades)
-    reranker = Reranker(engine=engine, window=6, stride=3)
+    reranker = Reranker(engine=engine, window=6, stride=3, passes=1)
     together = reranker.rerank_batch(requests)
     rounds = engine.calls
     alone = [reranker.rerank_batch([request])[0] for request in requests]
@@ -319,23 +359,59 @@ def test_reasons_are_written_for_the_first_items_only_with_their_evidence() -> N
     ranking = Reranker(engine=ScriptedEngine(answer)).rerank("query", candidates, history, reasons=2)
     assert _ids(ranking) == ["p3", "p2", "p1", "p0"]
     assert [item.reason for item in ranking.items] == ["It is red and by Zara."] * 2 + [None] * 2
-    evidence = ("brand", "attributes.colour", "history[0].brand")
-    assert [item.evidence for item in ranking.items] == [evidence] * 2 + [()] * 2
+    assert [set(item.evidence) for item in ranking.items[:2]] == [{"brand", "attributes.colour"}] * 2
+    assert [item.evidence for item in ranking.items[2:]] == [()] * 2
     assert ranking.provenance.outcome == "model"
+    assert ranking.provenance.claims.made == ranking.provenance.claims.grounded > 0
+
+
+def test_a_reason_goes_on_in_the_conversation_that_ranked_its_item_last() -> None:
+    engine = OracleEngine({str(i): i / 9 for i in range(9)})
+    Reranker(engine=engine, window=4, stride=2, passes=1).rerank("query", _titles(9), reasons=2)
+    *_, last, first_reason, second_reason = engine.requests
+    assert isinstance(last, ScoreRequest)
+    assert last.keep, "the engine was told that more would follow"
+    for reason, title in ((first_reason, "title 8"), (second_reason, "title 7")):
+        assert isinstance(reason, TextRequest)
+        assert tuple(reason.ids[: len(last.ids)]) == tuple(last.ids)
+        assert title in engine.tokenizer.decode(reason.ids[len(last.ids) :])
+        assert reason.ends
+
+
+def test_no_conversation_is_kept_where_no_reason_is_asked_for() -> None:
+    engine = OracleEngine({})
+    Reranker(engine=engine).rerank("query", _titles(3))
+    assert not any(request.keep for request in engine.requests if isinstance(request, ScoreRequest))
+
+
+def test_claims_that_stand_nowhere_are_removed_and_counted() -> None:
+    engine = ScriptedEngine([_odds(1.0), "A blue coat made by Gucci."])
+    ranking = Reranker(engine=engine, passes=1).rerank("red coat", [Listing("a", "Red coat")], reasons=1)
+    reason = ranking.items[0].reason
+    assert reason
+    assert "blue" not in reason
+    assert "Gucci" not in reason
+    claims = ranking.provenance.claims
+    assert (claims.removed, claims.rewritten) == (claims.made - claims.grounded, 1)
+    assert claims.removed >= 1
 
 
 def test_more_reasons_than_items_and_more_than_top_k() -> None:
     reranker = Reranker(engine=OracleEngine({}))
-    assert [item.reason for item in reranker.rerank("q", _titles(2), reasons=9).items] == ["It fits."] * 2
-    assert [item.reason for item in reranker.rerank("q", _titles(3), reasons=1, top_k=2).items] == ["It fits.", None]
+    assert all(item.reason for item in reranker.rerank("q", _titles(2), reasons=9).items)
+    first, second = reranker.rerank("q", _titles(3), reasons=1, top_k=2).items
+    assert first.reason
+    assert second.reason is None
 
 
-def test_a_reason_that_the_model_did_not_write_is_counted() -> None:
-    engine = ScriptedEngine([_odds(2.0, 1.0), " \n", "It fits."])
-    ranking = Reranker(engine=engine).rerank("query", _titles(2), reasons=2)
-    assert [item.reason for item in ranking.items] == [None, "It fits."]
-    assert ranking.provenance.outcome == "repaired"
-    assert ranking.provenance.repairs == ("no reason for 0: the model wrote nothing",)
+def test_a_reason_that_the_model_did_not_write_is_made_from_the_listing() -> None:
+    engine = ScriptedEngine([_odds(2.0, 1.0), " \n", "It is title 1."])
+    ranking = Reranker(engine=engine, passes=1).rerank("query", _titles(2), reasons=2)
+    first, second = (item.reason for item in ranking.items)
+    assert first
+    assert "title 0" in first
+    assert second == "It is title 1."
+    assert ranking.provenance.claims.rewritten == 1
 
 
 def test_an_engine_that_fails_at_the_reasons_leaves_the_ranking() -> None:
@@ -343,13 +419,13 @@ def test_an_engine_that_fails_at_the_reasons_leaves_the_ranking() -> None:
     ranking = Reranker(engine=engine).rerank("query", _titles(2), reasons=1)
     assert _ids(ranking) == ["1", "0"]
     assert ranking.provenance.outcome == "repaired"
-    assert ranking.provenance.repairs == ("no reasons: the engine failed: out of memory",)
+    assert ranking.provenance.repairs == ("no reason for 1: the engine failed: out of memory",)
 
 
 class Speechless(OracleEngine):
     """Gives back fewer texts than it was asked for."""
 
-    def write(self, requests: Sequence[TextRequest]) -> list[TextResult]:
+    def write(self, requests: Sequence[TextRequest], *, stop: Stop = never) -> list[TextResult | None]:
         return []
 
 
@@ -382,7 +458,7 @@ def test_an_engine_that_fails_at_once_leaves_the_first_stages_order(decoding: An
 def test_an_engine_that_fails_at_the_second_window_keeps_the_first() -> None:
     n = 6
     engine = _failing_after(1, EngineError("gone"), OracleEngine({str(i): float(i) for i in range(n)}))
-    ranking = Reranker(engine=engine, window=4, stride=2).rerank("query", _titles(n))
+    ranking = Reranker(engine=engine, window=4, stride=2, passes=1).rerank("query", _titles(n))
     assert _ids(ranking) == ["0", "1", "5", "4", "3", "2"]
     assert [item.score for item in ranking.items] == [(n - i) / n for i in range(n)]
     assert (ranking.provenance.outcome, ranking.provenance.windows) == ("fallback", 1)
@@ -447,7 +523,7 @@ RISING = {str(i): float(i) for i in range(8)}
 def test_past_the_deadline_no_window_is_started(
     deadline: float, windows: int, order: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    reranker = Reranker(engine=Clock(monkeypatch).engine(1.0, RISING), window=4, stride=2)
+    reranker = Reranker(engine=Clock(monkeypatch).engine(1.0, RISING), window=4, stride=2, passes=1)
     ranking = reranker.rerank("query", _titles(8), deadline=deadline)
     assert _ids(ranking) == [str(place) for place in order]
     provenance = ranking.provenance
@@ -464,9 +540,49 @@ def test_past_the_deadline_no_window_is_started(
 def test_the_deadline_is_the_batchs_and_what_is_done_stays_done(monkeypatch: pytest.MonkeyPatch) -> None:
     engine = Clock(monkeypatch).engine(1.0, {"a1": 3.0, "b5": 3.0})
     requests = [_request("qa", "a0", "a1"), _request("qb", *(f"b{i}" for i in range(6)))]
-    short, long = Reranker(engine=engine, window=4, stride=2).rerank_batch(requests, deadline=0.5)
+    short, long = Reranker(engine=engine, window=4, stride=2, passes=1).rerank_batch(requests, deadline=0.5)
     assert (_ids(short), short.provenance.outcome) == (["a1", "a0"], "model")
-    assert (_ids(long), long.provenance.outcome) == (["b0", "b1", "b5", "b2", "b3", "b4"], "fallback")
+    assert (_ids(long), long.provenance.outcome) == ([f"b{i}" for i in range(6)], "fallback")
+    assert long.provenance.windows == 0
+
+
+def test_a_pass_that_was_finished_counts_without_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = Clock(monkeypatch).engine(1.0, {"3": 3.0})
+    ranking = Reranker(engine=engine, passes=4).rerank("query", _titles(4), deadline=0.5)
+    assert _ids(ranking) == ["3", "0", "1", "2"]
+    assert (ranking.provenance.outcome, ranking.provenance.windows) == ("model", 1)
+
+
+def test_the_groups_of_a_tournament_that_were_finished_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = Clock(monkeypatch).engine(1.0, RISING)
+    reranker = Reranker(engine=engine, strategy="tournament", window=3, passes=1)
+    ranking = reranker.rerank("query", _titles(6), top_k=1, deadline=0.5)
+    assert ranking.items[0].listing_id == "4", "the first group, 0 2 4, is ranked among its own spots"
+    assert ranking.provenance.why == f"the deadline of 0.5 s passed{FIRST_STAGE}"
+    assert reranker.rerank("query", _titles(6), top_k=1).items[0].listing_id == "5"
+
+
+def test_an_engine_that_hangs_is_left_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("genrank.reranker.GRACE", 0.05)
+    let_go = threading.Event()
+
+    def hang(request: AnyRequest) -> Answer:
+        let_go.wait(30)
+        return _odds(0.0, 1.0)
+
+    try:
+        ranking = Reranker(engine=ScriptedEngine(hang)).rerank("query", _titles(2), deadline=0.05)
+    finally:
+        let_go.set()
+    assert _ids(ranking) == ["0", "1"]
+    why = "the engine failed: it did not answer within 0.05 s of the deadline of 0.05 s"
+    assert ranking.provenance.why == why + FIRST_STAGE
+
+
+def test_what_a_call_with_a_deadline_raises_is_raised_in_the_callers_thread() -> None:
+    engine = ScriptedEngine([ZeroDivisionError("a bug")])
+    with pytest.raises(ZeroDivisionError, match="a bug"):
+        Reranker(engine=engine).rerank("query", _titles(2), deadline=60)
 
 
 def test_past_the_deadline_no_reason_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -476,13 +592,13 @@ def test_past_the_deadline_no_reason_is_written(monkeypatch: pytest.MonkeyPatch)
     assert [item.reason for item in ranking.items] == [None] * 3
     assert (ranking.provenance.outcome, ranking.provenance.repairs) == (
         "repaired",
-        ("no reasons: the deadline passed",),
+        tuple(f"no reason for {i}: the deadline of 1 s passed" for i in (2, 1)),
     )
     assert engine.calls == 1
 
 
 def test_a_generous_deadline_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    reranker = Reranker(engine=Clock(monkeypatch).engine(1.0, RISING), window=4, stride=2)
+    reranker = Reranker(engine=Clock(monkeypatch).engine(1.0, RISING), window=4, stride=2, passes=1)
     for deadline in (None, inf, 3.5):
         assert reranker.rerank("query", _titles(8), deadline=deadline).provenance.outcome == "model"
 
@@ -494,14 +610,33 @@ def test_a_budget_that_cannot_hold_a_window_is_the_callers_error() -> None:
     assert Reranker(engine=OracleEngine({}), max_prompt_tokens=least).rerank("query", _titles(5)).items
 
 
+def test_a_conversation_that_fills_the_context_gives_way_to_one_about_the_listing_alone() -> None:
+    engine = OracleEngine({"3": 3.0})
+    prompt_tokens = len(_first_request(engine, 20).ids)
+    engine.context = prompt_tokens + 5
+    ranking = Reranker(engine=engine, passes=1, max_reason_tokens=5).rerank("query", _titles(20), reasons=1)
+    reason = engine.requests[-1]
+    assert ranking.items[0].reason
+    text = engine.tokenizer.decode(reason.ids)
+    assert "title 3" in text
+    assert "title 0" not in text
+
+
+def _first_request(engine: ScriptedEngine, n: int) -> AnyRequest:
+    Reranker(engine=engine, passes=1).rerank("query", _titles(n))
+    return engine.requests[0]
+
+
 def test_a_budget_too_small_for_reasons_leaves_the_ranking() -> None:
-    wordy = ReasonForm(system="", text="long " * 500 + "{query} {listing}")
+    wordy = ReasonForm(system="", text="long " * 5000 + "{query} {listing}")
     template = load_template("inline").model_copy(update={"reason": wordy})
-    reranker = Reranker(engine=OracleEngine({"1": 3.0}), prompt=template, max_prompt_tokens=300)
+    engine = OracleEngine({"1": 3.0})
+    engine.context = 1000
+    reranker = Reranker(engine=engine, prompt=template)
     ranking = reranker.rerank("query", _titles(2), reasons=1)
     assert _ids(ranking) == ["1", "0"]
     assert ranking.provenance.outcome == "repaired"
-    assert "no reasons: " in ranking.provenance.repairs[0]
+    assert ranking.provenance.repairs[0].startswith("no reason for 1: no room: ")
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -545,7 +680,7 @@ def test_what_a_window_ranked_stays_and_the_fallback_orders_the_rest() -> None:
     engine = _failing_after(1, EngineError("gone"), OracleEngine(RISING))
     # it would have 4 to 7 first, but these are ranked
     fallback = CheapRanker(lambda listing_id: {"0": -2.0, "1": 0.0, "2": -1.0, "3": 0.5}.get(listing_id, 9.0))
-    ranking = Reranker(engine=engine, window=4, stride=2, fallback=fallback).rerank("query", _titles(n))
+    ranking = Reranker(engine=engine, window=4, stride=2, passes=1, fallback=fallback).rerank("query", _titles(n))
     assert _ids(ranking) == ["3", "1", "2", "0", "7", "6", "5", "4"]
     assert (ranking.provenance.outcome, ranking.provenance.windows) == ("fallback", 1)
     assert ranking.provenance.why == f"the engine failed: gone{FALLBACK}"
@@ -589,10 +724,10 @@ def test_the_fallback_is_asked_only_when_there_is_something_to_order() -> None:
 
 
 def test_reasons_are_written_for_what_the_fallback_put_first() -> None:
-    engine = ScriptedEngine([EngineError("gone"), "It fits."])
+    engine = ScriptedEngine([EngineError("gone"), "It is title 2."])
     ranking = Reranker(engine=engine, fallback=CheapRanker(float)).rerank("q", _titles(3), reasons=1)
     assert _ids(ranking) == ["2", "1", "0"]
-    assert [item.reason for item in ranking.items] == ["It fits.", None, None]
+    assert [item.reason for item in ranking.items] == ["It is title 2.", None, None]
 
 
 @pytest.mark.parametrize(
@@ -654,7 +789,7 @@ def test_arerank_lets_the_event_loop_go_on() -> None:
     def answer(request: AnyRequest) -> Answer:
         if not loop_went_on.wait(5):
             return EngineError("the event loop stood still")
-        return _odds(0.0, 1.0)
+        return _by_id(float)(request)
 
     async def both() -> Ranking:
         reranking = asyncio.create_task(
@@ -666,6 +801,37 @@ def test_arerank_lets_the_event_loop_go_on() -> None:
 
     ranking = asyncio.run(both())
     assert (_ids(ranking), ranking.provenance.outcome) == (["1"], "model")
+
+
+def test_a_cancelled_arerank_stops_the_engine() -> None:
+    begun, cancelled, over = threading.Event(), threading.Event(), threading.Event()
+
+    class Slow(OracleEngine):
+        def score(self, requests: Sequence[ScoreRequest], *, stop: Stop = never) -> list[ScoreResult | None]:
+            results = super().score(requests, stop=stop)
+            if stop():
+                over.set()
+            return results
+
+    def answer(request: AnyRequest) -> Answer:
+        begun.set()
+        cancelled.wait(5)
+        return _by_id(float)(request)
+
+    engine = Slow({})
+    engine._answer_to = answer
+
+    async def cancel() -> None:
+        reranking = asyncio.create_task(Reranker(engine=engine).arerank("query", _titles(9), reasons=2))
+        await asyncio.to_thread(begun.wait, 5)
+        reranking.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await reranking
+        cancelled.set()
+
+    asyncio.run(cancel())
+    assert over.wait(5)
+    assert len(engine.requests) == 1, "the second pass and the reasons were never computed"
 
 
 def test_arerank_raises_what_rerank_raises() -> None:
@@ -683,7 +849,7 @@ def test_arerank_raises_what_rerank_raises() -> None:
     ("change", "field"),
     [
         ({"decoding": "pointwise"}, "decoding"),
-        ({"strategy": "tournament"}, "strategy"),
+        ({"strategy": "knockout"}, "strategy"),
         ({"window": 1}, "window"),
         ({"window": "20"}, "window"),
         ({"window": 20, "stride": 20}, "stride"),
@@ -694,10 +860,10 @@ def test_arerank_raises_what_rerank_raises() -> None:
         ({"max_prompt_tokens": 0}, "max_prompt_tokens"),
         ({"max_prompt_tokens": -1}, "max_prompt_tokens"),
         ({"max_prompt_tokens": 1_000_001}, "max_prompt_tokens"),
-        ({"engine": "vllm"}, "engine"),
+        ({"engine": "tensorflow"}, "engine"),
         ({"fallback": "str"}, "fallback"),
-        ({"decoding": "first-token", "window": 53}, "window"),
-        ({"decoding": "listwise", "window": 53}, "window"),
+        ({"decoding": "first-token", "window": 101}, "window"),
+        ({"decoding": "listwise", "window": 101}, "window"),
     ],
     ids=str,
 )
@@ -715,8 +881,8 @@ def test_wide_windows_are_allowed_where_candidates_need_no_names() -> None:
 
 def test_single_refuses_what_it_cannot_name() -> None:
     reranker = Reranker(engine=OracleEngine({}), decoding="listwise", strategy="single")
-    with pytest.raises(InputError, match="53 candidates in one window, but only 52 identifiers") as caught:
-        reranker.rerank("query", _titles(53))
+    with pytest.raises(InputError, match="101 candidates in one window, but only 100 identifiers") as caught:
+        reranker.rerank("query", _titles(101))
     assert caught.value.field == "window"
 
 
@@ -825,7 +991,7 @@ def test_prompt_and_written_order_fit_into_the_context_together(strategy: Any) -
     n, context = 40, 1000
     engine = _engine(context)
     reranker = Reranker(engine=engine, decoding="listwise", strategy=strategy)
-    ranking = reranker.rerank("query", [" ".join(["w"] * 60)] * n)
+    ranking = reranker.rerank("query", [_words(60)] * n)
     assert ranking.provenance.outcome == "model"
     for request in engine.requests:
         assert isinstance(request, PermuteRequest)

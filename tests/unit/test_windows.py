@@ -7,7 +7,18 @@ from collections.abc import Callable, Sequence
 import pytest
 
 from genrank.errors import InputError
-from genrank.windows import Interrupted, Ranked, Steps, Window, check_window, single, sliding, sliding_spans
+from genrank.windows import (
+    Interrupted,
+    Ranked,
+    Steps,
+    Window,
+    check_window,
+    single,
+    sliding,
+    sliding_spans,
+    tournament,
+    tournament_sizes,
+)
 
 SHAPES = [
     (n, window, stride) for n in (*range(1, 30), 100) for window in (2, 3, 4, 7, 20) for stride in range(1, window)
@@ -21,7 +32,7 @@ def _run(steps: Steps, score: Callable[[Window], Sequence[float]], stop_after: i
     try:
         while True:
             if batches == stop_after:
-                steps.throw(Interrupted())
+                steps.throw(Interrupted({}))
             windows = steps.send([score(window) for window in windows])
             batches += 1
     except StopIteration as stop:
@@ -118,3 +129,68 @@ def test_a_window_that_cannot_slide_is_refused(window: int, stride: int, field: 
 def test_windows_at_the_edge_are_allowed() -> None:
     check_window(2, 1)
     check_window(20, 19)
+
+
+def test_sizes_of_a_tournament() -> None:
+    assert tournament_sizes(100, 20, 10) == [100, 15], "1.5 * 10 go on"
+    assert tournament_sizes(1000, 20, 10) == [1000, 50, 15], "the first of each of 50 groups, then 1.5 * 10"
+    assert tournament_sizes(100, 20, 20) == [100, 20], "no more than a window"
+    assert tournament_sizes(20, 20, 10) == [20]
+    assert tournament_sizes(1, 2, 1) == [1]
+
+
+@pytest.mark.parametrize(
+    ("n", "window", "top_k"), [(n, w, k) for n in (1, 2, 5, 21, 100, 457) for w in (2, 3, 20) for k in (1, 2, w)]
+)
+def test_a_tournament_finds_the_best_and_keeps_everyone(n: int, window: int, top_k: int) -> None:
+    ranked = _run(tournament(range(n), window, top_k), _by_place)
+    assert sorted(ranked.order) == list(range(n))
+    assert ranked.order[0] == n - 1, "the best beats everyone whom it meets"
+    assert ranked.scores.keys() == set(range(n))
+
+
+def test_a_tournament_finds_the_whole_top_where_the_first_stage_is_exactly_wrong() -> None:
+    assert _run(tournament(range(100), 20, 10), _by_place).order[:10] == tuple(range(99, 89, -1))
+
+
+def test_the_windows_of_a_tournament_are_those_of_its_formula() -> None:
+    for n, window, top_k in [(100, 20, 10), (457, 20, 5), (1000, 20, 10), (30, 7, 7)]:
+        rounds: list[int] = []
+        steps = tournament(range(n), window, top_k)
+        windows = next(steps)
+        try:
+            while True:
+                rounds.append(sum(map(len, windows)))
+                assert len(windows) == math.ceil(rounds[-1] / window)
+                assert max(map(len, windows)) - min(map(len, windows)) <= 1, "even groups"
+                windows = steps.send([_by_place(places) for places in windows])
+        except StopIteration:
+            assert rounds == tournament_sizes(n, window, top_k)
+
+
+def test_groups_hold_an_even_share_of_the_first_stages_best() -> None:
+    windows = next(tournament(range(100), 20, 10))
+    assert [sum(place < 20 for place in window) for window in windows] == [4] * 5
+
+
+def test_an_interrupted_tournament_keeps_the_groups_that_were_finished() -> None:
+    steps = tournament(range(6), 3, 1)
+    first, second = next(steps)
+    assert (first, second) == ((0, 2, 4), (1, 3, 5))
+    with pytest.raises(StopIteration) as stop:
+        steps.throw(Interrupted({0: _by_place(first)}))
+    assert stop.value.value.order == (4, 1, 2, 3, 0, 5), "the unfinished group stays where it stood"
+    assert stop.value.value.scores.keys() == {0, 2, 4}
+
+
+def test_a_tournament_that_is_interrupted_before_its_end_stands_as_the_groups_found_it() -> None:
+    ranked = _run(tournament(range(6), 3, 1), _by_place, stop_after=1)
+    assert ranked.order == (4, 5, 2, 3, 0, 1)
+    assert len(ranked.scores) == 6
+
+
+@pytest.mark.parametrize(("window", "top_k", "field"), [(1, 1, "window"), (5, 6, "top_k"), (5, 0, "top_k")])
+def test_a_tournament_that_cannot_be_held_is_refused(window: int, top_k: int, field: str) -> None:
+    with pytest.raises(InputError) as raised:
+        tournament_sizes(10, window, top_k)
+    assert raised.value.field == field

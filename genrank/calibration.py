@@ -1,0 +1,226 @@
+"""Scores made probabilities: a temperature, fitted on judged queries and stored with an adapter.
+
+What a model says is rarely how often it is right. A calibration bends the scores of one window so that, on the queries
+that it was fitted on, they are; the order never changes (temperature scaling: Guo et al. 2017, arXiv 1706.04599; with
+a bias: Platt 1999). What the probability is of hangs on the decoding:
+
+- ``inline``: that the listing is relevant, by itself: its grade is at least the one that counts as relevant.
+- ``first-token``: that the listing should come first: its grade is the window's best. Where several share it, any of
+  them may come first, so the probabilities of a window add up to 1.
+
+``listwise`` gives places, not probabilities. ``python -m eval.calibrate`` fits, `save_calibration` writes and
+`load_calibration` reads it: by decoding, in the object ``calibration`` of a JSON file, by default ``genrank.json``
+beside an adapter.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from genrank.errors import ConfigError, InputError
+
+FILE = "genrank.json"
+"""Where an adapter's folder holds its calibration."""
+
+_DECODINGS = ("inline", "first-token")
+_KEY = "calibration"
+# math.exp of every bias is finite and more than 0
+_RANGES = {"temperature": (1e-6, 1e6), "bias": (-500.0, 500.0)}
+_TOP = 1 - 1e-12
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """How scores become probabilities.
+
+    Attributes:
+        decoding: Whose scores: ``inline`` or ``first-token``.
+        temperature: 1e-6 to 1e6; over 1 for a model that is too sure of itself, below 1 for one that is not sure
+            enough.
+        bias: Added to the log-odds, -500 to 500; ``inline`` only. Over 0 for a model that says no too often.
+        fitted_on: The judged queries, in words.
+        model: The model whose scores were fitted, as its engine names it; empty fits every model.
+        prompt_hash: Of the prompt template with which it was fitted (`Provenance.prompt_hash`); empty fits every one.
+
+    Raises:
+        ConfigError: When a value is wrong.
+    """
+
+    decoding: Literal["inline", "first-token"]
+    temperature: float
+    bias: float = 0.0
+    fitted_on: str = ""
+    model: str = ""
+    prompt_hash: str = ""
+
+    def __post_init__(self) -> None:
+        if self.decoding not in _DECODINGS:
+            raise ConfigError(f"calibration.decoding: must be inline or first-token, got {self.decoding!r}")
+        for name, (low, high) in _RANGES.items():
+            number = getattr(self, name)
+            if isinstance(number, bool) or not isinstance(number, (int, float)) or not low <= number <= high:
+                raise ConfigError(f"calibration.{name}: must be a number within {low:g}..{high:g}, got {number!r}")
+        if self.bias and self.decoding == "first-token":
+            raise ConfigError("calibration.bias: must be 0 for first-token, where it would change nothing")
+        for name in ("fitted_on", "model", "prompt_hash"):
+            if not isinstance(getattr(self, name), str):
+                raise ConfigError(f"calibration.{name}: must be a text, got {getattr(self, name)!r}")
+
+    def apply(self, scores: Sequence[float]) -> list[float]:
+        """The probabilities of one window.
+
+        ``inline``: ``sigmoid(logit(score) / temperature + bias)`` of each. ``first-token``: ``score ** (1 /
+        temperature)`` of each, divided by their sum. The order is that of the scores: a higher score gets the higher
+        probability, if need be by the least step of a float, and equal ones stay equal.
+
+        Args:
+            scores: ``[n]`` of one window, 0 to 1, as the decoding gives them.
+
+        Returns:
+            ``[n]`` probabilities, 0 to 1.
+
+        Raises:
+            InputError: When a score is not 0 to 1.
+        """
+        for i, score in enumerate(scores):
+            if not 0 <= score <= 1:
+                raise InputError(f"must be 0 to 1, got {score}", field=f"scores[{i}]")
+        if self.decoding == "first-token":
+            return _in_order_of(scores, self._soften(scores))
+        odds = math.exp(self.bias)
+        pairs = [self._soften((score, 1 - score)) for score in scores]
+        return _in_order_of(scores, [yes * odds / (yes * odds + no) for yes, no in pairs])
+
+    def _soften(self, chances: Sequence[float]) -> list[float]:
+        """Chances at the temperature; they add up to 1."""
+        top = max(chances, default=0.0) or 1.0  # the greatest weight is 1, so that not all are lost to rounding
+        weights = [(chance / top) ** (1 / self.temperature) for chance in chances]
+        total = sum(weights)
+        return [weight / total if total else 1 / len(weights) for weight in weights]
+
+    def check(self, *, decoding: str, prompt_hash: str, model: str) -> None:
+        """Refuse to bend the scores of anything but what it was fitted on.
+
+        Raises:
+            ConfigError: When the decoding, the prompt or the model is another one.
+        """
+        fix = "fit one for these with python -m eval.calibrate, or leave the calibration out"
+        if decoding != self.decoding:
+            raise ConfigError(f"calibration: fitted for the decoding {self.decoding}, not for {decoding}; {fix}")
+        for name, fitted, here in (("prompt hash", self.prompt_hash, prompt_hash), ("model", self.model, model)):
+            if fitted and fitted != here:
+                raise ConfigError(f"calibration: fitted with the {name} {fitted}, not {here}; {fix}")
+
+
+def load_calibration(path: str | Path, decoding: str) -> Calibration:
+    """Read the calibration of a decoding.
+
+    Args:
+        path: A JSON file with an object ``calibration``, or a folder (an adapter's) whose ``genrank.json`` is one.
+        decoding: ``inline`` or ``first-token``.
+
+    Raises:
+        ConfigError: When the file is missing or no JSON, has none for the decoding, or a key is missing, unknown or
+            wrong.
+    """
+    file = Path(path).expanduser()
+    file = file / FILE if file.is_dir() else file
+    if not file.is_file():
+        raise ConfigError(f"calibration: there is no {file}; fit one with python -m eval.calibrate")
+    stored = _read(file).get(_KEY)
+    values = stored.get(decoding) if isinstance(stored, dict) else None
+    if not isinstance(values, dict):
+        raise ConfigError(f"{file}: has no {_KEY}.{decoding}; fit one with python -m eval.calibrate")
+    at = f"{file}: {_KEY}.{decoding}"
+    known = {field.name: field.default is dataclasses.MISSING for field in dataclasses.fields(Calibration)}
+    del known["decoding"]
+    for name, required in known.items():
+        if required and name not in values:
+            raise ConfigError(f"{at}.{name}: is missing")
+    for name in values:
+        if name not in known:
+            raise ConfigError(f"{at}.{name}: unknown key; the known keys are {', '.join(known)}")
+    try:
+        return Calibration(decoding, **values)  # type: ignore[arg-type]  # it checks the decoding
+    except ConfigError as error:
+        raise ConfigError(f"{file}: {error}") from None
+
+
+def stored_calibration(adapter: str | Path, *, decoding: str, prompt_hash: str, model: str) -> Calibration | None:
+    """The calibration that an adapter's folder holds for exactly this use; None where it holds none.
+
+    Raises:
+        ConfigError: When its ``genrank.json`` is no JSON, or a key of the calibration is wrong.
+    """
+    file = Path(adapter).expanduser() / FILE
+    stored = _read(file).get(_KEY, {}) if file.is_file() else {}
+    if not isinstance(stored, dict) or decoding not in stored:
+        return None
+    calibration = load_calibration(file, decoding)
+    try:
+        calibration.check(decoding=decoding, prompt_hash=prompt_hash, model=model)
+    except ConfigError:
+        return None
+    return calibration
+
+
+def save_calibration(calibration: Calibration, path: str | Path) -> Path:
+    """Write a calibration; those of other decodings, and other keys of a file that is there already, stay.
+
+    Args:
+        calibration: What to write.
+        path: A file whose name ends in ``.json``, or a folder (an adapter's), which gets a ``genrank.json``; made
+            if need be.
+
+    Returns:
+        The file.
+
+    Raises:
+        ConfigError: When the file is there and holds no JSON object.
+        OSError: When it cannot be written.
+    """
+    file = Path(path).expanduser()
+    file = file if file.suffix == ".json" and not file.is_dir() else file / FILE
+    values = _read(file) if file.exists() else {}
+    entry = dataclasses.asdict(calibration)
+    kept = values.get(_KEY)
+    values[_KEY] = (kept if isinstance(kept, dict) else {}) | {entry.pop("decoding"): entry}
+    file.parent.mkdir(parents=True, exist_ok=True)
+    part = file.with_name(f".{file.name}.{os.getpid()}.part")
+    try:
+        part.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        part.replace(file)
+    finally:
+        part.unlink(missing_ok=True)
+    return file
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{file}: {error.strerror or error}") from None
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{file}: no JSON: {error}") from None
+    if not isinstance(values, dict):
+        raise ConfigError(f"{file}: must hold a JSON object, got {type(values).__name__}")
+    return values
+
+
+def _in_order_of(scores: Sequence[float], chances: Sequence[float]) -> list[float]:
+    """Chances that rise where the scores rise, however little: rounding makes equals of them, and orders hang on it."""
+    kept = list(chances)
+    last, floor = -1.0, 0.0
+    for i in sorted(range(len(scores)), key=scores.__getitem__):
+        if scores[i] > last >= 0:
+            floor = math.nextafter(floor, 1.0)
+        floor = max(floor, min(chances[i], _TOP))
+        kept[i], last = floor, scores[i]
+    return kept
