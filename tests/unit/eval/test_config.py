@@ -6,6 +6,7 @@ from eval.baseline.config import BaselineConfig
 from eval.config import Bm25System, RunConfig, Strict, load_config
 from eval.cross_encoder import CrossEncoderConfig
 from eval.prompts import PromptsConfig
+from eval.robustness.config import RobustnessConfig
 from genrank.errors import ConfigError
 
 CONFIGS = Path(__file__).parents[3] / "eval" / "configs"
@@ -14,6 +15,7 @@ KINDS: dict[str, tuple[str, type[Strict]]] = {
     "baseline": ("baseline train", BaselineConfig),
     "cross-encoder": ("cross_encoder train", CrossEncoderConfig),
     "prompts": ("prompts", PromptsConfig),
+    "robustness": ("robustness", RobustnessConfig),
 }
 
 

@@ -1,0 +1,89 @@
+"""What a measurement of robustness needs to be told."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from eval.config import GenrankSystem, Strict
+
+Systems = Annotated[tuple[GenrankSystem, ...], Field(min_length=1)]
+Field_ = Literal[
+    "title", "description", "brand", "category", "price", "attributes", "rating", "rating_count", "reviews"
+]
+
+
+class InjectionSettings(Strict):
+    """What is attacked.
+
+    Attributes:
+        limit: At most so many queries, chosen by a hash of seed and query id; None takes all.
+        placements: Orders of the candidates in which each text is tried: as they come, then shuffled by the seed.
+        systems: Each is measured with and without its defence.
+    """
+
+    limit: Annotated[int, Field(ge=1)] | None = None
+    placements: Annotated[int, Field(ge=1)] = 1
+    systems: Systems
+
+
+class OrderSettings(Strict):
+    """Whose answers to shuffled candidates are compared.
+
+    Attributes:
+        limit: At most so many queries, chosen by a hash of seed and query id; None takes all.
+        shuffles: Random orders in which the candidates of each query are shown.
+        passes: The values of `Reranker`'s ``passes`` to measure; costs are told relative to the first.
+        systems: Which; their own ``passes`` is not read.
+    """
+
+    limit: Annotated[int, Field(ge=1)] | None = None
+    shuffles: Annotated[int, Field(ge=2)] = 10
+    passes: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)] = (1, 2, 4)
+    systems: Systems
+
+    @field_validator("passes")
+    @classmethod
+    def _passes_differ(cls, passes: tuple[int, ...]) -> tuple[int, ...]:
+        if len(set(passes)) < len(passes):
+            raise ValueError(f"each once, got {list(passes)}")
+        return passes
+
+
+class RobustnessConfig(Strict):
+    """One measurement.
+
+    Attributes:
+        dataset: A dataset folder, relative to the current directory (``~`` is the home directory), or
+            ``sample-shop`` for the one that ships with genrank.
+        split: Whose queries are taken.
+        max_candidates: So many of each query's candidates, the first stage's best.
+        seed: Of the choice of queries, the shuffles and the statistics.
+        k: Depth of nDCG.
+        fields: Of each listing only these are shown; None shows all.
+        injection: None measures no attacks.
+        order: None measures no order sensitivity.
+    """
+
+    dataset: str = "sample-shop"
+    split: str = "test"
+    max_candidates: Annotated[int, Field(ge=2)] = 20
+    seed: int = 0
+    k: Annotated[int, Field(ge=1)] = 10
+    fields: tuple[Field_, ...] | None = None
+    injection: InjectionSettings | None = None
+    order: OrderSettings | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> RobustnessConfig:
+        if self.fields is not None and "title" not in self.fields:
+            raise ValueError("fields: must hold title, which is never left out")
+        for part in (self.injection, self.order):
+            names = [system.name.lower() for system in part.systems] if part else []
+            for name in names:
+                if names.count(name) > 1:
+                    raise ValueError(f"two systems have the name {name!r}; give each its own")
+        if self.injection is None and self.order is None:
+            raise ValueError("give injection, order or both")
+        return self

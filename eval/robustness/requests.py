@@ -1,0 +1,95 @@
+"""The requests of both measurements: whose listings are shown, with which fields, in which order."""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from eval.cache import code_fingerprint, files_fingerprint, fingerprint
+from eval.config import GenrankSystem, RunConfig
+from eval.record import versions
+from eval.robustness.config import InjectionSettings, OrderSettings, RobustnessConfig
+from eval.robustness.remember import Remembering
+from eval.run import make_requests
+from eval.systems import make_engine
+from genrank.dataset import Dataset
+from genrank.errors import EngineError
+from genrank.models import resolve
+from genrank.reranker import Reranker
+from genrank.types import Candidate, Listing, Ranking, Request
+
+_OF_THE_ENGINE = {"type", "name", "model", "adapter", "engine", "dtype", "batch", "reasons"}
+
+
+def requests_of(config: RobustnessConfig, part: InjectionSettings | OrderSettings, dataset: Dataset) -> list[Request]:
+    """The requests of one part, each listing with the configured fields only.
+
+    Raises:
+        InputError: When the split holds no query, or a query has no candidate.
+    """
+    plan = RunConfig(
+        dataset=config.dataset,
+        split=config.split,
+        max_candidates=config.max_candidates,
+        limit=part.limit,
+        seed=config.seed,
+        systems=part.systems,
+    )
+    requests = make_requests(plan, dataset)
+    if config.fields is None:
+        return requests
+    return [
+        dataclasses.replace(
+            request, candidates=tuple(_with_fields(candidate, config.fields) for candidate in request.candidates)
+        )
+        for request in requests
+    ]
+
+
+def _with_fields(candidate: Candidate, fields: Sequence[str]) -> Candidate:
+    shown = {field: getattr(candidate.listing, field) for field in fields}
+    return dataclasses.replace(candidate, listing=Listing(candidate.listing.listing_id, **shown))
+
+
+def shuffled(request: Request, seed: int, number: int) -> Request:
+    """The request with its candidates in the random order of this number."""
+    candidates = list(request.candidates)
+    random.Random(f"{seed} {request.query.query_id} {number}").shuffle(candidates)
+    return dataclasses.replace(request, candidates=tuple(candidates))
+
+
+def engine_of(system: GenrankSystem, cache: Path | None) -> Remembering:
+    """The engine of a system; what it answers is kept in `cache`.
+
+    Raises:
+        GenrankError: When the model cannot be had or read, or the engine's packages are missing.
+    """
+    if cache is None:
+        return Remembering(make_engine(system))
+    depends = [system.model_dump(mode="json", exclude={"name"}), code_fingerprint(system.type), versions()]
+    depends += [files_fingerprint(resolve(system.model))]
+    if system.adapter and Path(system.adapter).expanduser().is_dir():
+        depends += [files_fingerprint(Path(system.adapter).expanduser())]
+    return Remembering(make_engine(system), cache / f"robustness-{fingerprint(depends)[:32]}.jsonl")
+
+
+def reranker_of(system: GenrankSystem, engine: Remembering, seed: int, **options: object) -> Reranker:
+    """The reranker of a system; `options` go before the system's own."""
+    own = system.model_dump(exclude_none=True, exclude=_OF_THE_ENGINE)
+    chosen: Mapping[str, object] = own | options
+    return Reranker(engine=engine, seed=seed, **chosen)  # type: ignore[arg-type]
+
+
+def rank(reranker: Reranker, requests: Sequence[Request]) -> list[Ranking]:
+    """Rank, where an order that is not the model's is no answer.
+
+    Raises:
+        EngineError: When a ranking is a fallback.
+    """
+    rankings = reranker.rerank_batch(requests)
+    for ranking in rankings:
+        if ranking.provenance.outcome == "fallback":
+            raise EngineError(f"query {ranking.query_id}: {ranking.provenance.why}")
+    return rankings
