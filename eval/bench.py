@@ -1,6 +1,6 @@
-"""How fast genrank is, side by side with the bare model: ``python -m eval.bench [--model M] [--only PART]``.
+"""How fast genrank is, side by side with the bare model and with its peers: ``python -m eval.bench [--only PART]``.
 
-Three parts, as JSON on stdout:
+Five parts, as JSON on stdout:
 
 - ``overhead``: milliseconds that `Reranker` adds to one window of 20 candidates, with an engine double that answers at
   once. The double's tokenizer, which stands for the model's, is timed apart.
@@ -8,6 +8,10 @@ Three parts, as JSON on stdout:
   same padded batch, in turn, and their ratio pair by pair: a machine's speed drifts, a ratio less so.
 - ``evaluation``: seconds that measuring one run of 10,000 queries with 100 candidates takes, once everything is
   compiled, and memory.
+- ``peers``, with ``--dataset``: genrank on transformers and on vLLM, rank_llm, and the bare engines; see `eval.peers`.
+- ``strategies``, with ``--dataset``: the top 10 of 100 candidates by ``tournament`` and by ``sliding``.
+
+The last two run where a dataset is named; ``--queries``, ``--candidates`` and ``--split`` are theirs.
 """
 
 from __future__ import annotations
@@ -21,15 +25,20 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
+from eval.bm25 import Bm25
+from eval.datasets import load_dataset
 from eval.metrics import measure
+from eval.peers import listing_ids, measure_peers, ndcg_of, pairwise, titles_only
 from eval.program import exit_status, say
 from eval.summary import Setting, measure_system
 from eval.systems import Answer
 from genrank import Candidate, Request, Reranker, sample_shop
-from genrank.dataset import Grade
-from genrank.engines.base import ScoreRequest
+from genrank.dataset import Dataset, Grade
+from genrank.engines.base import Engine, ScoreRequest
+from genrank.errors import InputError
 from genrank.prompting import Encoded
 from genrank.testing import AnyRequest, ScriptedEngine, WordTokenizer
 from genrank.types import Listing
@@ -45,17 +54,52 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     parser = argparse.ArgumentParser("python -m eval.bench", description=__doc__.split("\n")[0] if __doc__ else None)
     parser.add_argument("--model", default="smollm2-135m", help="known name, local folder or hub name (%(default)s)")
-    parser.add_argument("--rounds", type=int, default=9, help="pairs of measurements (%(default)s)")
-    parser.add_argument("--batch", type=int, default=8, help="queries in the batch (%(default)s)")
+    parser.add_argument("--rounds", type=int, help="measurements of each (throughput 9, peers 1, strategies 3)")
+    parser.add_argument("--batch", type=int, help="queries in a batch (throughput 8, peers 20, strategies all)")
+    parser.add_argument("--dataset", help="dataset folder, for peers and strategies")
+    parser.add_argument("--split", default="test", help="of the dataset's queries (%(default)s)")
+    parser.add_argument("--queries", type=int, default=60, help="at most, of the split (%(default)s)")
+    parser.add_argument("--candidates", type=int, help="of each query (peers 20, strategies 100)")
+    parser.add_argument("--out", type=Path, help="folder for peers.json, peers.md and the engines' own words")
+
+    def given(number: int | None, default: int) -> int:
+        return default if number is None else number
+
     parts: dict[str, Callable[[], dict[str, Any]]] = {
         "overhead": measure_overhead,
-        "throughput": lambda: measure_throughput(arguments.model, arguments.batch, arguments.rounds),
+        "throughput": lambda: measure_throughput(
+            arguments.model, given(arguments.batch, 8), given(arguments.rounds, 9)
+        ),
         "evaluation": measure_evaluation,
     }
-    parser.add_argument("--only", choices=list(parts), help="one part only")
+    with_dataset: dict[str, Callable[[], dict[str, Any]]] = {
+        "peers": lambda: measure_peers(
+            arguments.dataset,
+            arguments.model,
+            split=arguments.split,
+            queries=arguments.queries,
+            candidates=given(arguments.candidates, WINDOW),
+            batch=given(arguments.batch, 20),
+            rounds=given(arguments.rounds, 1),
+            out=arguments.out,
+        ),
+        "strategies": lambda: _strategies(
+            arguments.dataset,
+            arguments.model,
+            split=arguments.split,
+            queries=arguments.queries,
+            candidates=given(arguments.candidates, 100),
+            rounds=given(arguments.rounds, 3),
+        ),
+    }
+    parser.add_argument("--only", choices=[*parts, *with_dataset], help="one part only")
     arguments = parser.parse_args(argv)
 
     def body() -> None:
+        if arguments.dataset:
+            parts.update(with_dataset)
+        elif arguments.only in with_dataset:
+            raise InputError(f"{arguments.only} needs a dataset folder", field="dataset")
         chosen = [arguments.only] if arguments.only else list(parts)
         print(json.dumps({name: parts[name]() for name in chosen}))
 
@@ -82,7 +126,7 @@ def measure_overhead(rounds: int = 300) -> dict[str, float]:
         ``total_ms``, ``tokenizer_ms`` (the double's tokenizer) and ``own_ms``, their difference.
     """
     tokenizer = _TimedTokenizer()
-    reranker = Reranker(engine=ScriptedEngine(_flat, tokenizer=tokenizer))
+    reranker = Reranker(engine=ScriptedEngine(_flat, tokenizer=tokenizer), passes=1)
     requests = windows(1)
     totals, own = [], []
     for _ in range(rounds):
@@ -128,12 +172,12 @@ def measure_throughput(model: str, batch: int, rounds: int) -> dict[str, Any]:
     from genrank.models import resolve
 
     engine = TransformersEngine(model, batch_tokens=1 << 30)
-    reranker = Reranker(engine=engine)
+    reranker = Reranker(engine=engine, passes=1)
     bare: Any = AutoModelForCausalLM.from_pretrained(resolve(model), dtype=engine.dtype)
     bare = bare.to(engine.device).eval()
     requests = windows(batch)
     recorder = _Recorder(engine)
-    Reranker(engine=recorder).rerank_batch(requests)
+    Reranker(engine=recorder, passes=1).rerank_batch(requests)
     prompts = [request.ids for request in recorder.requests]
     width = max(map(len, prompts))
     ids = torch.tensor([[*prompt, *[0] * (width - len(prompt))] for prompt in prompts], device=engine.device)
@@ -193,6 +237,64 @@ def measure_evaluation(queries: int = 10_000, candidates: int = 100) -> dict[str
         "data_mib": data // 1024,
         "peak_mib": peak // 1024,
     }
+
+
+def measure_strategies(dataset: Dataset, requests: Sequence[Request], engine: Engine, rounds: int) -> dict[str, Any]:
+    """The top 10 of long lists by ``tournament`` and by ``sliding(20,10)``, in turn on one engine.
+
+    Args:
+        dataset: Gives judgements and gains.
+        requests: ``[b]``; all run as one batch.
+        engine: Runs the model.
+        rounds: Pairs of measurements.
+
+    Returns:
+        By strategy: median ``seconds`` of the batch, ``windows`` and ``prompt_tokens`` a query, ``ndcg@10``; and
+        ``times_faster``, sliding's seconds over the tournament's: the median pair, the least and the greatest.
+    """
+    result: dict[str, Any] = {"model": engine.model, "engine": engine.name, "queries": len(requests)}
+    rerankers = {
+        "sliding": Reranker(engine=engine, strategy="sliding", passes=1),
+        "tournament": Reranker(engine=engine, strategy="tournament", passes=1),
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in rerankers}
+    for round_ in range(rounds + 1):  # the first one only warms up
+        for name, reranker in rerankers.items():
+            started = time.perf_counter()
+            rankings = reranker.rerank_batch(requests if round_ else requests[:1])
+            if round_:
+                seconds[name].append(time.perf_counter() - started)
+                costs = [ranking.provenance for ranking in rankings]
+                result[name] = {
+                    "strategy": costs[0].strategy,
+                    "seconds": round(statistics.median(seconds[name]), 2),
+                    "windows": sum(cost.windows for cost in costs) / len(requests),
+                    "prompt_tokens": round(sum(cost.tokens.prompt for cost in costs) / len(requests), 1),
+                    "ndcg@10": round(ndcg_of(dataset, requests, [listing_ids(ranking) for ranking in rankings]), 4),
+                }
+        say(f"round {round_} of {rounds}")
+    return result | {"times_faster": pairwise(seconds["sliding"], seconds["tournament"])}
+
+
+def _strategies(folder: str, model: str, *, split: str, queries: int, candidates: int, rounds: int) -> dict[str, Any]:
+    from genrank.engines.transformers import TransformersEngine
+
+    dataset = load_dataset(folder)
+    requests = long_requests(dataset, split, queries, candidates)
+    return measure_strategies(dataset, requests, TransformersEngine(model), rounds) | {"candidates": candidates}
+
+
+def long_requests(dataset: Dataset, split: str, queries: int, candidates: int) -> list[Request]:
+    """The first queries of a split with BM25's best of the whole catalogue, judged or not, titles only.
+
+    Raises:
+        InputError: When the split has no query.
+    """
+    asked = dataset.split(split)[:queries]
+    index = Bm25(dataset.listings.values(), ["title"], stem=True)
+    found = {query.query.query_id: index.search(query.query.text, candidates) for query in asked}
+    searched = dataclasses.replace(dataset, candidates=found, first_stage="bm25")
+    return [titles_only(searched.request(query)) for query in asked]
 
 
 def _made_up(queries: int, size: int) -> tuple[Setting, Answer]:
