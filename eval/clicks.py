@@ -102,9 +102,7 @@ def log_loss(run: Scores, clicks: Clicks) -> float:
 
 
 def calibration_error(run: Scores, clicks: Clicks, *, bins: int = 10) -> float:
-    """Expected calibration error (Guo et al. 2017, arXiv 1706.04599).
-
-    ``sum over bins of n_b / n * |share of clicks in b - mean probability in b|``, the bins equally wide.
+    """`expected_calibration_error` of probabilities of a click.
 
     Args:
         run: Probabilities of a click, 0 to 1.
@@ -114,12 +112,28 @@ def calibration_error(run: Scores, clicks: Clicks, *, bins: int = 10) -> float:
     Raises:
         InputError: As in `auc`, and when a score is not 0 to 1, or `bins` is less than 1.
     """
+    return expected_calibration_error(*_probabilities(run, clicks), bins=bins)
+
+
+def expected_calibration_error(probabilities: npt.ArrayLike, outcomes: npt.ArrayLike, *, bins: int = 10) -> float:
+    """Expected calibration error (Guo et al. 2017, arXiv 1706.04599).
+
+    ``sum over bins of n_b / n * |mean outcome in b - mean probability in b|``, the bins equally wide.
+
+    Args:
+        probabilities: ``[n]``, 0 to 1, at least one.
+        outcomes: ``[n]``, 1 where it came true, else 0; a part of 1 where it came true in part.
+        bins: Number of bins, 1 or more.
+
+    Raises:
+        InputError: When `bins` is less than 1.
+    """
     if bins < 1:
         raise InputError(f"must be 1 or more, got {bins}", field="bins")
-    probabilities, seen = _probabilities(run, clicks)
-    places = np.minimum((probabilities * bins).astype(np.int64), bins - 1)
-    gaps = np.bincount(places, weights=seen - probabilities, minlength=bins)
-    return float(np.abs(gaps).sum() / len(seen))
+    foretold, came = np.asarray(probabilities, dtype=np.float64), np.asarray(outcomes, dtype=np.float64)
+    places = np.minimum((foretold * bins).astype(np.int64), bins - 1)
+    gaps = np.bincount(places, weights=came - foretold, minlength=bins)
+    return float(np.abs(gaps).sum() / len(came))
 
 
 def _scikit(name: str) -> Callable[..., Any]:

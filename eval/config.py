@@ -123,6 +123,8 @@ class GenrankSystem(Strict):
         name: Of the run's file and table row.
         model: A known name, a local folder or a hub name.
         adapter: Folder or hub name of a LoRA adapter.
+        engine: What runs the model.
+        calibration: Makes scores probabilities: a file, or a folder that holds a genrank.json (`eval.calibrate`).
         prompt: Name of a prompt template or path of one.
         decoding: How a window becomes an order.
         strategy: How windows are laid.
@@ -139,6 +141,8 @@ class GenrankSystem(Strict):
     name: Name
     model: str
     adapter: str | None = None
+    engine: Literal["transformers", "vllm"] = "transformers"
+    calibration: str | None = None
     prompt: str | None = None
     decoding: str | None = None
     strategy: str | None = None

@@ -200,6 +200,7 @@ def _grid(config: PromptsConfig, templates: Mapping[str, Template]) -> Iterator[
             decoding=decoding,
             window=config.window,
             stride=config.stride or max(1, config.window // 2),
+            passes=1,  # what a prompt is worth by itself
             max_prompt_tokens=config.max_prompt_tokens,
             dtype=config.dtype,
             batch=config.batch,

@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
-from eval.clicks import User, auc, calibration_error, interleave, ips, log_loss
+from eval.clicks import User, auc, calibration_error, expected_calibration_error, interleave, ips, log_loss
 from eval.config import ClickSettings, RunConfig
 from eval.diversity import diversity, exposure
 from eval.metrics import Measured, candidate_ids, measure, relevant_grade
@@ -17,6 +17,12 @@ from eval.systems import Answer
 from genrank.dataset import Dataset, Grade, Qrels, Run
 from genrank.permutation import kendall_tau
 from genrank.types import Listing, Request
+
+Event = Literal["relevant", "first"]
+"""What a probability is of: that the listing is relevant, or that it should come first."""
+
+EVENTS: Mapping[str, Event] = {"inline": "relevant", "first-token": "first"}
+"""The event of each decoding that gives probabilities (`genrank.calibration`)."""
 
 _PROVENANCE = ("model", "adapter", "prompt", "prompt_hash", "engine", "decoding", "strategy", "passes")
 
@@ -109,6 +115,7 @@ def measure_system(answer: Answer, setting: Setting) -> tuple[dict[str, Any], Me
         },
         "diversity": diversity(answer.run, setting.listings, setting.qrels, setting.relevant, k=setting.k),
         "exposure": exposure(answer.run, setting.listings),
+        "calibration": _calibration(answer, setting),
         "clicks": _clicks(answer, setting, setting.clicks) if setting.clicks else {},
     }
     if answer.rankings:
@@ -136,6 +143,73 @@ def _order(run: Run, candidates: Mapping[str, Sequence[str]]) -> dict[str, Any]:
     return {
         "tau": sum(taus) / len(taus) if taus else None,
         "mean_rank_by_place": [sum(found) / len(found) for found in ranks],
+    }
+
+
+def outcomes(event: Event, grades: Sequence[int | None], relevant: int) -> list[float]:
+    """What came true of one window's listings.
+
+    Args:
+        event: Of what.
+        grades: ``[n]``, None for a listing without a judgement: it is not relevant, and never the first.
+        relevant: Lowest grade that is relevant.
+
+    Returns:
+        ``[n]``: 1 where it came true, else 0. Where several listings share the best grade, each should come first with
+        an equal part of 1.
+    """
+    if event == "relevant":
+        return [float(grade is not None and grade >= relevant) for grade in grades]
+    best = max((grade for grade in grades if grade is not None), default=None)
+    return [1 / grades.count(best) if grade is not None and grade == best else 0.0 for grade in grades]
+
+
+def _calibration(answer: Answer, setting: Setting) -> dict[str, Any]:
+    """How far probabilities are from what came true, by event; empty where there are none.
+
+    A ranking of several windows has no probability of coming first, and a fallback's scores are places.
+    """
+    decoding = answer.rankings[0].provenance.decoding if answer.rankings else "inline"
+    if answer.probabilities is None or decoding not in EVENTS:
+        return {}
+    event = EVENTS[decoding]
+    left_out = {
+        ranking.query_id
+        for ranking in answer.rankings
+        if ranking.provenance.outcome == "fallback"
+        or (event == "first" and ranking.provenance.windows > ranking.provenance.passes)
+    }
+    windows = [
+        (
+            [answer.probabilities[query][key] for key in ids],
+            outcomes(event, [setting.qrels[query].get(key) for key in ids], setting.relevant),
+        )
+        for query, ids in setting.candidates.items()
+        if query not in left_out and setting.qrels.get(query)
+    ]
+    return {event: calibration_figures(event, windows)} if windows else {}
+
+
+def calibration_figures(
+    event: Event, windows: Sequence[tuple[Sequence[float], Sequence[float]]]
+) -> dict[str, float | int]:
+    """How far probabilities are from what came true.
+
+    Of ``first``, each window's highest probability counts, the answer's confidence; of ``relevant``, all do.
+
+    Args:
+        event: Of what the probabilities are.
+        windows: ``[w]`` probabilities, ``[n]``, and `outcomes`, ``[n]``; at least one window.
+    """
+    pairs = [pair for chances, came in windows for pair in zip(chances, came, strict=True)]
+    if event == "first":  # of equal ones the first, as a ranking has it
+        pairs = [max(zip(chances, came, strict=True), key=lambda pair: pair[0]) for chances, came in windows]
+    foretold, came = zip(*pairs, strict=True)
+    return {
+        "calibration_error": expected_calibration_error(foretold, came),
+        "mean_probability": sum(foretold) / len(pairs),
+        "mean_outcome": sum(came) / len(pairs),
+        "probabilities": len(pairs),
     }
 
 

@@ -10,7 +10,7 @@ import random
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ from eval.config import (
 from eval.metrics import align, candidate_ids, run_of
 from eval.program import track
 from eval.record import versions
+from genrank.calibration import load_calibration
 from genrank.dataset import Dataset, Run, read_run
 from genrank.engines.base import Engine
 from genrank.errors import ConfigError
@@ -144,6 +145,8 @@ def _dependencies(system: System, config: RunConfig, dataset: Dataset, asked: st
             found["model"] = files_fingerprint(resolve(system.model))
             if system.adapter and Path(system.adapter).expanduser().is_dir():
                 found["adapter"] = files_fingerprint(Path(system.adapter).expanduser())
+            if system.calibration:
+                found["calibration"] = asdict(load_calibration(system.calibration, system.decoding or "inline"))
             found["prompt"] = load_template(system.prompt or DEFAULT_PROMPTS[system.decoding or "inline"]).digest
     return found
 
@@ -255,7 +258,7 @@ def _given(run: Run) -> Callable[[Sequence[Request]], Scores]:
 
 def _genrank(system: GenrankSystem, config: RunConfig, requests: Sequence[Request], entry: Entry | None) -> Kept:
     started = time.monotonic()
-    names = ("prompt", "decoding", "strategy", "window", "stride", "passes", "max_prompt_tokens")
+    names = ("calibration", "prompt", "decoding", "strategy", "window", "stride", "passes", "max_prompt_tokens")
     options = {name: value for name in names if (value := getattr(system, name)) is not None}
     done = entry.finished() if entry else {}
     left = [request for request in requests if request.query.query_id not in done]
@@ -287,6 +290,10 @@ def make_engine(system: GenrankSystem) -> Engine:
     Raises:
         GenrankError: When the model cannot be had or read, or the engine's packages are missing.
     """
+    if system.engine == "vllm":
+        from genrank.engines.vllm import VLLMEngine
+
+        return VLLMEngine(system.model, adapter=system.adapter, dtype=system.dtype)
     from genrank.engines.transformers import TransformersEngine
 
     return TransformersEngine(system.model, adapter=system.adapter, dtype=system.dtype)

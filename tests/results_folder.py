@@ -126,6 +126,7 @@ def write_results(
             ]
             write_rankings(folder / f"{name}.jsonl", rankings)
             tokens = Tokens(123_456, 7_890, 321)
+            system["calibration"] = {"relevant": {"calibration_error": 0.125}}
             system["provenance"] = {"model": "smollm2-135m", "prompt": "inline 1", "prompt_hash": "ab" * 8}
             system["counts"] = {
                 "model": len(queries) - 3,

@@ -72,7 +72,7 @@ def report_content(
         "slices": _slices(results, ranked),
         "sections": [
             _section(title, {name: getattr(results.systems[name], title.lower()) for name in ranked})
-            for title in ("Clicks", "Diversity", "Exposure")
+            for title in ("Calibration", "Clicks", "Diversity", "Exposure")
             if any(getattr(results.systems[name], title.lower()) for name in ranked)
         ],
         "model": [_model(name, results.systems[name]) for name in ranked if results.systems[name].counts],

@@ -102,6 +102,7 @@ class SystemResult(Part):
         provenance: Model, prompt, decoding; of rerankers.
         order: Against the order of the candidates.
         slices: The primary metric by slice and group.
+        calibration: How far probabilities are from what came true, by what they are of.
         clicks: Metrics of click data.
         diversity: Metrics of diversity.
         exposure: Shares of exposure, such as by brand.
@@ -120,6 +121,7 @@ class SystemResult(Part):
     provenance: dict[str, Any] = {}
     order: Order = Order()
     slices: dict[str, dict[str, Estimate]] = {}
+    calibration: dict[str, Any] = {}
     clicks: dict[str, Any] = {}
     diversity: dict[str, Any] = {}
     exposure: dict[str, Any] = {}

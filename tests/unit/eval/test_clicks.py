@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from eval.clicks import auc, calibration_error, interleave, ips, log_loss
+from eval.clicks import auc, calibration_error, expected_calibration_error, interleave, ips, log_loss
 from genrank.errors import InputError
 
 GRADES = (0, 1, 2, 3)
@@ -47,6 +47,11 @@ def test_calibration_error() -> None:
     expected = 1 / 4 * abs(0 - 0.1) + 1 / 4 * abs(1 - 0.05) + 2 / 4 * abs(1 - 0.95)
     assert calibration_error(run, clicks) == pytest.approx(expected)
     assert calibration_error(run, clicks, bins=1) == pytest.approx(abs(3 / 4 - 2.05 / 4))
+
+
+def test_calibration_error_of_parts() -> None:
+    found = expected_calibration_error([0.6, 0.65, 0.0], [0.5, 0.5, 0.0])
+    assert found == pytest.approx((abs(0.5 + 0.5 - 0.6 - 0.65) + 0) / 3)
 
 
 @pytest.mark.parametrize(

@@ -65,6 +65,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Asked:
             decoding=system.decoding,  # type: ignore[arg-type]
             window=system.window or 20,
             stride=system.stride or 10,
+            passes=system.passes,
             max_prompt_tokens=system.max_prompt_tokens,
         )
         rankings = reranker.rerank_batch(requests)
@@ -141,13 +142,13 @@ def test_test_queries_are_taken_only_where_they_are_asked_for(folder: Path, aske
 
 
 def test_what_does_not_fit_is_skipped_with_the_reason(folder: Path, asked: Asked) -> None:
-    change = {"templates": "all", "decodings": ["inline", "listwise"], "models": ["right"], "window": 60}
+    change = {"templates": "all", "decodings": ["inline", "listwise"], "models": ["right"], "window": 120}
     results = program.run(config(folder, **change))
     skipped = {(cell["template"], cell["decoding"]): cell["why"] for cell in results["skipped"]}
     assert len(results["cells"]) + len(skipped) == 2 * len(template_names())
     assert skipped["listwise@1", "inline"] == "asks no question"
     assert skipped["inline-bare@1", "listwise"] == "names no candidates"
-    assert skipped["listwise@1", "listwise"] == "window: this tokenizer has 52 one-token identifiers, got 60"
+    assert skipped["listwise@1", "listwise"] == "window: this tokenizer has 100 one-token identifiers, got 120"
     assert "listwise right: listwise@1, " in program.markdown(results)
     assert {decoding for _, decoding, _, _ in asked} == {"inline", "listwise"}
 

@@ -276,6 +276,7 @@ def test_optional_parts_may_be_missing(folder: Path, dataset: Dataset) -> None:
             "counts",
             "order",
             "slices",
+            "calibration",
             "clicks",
             "diversity",
             "exposure",
@@ -379,7 +380,11 @@ def test_exit_statuses(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
 
 def test_sections_have_groups(folder: Path, dataset: Dataset) -> None:
     sections = {section["title"]: section for section in content(folder, dataset)["sections"]}
-    assert list(sections) == ["Clicks", "Diversity", "Exposure"]
+    assert list(sections) == ["Calibration", "Clicks", "Diversity", "Exposure"]
+    # only of systems that give probabilities
+    assert set(sections["Calibration"]["systems"]) == set(RERANKERS)
+    rows = [{"name": "calibration_error", "values": [0.125] * len(RERANKERS)}]
+    assert sections["Calibration"]["groups"] == [{"group": "relevant", "rows": rows}]
     assert sections["Exposure"]["groups"] == [
         {"group": "brand", "rows": [{"name": "Acme", "values": [0.25] * 4}, {"name": "Bolt", "values": [0.75] * 4}]}
     ]

@@ -6,6 +6,7 @@ import pytest
 from eval import systems
 from eval.config import Bm25System, FirstStageSystem, GenrankSystem, RandomSystem, RunConfig, System, TrecSystem
 from eval.systems import Answer, answer
+from genrank.calibration import Calibration, save_calibration
 from genrank.dataset import Dataset, Run, write_run
 from genrank.errors import ConfigError, EngineError
 from genrank.testing import OracleEngine, ScriptedEngine
@@ -87,7 +88,7 @@ class Counted:
         monkeypatch.setattr(systems, "make_engine", lambda _: engine)
 
     def answer(self, shop: Dataset, cache: Path | None, name: str = "g", **settings: int | str) -> Answer:
-        values = {"type": "genrank", "name": name, "model": str(self.model), "batch": 1} | settings
+        values = {"type": "genrank", "name": name, "model": str(self.model), "batch": 1, "passes": 1} | settings
         system = GenrankSystem.model_validate(values)
         return answer(system, RunConfig(dataset="d", systems=(system,)), shop, requests_of(shop), cache)
 
@@ -118,11 +119,11 @@ def test_a_run_that_was_stopped_goes_on(shop: Dataset, tmp_path: Path, monkeypat
     whole = counted.answer(shop, None)
     real, left = counted.engine.score, [1, 1]
 
-    def score(requests):  # type: ignore[no-untyped-def]
+    def score(requests, **options):  # type: ignore[no-untyped-def]
         if not left:
             raise KeyboardInterrupt
         left.pop()
-        return real(requests)
+        return real(requests, **options)
 
     monkeypatch.setattr(counted.engine, "score", score)
     with pytest.raises(KeyboardInterrupt):
@@ -138,12 +139,34 @@ def test_fallbacks_are_tried_again(shop: Dataset, tmp_path: Path, monkeypatch: p
     counted = Counted(monkeypatch, tmp_path, OracleEngine(GRADES))
     real, troubles = counted.engine.score, [EngineError("gone")]
 
-    def score(requests):  # type: ignore[no-untyped-def]
+    def score(requests, **options):  # type: ignore[no-untyped-def]
         if troubles:
             raise troubles.pop()
-        return real(requests)
+        return real(requests, **options)
 
     monkeypatch.setattr(counted.engine, "score", score)
     assert counted.answer(shop, tmp_path / "cache").counts()["fallback"] == 1
     again = counted.answer(shop, tmp_path / "cache")
     assert (again.cached, again.counts()["fallback"], len(counted.engine.requests)) == (False, 0, 3)
+
+
+def test_a_calibration_bends_the_scores_and_is_part_of_the_key(
+    shop: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counted = Counted(monkeypatch, tmp_path, OracleEngine(GRADES))
+    cache, adapter = tmp_path / "cache", tmp_path / "adapter"
+    raw = counted.answer(shop, cache)
+    assert raw.probabilities is not None
+    for temperature in (2.0, 3.0):
+        calibration = Calibration("inline", temperature, 0.5)
+        save_calibration(calibration, adapter)
+        bent = counted.answer(shop, cache, calibration=str(adapter))
+        assert not bent.cached
+        assert bent.probabilities is not None
+        for query, chances in raw.probabilities.items():
+            assert list(bent.probabilities[query].values()) == pytest.approx(calibration.apply([*chances.values()]))
+    (adapter / "adapter_model.safetensors").write_bytes(b"0")
+    assert counted.answer(shop, cache, calibration=str(adapter)).cached
+    save_calibration(Calibration("inline", 2.0, prompt_hash="ff"), adapter)
+    with pytest.raises(ConfigError, match="fitted with the prompt hash ff, not"):
+        counted.answer(shop, cache, calibration=str(adapter))

@@ -1,0 +1,217 @@
+import dataclasses
+import json
+import math
+import random
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from scipy.special import softmax
+
+from eval import calibrate as program
+from eval import systems
+from eval.calibrate import Windows, fit, measure
+from eval.config import RunConfig, load_config
+from genrank.calibration import Calibration, load_calibration
+from genrank.dataset import Dataset
+from genrank.errors import EngineError, InputError
+from genrank.testing import OracleEngine, ScriptedEngine
+
+
+def sigmoid(x: float) -> float:
+    return 1 / (1 + math.exp(-x))
+
+
+def relevant_windows(temperature: float, bias: float, count: int = 400) -> Windows:
+    """Log-odds ``x`` where the listing is relevant with the chance ``sigmoid(x / temperature + bias)``."""
+    draw = random.Random(0)
+    odds = [[draw.gauss(-2, 6) for _ in range(20)] for _ in range(count)]
+    return [
+        ([sigmoid(x) for x in row], [float(draw.random() < sigmoid(x / temperature + bias)) for x in row])
+        for row in odds
+    ]
+
+
+def first_windows(temperature: float, count: int = 2_000) -> Windows:
+    """Logits ``x`` where the one drawn from ``softmax(x / temperature)`` should come first."""
+    draw = random.Random(0)
+    windows = []
+    for _ in range(count):
+        row = [draw.gauss(0, 4) for _ in range(6)]
+        (best,) = draw.choices(range(6), weights=softmax([x / temperature for x in row]).tolist())
+        windows.append((softmax(row).tolist(), [float(i == best) for i in range(6)]))
+    return windows
+
+
+def test_inline_finds_the_temperature_and_the_bias() -> None:
+    temperature, bias = fit("relevant", relevant_windows(3.0, 0.7))
+    assert temperature == pytest.approx(3.0, rel=0.1)
+    assert bias == pytest.approx(0.7, abs=0.1)
+
+
+def test_first_token_finds_the_temperature() -> None:
+    temperature, bias = fit("first", first_windows(2.5))
+    assert temperature == pytest.approx(2.5, rel=0.1)
+    assert bias == 0.0
+
+
+def test_what_is_fitted_is_what_is_applied() -> None:
+    windows = relevant_windows(3.0, 0.7, 50)
+    temperature, bias = fit("relevant", windows)
+    least = measure("relevant", windows, Calibration("inline", temperature, bias))["after"]["nll"]
+    for t, b in ((temperature * 1.1, bias), (temperature / 1.1, bias), (temperature, bias + 0.1)):
+        assert measure("relevant", windows, Calibration("inline", t, b))["after"]["nll"] > least
+
+
+def test_figures_before_and_after() -> None:
+    found = measure("relevant", [([0.9, 0.5], [1.0, 0.0]), ([0.5], [1.0])], Calibration("inline", 1e6))
+    assert found["queries"] == 2
+    assert found["before"] == pytest.approx(
+        {
+            "nll": -(math.log(0.9) + math.log(0.5) + math.log(0.5)) / 3,
+            # the bins of 0.9, and of 0.5, which holds two
+            "calibration_error": 1 / 3 * (1 - 0.9) + 2 / 3 * abs(1 / 2 - 0.5),
+            "mean_probability": 1.9 / 3,
+            "mean_outcome": 2 / 3,
+            "probabilities": 3,
+        }
+    )
+    assert found["after"]["nll"] == pytest.approx(math.log(2))
+    firsts = measure("first", [([0.6, 0.4], [0.5, 0.5]), ([0.2, 0.8], [0.0, 1.0])], Calibration("first-token", 1.0))
+    assert firsts["before"] == pytest.approx(
+        {
+            "nll": -((math.log(0.6) + math.log(0.4)) / 2 + math.log(0.8)) / 2,
+            "calibration_error": (abs(0.5 - 0.6) + abs(1 - 0.8)) / 2,
+            "mean_probability": (0.6 + 0.8) / 2,
+            "mean_outcome": (0.5 + 1) / 2,
+            "probabilities": 2,
+        }
+    )
+
+
+def test_scores_of_0_and_1_that_are_wrong_stay_finite() -> None:
+    for event, windows in (("relevant", [([0.0, 1.0], [1.0, 0.0])] * 3), ("first", [([0.0, 1.0], [1.0, 0.0])] * 3)):
+        temperature, bias = fit(event, windows)  # type: ignore[arg-type]
+        assert temperature == pytest.approx(100)
+        calibration = Calibration("inline" if event == "relevant" else "first-token", temperature, bias)
+        found = measure(event, windows, calibration)  # type: ignore[arg-type]
+        assert math.isfinite(found["before"]["nll"])
+        assert math.isfinite(found["after"]["nll"])
+
+
+@pytest.mark.parametrize(
+    ("event", "windows", "words"),
+    [
+        ("relevant", [([0.5, 0.6], [1.0, 0.0])], "1 judged query; a calibration needs two"),
+        ("relevant", [([0.5], [1.0])] * 3, "all 3 candidates are relevant, or none is"),
+        ("relevant", [([0.5], [0.0])] * 3, "all 3 candidates are relevant, or none is"),
+        ("first", [([0.5, 0.5], [0.5, 0.5]), ([1.0], [1.0])], "no query has candidates of different grades"),
+        ("first", [([0.5, 0.5], [0.0, 0.0])] * 2, "no query has candidates of different grades"),
+    ],
+)
+def test_what_cannot_be_fitted_is_said(event: Any, windows: Windows, words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        fit(event, windows)
+
+
+@pytest.fixture
+def shop_folder(shop: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    # l5 is nobody's candidate; the engine takes l1 for better than l2, and l3 for better than both
+    monkeypatch.setattr(systems, "make_engine", lambda _: OracleEngine({"l1": 2.0, "l2": 1.0, "l3": 3.0}))
+    queries = [dataclasses.replace(query, split="dev" if query.split == "test" else "test") for query in shop.queries]
+    candidates = {key: dict.fromkeys(ids, 1.0) for key, ids in shop.qrels.items()}
+    dataclasses.replace(shop, queries=queries, candidates=candidates).save(tmp_path / "shop")
+    return tmp_path
+
+
+def call(folder: Path, *more: str, systems: str = "[{type: genrank, name: g, model: m}, {type: bm25}]") -> int:
+    text = f"dataset: {folder / 'shop'}\nsystems: {systems}\n"
+    (folder / "c.yaml").write_text(text, encoding="utf-8")
+    return program.main(["--config", str(folder / "c.yaml"), "--no-cache", *more])
+
+
+def test_the_program_fits_measures_and_stores(shop_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(shop_folder, "--test", "test", "--out", str(shop_folder / "adapter")) == 0
+    out, err = capsys.readouterr()
+    found = json.loads(out)
+    assert (found["system"], found["decoding"], found["event"]) == ("g", "inline", "relevant")
+    dev, test = found["splits"]["dev"], found["splits"]["test"]
+    assert (dev["queries"], test["queries"]) == (2, 1)
+    # grade 2 alone is relevant: l1 of q1, l3 and l4 of q2
+    assert (dev["before"]["mean_outcome"], dev["before"]["probabilities"]) == (3 / 6, 6)
+    assert dev["after"]["nll"] < dev["before"]["nll"]
+    assert "g on dev ..." in err
+    kept = load_calibration(shop_folder / "adapter", "inline")
+    assert dataclasses.asdict(kept).items() <= found.items()
+    assert kept.fitted_on == "shop, dev: 2 queries"
+    assert kept.model == OracleEngine({}).model
+    assert len(kept.prompt_hash) == 16
+
+
+def test_a_calibrated_system_gives_the_calibrated_scores(shop_folder: Path, shop: Dataset) -> None:
+    scores = {}
+    folder = shop_folder / "adapter"
+    for settings in ("", f", calibration: {folder}"):
+        # a calibration that the configuration names already has no part in the fit
+        assert call(shop_folder, "--out", str(folder), systems=f"[{{type: genrank, name: g, model: m{settings}}}]") == 0
+        config = load_config(shop_folder / "c.yaml", RunConfig)
+        requests = [shop.request(query) for query in shop.queries[:2]]
+        scores[settings] = systems.answer(config.systems[0], config, shop, requests).probabilities
+    raw, bent = scores.values()
+    assert raw is not None
+    assert bent is not None
+    kept = load_calibration(folder, "inline")
+    for query, chances in raw.items():
+        assert list(bent[query].values()) == pytest.approx(kept.apply(list(chances.values())))
+
+
+def test_first_token_has_an_event_of_its_own(shop_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    listwise = "{type: genrank, name: l, model: m, decoding: listwise}"
+    first = "{type: genrank, name: f, model: m, decoding: first-token}"
+    assert call(shop_folder, "--system", "f", systems=f"[{listwise}, {first}]") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["event"], found["bias"], found["out"]) == ("first", 0.0, None)
+    # l3 is put first in both; of q1 it is the worst, of q2 it shares the best grade with l4
+    assert found["splits"]["dev"]["before"]["mean_outcome"] == pytest.approx((0 + 1 / 2) / 2)
+
+
+@pytest.mark.parametrize(
+    ("more", "systems", "status", "words"),
+    [
+        ([], "[{type: bm25}]", 2, "--system: there are 0 of type genrank"),
+        ([], "[{type: genrank, name: a, model: m}, {type: genrank, name: b, model: m}]", 2, "there are 2 .*: a, b"),
+        (
+            ["--system", "bm25"],
+            "[{type: bm25}, {type: genrank, name: a, model: m}]",
+            2,
+            "no system 'bm25'.*there are a",
+        ),
+        ([], "[{type: genrank, name: a, model: m, decoding: listwise}]", 2, "a is listwise, which gives no prob"),
+        (
+            [],
+            "[{type: genrank, name: a, model: m, window: 2, stride: 1}]",
+            2,
+            "max_candidates: query q1 took more than one window",
+        ),
+        (["--split", "gone"], "[{type: genrank, name: a, model: m}]", 2, "gone"),
+    ],
+)
+def test_wrong_calls(
+    shop_folder: Path,
+    capsys: pytest.CaptureFixture[str],
+    more: list[str],
+    systems: str,
+    status: int,
+    words: str,
+) -> None:
+    assert call(shop_folder, *more, systems=systems) == status
+    assert re.search(words, capsys.readouterr().err)
+
+
+def test_a_model_that_is_gone_is_a_failed_run(
+    shop_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(systems, "make_engine", lambda _: ScriptedEngine([EngineError("out of memory")]))
+    assert call(shop_folder) == 1
+    assert re.search("query q1 was not ranked by the model: the engine failed: out of memory", capsys.readouterr().err)
