@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import gc
 import importlib
 import json
 import multiprocessing
@@ -102,13 +103,20 @@ its contenders do not take part then."""
 
 
 def genrank_contenders(engine: Engine) -> dict[str, Run]:
-    """`Reranker` on an engine, with every decoding; those of one forward pass also over two opposite orders."""
-    ways = [("inline", 1), ("inline", 2), ("first-token", 1), ("first-token", 2), ("listwise", 1)]
+    """`Reranker` on an engine: every decoding with its own prompt and with its lean one; passes over opposite orders."""
     return {
-        f"genrank {engine.name} {decoding}" + (f" passes={passes}" if passes > 1 else ""): _genrank(
-            Reranker(engine=engine, decoding=cast(Any, decoding), strategy="single", passes=passes)
+        f"genrank {engine.name} {decoding}{more}": _genrank(
+            Reranker(engine=engine, decoding=cast(Any, decoding), prompt=prompt, strategy="single", passes=passes)
         )
-        for decoding, passes in ways
+        for decoding, prompt, passes, more in (
+            ("inline", "inline", 1, ""),
+            ("first-token", "listwise", 1, ""),
+            ("listwise", "listwise", 1, ""),
+            ("inline", "inline-lean", 1, " lean"),
+            ("inline", "inline-lean", 2, " lean passes=2"),
+            ("first-token", "listwise-lean", 1, " lean"),
+            ("listwise", "listwise-lean", 1, " lean"),
+        )
     }
 
 
@@ -133,13 +141,20 @@ def _own_permutation(ranking: Ranking, request: Request) -> bool:
 
 
 def bare_contenders(
-    name: str, tokenizer: Tokenizer, context: int, read: Callable[[list[list[int]]], object]
+    name: str, tokenizer: Tokenizer, context: int, read: Callable[[list[list[int]]], int]
 ) -> dict[str, Run]:
-    """A bare engine reading, by `read`, the very tokens of genrank's prompts, ``[b][tokens]``, in its own way."""
+    """A bare engine reading the very tokens of genrank's prompts in its own way.
+
+    Args:
+        name: Of the engine.
+        tokenizer: The model's.
+        context: The most tokens that the model takes.
+        read: Reads ``[b][tokens]`` and says how many of them it found in a cache.
+    """
     return {f"bare {name} {decoding}": _bare(tokenizer, context, decoding, read) for decoding in _SCORED}
 
 
-def _bare(tokenizer: Tokenizer, context: int, decoding: str, read: Callable[[list[list[int]]], object]) -> Run:
+def _bare(tokenizer: Tokenizer, context: int, decoding: str, read: Callable[[list[list[int]]], int]) -> Run:
     recorder = ScriptedEngine(_flat, tokenizer=tokenizer, context=context)
     reranker = Reranker(engine=recorder, decoding=cast(Any, decoding), strategy="single", passes=1)
 
@@ -148,8 +163,8 @@ def _bare(tokenizer: Tokenizer, context: int, decoding: str, read: Callable[[lis
         reranker.rerank_batch(requests)
         prompts = [list(request.ids) for request in recorder.requests]
         started = time.perf_counter()
-        read(prompts)
-        return Ran(time.perf_counter() - started, Tokens(prompt=sum(map(len, prompts))))
+        cached = read(prompts)
+        return Ran(time.perf_counter() - started, Tokens(sum(map(len, prompts)), cached))
 
     return run
 
@@ -170,11 +185,12 @@ def load_transformers(model: str) -> Host:
     bare: Any = AutoModelForCausalLM.from_pretrained(resolve(model), dtype=engine.dtype)
     bare = bare.to(engine.device).eval()
 
-    def read(prompts: list[list[int]]) -> None:
+    def read(prompts: list[list[int]]) -> int:
         width = max(map(len, prompts))
         ids = torch.tensor([[*prompt, *[0] * (width - len(prompt))] for prompt in prompts], device=engine.device)
         with torch.inference_mode():
             bare(input_ids=ids, use_cache=False, logits_to_keep=1).logits.sum().item()
+        return 0
 
     return Host(genrank_contenders(engine) | bare_contenders(engine.name, engine.tokenizer, engine.context, read))
 
@@ -205,8 +221,9 @@ def load_bare_vllm(model: str) -> Host:
     llm = LLM(str(resolve(model)), max_model_len=_CONTEXT)
     one = SamplingParams(max_tokens=1, temperature=0.0, detokenize=False)
 
-    def read(prompts: list[list[int]]) -> None:
-        llm.generate([TokensPrompt(prompt_token_ids=prompt) for prompt in prompts], one, use_tqdm=False)
+    def read(prompts: list[list[int]]) -> int:
+        asked = [TokensPrompt(prompt_token_ids=prompt) for prompt in prompts]
+        return sum(output.num_cached_tokens or 0 for output in llm.generate(asked, one, use_tqdm=False))
 
     tokenizer = HubTokenizer(AutoTokenizer.from_pretrained(resolve(model)))
     return Host(bare_contenders("vllm", tokenizer, _CONTEXT, read), llm.reset_prefix_cache)
@@ -308,6 +325,24 @@ def _run(name: str, requests: Sequence[Request]) -> Ran:
     host.forget()
     host.contenders[name]([_TWO])
     return host.contenders[name](requests)
+
+
+def _unload() -> None:
+    """End what the host started: a process waits at its exit for processes of its own, and vLLM's wait for its word."""
+    global _host
+    _host = None
+    gc.collect()
+    started = multiprocessing.active_children()
+    for process in started:
+        process.terminate()
+    for process in started:
+        process.join(10)
+        process.kill()
+
+
+def _end(pool: ProcessPoolExecutor) -> None:
+    with contextlib.suppress(BrokenProcessPool):
+        pool.submit(_unload).result()
 
 
 def title_requests(dataset: Dataset, split: str, queries: int, candidates: int) -> list[Request]:
@@ -452,6 +487,7 @@ def _load_all(
     for host, load in loaders.items():
         say(f"loading {host}")
         pool = stack.enter_context(ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")))
+        stack.callback(_end, pool)
         log = out / f"{host}.log" if out else Path(os.devnull)
         try:
             answer = pool.submit(_load, load, model, log).result()

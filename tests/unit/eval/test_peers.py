@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -37,9 +39,13 @@ def oracle_host(model: str) -> Host:
     """Runs in a process of its own."""
     os.write(1, b"noise on stdout\n")
     engine = OracleEngine(GRADES)
-    return Host(
-        {**genrank_contenders(engine), **bare_contenders(engine.name, engine.tokenizer, engine.context, lambda _: None)}
-    )
+    return Host({**genrank_contenders(engine), **bare_contenders(engine.name, engine.tokenizer, engine.context, len)})
+
+
+def parent_host(model: str) -> Host:
+    """Starts a process that ends only when it is made to, as vLLM does."""
+    multiprocessing.get_context("spawn").Process(target=time.sleep, args=(3600,)).start()
+    return oracle_host(model)
 
 
 def broken_host(model: str) -> Host:
@@ -104,18 +110,22 @@ def test_genrank_contenders_say_what_the_call_cost_and_whether_the_answer_was_th
     contenders = genrank_contenders(OracleEngine(GRADES))
     assert list(contenders) == [
         "genrank oracle inline",
-        "genrank oracle inline passes=2",
         "genrank oracle first-token",
-        "genrank oracle first-token passes=2",
         "genrank oracle listwise",
+        "genrank oracle inline lean",
+        "genrank oracle inline lean passes=2",
+        "genrank oracle first-token lean",
+        "genrank oracle listwise lean",
     ]
     asked = request("oak desk", "blue lamp", "red lamp")
     grades = {"l1": 0.0, "l2": 1.0, "l3": 2.0}
-    once, twice, *others = (run([asked]) for run in genrank_contenders(OracleEngine(grades)).values())
-    for ran in (once, twice, *others):
-        assert (ran.orders, ran.valid) == ([["l3", "l2", "l1"]], [True])
-        assert ran.seconds > 0
-    assert twice.tokens.prompt == 2 * once.tokens.prompt
+    ran = {name: run([asked]) for name, run in genrank_contenders(OracleEngine(grades)).items()}
+    for one in ran.values():
+        assert (one.orders, one.valid) == ([["l3", "l2", "l1"]], [True])
+        assert one.seconds > 0
+    lean, twice = (ran[f"genrank oracle inline lean{more}"].tokens.prompt for more in ("", " passes=2"))
+    assert twice == 2 * lean
+    assert lean < 0.75 * ran["genrank oracle inline"].tokens.prompt
 
 
 def test_a_failed_engine_gives_no_valid_answer() -> None:
@@ -129,13 +139,18 @@ def test_the_bare_engine_reads_the_tokens_that_genrank_has_its_engine_read() -> 
     asked = [request("red lamp", "oak desk"), request("blue lamp", "red desk")]
     for decoding in ("inline", "first-token"):
         seen: list[list[int]] = []
-        bare = bare_contenders("oracle", engine.tokenizer, engine.context, seen.extend)[f"bare oracle {decoding}"]
+
+        def read(prompts: list[list[int]], seen: list[list[int]] = seen) -> int:
+            seen += prompts
+            return 7
+
+        bare = bare_contenders("oracle", engine.tokenizer, engine.context, read)[f"bare oracle {decoding}"]
         for _ in range(2):
             engine.requests.clear()
             seen.clear()
             theirs, own = bare(asked), genrank_contenders(engine)[f"genrank oracle {decoding}"](asked)
             assert seen == [list(r.ids) for r in engine.requests]
-            assert theirs.tokens.prompt == own.tokens.prompt
+            assert theirs.tokens == Tokens(own.tokens.prompt, cached=7)
             assert not theirs.orders
 
 
@@ -186,11 +201,11 @@ def test_all_take_part_in_processes_of_their_own_but_those_that_cannot(
         batch=1,
         rounds=2,
         out=tmp_path / "out",
-        loaders={"oracle": oracle_host, "broken": broken_host},
+        loaders={"oracle": parent_host, "broken": broken_host},
     )
     assert result["skipped"] == {"broken": "InputError: no tiny here"}
     rows = {entry["contender"]: entry for entry in result["rows"]}
-    assert len(rows) == 7
+    assert len(rows) == 9
     assert rows["bare oracle inline"]["ndcg@10"] is None
     assert rows["genrank oracle listwise"]["valid"] == 1.0
     assert rows["genrank oracle inline"]["of_bare"] is not None
