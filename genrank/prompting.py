@@ -122,7 +122,7 @@ class ReasonForm(pydantic.BaseModel, extra="forbid", frozen=True):
     """How a template asks for the reason of one listing.
 
     Attributes:
-        system: The system text.
+        system: What the model is now, at the head of the request.
         text: With ``{query}`` and ``{listing}``.
         chat_end: After it for a model with a chat template: what it is to do.
         plain_head: Before it for a model without one, which does better with examples.
@@ -710,9 +710,10 @@ class Renderer:
         form = self.template.reason
         if form is None:
             raise ConfigError(f"prompt template {self.template.name} has no reason prompt")
+        told = form.system + "\n" if form.system else ""
         head, end = ("", form.chat_end) if self._after else (form.plain_head, form.plain_end)
         open_, middle, close = _pieces("reason.text", form.text, "query", "listing")
-        opened, between, closed = self._encode(head + open_, middle, close + end)
+        opened, between, closed = self._encode(told + head + open_, middle, close + end)
         return opened, between, [*closed, *self._after]
 
     def _query(self, query: Query, data: _Data) -> tuple[list[int], int]:

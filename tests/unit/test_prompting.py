@@ -887,7 +887,7 @@ def test_a_reason_is_asked_for_in_the_same_conversation(inline: bool, order: tup
     prompt = rig.renderer.render(Query("dress"), _candidates("Hat", "Bag", "Cap"), max_tokens=999, inline=inline)
     ids = rig.renderer.follow_up(prompt, order, Query("dress"), Listing("p1", "Bag"), max_tokens=999)
     assert ids[: len(prompt.ids)] == prompt.ids
-    asked = "Query: dress\nListing: Bag\nWhy?\n</user><assistant>"
+    asked = "Say why.\nQuery: dress\nListing: Bag\nWhy?\n</user><assistant>"
     assert rig.tokenizer.decode(ids[len(prompt.ids) :]) == answered + asked
 
 
@@ -937,7 +937,7 @@ def test_without_a_chat_template_the_plain_end_opens_the_reason() -> None:
             prompt, (1, 0)[:: -1 if inline else 1], Query("dress"), Listing("p0", "Hat"), max_tokens=999
         )
         assert tokenizer.decode(ids[len(prompt.ids) :]) == (
-            f"{answered}Such as: it is red.\nQuery: dress\nListing: Hat\nBecause"
+            f"{answered}Say why.\nSuch as: it is red.\nQuery: dress\nListing: Hat\nBecause"
         )
 
 
