@@ -25,12 +25,14 @@ import re
 import statistics
 import string
 import sys
+import threading
 import time
 import types
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, cast
 
@@ -313,11 +315,18 @@ def _load(load: Load, model: str, log: Path) -> list[str] | str:
         os.dup2(file.fileno(), 1)  # the engines write to both, and stdout is the program's
         os.dup2(file.fileno(), 2)
     os.environ.update(_VLLM | os.environ)
+    threading.Thread(target=_follow, daemon=True).start()
     try:
         _host = load(model)
     except Exception as error:
         return f"{type(error).__name__}: {error}"
     return list(_host.contenders)
+
+
+def _follow() -> None:
+    """End with the program, however that ends."""
+    cast(BaseProcess, multiprocessing.parent_process()).join()
+    os._exit(1)
 
 
 def _run(name: str, requests: Sequence[Request]) -> Ran:

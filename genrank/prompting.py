@@ -820,7 +820,7 @@ def _words(text: str) -> set[str]:
 
 
 def _own_words(template: Template) -> re.Pattern[str]:
-    """What no data may say in a prompt of this template: its question with an answer, and the label of its query."""
+    """What no data may say in a prompt of this template: its question with an answer, its sections' labels."""
     said = []
     if template.question:
         asked = _with_query("question", template.question)
@@ -828,8 +828,8 @@ def _own_words(template: Template) -> re.Pattern[str]:
         answers = "|".join(re.escape(fold(word).strip()) for word in (*template.yes, *template.no))
         core = _core(asked[0])
         said.append(rf"{core}{more} ?(?:[:?]\W{{0,3}}(?:(?:{answers})(?!\w))?|(?:{answers})(?!\w))")
-    if label := _core(_pieces("query", template.query, "query")[0]):
-        said.append(rf"{label} ?:")
+    labels = (_pieces("query", template.query, "query")[0], template.history_head, template.candidates_head)
+    said += [rf"{core} ?:" for core in map(_core, labels) if core]
     return re.compile(rf"(?<!\w)(?:{'|'.join(said) or '(?!)'})")
 
 

@@ -181,6 +181,18 @@ _COMMANDS = (
         r"(?:note|message|instructions?|attention|notice|dear|hello|hey|hi)(?: to| for)?(?: the| all| any)?"
         rf"\W{{1,3}}{_JUDGE}(?: reading| ranking|s\b|[:,!.])"
     ),
+    rf"say (?:yes|no|true) to (?:this|the|every|all|any|each)\W{{1,3}}{_THING}\b",
+    r"(?:is|are) (?:the |an? )?(?:only |very )?(?:best|perfect|exact|closest|ideal) (?:match|fit|answer|result)(?!\w)",
+    rf"ahead of (?:all|every|any)(?: the)? others?(?: {_THING}s?)?(?!\w)",
+    rf"(?:most|highly|perfectly|fully|exactly) relevant (?:choice|option|match|answer|{_THING})(?!\w)",
+    r"exactly what (?:you|they|the (?:shopper|user|customer)) (?:want|need|search|asked|(?:are|is) looking)\w*",
+    r"relevan(?:t|ce|cy|z)\W{1,5}(?:yes|true|1|high|ja)(?!\w)",
+    r"rank\W{0,2}[:=]\W{0,3}1(?![\w.])",
+    rf"(?:result|answer|winner|choice) ?: (?:exactly )?this {_THING}\b",
+    rf"exactly this {_THING}(?!\w)",
+    r"end of (?:the |this )?(?:search )?(?:listings?|lists?|results|candidates|products|items)(?!\w)",
+    r"antwort(?:e|et|en)(?: immer| nur| bitte)? mit (?:ja|nein)(?!\w)",
+    rf"(?:setze|setzt|stelle|stellt|platziere|platziert) (?:dies\w{{0,2}}|das|es){_GAP}{{0,3}}?\W{{1,3}}{_FIRST}(?!\w)",
     r"new (?:instructions?|rules?|task|system prompt) ?:",
     r"system (?:prompt|override|instruction|message) ?:",
 )
@@ -188,7 +200,9 @@ _COMMANDS = (
 _TRIGGERS = frozenset(
     f"{_IGNORE} {_RANK} {_PUT} always must shall should need required instructed told ordered answer respond reply "
     "output print never not don other others right correct relevant perfect best expected final are "
-    "note message instruction instructions attention notice dear hello hey hi new system".split()
+    "note message instruction instructions attention notice dear hello hey hi new system "
+    "say is are ahead most highly perfectly fully exactly relevant relevance relevancy relevanz rank result winner "
+    "choice end antworte antwortet antworten setze setzt stelle stellt platziere platziert".split()
 )
 _OBJECTS = frozenset(
     f"{_RANKERS} instruction instructions prompt prompts rule rules direction directions guideline guidelines command "
@@ -199,13 +213,14 @@ _OBJECTS = frozenset(
     "erste ersten erster zuerst oben eins spitze primo prima cima наверх первый первым первое первую первой первом "
     "الأول الأولى الاول الاولى أولا اولا القمة "
     "answer rank respond reply output yes true relevant others competing items products "
-    "query search request".split()
+    "query search request match fit result choice option offer document one listing item product entry list lists "
+    "want wants need needs searched looking asked asks high ja nein relevance relevancy relevanz".split()
 )
 # Chinese, Japanese and Korean
 _UNSPACED = (
     r"(?:忽略|无视|無視|忽视|忘记|忘掉|不要理会|抛开)[^。!?\n]{0,12}(?:指令|指示|提示|说明|規則|规则|要求|命令|設定|设定)",
     (
-        r"(?:把|将|將)?(?:这|這|此|本|该|該)[个個款件条條项項]?[^。!?\n]{0,6}(?:排|放|列|置|评|評)[^。!?\n]{0,4}"
+        r"(?:把|将|將)?(?:这|這|此|本|该|該|(?<=[把将將])[它其])[个個款件条條项項]?[^。!?\n]{0,6}(?:排|放|列|置|评|評)[^。!?\n]{0,4}"
         r"(?:第一|首位|最前|第1|榜首|顶部|頂部|最上|前面)"
     ),
     r"(?:必须|必須|一定要|只能|应该|應該|请|請)(?:回答|选择|選擇|输出|輸出|排)[^。!?\n]{0,8}(?:是|相关|相關|第一|这|這|本|yes)",
@@ -225,7 +240,7 @@ def _patterns(forms: Iterable[str], edge: str) -> tuple[re.Pattern[str], re.Patt
 
 _TOLD = _patterns(_COMMANDS, r"(?<!\w)")
 _TOLD_UNSPACED = _patterns(_UNSPACED, "")
-_UNSPACED_STARTS = re.compile("[忽无無忘不抛这這此本该該必一只应應请請你以前上こす全他이위앞모기]")
+_UNSPACED_STARTS = re.compile("[把将將忽无無忘不抛这這此本该該必一只应應请請你以前上こす全他이위앞모기]")
 _REPEATED = re.compile(r"([\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]{2,20}?)\1{2,}")
 _WORDS_ONLY = bytes(code if chr(code).isalnum() or code == ord("_") else ord(" ") for code in range(128)) + bytes(128)
 _WORD = re.compile(r"\w+")
