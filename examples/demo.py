@@ -33,7 +33,8 @@ def main() -> int:
     console = Console()
     shop = sample_shop()
     try:
-        reranker = Reranker(arguments.model)
+        # one pass: a model that was not trained for this has little but the first stage's order to go by
+        reranker = Reranker(arguments.model, passes=1)
         requests = {query.query.query_id: shop.request(query) for query in shop.split("test")}
         shown = [requests.pop(query_id) for query_id in SHOWN]
         with console.status(f"{arguments.model} ranks {len(shown)} queries and writes reasons"):
