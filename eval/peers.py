@@ -51,7 +51,7 @@ from genrank.prompting import Tokenizer
 from genrank.testing import AnyRequest, ScriptedEngine
 from genrank.types import Ranking, Tokens
 
-SINGLES = 10
+SINGLES = 5
 """Queries that are also ranked one at a time, for their latency."""
 
 GENERATING, LOGITS = "rank_llm generating", "rank_llm logits"
@@ -105,7 +105,7 @@ its contenders do not take part then."""
 
 
 def genrank_contenders(engine: Engine) -> dict[str, Run]:
-    """`Reranker` on an engine: every decoding with its own prompt and with its lean one; passes over opposite orders."""
+    """`Reranker` on an engine: every decoding with its own prompt and its lean one; passes over opposite orders."""
     return {
         f"genrank {engine.name} {decoding}{more}": _genrank(
             Reranker(engine=engine, decoding=cast(Any, decoding), prompt=prompt, strategy="single", passes=passes)
