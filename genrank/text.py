@@ -92,13 +92,14 @@ _SPECIAL_NAME = (
     r"(?:s|[bus]os|eo[smtd]|pad|unk|mask|cls|sep|image|think|thinking|tools?|function|inst|instructions?|prompt|"
     rf"context|query|{_ROLE_NAME}|0x[0-9a-f]{{2}}|unused\d{{1,4}}|[a-z0-9]{{1,20}}_[a-z0-9_]{{1,30}})"
 )
-_SIGNS = re.compile(r"[<>\[\]|#:]")
+_SIGNS = re.compile(r"[<>\[\]|#:{}`]")
 
 # What is in a group is kept. Matched in folded text, so look-alikes count.
 _MARKER = re.compile(
     rf"<\|[^<>|\n]{{0,40}}\|>(?: ?{_ROLE_NAME}\b)?"  # <|im_start|>system, <|start_header_id|>, <｜User｜>
     rf"|<</?[a-z]{{1,12}}>>|</?{_SPECIAL_NAME}>(?:[ \n]?{_ROLE_NAME}\b)?"  # <<SYS>>, </s>, <start_of_turn>model
     r"|<\||\|>"
+    r"|`{3,}|[\[\]\"'`,:]{0,8}[{}][{}\[\]\"'`,:]++|[\[\]\"'`,:]{1,8}[{}]"  # ends and beginnings of JSON, fences of code
     r"|\[/?(?:inst|[a-z]{1,12}_[a-z_]{1,20})\]"  # [/INST], [SYSTEM_PROMPT]
     rf"|\[ ?/?({_ROLE}|mask|gmask|\w{{1,3}}) ?\]"  # [A], [12], [XL], [MASK]
     r"|\] ?> ?\["
@@ -107,6 +108,13 @@ _MARKER = re.compile(
     rf"|#{{2,}} ?(?:({_ROLE}) ?:)?"  # ### Instruction:
     rf"|(?:^|(?<=[\n.!?。;|>\])}}\"'*-])|(?<=[.!?。;|>\])}}\"'*-] ))({_ROLE}) ?:"
 )
+
+_PRAISE = re.compile(
+    r"(?<!\w)(?:best ?sell(?:er|ing)s?|top[ -]rated|(?:perfect|best|ideal|exact) (?:match|choice|pick|answer|result)|"
+    r"must[ -]have|highly recommended|customers? favou?rite|(?:number|no\.?) (?:1|one)|#1|"
+    r"(?:5|five)(?: (?:out )?of (?:5|five))? stars?|100 ?% (?:match|relevant|satisfaction))(?!\w)"
+)
+_STUFFED = 3  # so much praise in one text is not there for the shopper
 
 _GAP = r"(?:\W{1,3}\w{1,20})"
 _EARLIER = _any(
@@ -253,8 +261,9 @@ def neutralise(text: str, own: re.Pattern[str] | None = None, *, keep: bool = Fa
     Special tokens and role markers of chat templates go, also in look-alike characters; brackets around short names
     (``[3]``, ``[A]``) and signs between them (``A > B``) go, the names stay; sentences that tell the ranker what to
     do go (English, Chinese, and the plainest ones in further languages); a phrase repeated three or more times in a
-    row stays once. It is a filter of known forms, so a new form may pass. A text made of nothing else becomes empty.
-    The result is never longer than the text, and neutralising it again changes nothing.
+    row stays once, and three or more phrases of praise go. It is a filter of known forms, so a new form may pass. A
+    text made of nothing else becomes empty. The result is never longer than the text, and neutralising it again
+    changes nothing.
 
     Args:
         text: Any text.
@@ -294,6 +303,8 @@ def _pass(text: str, own: re.Pattern[str] | None, keep: bool) -> str:
         changed = _once(changed)
     if _SIGNS.search(folded):
         changed = _without(_MARKER, changed)
+    if len(_PRAISE.findall(folded)) >= _STUFFED:
+        changed = _without(_PRAISE, changed)
     if not _TRIGGERS.isdisjoint(known) and not _OBJECTS.isdisjoint(known):
         changed = _untold(_TOLD, changed, keep)
     if not text.isascii():

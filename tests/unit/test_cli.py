@@ -74,7 +74,7 @@ def _without_seconds(line: str) -> dict[str, Any]:
         ["rerank"],
         ["rerank", "x.jsonl", "--no-such-option"],
         ["rerank", "x.jsonl", "--decoding", "pointwise"],
-        ["rerank", "x.jsonl", "--strategy", "tournament"],
+        ["rerank", "x.jsonl", "--strategy", "knockout"],
         ["rerank", "x.jsonl", "--window", "many"],
         ["rerank", "x.jsonl", "--format", "xml"],
         ["models"],

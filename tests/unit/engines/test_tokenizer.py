@@ -120,7 +120,7 @@ def test_a_follow_up_is_the_conversation_as_the_chat_template_writes_it() -> Non
         {"role": "system", "content": template.system},
         {"role": "user", "content": asked},
         {"role": "assistant", "content": "[A] > [B]"},
-        {"role": "user", "content": form.text.format(query="mug", listing="Mug") + form.chat_end},
+        {"role": "user", "content": f"{form.system}\n" + form.text.format(query="mug", listing="Mug") + form.chat_end},
     ]
     assert _text(fast, list(ids)) == fast.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
 
