@@ -171,9 +171,11 @@ beautiful, beautifully, gorgeous, stunning, lovely, 漂亮, 美丽
 stylish, fashionable, trendy, chic, 时尚, 时髦
 elegant, exquisite, 优雅, 精美, 精致
 unique, one-of-a-kind, 独特, 独一无二
+game-changer
+effective, effectively, 有效
 rare, legendary, memorable, iconic
 innovative, 创新
-must-have, must have, 必备, 必买
+must-have, must have, must-buy, 必备, 必买
 high quality, high-quality, top quality, quality, 高品质, 优质, 质量好, 品质好
 high-end, premium, finest, top-notch, world-class, 高端, 顶级
 comfortable, comfy, 舒适, 舒服
