@@ -171,7 +171,7 @@ def measure_throughput(model: str, batch: int, rounds: int) -> dict[str, Any]:
     from genrank.engines.transformers import TransformersEngine
     from genrank.models import resolve
 
-    engine = TransformersEngine(model, batch_tokens=1 << 30)
+    engine = TransformersEngine(model)
     reranker = Reranker(engine=engine, passes=1)
     bare: Any = AutoModelForCausalLM.from_pretrained(resolve(model), dtype=engine.dtype)
     bare = bare.to(engine.device).eval()
