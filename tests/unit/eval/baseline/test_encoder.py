@@ -1,3 +1,4 @@
+import contextlib
 import sqlite3
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -131,10 +132,9 @@ def test_a_writer_that_was_stopped_leaves_nothing_half(make: Make, tmp_path: Pat
     encoder, _ = make()
     encoder.encode(["a"])
     (file,) = (tmp_path / "cache").glob("*.sqlite")
-    writer = sqlite3.connect(file)
-    writer.execute("INSERT OR REPLACE INTO vectors VALUES (?, ?)", (b"k", b"half"))
-    writer.close()  # without a commit
-    with sqlite3.connect(file) as connection:
+    with contextlib.closing(sqlite3.connect(file)) as writer:
+        writer.execute("INSERT OR REPLACE INTO vectors VALUES (?, ?)", (b"k", b"half"))  # and no commit
+    with contextlib.closing(sqlite3.connect(file)) as connection:
         assert connection.execute("SELECT count(*) FROM vectors").fetchone() == (1,)
 
 
