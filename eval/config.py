@@ -11,6 +11,7 @@ import pydantic
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from eval.bm25 import FIELDS, TextField
+from genrank.engines.base import Dtype
 from genrank.errors import ConfigError, MissingExtraError
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
@@ -150,7 +151,7 @@ class GenrankSystem(Strict):
     stride: int | None = None
     passes: int | None = None
     max_prompt_tokens: int | None = None
-    dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
+    dtype: Dtype = "auto"
     batch: Annotated[int, Field(ge=1)] = 16
     reasons: Annotated[int, Field(ge=0)] = 0
 

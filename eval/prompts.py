@@ -36,6 +36,7 @@ from eval.run import make_requests
 from eval.significance import compare, holm, interval
 from eval.systems import Answer, answer
 from genrank.dataset import Dataset
+from genrank.engines.base import Dtype
 from genrank.errors import ConfigError, InputError
 from genrank.prompting import Template, load_template, template_names
 
@@ -83,7 +84,7 @@ class PromptsConfig(Strict):
     window: Annotated[int, Field(ge=2)] = 20
     stride: Annotated[int, Field(ge=1)] | None = None
     max_prompt_tokens: int | None = None
-    dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
+    dtype: Dtype = "auto"
     batch: Annotated[int, Field(ge=1)] = 16
 
 

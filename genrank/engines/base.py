@@ -9,10 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol, get_args
 
+from genrank.errors import EngineError, InputError
 from genrank.prompting import Tokenizer
 from genrank.types import Tokens
+
+Dtype = Literal["auto", "bfloat16", "float16", "float32"]
+"""Number formats of a model's weights; what ``auto`` takes is the engine's to say."""
 
 Stop = Callable[[], bool]
 """Whether to give up: asked before each forward pass at least, in the thread of the call; it answers at once."""
@@ -114,6 +118,38 @@ class TextResult:
 
     text: str
     tokens: Tokens
+
+
+def check_dtype(dtype: str) -> None:
+    """Refuse what is none of `Dtype`.
+
+    Raises:
+        InputError: When it is not.
+    """
+    if dtype not in get_args(Dtype):
+        *most, last = get_args(Dtype)
+        raise InputError(f"must be {', '.join(most)} or {last}, got {dtype!r}", field="dtype")
+
+
+def total_tokens(request: ScoreRequest | PermuteRequest | TextRequest) -> int:
+    """The tokens of a prompt and the most of its answer."""
+    match request:
+        case PermuteRequest():
+            return len(request.ids) + len(request.identifiers) * (1 + len(request.between))
+        case TextRequest():
+            return len(request.ids) + request.max_tokens
+    return len(request.ids)
+
+
+def check_lengths(requests: Sequence[ScoreRequest | PermuteRequest | TextRequest], context: int, model: str) -> None:
+    """Refuse prompts that a model cannot take with their answers.
+
+    Raises:
+        EngineError: When one has more tokens than the context.
+    """
+    for request in requests:
+        if (length := total_tokens(request)) > context:
+            raise EngineError(f"{length} tokens exceed the {context} that {model} takes")
 
 
 class Engine(Protocol):

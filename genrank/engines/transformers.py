@@ -11,10 +11,11 @@ import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 from genrank.decoding.mask import PermutationMask
 from genrank.engines.base import (
+    Dtype,
     PermuteRequest,
     PermuteResult,
     ScoreRequest,
@@ -22,6 +23,8 @@ from genrank.engines.base import (
     Stop,
     TextRequest,
     TextResult,
+    check_dtype,
+    check_lengths,
     never,
 )
 from genrank.engines.caches import KeysValues, can_be_cut, copy, crop, join, repeat, size, take
@@ -71,7 +74,7 @@ class TransformersEngine:
         *,
         adapter: str | None = None,
         device: str | None = None,
-        dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto",
+        dtype: Dtype = "auto",
         batch_tokens: int | None = None,
         kept_bytes: int | None = None,
     ) -> None:
@@ -79,8 +82,7 @@ class TransformersEngine:
             raise InputError(f"must be at least 1, got {batch_tokens}", field="batch_tokens")
         if kept_bytes is not None and kept_bytes < 0:
             raise InputError(f"must be at least 0, got {kept_bytes}", field="kept_bytes")
-        if dtype not in ("auto", "bfloat16", "float16", "float32"):
-            raise InputError(f"must be auto, bfloat16, float16 or float32, got {dtype!r}", field="dtype")
+        check_dtype(dtype)
         self.model = model
         self.adapter = adapter
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
@@ -185,9 +187,7 @@ class TransformersEngine:
             stop: Asked before each forward pass.
             caches: Whether the rows shall have their keys and values.
         """
-        for request in requests:
-            if (length := len(request.ids) + _answer_length(request)) > self.context:
-                raise EngineError(f"{length} tokens exceed the {self.context} that {self.model} takes")
+        check_lengths(requests, self.context, self.model)
         for kept, known, group in self._groups([request.ids for request in requests], limits):
             head, cached = kept, dict.fromkeys(group.members, known)
             if group.prefix > known:
@@ -439,13 +439,6 @@ class PermutationLogitsProcessor(LogitsProcessor):
             allowed = list(self.mask.allowed(ids)) or slice(None)
             masked[row, allowed] = scores[row, allowed]
         return masked
-
-
-def _answer_length(request: ScoreRequest | PermuteRequest | TextRequest) -> int:
-    """The most tokens of its answer."""
-    if isinstance(request, PermuteRequest):
-        return len(request.identifiers) * (1 + len(request.between))
-    return request.max_tokens if isinstance(request, TextRequest) else 0
 
 
 def _even(rows: Sequence[Sequence[int]], pad: int) -> list[list[int]]:

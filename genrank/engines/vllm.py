@@ -26,10 +26,11 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, 
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 from genrank.decoding.mask import PermutationMask
 from genrank.engines.base import (
+    Dtype,
     PermuteRequest,
     PermuteResult,
     ScoreRequest,
@@ -37,7 +38,10 @@ from genrank.engines.base import (
     Stop,
     TextRequest,
     TextResult,
+    check_dtype,
+    check_lengths,
     never,
+    total_tokens,
 )
 from genrank.engines.tokenizer import HubTokenizer
 from genrank.errors import EngineError, InputError, MissingExtraError, ModelError
@@ -82,13 +86,12 @@ class VLLMEngine:
         model: str = "smollm2-135m",
         *,
         adapter: str | None = None,
-        dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto",
+        dtype: Dtype = "auto",
         kv_cache_gib: float | None = None,
         max_lora_rank: int | None = None,
         engine_args: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
-        if dtype not in ("auto", "bfloat16", "float16", "float32"):
-            raise InputError(f"must be auto, bfloat16, float16 or float32, got {dtype!r}", field="dtype")
+        check_dtype(dtype)
         if kv_cache_gib is not None and not kv_cache_gib > 0:
             raise InputError(f"must be more than 0, got {kv_cache_gib}", field="kv_cache_gib")
         if max_lora_rank is not None and not 1 <= max_lora_rank <= _RANKS[-1]:
@@ -150,18 +153,18 @@ class VLLMEngine:
         Many places of one prompt are read in one pass where vLLM can (its V2 model runner, on a GPU), and else as a
         session with a piece for each place. What follows the last place is not computed.
         """
-        return self._run(requests, self._score, lambda _: 0, stop)
+        return self._run(requests, self._score, stop)
 
     def permute(self, requests: Sequence[PermuteRequest], *, stop: Stop = never) -> list[PermuteResult | None]:
         """Write orders under a mask; see `genrank.engines.base.Engine`.
 
         A step of the model chooses an identifier; it goes into the next piece together with what must follow.
         """
-        return self._run(requests, self._permute, lambda r: len(r.identifiers) * (1 + len(r.between)), stop)
+        return self._run(requests, self._permute, stop)
 
     def write(self, requests: Sequence[TextRequest], *, stop: Stop = never) -> list[TextResult | None]:
         """Write text greedily; see `genrank.engines.base.Engine`."""
-        return self._run(requests, self._write, lambda r: r.max_tokens, stop)
+        return self._run(requests, self._write, stop)
 
     def _take(self, adapter: str) -> None:
         rank = _rank(adapter)
@@ -178,14 +181,10 @@ class VLLMEngine:
         self,
         requests: Sequence[R],
         answer: Callable[[R], Coroutine[Any, Any, A]],
-        longest: Callable[[R], int],
         stop: Stop,
     ) -> list[A | None]:
         """Answer all requests at once, in their order; give up the unfinished ones when `stop` says so."""
-        for request in requests:
-            length = len(request.ids) + longest(request)
-            if length > self.context:
-                raise EngineError(f"{length} tokens exceed the {self.context} that {self.model} takes")
+        check_lengths(requests, self.context, self.model)
         answers: list[A | None] = [None] * len(requests)
 
         async def fill(i: int, request: R) -> None:
@@ -240,8 +239,9 @@ class VLLMEngine:
                 while (piece := await next_pieces.get()) is not None:
                     yield piece
 
-            length = len(request.ids) + len(mask.identifiers) * (1 + len(mask.between))
-            async with self._running.session(pieces(), length, request.identifiers, self._lora) as outputs:
+            async with self._running.session(
+                pieces(), total_tokens(request), request.identifiers, self._lora
+            ) as outputs:
                 async for output in outputs:
                     cached = cached if written else output.num_cached_tokens or 0
                     for row in _rows(output, request.identifiers):
