@@ -349,9 +349,9 @@ def _price(listing: Listing) -> str:
     return f"{number_text(listing.price.amount)} {listing.price.currency}".strip() if listing.price else ""
 
 
-_FieldValue = str | float | bool | Sequence[str] | Mapping[str, str] | None
+_FieldValue = str | float | bool | Sequence[str] | Mapping[str, str]
 
-_FIELD_VALUE: Mapping[str, Callable[[Listing], _FieldValue]] = {
+_FIELD_VALUE: Mapping[str, Callable[[Listing], _FieldValue | None]] = {
     "title": lambda listing: listing.title,
     "description": lambda listing: listing.description,
     "brand": lambda listing: listing.brand,
@@ -368,27 +368,27 @@ class _Data:
     """Reads what shops and shoppers wrote.
 
     Args:
-        own: The prompt's own words, which no data may say; None: texts are cleaned and not neutralised.
+        harmless: What `_neutraliser` gives; None: texts are cleaned and not neutralised.
 
     Attributes:
         changed: Texts that neutralising changed.
         unread: Characters that were not read, since they cannot be among the tokens that are shown.
     """
 
-    def __init__(self, own: re.Pattern[str] | None) -> None:
-        self._own = own
+    def __init__(self, harmless: _Neutralise | None) -> None:
+        self._harmless = harmless
         self.changed = 0
         self.unread = 0
 
     def text(self, text: str, tokens: int, *, keep: bool = False) -> str:
         """One text of which at most `tokens` tokens are shown; see `genrank.text.neutralise` for `keep`."""
-        if self._own is None:
+        if self._harmless is None:
             return clean(text)
         most = tokens * _CHARS_READ_PER_TOKEN * _CHARS_NEUTRALISED
         if len(text) > most:
             self.unread += len(text) - most
             text = text[:most]
-        harmless, changed = _neutralised(text, self._own, keep)
+        harmless, changed = self._harmless(text, keep)
         self.changed += changed
         return harmless
 
@@ -400,38 +400,44 @@ class _Data:
             case Mapping():
                 read = [(self.text(key, tokens), self.text(part, tokens), part) for key, part in value.items()]
                 return {key: part for key, part, was in read if part or not was}
-            case None | float() | int():
+            case float() | int():
                 return value
         return [self.text(part, tokens) for part in value]
 
 
-@functools.lru_cache(maxsize=8192)  # passes, windows and queries show the same listings
-def _neutralised(text: str, own: re.Pattern[str], keep: bool) -> tuple[str, bool]:
-    """The text, and whether that is not what cleaning makes of it."""
-    harmless = neutralise(text, own, keep=keep)
-    return harmless, harmless != clean(text)
+_Neutralise = Callable[[str, bool], tuple[str, bool]]
+
+
+def _neutraliser(own: re.Pattern[str]) -> _Neutralise:
+    """Makes a text harmless, and says whether that is not what cleaning makes of it; see `genrank.text.neutralise`."""
+
+    @functools.lru_cache(maxsize=8192)  # passes, windows and queries show the same listings
+    def harmless(text: str, keep: bool) -> tuple[str, bool]:
+        found = neutralise(text, own, keep=keep)
+        return found, found != clean(text)
+
+    return harmless
 
 
 def _field_text(listing: Listing, field: str, values: str, data: _Data, tokens: int) -> str:
     """One field as a template with these `values` writes it; empty where the listing has none."""
     value = _FIELD_VALUE[field](listing)
+    if value is None:
+        return ""
     if field == "category" and values != "json":
         value = " > ".join(listing.category)
     value = data.text(listing.title, tokens, keep=True) if field == "title" else data.value(value, tokens)
     match value:
-        case None:
-            return ""
         case bool():
             text = "yes" if value else "no"
         case float() | int():
             text = number_text(value)
         case str():
-            text = value
+            text = value  # clean already
         case Mapping():
-            text = ", ".join(f"{key}: {part}" for key, part in value.items())
+            text = clean(", ".join(f"{key}: {part}" for key, part in value.items()))
         case _:
-            text = " / ".join(value)
-    text = clean(text)
+            text = clean(" / ".join(value))
     if values == "json" and text:
         return json.dumps(value, ensure_ascii=False)
     if values == "lines" and isinstance(value, Mapping):
@@ -491,7 +497,7 @@ class Renderer:
     def __init__(self, template: Template, tokenizer: Tokenizer, *, neutralise: bool = True) -> None:
         self.template = template
         self.tokenizer = tokenizer
-        self._own = _own_words(template) if neutralise else None
+        self._harmless = _neutraliser(_own_words(template)) if neutralise else None
         self._before, self._after = tokenizer.frame(template.system)
         self._query_open, self._query_close = self._encode(*_pieces("query", template.query, "query"))
         self._history_head, self._candidates_head, self._end, self._open = self._encode(
@@ -604,7 +610,7 @@ class Renderer:
         if not candidates:
             raise InputError("no candidates to render; pass at least one", field="candidates")
         cuts = {"query": 0, "history": 0, "candidates": 0}
-        data = _Data(self._own)
+        data = _Data(self._harmless)
         query_ids, cuts["query"] = self._query(query, data)
         listings = self._listings([candidate.listing for candidate in candidates], template.limits.listing, data)
         asked = [*self._query_open, *query_ids, *self._query_close]
@@ -670,7 +676,7 @@ class Renderer:
             ConfigError: When the template asks for no reasons.
         """
         before, between, tail = self._request
-        data = _Data(self._own)
+        data = _Data(self._harmless)
         limit = self.template.limits.listing
         query_ids, _ = self._query(query, data)
         (encoded,) = self._listings([listing], limit, data)
@@ -855,9 +861,13 @@ class _EncodedListing:
     @classmethod
     def of(cls, read: Sequence[tuple[Encoded, int, int | None]]) -> _EncodedListing:
         """A listing of fields, each with how many of its characters were not read, and its own limit."""
-        parts = [part if most is None else part.head(most) for part, _, most in read]
-        tokens = sum(len(part.ids) for part in parts)
-        whole = sum(len(part.ids) + _unread_tokens(part, unread) for part, unread, _ in read)
+        parts = []
+        tokens = whole = 0
+        for part, unread, most in read:
+            shown = part if most is None else part.head(most)
+            parts.append(shown)
+            tokens += len(shown.ids)
+            whole += len(part.ids) + _unread_tokens(part, unread)
         return cls(parts, tokens, whole - tokens)
 
     def cut(self, room: int) -> list[int]:
@@ -867,7 +877,7 @@ class _EncodedListing:
             left = room - len(ids)
             if len(part.ids) > left and left < _MIN_PART_TOKENS and i:
                 break
-            ids += part.cut(left)
+            ids += part.head(left).ids
         return ids
 
 

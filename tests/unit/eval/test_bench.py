@@ -26,9 +26,9 @@ def test_windows_are_full_and_differ() -> None:
     assert not first & second
 
 
-def test_the_reranker_adds_little_to_a_window() -> None:
+def test_the_reranker_adds_less_than_a_millisecond_to_a_window() -> None:
     # the best of three medians: a busy machine must not fail it
-    assert min(measure_overhead(rounds=50)["own_ms"] for _ in range(3)) < 2.0  # ms; 0.8 on a quiet machine
+    assert min(measure_overhead(rounds=50)["own_ms"] for _ in range(3)) < 1.0  # ms
 
 
 def test_a_thousand_queries_of_a_hundred_candidates_are_measured_in_seconds() -> None:
