@@ -31,16 +31,16 @@ from typing import Any
 from eval.bm25 import Bm25
 from eval.datasets import load_dataset
 from eval.metrics import measure
-from eval.peers import listing_ids, measure_peers, ndcg_of, pairwise, titles_only
+from eval.peers import Ran, flat_scores, listing_ids, load_transformers, measure_peers, ndcg_of, pairwise, titles_only
 from eval.program import exit_status, say
 from eval.summary import Setting, measure_system
 from eval.systems import Answer
 from genrank import Candidate, Request, Reranker, sample_shop
 from genrank.dataset import Dataset, Grade
-from genrank.engines.base import Engine, ScoreRequest
+from genrank.engines.base import Engine
 from genrank.errors import InputError
 from genrank.prompting import Encoded
-from genrank.testing import AnyRequest, ScriptedEngine, WordTokenizer
+from genrank.testing import ScriptedEngine, WordTokenizer
 from genrank.types import Listing
 
 WINDOW = 20
@@ -126,7 +126,7 @@ def measure_overhead(rounds: int = 300) -> dict[str, float]:
         ``total_ms``, ``tokenizer_ms`` (the double's tokenizer) and ``own_ms``, their difference.
     """
     tokenizer = _TimedTokenizer()
-    reranker = Reranker(engine=ScriptedEngine(_flat, tokenizer=tokenizer), passes=1)
+    reranker = Reranker(engine=ScriptedEngine(flat_scores, tokenizer=tokenizer), passes=1)
     requests = windows(1)
     totals, own = [], []
     for _ in range(rounds):
@@ -137,11 +137,6 @@ def measure_overhead(rounds: int = 300) -> dict[str, float]:
         own.append(totals[-1] - tokenizer.seconds)
     total_ms, own_ms = statistics.median(totals) * 1e3, statistics.median(own) * 1e3
     return {"total_ms": total_ms, "tokenizer_ms": total_ms - own_ms, "own_ms": own_ms}
-
-
-def _flat(request: AnyRequest) -> list[list[float]]:
-    assert isinstance(request, ScoreRequest)
-    return [[0.0] * len(request.targets)] * len(request.reads)
 
 
 class _TimedTokenizer(WordTokenizer):
@@ -163,48 +158,23 @@ def measure_throughput(model: str, batch: int, rounds: int) -> dict[str, Any]:
         rounds: Pairs of measurements.
 
     Returns:
-        Median tokens per second of both, the median ratio genrank / bare with its least and greatest value.
+        Median tokens per second of both, and ``ratio``, genrank / bare: the median pair, the least and the greatest.
     """
-    import torch
-    from transformers import AutoModelForCausalLM
-
-    from genrank.engines.transformers import TransformersEngine
-    from genrank.models import resolve
-
-    engine = TransformersEngine(model)
-    reranker = Reranker(engine=engine, passes=1)
-    bare: Any = AutoModelForCausalLM.from_pretrained(resolve(model), dtype=engine.dtype)
-    bare = bare.to(engine.device).eval()
+    contenders = load_transformers(model).contenders
     requests = windows(batch)
-    recorder = _Recorder(engine)
-    Reranker(engine=recorder, passes=1).rerank_batch(requests)
-    prompts = [request.ids for request in recorder.requests]
-    width = max(map(len, prompts))
-    ids = torch.tensor([[*prompt, *[0] * (width - len(prompt))] for prompt in prompts], device=engine.device)
-    tokens = sum(map(len, prompts))
-
-    def run_bare() -> None:
-        with torch.inference_mode():
-            bare(input_ids=ids, use_cache=False, logits_to_keep=1).logits.sum().item()
-
-    seconds: dict[str, list[float]] = {"genrank": [], "bare": []}
+    found: dict[str, list[Ran]] = {"genrank": [], "bare": []}
     for round_ in range(rounds + 1):  # the first one only warms up
-        for name, run in (("genrank", lambda: reranker.rerank_batch(requests)), ("bare", run_bare)):
-            started = time.perf_counter()
-            run()
-            if round_:
-                seconds[name].append(time.perf_counter() - started)
+        for name, ran in found.items():
+            ran.append(contenders[f"{name} transformers inline"](requests))
         say(f"round {round_} of {rounds}")
-    ratios = [bare_s / own_s for own_s, bare_s in zip(seconds["genrank"], seconds["bare"], strict=True)]
+    rates = {name: [one.tokens.prompt / one.seconds for one in ran[1:]] for name, ran in found.items()}
     return {
         "model": model,
-        "dtype": str(engine.dtype),
-        "prompts": len(prompts),
-        "prompt_tokens": tokens,
-        "genrank_tokens_per_s": round(tokens / statistics.median(seconds["genrank"]), 1),
-        "bare_tokens_per_s": round(tokens / statistics.median(seconds["bare"]), 1),
-        "ratio": round(statistics.median(ratios), 3),
-        "ratio_min_max": [round(min(ratios), 3), round(max(ratios), 3)],
+        "prompts": len(requests),
+        "prompt_tokens": found["bare"][0].tokens.prompt,
+        "genrank_tokens_per_s": round(statistics.median(rates["genrank"]), 1),
+        "bare_tokens_per_s": round(statistics.median(rates["bare"]), 1),
+        "ratio": pairwise(rates["genrank"], rates["bare"]),
     }
 
 
@@ -334,13 +304,6 @@ def _made_up(queries: int, size: int) -> tuple[Setting, Answer]:
             load_seconds=0.0,
         ),
     )
-
-
-class _Recorder(ScriptedEngine):
-    """Takes the prompts that would go to an engine."""
-
-    def __init__(self, engine: Any) -> None:
-        super().__init__(_flat, tokenizer=engine.tokenizer, context=engine.context)
 
 
 if __name__ == "__main__":

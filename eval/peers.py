@@ -157,7 +157,7 @@ def bare_contenders(
 
 
 def _bare(tokenizer: Tokenizer, context: int, decoding: str, read: Callable[[list[list[int]]], int]) -> Run:
-    recorder = ScriptedEngine(_flat, tokenizer=tokenizer, context=context)
+    recorder = ScriptedEngine(flat_scores, tokenizer=tokenizer, context=context)
     reranker = Reranker(engine=recorder, decoding=cast(Any, decoding), strategy="single", passes=1)
 
     def run(requests: Sequence[Request]) -> Ran:
@@ -171,7 +171,8 @@ def _bare(tokenizer: Tokenizer, context: int, decoding: str, read: Callable[[lis
     return run
 
 
-def _flat(request: AnyRequest) -> list[list[float]]:
+def flat_scores(request: AnyRequest) -> list[list[float]]:
+    """What a `ScriptedEngine` answers that is there for its prompts alone: every score 0."""
     asked = cast(ScoreRequest, request)
     return [[0.0] * len(asked.targets)] * len(asked.reads)
 

@@ -142,12 +142,18 @@ def _dependencies(system: System, config: RunConfig, dataset: Dataset, asked: st
         case TrecSystem(path=path):
             found["run"] = files_fingerprint(_existing(path, "path"))
         case GenrankSystem():
-            found["model"] = files_fingerprint(resolve(system.model))
-            if system.adapter and Path(system.adapter).expanduser().is_dir():
-                found["adapter"] = files_fingerprint(Path(system.adapter).expanduser())
+            found |= weights_fingerprints(system)
             if system.calibration:
                 found["calibration"] = asdict(load_calibration(system.calibration, system.decoding or "inline"))
             found["prompt"] = load_template(system.prompt or DEFAULT_PROMPTS[system.decoding or "inline"]).digest
+    return found
+
+
+def weights_fingerprints(system: GenrankSystem) -> dict[str, str]:
+    """Of the files of the model and, where the system has one that is a folder, of the adapter."""
+    found = {"model": files_fingerprint(resolve(system.model))}
+    if system.adapter and (folder := Path(system.adapter).expanduser()).is_dir():
+        found["adapter"] = files_fingerprint(folder)
     return found
 
 

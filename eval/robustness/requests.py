@@ -7,16 +7,15 @@ import random
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from eval.cache import code_fingerprint, files_fingerprint, fingerprint
+from eval.cache import code_fingerprint, fingerprint
 from eval.config import GenrankSystem, RunConfig
 from eval.record import versions
 from eval.robustness.config import InjectionSettings, OrderSettings, RobustnessConfig
 from eval.robustness.remember import Remembering
 from eval.run import make_requests
-from eval.systems import make_engine
+from eval.systems import make_engine, weights_fingerprints
 from genrank.dataset import Dataset
 from genrank.errors import EngineError
-from genrank.models import resolve
 from genrank.reranker import Reranker
 from genrank.types import Candidate, Listing, Ranking, Request
 
@@ -68,10 +67,8 @@ def engine_of(system: GenrankSystem, cache: Path | None) -> Remembering:
     """
     if cache is None:
         return Remembering(make_engine(system))
-    depends = [system.model_dump(mode="json", exclude={"name"}), code_fingerprint(system.type), versions()]
-    depends += [files_fingerprint(resolve(system.model))]
-    if system.adapter and Path(system.adapter).expanduser().is_dir():
-        depends += [files_fingerprint(Path(system.adapter).expanduser())]
+    settings = system.model_dump(mode="json", exclude={"name"})
+    depends = [settings, code_fingerprint(system.type), versions(), weights_fingerprints(system)]
     return Remembering(make_engine(system), cache / f"robustness-{fingerprint(depends)[:32]}.jsonl")
 
 
