@@ -52,7 +52,7 @@ R = TypeVar("R", ScoreRequest, PermuteRequest, TextRequest)
 A = TypeVar("A")
 
 _RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # what vLLM takes as max_lora_rank
-_CPU_ROOM = 8192  # tokens of all open sessions: the fewer at once, the more are answered before a deadline
+_CPU_ROOM = 16384  # tokens of all open sessions: the fewer at once, the more are answered before a deadline
 _POLL = 0.01  # seconds between two looks at `Stop`
 
 
