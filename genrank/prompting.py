@@ -20,7 +20,7 @@ import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, Protocol, get_args
+from typing import Annotated, Any, Literal, Protocol, cast, get_args
 
 import pydantic
 
@@ -43,6 +43,7 @@ Section = Literal["query", "history", "candidates"]
 MIN_LISTING_TOKENS = 4
 _MIN_PART_TOKENS = 4
 _CHARS_READ_PER_TOKEN = 8
+_LONGEST_KEPT = 4096  # characters of a value whose text is kept for the next prompt
 _CHARS_NEUTRALISED = 4  # for each character that may be shown
 _EVENTS = {"view": "viewed", "click": "clicked", "cart": "put in cart", "purchase": "bought", "rating": "rated"}
 _LATER_KEYS = ("order", "identifiers", "values", "events", "answer_close")  # count in a digest only where they are used
@@ -220,8 +221,8 @@ class Template(pydantic.BaseModel, extra="forbid", frozen=True):
         if self.reason:
             _pieces("reason.text", self.reason.text, "query", "listing")
         for field, form in self.fields.items():
-            if field not in _FIELD_VALUE:
-                raise ValueError(f"fields.{field} is no listing field; known are {sorted(_FIELD_VALUE)}")
+            if field not in _FIELD_KEY:
+                raise ValueError(f"fields.{field} is no listing field; known are {sorted(_FIELD_KEY)}")
             _pieces(f"fields.{field}", form, "value")
         if next(iter(self.fields), "") != "title":
             raise ValueError("the first of fields must be title, which is never left out")
@@ -350,14 +351,16 @@ def _price(listing: Listing) -> str:
 
 
 _FieldValue = str | float | bool | Sequence[str] | Mapping[str, str]
+_FieldKey = str | float | bool | tuple[str, ...] | tuple[tuple[str, str], ...]
+"""A value that can be looked up; attributes are pairs."""
 
-_FIELD_VALUE: Mapping[str, Callable[[Listing], _FieldValue | None]] = {
+_FIELD_KEY: Mapping[str, Callable[[Listing], _FieldKey | None]] = {
     "title": lambda listing: listing.title,
     "description": lambda listing: listing.description,
     "brand": lambda listing: listing.brand,
     "category": lambda listing: listing.category,
     "price": _price,
-    "attributes": lambda listing: listing.attributes,
+    "attributes": lambda listing: tuple(listing.attributes.items()),
     "rating": lambda listing: listing.rating,
     "reviews": lambda listing: listing.reviews,
     "in_stock": lambda listing: listing.in_stock,
@@ -411,7 +414,6 @@ _Neutralise = Callable[[str, bool], tuple[str, bool]]
 def _neutraliser(own: re.Pattern[str]) -> _Neutralise:
     """Makes a text harmless, and says whether that is not what cleaning makes of it; see `genrank.text.neutralise`."""
 
-    @functools.lru_cache(maxsize=8192)  # passes, windows and queries show the same listings
     def harmless(text: str, keep: bool) -> tuple[str, bool]:
         found = neutralise(text, own, keep=keep)
         return found, found != clean(text)
@@ -419,14 +421,12 @@ def _neutraliser(own: re.Pattern[str]) -> _Neutralise:
     return harmless
 
 
-def _field_text(listing: Listing, field: str, values: str, data: _Data, tokens: int) -> str:
-    """One field as a template with these `values` writes it; empty where the listing has none."""
-    value = _FIELD_VALUE[field](listing)
-    if value is None:
-        return ""
+def _field_text(field: str, key: _FieldKey, values: str, data: _Data, tokens: int) -> str:
+    """One field as a template with these `values` writes it; empty where it says nothing."""
+    value: _FieldValue = dict(cast(Any, key)) if field == "attributes" else cast(Any, key)
     if field == "category" and values != "json":
-        value = " > ".join(listing.category)
-    value = data.text(listing.title, tokens, keep=True) if field == "title" else data.value(value, tokens)
+        value = " > ".join(cast(tuple[str, ...], value))
+    value = data.text(cast(str, value), tokens, keep=True) if field == "title" else data.value(value, tokens)
     match value:
         case bool():
             text = "yes" if value else "no"
@@ -498,6 +498,9 @@ class Renderer:
         self.template = template
         self.tokenizer = tokenizer
         self._harmless = _neutraliser(_own_words(template)) if neutralise else None
+        self._fields = [(field, template.limits.fields.get(field)) for field in template.fields]
+        # passes, windows and queries show the same listings; 1, 1.0 and True are not the same value
+        self._known = functools.lru_cache(maxsize=8192, typed=True)(self._read)
         self._before, self._after = tokenizer.frame(template.system)
         self._query_open, self._query_close = self._encode(*_pieces("query", template.query, "query"))
         self._history_head, self._candidates_head, self._end, self._open = self._encode(
@@ -737,26 +740,33 @@ class Renderer:
 
     def _listings(self, listings: Sequence[Listing], limit: int, data: _Data) -> list[_EncodedListing]:
         """Encode listings, all of their fields in one call."""
-        template = self.template
         texts: list[str] = []
         lost: list[int] = []
         limits: list[int | None] = []
         counts = []
         for listing in listings:
             count = 0
-            for field, form in template.fields.items():
-                before = data.unread
-                value = _field_text(listing, field, template.values, data, limit)
-                if not value:
+            for field, most in self._fields:
+                key = _FIELD_KEY[field](listing)
+                if key is None or key == "" or key == ():
                     continue
-                value, unread = _readable(value, limit)
-                texts.append(form.replace("{value}", value))
-                lost.append(unread + data.unread - before)
-                limits.append(template.limits.fields.get(field))
-                count += 1
+                text, unread, changed = (self._known if _short(key) else self._read)(field, key, limit)
+                data.changed += changed
+                if text:
+                    texts.append(text)
+                    lost.append(unread)
+                    limits.append(most)
+                    count += 1
             counts.append(count)
         encoded = zip(self.tokenizer.encode(texts), lost, limits, strict=True)
         return [_EncodedListing.of(list(itertools.islice(encoded, count))) for count in counts]
+
+    def _read(self, field: str, key: _FieldKey, limit: int) -> tuple[str, int, int]:
+        """A field as it stands in the prompt, how many characters were not read, and how many texts were changed."""
+        data = _Data(self._harmless)
+        value = _field_text(field, key, self.template.values, data, limit)
+        text, unread = _readable(value, limit)
+        return self.template.fields[field].replace("{value}", text) if text else "", unread + data.unread, data.changed
 
     def _history(
         self,
@@ -896,6 +906,13 @@ def _fair_cap(needs: Sequence[int], room: int) -> int:
             return share
         left -= need
     return ordered[-1] if ordered else 0
+
+
+def _short(key: _FieldKey) -> bool:
+    """Whether a value is short enough to be kept in memory."""
+    if isinstance(key, tuple):
+        return len(key) < _LONGEST_KEPT and sum(map(len, itertools.chain(*key))) <= _LONGEST_KEPT
+    return not isinstance(key, str) or len(key) <= _LONGEST_KEPT
 
 
 def _readable(text: str, tokens: int) -> tuple[str, int]:
