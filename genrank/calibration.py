@@ -10,24 +10,20 @@ a bias: Platt 1999). What the probability is of hangs on the decoding:
 
 ``listwise`` gives places, not probabilities. ``python -m eval.calibrate`` fits, `save_calibration` writes and
 `load_calibration` reads it: by decoding, in the object ``calibration`` of a JSON file, by default ``genrank.json``
-beside an adapter.
+beside an adapter (`genrank.adapters`).
 """
 
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
+from genrank.adapters import FILE, merge_values, read_values
 from genrank.errors import ConfigError, InputError
-
-FILE = "genrank.json"
-"""Where an adapter's folder holds its calibration."""
 
 _DECODINGS = ("inline", "first-token")
 _KEY = "calibration"
@@ -134,7 +130,7 @@ def load_calibration(path: str | Path, decoding: str) -> Calibration:
     file = file / FILE if file.is_dir() else file
     if not file.is_file():
         raise ConfigError(f"calibration: there is no {file}; fit one with python -m eval.calibrate")
-    stored = _read(file).get(_KEY)
+    stored = read_values(file).get(_KEY)
     values = stored.get(decoding) if isinstance(stored, dict) else None
     if not isinstance(values, dict):
         raise ConfigError(f"{file}: has no {_KEY}.{decoding}; fit one with python -m eval.calibrate")
@@ -160,7 +156,7 @@ def stored_calibration(adapter: str | Path, *, decoding: str, prompt_hash: str, 
         ConfigError: When its ``genrank.json`` is no JSON, or a key of the calibration is wrong.
     """
     file = Path(adapter).expanduser() / FILE
-    stored = _read(file).get(_KEY, {}) if file.is_file() else {}
+    stored = read_values(file).get(_KEY, {}) if file.is_file() else {}
     if not isinstance(stored, dict) or decoding not in stored:
         return None
     calibration = load_calibration(file, decoding)
@@ -188,30 +184,10 @@ def save_calibration(calibration: Calibration, path: str | Path) -> Path:
     """
     file = Path(path).expanduser()
     file = file if file.suffix == ".json" and not file.is_dir() else file / FILE
-    values = _read(file) if file.exists() else {}
+    values = read_values(file) if file.exists() else {}
     entry = dataclasses.asdict(calibration)
     kept = values.get(_KEY)
-    values[_KEY] = (kept if isinstance(kept, dict) else {}) | {entry.pop("decoding"): entry}
-    file.parent.mkdir(parents=True, exist_ok=True)
-    part = file.with_name(f".{file.name}.{os.getpid()}.part")
-    try:
-        part.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        part.replace(file)
-    finally:
-        part.unlink(missing_ok=True)
-    return file
-
-
-def _read(file: Path) -> dict[str, Any]:
-    try:
-        values = json.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"{file}: {error.strerror or error}") from None
-    except (ValueError, RecursionError) as error:
-        raise ConfigError(f"{file}: no JSON: {error}") from None
-    if not isinstance(values, dict):
-        raise ConfigError(f"{file}: must hold a JSON object, got {type(values).__name__}")
-    return values
+    return merge_values(file, {_KEY: (kept if isinstance(kept, dict) else {}) | {entry.pop("decoding"): entry}})
 
 
 def _in_order_of(scores: Sequence[float], chances: Sequence[float]) -> list[float]:

@@ -20,6 +20,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, TypeVar, cast
 
+from genrank.adapters import load_manifest
 from genrank.calibration import Calibration, load_calibration, stored_calibration
 from genrank.decoding import DECODINGS
 from genrank.engines.base import Engine
@@ -88,7 +89,8 @@ class Reranker:
         model: A known name (`genrank.models`), a local folder or a hub name. Not used when `engine` is an `Engine`.
         adapter: Folder or hub name of a LoRA adapter.
         engine: ``transformers``, ``vllm``, or an `Engine`.
-        prompt: Name of a prompt template, path of a ``.toml`` file, or a `Template`; by default the decoding's own.
+        prompt: Name of a prompt template, path of a ``.toml`` file, or a `Template`; by default the one that the
+            adapter was trained with, or else the decoding's own.
         decoding: ``inline``, ``first-token`` or ``listwise``; see `genrank.decoding`.
         strategy: ``sliding`` ranks lists longer than `window` in overlapping windows (arXiv 2304.09542);
             ``tournament`` finds their top in fewer windows, most of them at once (after arXiv 2406.11678); ``single``
@@ -107,11 +109,13 @@ class Reranker:
             the adapter's own, if it has one for this decoding, prompt and model.
         neutralise: Whether texts are made harmless that could be taken for instructions or for the model's own words.
             Off only to measure what that is worth.
+        check_adapter: Whether to refuse an adapter whose manifest (`genrank.adapters`) says that it was trained with
+            another prompt, or not for this decoding.
 
     Raises:
         InputError: When an argument is wrong.
         ConfigError: When the prompt template is not valid, or does not fit the decoding or the tokenizer; when the
-            calibration does not fit.
+            calibration or the adapter does not fit.
         MissingExtraError: When the engine's packages are not installed.
         ModelError: When the model cannot be had or read.
     """
@@ -134,6 +138,7 @@ class Reranker:
         fallback: Fallback | None = None,
         calibration: Calibration | str | Path | None = None,
         neutralise: bool = True,
+        check_adapter: bool = True,
     ) -> None:
         if decoding not in DECODINGS:
             raise InputError(f"must be one of {list(DECODINGS)}, got {decoding!r}", field="decoding")
@@ -149,10 +154,6 @@ class Reranker:
             raise InputError(
                 f"must be a function of requests that gives scores, got {type(fallback).__name__}", field="fallback"
             )
-        if isinstance(prompt, Template):
-            template = prompt
-        else:
-            template = load_template(prompt if prompt is not None else DEFAULT_PROMPTS[decoding])
         self.decoding = decoding
         self.strategy = strategy
         self.window = window
@@ -161,6 +162,8 @@ class Reranker:
         self.seed = seed
         self.max_reason_tokens = max_reason_tokens
         self.fallback = fallback
+        used = adapter if engine is None or isinstance(engine, str) else engine.adapter
+        template = _find_template(prompt, decoding, used, check_adapter)
         self.engine = _load_engine(engine, model, adapter)
         self._renderer = Renderer(template, self.engine.tokenizer, neutralise=neutralise)
         self._answer = self._renderer.answer
@@ -669,6 +672,18 @@ def _load_engine(engine: Literal["transformers", "vllm"] | Engine, model: str, a
     if engine is None or isinstance(engine, str):
         raise InputError(f"must be transformers, vllm or an Engine, got {engine!r}", field="engine")
     return engine
+
+
+def _find_template(prompt: str | Path | Template | None, decoding: str, adapter: str | None, check: bool) -> Template:
+    """The prompt that was asked for, or else the one that the adapter learned; it must be that where it is checked."""
+    manifest = load_manifest(adapter) if adapter is not None else None
+    if prompt is None:
+        learned = manifest.prompts.get(decoding) if manifest else None
+        prompt = learned.name if learned else DEFAULT_PROMPTS[decoding]
+    template = prompt if isinstance(prompt, Template) else load_template(prompt)
+    if manifest and check:
+        manifest.check(str(adapter), decoding, template.name, template.digest)
+    return template
 
 
 def _find_calibration(

@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from genrank.adapters import FILE, Manifest, TrainedPrompt, load_manifest, merge_values, save_manifest
+from genrank.calibration import Calibration, load_calibration, save_calibration
+from genrank.errors import ConfigError
+from genrank.prompting import load_template
+from genrank.reranker import Reranker
+from genrank.testing import OracleEngine
+
+INLINE = load_template("inline-lean")
+
+
+def manifest(**changes: Any) -> Manifest:
+    prompts = {"inline": TrainedPrompt(name=INLINE.name, hash=INLINE.digest)}
+    return Manifest(**{"base_model": "tiny", "base_revision": "abc", "prompts": prompts} | changes)
+
+
+class Adapted(OracleEngine):
+    """An engine that says that it runs the adapter of a folder."""
+
+    def __init__(self, adapter: Path) -> None:
+        super().__init__({})
+        self.adapter = str(adapter)
+
+
+def test_a_manifest_comes_back_as_it_was_written_and_a_calibration_stays(tmp_path: Path) -> None:
+    assert load_manifest(tmp_path) is None
+    calibration = Calibration("inline", 2.0)
+    save_calibration(calibration, tmp_path)
+    assert load_manifest(tmp_path) is None
+    written = manifest(metrics={"ndcg@10_inline": 0.9}, versions={"torch": "2"}, data={"fingerprint": "f"})
+    assert save_manifest(written, tmp_path) == tmp_path / FILE
+    assert load_manifest(tmp_path) == written
+    assert load_calibration(tmp_path, "inline") == calibration
+    assert [path.name for path in tmp_path.iterdir()] == [FILE]
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ("[]", "must hold a JSON object, got list"),
+        ("{", "no JSON"),
+        ('{"format": 2, "base_model": "m", "base_revision": "", "prompts": {}}', "format: Input should be 1"),
+        ('{"base_model": "m", "prompts": {}}', "base_revision: Field required"),
+        ('{"base_model": "m", "base_revision": "", "prompts": {"inline": {"name": 3}}}', "prompts.inline.name: "),
+    ],
+)
+def test_a_broken_manifest_is_named(values: str, words: str, tmp_path: Path) -> None:
+    (tmp_path / FILE).write_text(values)
+    with pytest.raises(ConfigError) as caught:
+        load_manifest(tmp_path)
+    assert str(tmp_path / FILE) in str(caught.value)
+    assert words in str(caught.value)
+
+
+def test_a_file_that_holds_no_object_is_not_written_over(tmp_path: Path) -> None:
+    file = tmp_path / FILE
+    file.write_text("[1]")
+    with pytest.raises(ConfigError):
+        merge_values(file, {"a": 1})
+    assert json.loads(file.read_text()) == [1]
+
+
+def test_an_adapter_is_served_with_the_prompt_that_it_learned(tmp_path: Path) -> None:
+    save_manifest(manifest(), tmp_path)
+    reranker = Reranker(engine=Adapted(tmp_path))
+    assert reranker.rerank("lamp", ["Lamp", "Desk"]).provenance.prompt_hash == INLINE.digest
+
+
+def test_an_adapter_is_refused_with_another_prompt_and_the_message_says_how_to_override(tmp_path: Path) -> None:
+    save_manifest(manifest(), tmp_path)
+    with pytest.raises(ConfigError) as caught:
+        Reranker(engine=Adapted(tmp_path), prompt="inline")
+    for word in (str(tmp_path), "inline-lean", INLINE.digest, load_template("inline").digest, "check_adapter=False"):
+        assert word in str(caught.value)
+    taken = Reranker(engine=Adapted(tmp_path), prompt="inline", check_adapter=False)
+    assert taken.rerank("lamp", ["Lamp"]).provenance.prompt_hash == load_template("inline").digest
+
+
+def test_an_adapter_is_refused_for_a_decoding_that_it_did_not_learn(tmp_path: Path) -> None:
+    save_manifest(manifest(), tmp_path)
+    with pytest.raises(ConfigError, match="was trained for inline, not for first-token; check_adapter=False"):
+        Reranker(engine=Adapted(tmp_path), decoding="first-token")
+    assert Reranker(engine=Adapted(tmp_path), decoding="first-token", check_adapter=False).decoding == "first-token"
