@@ -1,0 +1,1 @@
+"""Programs that train: ``python -m finetune.sft --config finetune/configs/NAME.yaml``."""

@@ -1,0 +1,268 @@
+"""What a model learns from: windows of candidates with their gains, made of a dataset folder.
+
+A window is drawn as a shop would show it: judged listings of one query, together with listings that nobody judged for
+it: near ones of the first stage (hard negatives) and any others of the catalogue. What is drawn hangs on the seed, the
+query's id and the number of the window, and on nothing else: the same windows come out on every machine, and a query
+more or less changes no other's.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from genrank import lexicon
+from genrank.dataset import Dataset, DatasetQuery
+from genrank.errors import InputError
+from genrank.text import clean, fold
+from genrank.types import Candidate, Interaction, Listing, Query
+
+DROPPABLE: Mapping[str, object] = {
+    "description": "",
+    "brand": "",
+    "category": (),
+    "price": None,
+    "attributes": {},
+    "rating": None,
+    "rating_count": None,
+    "in_stock": None,
+}
+"""Fields that an augmentation may leave out, with what they are then."""
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """Candidates of one query, and what each is worth.
+
+    Attributes:
+        query: What the shopper typed.
+        history: The shopper's past, oldest first.
+        candidates: ``[n]`` in the order in which the model shall see them.
+        gains: ``[n]``; equal gains are no preference.
+    """
+
+    query: Query
+    history: tuple[Interaction, ...]
+    candidates: tuple[Candidate, ...]
+    gains: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class WindowOptions:
+    """How windows are drawn.
+
+    Attributes:
+        per_query: Windows of each query.
+        least: Candidates in the smallest window, 2 or more.
+        most: Candidates in the largest; each size between is as likely.
+        hard_negatives: The most unjudged listings of the query's first stage in a window.
+        random_negatives: The most listings of the catalogue that were not judged for the query.
+        shuffle: Whether candidates stand in random order; else as the dataset has them: the first stage's order.
+        drop_fields: Chance that a field (not the title) is left out of all listings of a window.
+        query_noise: Chance that a query is written in another way: case, plural, order of words, a letter
+            lost, a synonym.
+        drop_history: Chance that a window has no history, so that the model works without one too.
+        cut_history: Chance that a history is cut to a random number of its latest interactions.
+    """
+
+    per_query: int = 1
+    least: int = 2
+    most: int = 20
+    hard_negatives: int = 0
+    random_negatives: int = 0
+    shuffle: bool = True
+    drop_fields: float = 0.0
+    query_noise: float = 0.0
+    drop_history: float = 0.0
+    cut_history: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Check the numbers.
+
+        Raises:
+            InputError: When one is out of range.
+        """
+        for name, number, least in (
+            ("per_query", self.per_query, 1),
+            ("least", self.least, 2),
+            ("most", self.most, self.least),
+            ("hard_negatives", self.hard_negatives, 0),
+            ("random_negatives", self.random_negatives, 0),
+        ):
+            if number < least:
+                raise InputError(f"must be at least {least}, got {number}", field=name)
+        for name in ("drop_fields", "query_noise", "drop_history", "cut_history"):
+            if not 0 <= (chance := getattr(self, name)) <= 1:
+                raise InputError(f"must be a chance, 0 to 1, got {chance}", field=name)
+
+
+def draw_windows(dataset: Dataset, split: str, options: WindowOptions, seed: int = 0) -> Iterator[Window]:
+    """Windows of a split, query by query; a query whose candidates all have one gain teaches nothing and gives none.
+
+    Args:
+        dataset: Where they come from.
+        split: Of its queries.
+        options: How they are drawn.
+        seed: Of all that is drawn.
+
+    Raises:
+        InputError: When the split has no query.
+    """
+    catalogue = list(dataset.listings)
+    for query in dataset.split(split):
+        for number in range(options.per_query):
+            chance = random.Random(f"{seed} {query.query.query_id} {number}")
+            if window := _draw(dataset, query, catalogue, options, chance):
+                yield window
+
+
+def check_splits(datasets: Sequence[Dataset], train: str, others: Iterable[str]) -> None:
+    """Refuse data in which what a model is measured on is also what it learned.
+
+    Two queries are the same when their words are, whatever their case, order and punctuation, and their histories hold
+    the same listings.
+
+    Args:
+        datasets: All that take part, in training or in measuring.
+        train: The split that is learned.
+        others: Splits that are measured.
+
+    Raises:
+        InputError: When a query stands in both; says which.
+    """
+    learned = {_identity(query): query for dataset in datasets for query in dataset.queries if query.split == train}
+    for dataset in datasets:
+        for query in dataset.queries:
+            if query.split in others and (same := learned.get(_identity(query))):
+                raise InputError(
+                    f"query {query.query.query_id} of {dataset.name} ({query.split}) is query "
+                    f"{same.query.query_id} of the split {train} too: {query.query.text!r}; take one of them out",
+                    field="split",
+                )
+
+
+def _identity(query: DatasetQuery) -> tuple[object, ...]:
+    words = sorted(re.findall(r"\w+", fold(clean(query.query.text))))
+    return (*words, *(interaction.listing.listing_id for interaction in query.history))
+
+
+def _draw(
+    dataset: Dataset, query: DatasetQuery, catalogue: Sequence[str], options: WindowOptions, chance: random.Random
+) -> Window | None:
+    query_id = query.query.query_id
+    grades = dataset.qrels.get(query_id, {})
+    first_stage = list(dataset.candidates.get(query_id, grades))
+    size = chance.randint(options.least, options.most)
+    near = [key for key in first_stage if key not in grades]
+    hard = chance.sample(near, min(len(near), chance.randint(0, options.hard_negatives)))
+    others = _others(catalogue, {*grades, *hard}, chance.randint(0, options.random_negatives), chance)
+    judged = _spread(grades, max(2, size - len(hard) - len(others)), dataset, chance)
+    chosen = [*judged, *hard, *others][: max(size, len(judged))]
+    gains = {key: dataset.grades[grades[key]].gain if key in grades else 0.0 for key in chosen}
+    if len(set(gains.values())) < 2:
+        return None
+    places = {key: place for place, key in enumerate(first_stage)}
+    chosen.sort(key=lambda key: places.get(key, len(places)))
+    if options.shuffle:
+        chance.shuffle(chosen)
+    lost = [field for field in DROPPABLE if chance.random() < options.drop_fields]
+    text = noisy(query.query.text, chance) if chance.random() < options.query_noise else query.query.text
+    history = query.history
+    if history and chance.random() < options.cut_history:
+        history = history[-chance.randint(1, len(history)) :]
+    if chance.random() < options.drop_history:
+        history = ()
+    return Window(
+        Query(text, query_id),
+        history,
+        tuple(Candidate(without(dataset.listings[key], lost)) for key in chosen),
+        tuple(gains[key] for key in chosen),
+    )
+
+
+def _others(catalogue: Sequence[str], taken: set[str], count: int, chance: random.Random) -> list[str]:
+    """Listings of the catalogue beside those taken, as many as there are up to `count`."""
+    found: list[str] = []
+    for key in chance.sample(catalogue, min(len(catalogue), count + len(taken))):
+        if key not in taken and len(found) < count:
+            found.append(key)
+    return found
+
+
+def _spread(grades: Mapping[str, int], count: int, dataset: Dataset, chance: random.Random) -> list[str]:
+    """So many judged listings at random, of two gains at least where there are."""
+    keys = list(grades)
+    chance.shuffle(keys)
+
+    def gain(key: str) -> float:
+        return dataset.grades[grades[key]].gain
+
+    chosen, rest = keys[:count], keys[count:]
+    if len({gain(key) for key in chosen}) == 1:
+        other = next((key for key in rest if gain(key) != gain(chosen[0])), None)
+        chosen = [*chosen[:-1], other] if other else chosen
+    return chosen
+
+
+def without(listing: Listing, fields: Iterable[str]) -> Listing:
+    """The listing without some of its fields, of `DROPPABLE`."""
+    lost = {field: DROPPABLE[field] for field in fields}
+    return dataclasses.replace(listing, **lost) if lost else listing  # type: ignore[arg-type]
+
+
+def noisy(text: str, chance: random.Random) -> str:
+    """A query as another shopper might type it."""
+    return chance.choice(_NOISES)(text, chance)
+
+
+def _swapped(text: str, chance: random.Random) -> str:
+    words = text.split()
+    chance.shuffle(words)
+    return " ".join(words)
+
+
+def _plural(text: str, chance: random.Random) -> str:
+    """One English word of the query with its plural ending put on or taken off."""
+    words = text.split()
+    places = [i for i, word in enumerate(words) if re.fullmatch(r"[A-Za-z]{4,}", word)]
+    if places:
+        i = chance.choice(places)
+        ends = words[i].endswith("s") and not words[i].endswith("ss")
+        words[i] = words[i][:-1] if ends else words[i] + ("" if words[i].endswith("s") else "s")
+    return " ".join(words)
+
+
+def _misspelt(text: str, chance: random.Random) -> str:
+    """One letter inside an English word of six or more is left out."""
+    places = [match.start() + i for match in re.finditer(r"[A-Za-z]{6,}", text) for i in range(1, len(match[0]) - 1)]
+    at = chance.choice(places) if places else len(text)
+    return text[:at] + text[at + 1 :]
+
+
+def _synonym(text: str, chance: random.Random) -> str:
+    """One word of the query replaced by another of the same meaning, in the same script, where one is known."""
+    words = text.split()
+    known = [(i, other) for i, word in enumerate(words) for other in _SYNONYMS.get(word.lower(), ())]
+    if known:
+        i, words[i] = chance.choice(known)
+    return " ".join(words)
+
+
+_GROUPS = (*lexicon.COLOURS, *lexicon.MATERIALS)
+_SYNONYMS = {
+    word: [other for other in group if other != word and other.isascii() == word.isascii()]
+    for group in _GROUPS
+    for word in group
+}
+_NOISES: tuple[Callable[[str, random.Random], str], ...] = (
+    lambda text, _: text.lower(),
+    lambda text, _: text.upper(),
+    lambda text, _: text.title(),
+    _swapped,
+    _plural,
+    _misspelt,
+    _synonym,
+)

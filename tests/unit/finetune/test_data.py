@@ -1,0 +1,150 @@
+from __future__ import annotations
+
+import dataclasses
+import random
+from pathlib import Path
+
+import pytest
+
+from finetune.data import Form, Skipped, examples_fingerprint, make_example, make_examples
+from finetune.windows import Window, WindowOptions, draw_windows
+from genrank.dataset import sample_shop
+from genrank.engines.base import ScoreRequest
+from genrank.errors import BudgetError
+from genrank.prompting import Renderer, load_template
+from genrank.reranker import Reranker
+from genrank.testing import AnyRequest, ScriptedEngine, WordTokenizer
+from genrank.types import Candidate, Listing, Query, Request
+
+FORMS: tuple[Form, ...] = ("inline", "listwise")
+CHANCE = random.Random(0)
+
+
+def window(*gains: float) -> Window:
+    candidates = tuple(Candidate(Listing(f"l{i}", f"lamp {i}", brand="Lux")) for i in range(len(gains)))
+    return Window(Query("red lamp", "q1"), (), candidates, gains)
+
+
+def renderers(*, chat: bool = True) -> dict[Form, Renderer]:
+    tokenizer = WordTokenizer(chat=chat)
+    return {form: Renderer(load_template(form), tokenizer) for form in FORMS}
+
+
+def write(window: Window, place: int, chance: random.Random) -> str:
+    return f"It is {window.candidates[place].listing.title}."
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_training_and_serving_render_the_same_tokens(form: Form) -> None:
+    shop = sample_shop()
+    made = list(draw_windows(shop, "train", WindowOptions(least=2, most=20, random_negatives=3)))[:20]
+    made = [dataclasses.replace(one, history=shop.queries[i].history) for i, one in enumerate(made)]
+    tokenizer = WordTokenizer()
+    own = {form: Renderer(load_template(form), tokenizer)}
+    examples = list(make_examples(made, own, max_tokens=4000))
+    asked: list[ScoreRequest] = []
+
+    def flat(request: AnyRequest) -> list[list[float]]:
+        assert isinstance(request, ScoreRequest)
+        asked.append(request)
+        return [[0.0] * len(request.targets)] * len(request.reads)
+
+    engine = ScriptedEngine(flat, tokenizer=tokenizer)
+    decoding = "inline" if form == "inline" else "first-token"
+    reranker = Reranker(engine=engine, decoding=decoding, strategy="single", passes=1)  # type: ignore[arg-type]
+    reranker.rerank_batch([Request(one.query, one.candidates, one.history) for one in made])
+    assert len(asked) == len(examples) == len(made)
+    for request, example in zip(asked, examples, strict=True):
+        prompt = tuple(example.input_ids[: len(request.ids)])
+        assert prompt == tuple(request.ids)
+        if form == "inline":
+            assert tuple(example.reads) == tuple(request.reads)
+            assert tuple(request.targets) == (*example.above[0], *example.below[0])
+        else:
+            assert set(example.reads) == set(request.reads)
+            assert tuple(request.targets) == tuple(token for (token,) in example.above)
+
+
+def test_a_permutation_learns_no_preference_between_equals_and_nothing_that_is_filled_in() -> None:
+    own = renderers()["listwise"]
+    example = make_example(window(0, 3, 0, 3), "listwise", own, 4000, CHANCE)
+    identifiers = own.answer.identifiers[:4]
+    start = example.answers[0] + 1
+    step = 1 + len(own.answer.between)
+    assert example.answers == [start - 1 + step * i for i in range(3)]  # the last one is forced
+    assert example.reads == [start - 1] * 4
+    written = [identifiers.index(example.input_ids[start + step * i]) for i in range(4)]
+    assert {*written[:2]} == {1, 3}
+    assert {*written[2:]} == {0, 2}
+    best, second, worst = example.choices
+    assert {*best} == {identifiers[1], identifiers[3]}
+    assert second == [identifiers[written[1]]]
+    assert {*worst} == {identifiers[0], identifiers[2]}
+    assert example.gains == (0, 3, 0, 3)
+
+
+def test_scores_alone_are_learned_inline() -> None:
+    example = make_example(window(0, 1, 2), "inline", renderers()["inline"], 4000, CHANCE)
+    answer = renderers()["inline"].answer
+    assert (example.answers, example.choices) == ([], [])
+    assert len(example.reads) == 3
+    assert example.input_ids[example.reads[-1] + 1 :] == []
+    assert len(example.above[0]) == len(answer.yes)
+    assert example.to_row()["length"] == len(example.input_ids)
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("chat", [True, False])
+def test_a_reason_goes_on_in_the_conversation_that_ranked(form: Form, chat: bool) -> None:
+    own = renderers(chat=chat)[form]
+    plain = make_example(window(0, 3), form, own, 4000, random.Random(1))
+    example = make_example(window(0, 3), form, own, 4000, random.Random(1), 1, write)
+    assert example.input_ids[: len(plain.input_ids)] == plain.input_ids
+    assert (example.reads, example.gains) == (plain.reads, plain.gains)
+    learned = example.answers[len(plain.answers) :]
+    assert learned == list(range(learned[0], len(example.input_ids) - 1))
+    tokens = [example.input_ids[place + 1] for place in learned]
+    assert [[token] for token in tokens] == example.choices[len(plain.choices) :]
+    *said, end = tokens
+    assert own.tokenizer.decode(said).strip() == "It is lamp 1."
+    assert end == (own.tokenizer.turn()[0] if chat else own.reason_ends[0])
+
+
+def test_a_reason_without_room_or_words_is_left_out() -> None:
+    own = renderers()["inline"]
+    plain = make_example(window(0, 3), "inline", own, 4000, CHANCE)
+    assert make_example(window(0, 3), "inline", own, len(plain.input_ids) + 5, CHANCE, 1, write) == plain
+    assert make_example(window(0, 3), "inline", own, 4000, CHANCE, 1, lambda *_: "") == plain
+
+
+def test_only_the_best_get_reasons_and_only_where_something_fits() -> None:
+    asked: list[tuple[int, float]] = []
+
+    def record(window: Window, place: int, chance: random.Random) -> str:
+        asked.append((place, window.gains[place]))
+        return "It fits."
+
+    windows = [window(0, 3, 3, 1), window(-1.0, 0.0)] * 20
+    examples = list(make_examples(windows, renderers(), max_tokens=4000, reasons=0.5, write_reason=record))
+    assert len(examples) == 80
+    assert {place for place, _ in asked} == {1, 2}
+    assert 10 < len(asked) < 35
+    assert {gain for _, gain in asked} == {3}
+
+
+def test_what_does_not_fit_is_counted() -> None:
+    skipped = Skipped()
+    wide = window(*range(20))
+    assert list(make_examples([wide, window(0, 1)], renderers(), max_tokens=150, skipped=skipped)) != []
+    assert skipped.why == {"inline: more than 150 tokens": 1, "listwise: more than 150 tokens": 1}
+    with pytest.raises(BudgetError):
+        make_example(wide, "inline", renderers()["inline"], 150, CHANCE)
+
+
+def test_the_fingerprint_hangs_on_settings_and_data(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("1")
+    first = examples_fingerprint({"most": 20}, [tmp_path])
+    assert first == examples_fingerprint({"most": 20}, [tmp_path])
+    assert first != examples_fingerprint({"most": 10}, [tmp_path])
+    (tmp_path / "a").write_text("2")
+    assert first != examples_fingerprint({"most": 20}, [tmp_path])

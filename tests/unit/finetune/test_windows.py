@@ -1,0 +1,155 @@
+from __future__ import annotations
+
+import dataclasses
+import random
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from finetune.windows import Window, WindowOptions, check_splits, draw_windows, noisy, without
+from genrank.dataset import Dataset, DatasetQuery, Grade, sample_shop
+from genrank.errors import InputError
+from genrank.types import Interaction, Listing, Price, Query
+
+
+def shop(**changes: Any) -> Dataset:
+    """Two train queries and one of test: of 30 listings l0 .. l9 are judged for q1, and l10, l11 for q2."""
+    listings = {f"l{i}": Listing(f"l{i}", f"thing {i}", brand="Lux") for i in range(30)}
+    queries = [
+        DatasetQuery(
+            Query("Red Lamps", "q1"), "train", tuple(Interaction("view", listings[f"l{i}"]) for i in range(3))
+        ),
+        DatasetQuery(Query("oil", "q2"), "train"),
+        DatasetQuery(Query("desk", "q3"), "test"),
+    ]
+    qrels = {
+        "q1": {f"l{i}": i % 3 for i in range(10)},
+        "q2": {"l10": 1, "l11": 1},
+        "q3": {"l12": 0, "l13": 2},
+    }
+    run = {"q1": {f"l{i}": float(30 - i) for i in range(20)}}
+    grades = {grade: Grade(str(grade), 2.0**grade - 1) for grade in range(3)}
+    made = Dataset("shop", "made here", grades, listings, queries, qrels, run, "bm25")
+    return dataclasses.replace(made, **changes)
+
+
+def drawn(options: WindowOptions, seed: int = 0, **changes: Any) -> list[Window]:
+    return list(draw_windows(shop(**changes), "train", options, seed))
+
+
+def ids(window: Window) -> list[str]:
+    return [candidate.listing.listing_id for candidate in window.candidates]
+
+
+def many(**options: Any) -> Iterator[Window]:
+    yield from drawn(WindowOptions(per_query=50, **options))
+
+
+def test_a_window_holds_judged_listings_with_their_gains_and_no_listing_twice() -> None:
+    sizes = set()
+    for window in many(least=3, most=8):
+        sizes.add(len(window.candidates))
+        assert len(set(ids(window))) == len(window.candidates) == len(window.gains)
+        assert dict(zip(ids(window), window.gains, strict=True)) == {
+            key: 2.0 ** (int(key[1:]) % 3) - 1 for key in ids(window)
+        }
+        assert len(set(window.gains)) > 1
+    assert sizes == {3, 4, 5, 6, 7, 8}
+
+
+def test_a_query_without_a_preference_gives_no_window() -> None:
+    assert {window.query.query_id for window in many()} == {"q1"}
+    with_others = {window.query.query_id for window in many(random_negatives=3)}
+    assert with_others == {"q1", "q2"}
+
+
+def test_negatives_are_unjudged_and_worth_nothing() -> None:
+    hard: set[str] = set()
+    others: set[str] = set()
+    for window in many(least=12, most=12, hard_negatives=4, random_negatives=2):
+        assert len(window.candidates) <= 12
+        for key, gain in zip(ids(window), window.gains, strict=True):
+            number = int(key[1:])
+            judged = number < 10 if window.query.query_id == "q1" else number in (10, 11)
+            assert judged or gain == 0
+            if window.query.query_id == "q1" and not judged:
+                (hard if number < 20 else others).add(key)
+    assert len(hard) > 5
+    assert len(others) > 5
+
+
+def test_the_same_seed_draws_the_same_and_a_query_more_changes_no_other() -> None:
+    options = WindowOptions(per_query=3, random_negatives=5, drop_fields=0.5, query_noise=1.0)
+    assert drawn(options) == drawn(options)
+    assert drawn(options) != drawn(options, seed=1)
+    only = [query for query in shop().queries if query.query.query_id != "q2"]
+    assert [w for w in drawn(options) if w.query.query_id == "q1"] == drawn(options, queries=only)
+
+
+def test_candidates_stand_in_random_order_or_in_the_first_stages() -> None:
+    places = [int(key[1:]) for key in ids(next(many(least=10, most=10)))]
+    assert places != sorted(places)
+    for window in many(least=10, most=10, shuffle=False, hard_negatives=3):
+        places = [int(key[1:]) for key in ids(window)]
+        assert places == sorted(places)
+
+
+def test_augmentations_can_be_switched_on_one_by_one() -> None:
+    plain = list(many())
+    assert all(c.listing.brand == "Lux" for w in plain for c in w.candidates)
+    assert all(w.query.text == "Red Lamps" and len(w.history) == 3 for w in plain)
+    assert all(not c.listing.brand and c.listing.title for w in many(drop_fields=1.0) for c in w.candidates)
+    assert all(not w.history for w in many(drop_history=1.0))
+    cut = {tuple(i.listing.listing_id for i in w.history) for w in many(cut_history=1.0)}
+    assert cut == {("l2",), ("l1", "l2"), ("l0", "l1", "l2")}
+    assert {w.query.text for w in many(query_noise=1.0)} > {"red lamps", "RED LAMPS", "Lamps Red"}
+    assert {w.query.query_id for w in many(query_noise=1.0)} == {"q1"}
+
+
+def test_noise_on_a_query() -> None:
+    found = {noisy("navy cotton dress", random.Random(i)) for i in range(300)}
+    assert {"navy blue cotton dress", "NAVY COTTON DRESS", "navy cotton dresss"} & found
+    assert {"navy coton dress", "dress cotton navy"} <= found
+    assert all(noisy("连衣裙", random.Random(i)) == "连衣裙" for i in range(50))
+    assert all(noisy(text, random.Random(i)) for text in ("a", "usb", "1/2") for i in range(50))
+
+
+def test_a_listing_without_fields_keeps_its_title() -> None:
+    listing = Listing("l1", "Lamp", brand="Lux", price=Price(3.0, "EUR"), attributes={"colour": "red"})
+    assert without(listing, []) is listing
+    assert without(listing, ["brand", "attributes", "price"]) == Listing("l1", "Lamp")
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("per_query", 0),
+        ("least", 1),
+        ("most", 1),
+        ("hard_negatives", -1),
+        ("random_negatives", -1),
+        ("drop_fields", 1.1),
+        ("query_noise", -0.1),
+        ("drop_history", 2),
+        ("cut_history", float("nan")),
+    ],
+)
+def test_wrong_options_are_named(option: str, value: float) -> None:
+    with pytest.raises(InputError) as caught:
+        WindowOptions(**{option: value})  # type: ignore[arg-type]
+    assert caught.value.field == option
+    assert str(value) in str(caught.value)
+
+
+def test_a_query_that_is_learned_and_measured_is_an_error() -> None:
+    check_splits([shop(), sample_shop()], "train", ["dev", "test"])
+    same = DatasetQuery(Query("lamps, RED", "q9"), "test", shop().queries[0].history)
+    leaking = shop(queries=[*shop().queries, same])
+    with pytest.raises(InputError, match=r"query q9 of shop \(test\) is query q1 of the split train too: 'lamps, RED'"):
+        check_splits([leaking], "train", ["test"])
+    with pytest.raises(InputError, match="q9"):  # of another dataset
+        check_splits([shop(), dataclasses.replace(leaking, queries=[same])], "train", ["dev", "test"])
+    check_splits([leaking], "train", ["dev"])
+    another = dataclasses.replace(same, history=())
+    check_splits([shop(queries=[*shop().queries, another])], "train", ["test"])
