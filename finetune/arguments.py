@@ -1,0 +1,133 @@
+"""The options of the training programs, beside those of TRL."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+import yaml
+
+from finetune.windows import WindowOptions
+from genrank.engines.loading import native_dtype
+from genrank.errors import ConfigError, InputError
+
+if TYPE_CHECKING:
+    from trl import ModelConfig, SFTConfig
+
+FORMS = ("inline", "listwise")
+
+
+def _option(default: Any, words: str) -> Any:
+    """An option with its help; a list is made anew for each."""
+    if isinstance(default, list):
+        return field(default_factory=lambda: list(default), metadata={"help": words})
+    return field(default=default, metadata={"help": words})
+
+
+@dataclass
+class RankingArguments:
+    """What is learned, from which data, and how it is measured on the way.
+
+    Raises:
+        InputError: When an option is wrong; names it.
+    """
+
+    datasets: list[str] = _option(["sample-shop"], "dataset folders, or sample-shop; their train queries are learned")
+    dev: str | None = _option(None, "dataset whose dev queries are ranked on the way (the first of datasets)")
+    dev_queries: int | None = _option(None, "at most so many of them, the first (all)")
+    dev_candidates: int = _option(20, "candidates of each, the first stage's best")
+    forms: list[str] = _option([*FORMS], "prompts that are learned: inline, listwise (first-token reads it too)")
+    inline_prompt: str = _option("inline", "template, a known one or a file")
+    listwise_prompt: str = _option("listwise", "template, a known one or a file")
+    max_tokens: int = _option(4096, "of one row; what does not fit is cut as in serving")
+    windows_per_query: int = _option(1, "windows drawn of each query")
+    least_candidates: int = _option(2, "candidates in the smallest window")
+    most_candidates: int = _option(20, "candidates in the largest")
+    hard_negatives: int = _option(0, "most unjudged listings of the first stage in a window")
+    random_negatives: int = _option(0, "most listings of other queries in a window")
+    shuffle: bool = _option(True, "candidates in random order, not in the first stage's")
+    drop_fields: float = _option(0.0, "chance that a field is left out of all listings of a window")
+    query_noise: float = _option(0.0, "chance that a query is written in another way")
+    drop_history: float = _option(0.0, "chance that a window has no history")
+    cut_history: float = _option(0.0, "chance that a history is cut to its latest interactions")
+    reasons: float = _option(0.0, "chance that a row goes on to the reason for one of its best listings")
+    share: float = _option(1.0, "share of the train queries, for learning curves")
+    ranking_loss: Literal["ranknet", "listnet", "lambda"] = _option("ranknet", "loss of the scores")
+    ranking_weight: float = _option(1.0, "of the ranking loss; 0: only text is learned")
+    text_weight: float = _option(0.2, "of the text of permutations and reasons; 0: only scores are learned")
+    lora_top_layers: int | None = _option(None, "adapters in so many of the upper layers (all)")
+    adalora: bool = _option(False, "AdaLoRA (arXiv 2303.10512) in the place of LoRA; starts at 1.5 times lora_r")
+
+    def __post_init__(self) -> None:
+        """Check the options that stand for themselves."""
+        for name in ("datasets", "forms"):
+            if not getattr(self, name):
+                raise InputError("must not be empty", field=name)
+        for form in self.forms:
+            if form not in FORMS or self.forms.count(form) > 1:
+                raise InputError(f"must be {' and '.join(FORMS)}, or one of them, got {self.forms}", field="forms")
+        for name in ("ranking_weight", "text_weight"):
+            if not getattr(self, name) >= 0:
+                raise InputError(f"must not be negative, got {getattr(self, name)}", field=name)
+        if not self.ranking_weight + self.text_weight:
+            raise InputError("must not be 0 as ranking_weight is: nothing would be learned", field="text_weight")
+        if self.forms == ["inline"] and not self.ranking_weight:
+            raise InputError("must not be 0 where only inline is learned", field="ranking_weight")
+        if not 0 <= self.reasons <= 1:
+            raise InputError(f"must be a chance, 0 to 1, got {self.reasons}", field="reasons")
+        if not 0 < self.share <= 1:
+            raise InputError(f"must be above 0 and at most 1, got {self.share}", field="share")
+        for name in ("max_tokens", "dev_queries", "dev_candidates", "lora_top_layers"):
+            if (number := getattr(self, name)) is not None and number < 1:
+                raise InputError(f"must be at least 1, got {number}", field=name)
+
+    def windows(self) -> WindowOptions:
+        """How windows are drawn."""
+        names = {"per_query": "windows_per_query", "least": "least_candidates", "most": "most_candidates"}
+        values = {one.name: getattr(self, names.get(one.name, one.name)) for one in fields(WindowOptions)}
+        try:
+            return WindowOptions(**values)
+        except InputError as error:
+            wrong = names.get(error.field, error.field)
+            raise InputError(str(error).removeprefix(f"{error.field}: "), field=wrong) from None
+
+
+def _defaults() -> dict[str, Any]:
+    """What stands in the place of TRL's own defaults."""
+    gpu = torch.cuda.is_available()
+    return {
+        "model_name_or_path": "smollm2-135m",
+        "use_peft": True,
+        "lora_target_modules": ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
+        "use_cpu": not gpu,
+        "bf16": native_dtype(torch.device("cuda" if gpu else "cpu")) == torch.bfloat16,
+        "gradient_checkpointing": gpu,
+        "train_sampling_strategy": "group_by_length",
+        "eval_strategy": "steps",
+        "save_strategy": "steps",
+        "load_best_model_at_end": True,
+        "metric_for_best_model": "ndcg@10",
+        "greater_is_better": True,
+        "report_to": "none",
+    }
+
+
+def parse(arguments: Sequence[str] | None, program: str) -> tuple[RankingArguments, SFTConfig, ModelConfig]:
+    """Options of the command line over those of the file that ``--config`` names.
+
+    Raises:
+        ConfigError: When the file cannot be read, or an option is unknown or wrong.
+    """
+    from trl import ModelConfig, SFTConfig, TrlParser
+
+    parser = TrlParser((RankingArguments, SFTConfig, ModelConfig), prog=program)
+    parser.set_defaults(**_defaults())
+    try:
+        ranking, training, model = parser.parse_args_and_config(arguments)
+    except (OSError, ValueError, TypeError, yaml.YAMLError) as error:
+        if isinstance(error, InputError | ConfigError):
+            raise
+        raise ConfigError(f"config: {error}") from None
+    return ranking, training, model

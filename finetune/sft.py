@@ -1,0 +1,429 @@
+"""Teaches a model to rank: ``python -m finetune.sft --config finetune/configs/NAME.yaml [--OPTION VALUE ...]``.
+
+TRL's `SFTTrainer` with PEFT, on windows of dataset folders rendered as in serving. One forward pass of a batch gives
+the loss of everything that is served: a ranking loss on the scores that ``inline`` and ``first-token`` read, and the
+text of permutations and reasons. Options are those of `finetune.arguments.RankingArguments`, of ``trl.SFTConfig`` and
+of ``trl.ModelConfig``; the configuration file holds the same names.
+
+A run that was killed goes on from its last whole checkpoint in ``output_dir`` when it is started again. The best
+adapter by dev nDCG@10 ends up in ``output_dir/adapter`` with its manifest.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+import itertools
+import random
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import datasets
+import torch
+from peft import AdaLoraConfig, LoraConfig
+from torch.utils.data import Sampler
+from transformers import AutoModelForCausalLM, AutoTokenizer
+from trl import ModelConfig, SFTConfig, SFTTrainer
+from trl.trainer.utils import get_peft_config
+
+from eval.cache import files_fingerprint
+from eval.datasets import load_dataset
+from eval.peers import listing_ids, ndcg_of
+from eval.program import exit_status, say
+from eval.record import versions
+from finetune.arguments import RankingArguments, parse
+from finetune.data import Form, Skipped, examples_fingerprint, make_examples
+from finetune.losses import LOSSES, Kind, text_loss
+from finetune.reasons import write_reason
+from finetune.windows import check_splits, draw_windows
+from genrank import Request, Reranker
+from genrank.adapters import Manifest, TrainedPrompt, save_manifest
+from genrank.dataset import Dataset
+from genrank.engines.tokenizer import HubTokenizer
+from genrank.engines.transformers import TransformersEngine
+from genrank.errors import InputError
+from genrank.models import home, resolve
+from genrank.prompting import Renderer, load_template
+
+DECODINGS: Mapping[Form, str] = {"inline": "inline", "listwise": "first-token"}
+"""The decoding by which a form is measured on the way."""
+
+
+class States:
+    """Lets a causal language model compute its head at some places only.
+
+    The states behind the decoder's last layer are cut down to these places before the model's own head reads them:
+    with a vocabulary of 49,152 the head of a model of 135 M parameters costs a quarter of a forward pass.
+
+    Args:
+        model: Any causal language model of transformers, with or without adapters.
+    """
+
+    def __init__(self, model: Any) -> None:
+        self._places: tuple[torch.Tensor, torch.Tensor] | None = None
+        model.get_decoder().register_forward_hook(self._cut)
+
+    def logits(self, model: Any, ids: torch.Tensor, rows: Sequence[int], places: Sequence[int]) -> torch.Tensor:
+        """Logits ``[p, vocabulary]`` in float32 behind some tokens.
+
+        Args:
+            model: The model, or what wraps it to train on many devices.
+            ids: ``[b, tokens]``, padded on the right: a causal model needs no mask for that.
+            rows: ``[p]`` row of each token.
+            places: ``[p]`` its place in the row.
+        """
+        self._places = torch.tensor(rows, device=ids.device), torch.tensor(places, device=ids.device)
+        try:
+            return cast(torch.Tensor, model(input_ids=ids, use_cache=False).logits[0].float())
+        finally:
+            self._places = None
+
+    def _cut(self, _: torch.nn.Module, __: Any, output: Any) -> Any:
+        if self._places is not None:
+            output.last_hidden_state = output.last_hidden_state[self._places][None]
+        return output
+
+
+def collate(rows: Sequence[Mapping[str, Any]], pad: int) -> dict[str, Any]:
+    """Rows of `finetune.data.Example` as one batch."""
+    width = max(len(row["input_ids"]) for row in rows)
+    ids = [[*row["input_ids"], *[pad] * (width - len(row["input_ids"]))] for row in rows]
+    return {"input_ids": torch.tensor(ids), "rows": list(rows)}
+
+
+def batch_losses(
+    logits: Callable[[Sequence[int], Sequence[int]], torch.Tensor], rows: Sequence[Mapping[str, Any]], loss: Kind
+) -> dict[str, torch.Tensor]:
+    """The losses of a batch, ``inline``, ``first-token`` and ``text``: each the mean over the rows that have it.
+
+    Args:
+        logits: Gives ``[p, vocabulary]`` for ``[p]`` rows and places.
+        rows: ``[b]`` examples.
+        loss: Of the scores.
+    """
+    where = [(i, place) for i, row in enumerate(rows) for place in (*row["reads"], *row["answers"])]
+    found = logits(*(list(column) for column in zip(*where, strict=True)))
+    losses: dict[str, list[torch.Tensor]] = defaultdict(list)
+    start = 0
+    for row in rows:
+        reads = found[start : start + len(row["reads"])]
+        answers = found[start + len(reads) : start + len(reads) + len(row["answers"])]
+        start += len(reads) + len(answers)
+        scores = _log_sums(reads, row["above"])
+        if row["below"][0]:
+            scores = scores - _log_sums(reads, row["below"])
+        gains = torch.tensor(row["gains"], dtype=scores.dtype, device=scores.device)
+        losses["inline" if row["form"] == "inline" else "first-token"].append(LOSSES[loss](scores, gains))
+        if len(answers):
+            losses["text"].append(text_loss(answers, row["choices"]))
+    return {name: torch.stack(values).mean() for name, values in losses.items()}
+
+
+def _log_sums(logits: torch.Tensor, tokens: Sequence[Sequence[int]]) -> torch.Tensor:
+    """``[n]`` of ``[n, vocabulary]``: at each place the chance of some tokens together, as a logarithm."""
+    return logits.gather(1, torch.tensor(tokens, device=logits.device)).logsumexp(1)
+
+
+class LengthGroups(Sampler[int]):
+    """Rows in batches of like length; batches in random order, another in each epoch.
+
+    It hangs on the seed and the epoch alone, so that a run that goes on in the middle of an epoch goes on with the
+    rows that are left. (transformers' own draws from torch's common generator, which no checkpoint holds as it was
+    when the epoch began.)
+
+    Args:
+        lengths: ``[rows]`` tokens of each.
+        batch: Rows of a batch.
+        seed: Of the order.
+    """
+
+    _TOGETHER = 32  # batches whose rows are sorted together: fewer mix better, more waste less
+
+    def __init__(self, lengths: Sequence[int], batch: int, seed: int) -> None:
+        self._lengths, self._batch, self._seed, self._epoch = lengths, batch, seed, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Give the order of an epoch, counted from 0."""
+        self._epoch = epoch
+
+    def __len__(self) -> int:
+        """Rows."""
+        return len(self._lengths)
+
+    def __iter__(self) -> Iterator[int]:
+        """Rows in the epoch's order, the last batch being the one that may be short."""
+        chance = random.Random(f"{self._seed} {self._epoch}")
+        rows = chance.sample(range(len(self)), len(self))
+        batches: list[list[int]] = []
+        for group in _cut(rows, self._TOGETHER * self._batch):
+            batches += _cut(sorted(group, key=lambda row: self._lengths[row]), self._batch)
+        chance.shuffle(batches)
+        batches.sort(key=lambda batch: len(batch) < self._batch)  # a short one last: the others stay whole
+        return itertools.chain.from_iterable(batches)
+
+
+def _cut(rows: list[int], size: int) -> list[list[int]]:
+    return [rows[start : start + size] for start in range(0, len(rows), size)]
+
+
+class RankingTrainer(SFTTrainer):  # type: ignore[misc]
+    """`SFTTrainer` with the losses of ranking; its evaluation ranks the dev queries as serving does.
+
+    Args:
+        ranking: Which losses.
+        rank_dev: Ranks with a saved adapter or model, and says how well.
+        options: Those of `SFTTrainer`.
+    """
+
+    def __init__(
+        self, *, ranking: RankingArguments, rank_dev: Callable[[Path], dict[str, float]], **options: Any
+    ) -> None:
+        super().__init__(**options)
+        self._ranking = ranking
+        self._rank_dev = rank_dev
+        self._states = States(self.accelerator.unwrap_model(self.model))
+        self._sums: dict[str, list[float]] = defaultdict(list)
+        self._tokens = [0, 0]  # real ones, and with padding
+        self._since = time.monotonic()
+
+    def compute_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, **_: Any) -> Any:
+        """The weighted sum of the losses of a batch; see `batch_losses`."""
+        ids, rows = inputs["input_ids"], inputs["rows"]
+        self._tokens[0] += sum(len(row["input_ids"]) for row in rows)
+        self._tokens[1] += ids.numel()
+        losses = batch_losses(
+            lambda where, places: self._states.logits(model, ids, where, places), rows, self._ranking.ranking_loss
+        )
+        for name, loss in losses.items():
+            self._sums[f"loss_{name}"].append(loss.item())
+        weights = {"text": self._ranking.text_weight}
+        total = sum(weights.get(name, self._ranking.ranking_weight) * loss for name, loss in losses.items())
+        return (total, None) if return_outputs else total
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Log with each loss's mean, real tokens a second and the share of tokens that are real."""
+        if self._tokens[1] and "loss" in logs:
+            logs |= {name: sum(values) / len(values) for name, values in self._sums.items()}
+            logs["tokens_per_s"] = self._tokens[0] / (time.monotonic() - self._since)
+            logs["real_tokens"] = self._tokens[0] / self._tokens[1]
+            self._sums.clear()
+            self._tokens, self._since = [0, 0], time.monotonic()
+        super().log(logs, start_time)
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
+        rows = self.train_dataset if train_dataset is None else train_dataset
+        batch = self.args.train_batch_size * self.args.world_size
+        return LengthGroups(rows["length"], batch, self.args.seed)
+
+    def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
+        """Rank the dev queries with the adapter as it is now."""
+        started = time.monotonic()
+        with tempfile.TemporaryDirectory() as folder:
+            self.save_model(folder)
+            metrics = {f"eval_{name}": value for name, value in self._rank_dev(Path(folder)).items()}
+        cast(Any, self.model).train()
+        self._since += time.monotonic() - started
+        self.log(dict(metrics))
+        itself = cast(Any, self)  # SFTTrainer's base says nothing of the type of `control`
+        itself.control = self.callback_handler.on_evaluate(self.args, self.state, itself.control, metrics)
+        return metrics
+
+
+def dev_ranker(
+    dataset: Dataset, requests: Sequence[Request], model: str, prompts: Mapping[Form, str]
+) -> Callable[[Path], dict[str, float]]:
+    """Ranks requests with the adapter, or the whole model, of a folder.
+
+    Returns:
+        nDCG@10 of each decoding, and of the first of them as ``ndcg@10``.
+    """
+
+    def rank(folder: Path) -> dict[str, float]:
+        adapter = (folder / "adapter_config.json").exists()
+        engine = TransformersEngine(model if adapter else str(folder), adapter=str(folder) if adapter else None)
+        found = {}
+        for form, prompt in prompts.items():
+            decoding = cast(Any, DECODINGS[form])
+            reranker = Reranker(engine=engine, prompt=prompt, decoding=decoding, strategy="single", passes=1)
+            orders = [listing_ids(ranking) for ranking in reranker.rerank_batch(requests)]
+            found[f"ndcg@10_{decoding}"] = ndcg_of(dataset, requests, orders)
+        return {"ndcg@10": next(iter(found.values())), **found}
+
+    return rank
+
+
+def train_rows(
+    loaded: Sequence[Dataset], names: Sequence[str], ranking: RankingArguments, tokenizer: Any, seed: int
+) -> datasets.Dataset:
+    """The training examples as a table, made once for the same data, settings and code.
+
+    Raises:
+        InputError: When no query teaches anything.
+    """
+    renderers = {form: Renderer(load_template(prompt), HubTokenizer(tokenizer)) for form, prompt in _prompts(ranking)}
+    skipped = Skipped()
+
+    def rows() -> Iterator[dict[str, Any]]:
+        for dataset in loaded:
+            windows = draw_windows(shortened(dataset, ranking.share), "train", ranking.windows(), seed)
+            examples = make_examples(
+                windows,
+                renderers,
+                max_tokens=ranking.max_tokens,
+                reasons=ranking.reasons,
+                write_reason=write_reason,
+                seed=seed,
+                skipped=skipped,
+            )
+            for example in examples:
+                yield example.to_row()
+
+    settings = [
+        vars(ranking),
+        seed,
+        sorted(names),
+        {form: renderer.template.digest for form, renderer in renderers.items()},
+        {form: tuple(renderer.answer.identifiers) for form, renderer in renderers.items()},
+    ]
+    folders = [Path(name).expanduser() for name in names if name != "sample-shop"]
+    table = datasets.Dataset.from_generator(
+        rows, cache_dir=str(home() / "examples"), fingerprint=examples_fingerprint(settings, folders)
+    )
+    for why, count in skipped.why.items():
+        say(f"left out: {count} rows, {why}")
+    if not len(table):
+        raise InputError("no query of these has candidates of two gains in its train split", field="datasets")
+    return table
+
+
+def shortened(dataset: Dataset, share: float) -> Dataset:
+    """The dataset with the first part of its train queries; the order is that of the file, whose ids are hashes."""
+    train = [query for query in dataset.queries if query.split == "train"]
+    kept = {query.query.query_id for query in train[: max(1, round(len(train) * share))]}
+    queries = [query for query in dataset.queries if query.split != "train" or query.query.query_id in kept]
+    return dataclasses.replace(dataset, queries=queries)
+
+
+def _prompts(ranking: RankingArguments) -> list[tuple[Form, str]]:
+    names = {"inline": ranking.inline_prompt, "listwise": ranking.listwise_prompt}
+    return [(cast(Form, form), names[form]) for form in ranking.forms]
+
+
+def adapter_config(model: ModelConfig, ranking: RankingArguments, layers: int, steps: int) -> LoraConfig | None:
+    """What PEFT puts into the model; None where the model itself is trained.
+
+    Args:
+        model: LoRA's options; also DoRA (``use_dora``) and rsLoRA (``use_rslora``).
+        ranking: AdaLoRA, and in which layers.
+        layers: Of the model.
+        steps: Of the training.
+    """
+    config: Any = get_peft_config(model)
+    if config is None:
+        return None
+    if ranking.lora_top_layers is not None:
+        config.layers_to_transform = list(range(max(0, layers - ranking.lora_top_layers), layers))
+    if not ranking.adalora:
+        return cast(LoraConfig, config)
+    values = {
+        key: value
+        for key, value in config.to_dict().items()
+        if key in ("lora_alpha", "lora_dropout", "target_modules", "layers_to_transform", "modules_to_save")
+    }
+    return AdaLoraConfig(
+        task_type="CAUSAL_LM",
+        target_r=config.r,
+        init_r=config.r * 3 // 2,
+        tinit=steps // 10,
+        tfinal=steps // 2,
+        total_step=steps,
+        **values,
+    )
+
+
+def train(ranking: RankingArguments, training: SFTConfig, model: ModelConfig) -> Manifest:
+    """Train, keep the best, and say how good it is.
+
+    Returns:
+        The manifest of ``output_dir/adapter``.
+    """
+    name = model.model_name_or_path or "smollm2-135m"
+    folder = resolve(name)
+    loaded = [load_dataset(dataset, training.seed) for dataset in ranking.datasets]
+    dev = load_dataset(ranking.dev, training.seed) if ranking.dev else loaded[0]
+    check_splits([*loaded, dev], "train", ("dev", "test"))
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    table = train_rows(loaded, ranking.datasets, ranking, tokenizer, training.seed)
+    say(f"{len(table)} rows, {sum(table['length']):,} tokens")
+    queries = dev.split("dev")[: ranking.dev_queries]
+    requests = [dev.request(query, ranking.dev_candidates) for query in queries]
+    dtype = torch.bfloat16 if training.bf16 and model.use_peft else torch.float32
+    trained = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
+    batch = training.per_device_train_batch_size * training.gradient_accumulation_steps
+    steps = training.max_steps if training.max_steps > 0 else int(training.num_train_epochs * len(table) / batch)
+    training.dataset_kwargs = {"skip_prepare_dataset": True}
+    training.remove_unused_columns = False
+    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+    rank_dev = dev_ranker(dev, requests, name, dict(_prompts(ranking)))
+    trainer = RankingTrainer(
+        ranking=ranking,
+        rank_dev=rank_dev,
+        model=trained,
+        args=training,
+        train_dataset=table,
+        eval_dataset=table.select([0]),  # only its being there counts: the dev queries are ranked
+        processing_class=tokenizer,
+        data_collator=lambda rows: collate(rows, pad),
+        peft_config=adapter_config(model, ranking, trained.config.get_text_config().num_hidden_layers, steps),
+    )
+    out = Path(training.output_dir or "trainer_output")
+    trainer.train(resume_from_checkpoint=last_checkpoint(out))
+    adapter = out / "adapter"
+    trainer.save_model(str(adapter))
+    (adapter / "training_args.bin").unlink(missing_ok=True)  # a pickle: whoever loads an adapter should need none
+    manifest = Manifest(
+        base_model=name,
+        base_revision=files_fingerprint(folder),
+        prompts=learned_prompts(ranking, tokenizer),
+        data={"datasets": list(ranking.datasets), "fingerprint": table._fingerprint},
+        metrics=rank_dev(adapter),
+        versions=versions() | {"trl": importlib.metadata.version("trl")},
+    )
+    save_manifest(manifest, adapter)
+    return manifest
+
+
+def learned_prompts(ranking: RankingArguments, tokenizer: Any) -> dict[str, TrainedPrompt]:
+    """The prompts of an adapter's manifest, by the decodings that they serve."""
+    found: dict[str, TrainedPrompt] = {}
+    for form, prompt in _prompts(ranking):
+        renderer = Renderer(load_template(prompt), HubTokenizer(tokenizer))
+        tokens = renderer.answer.identifiers if form == "listwise" else ()
+        names = tuple(renderer.tokenizer.decode([token]).strip() for token in tokens)
+        learned = TrainedPrompt(name=renderer.template.name, hash=renderer.template.digest, identifiers=names)
+        found |= dict.fromkeys(("inline",) if form == "inline" else ("first-token", "listwise"), learned)
+    return found
+
+
+def last_checkpoint(folder: Path) -> str | None:
+    """The last checkpoint that was written whole: its state is written last."""
+    whole = [path for path in folder.glob("checkpoint-*") if (path / "trainer_state.json").exists()]
+    return str(max(whole, key=lambda path: int(path.name.rpartition("-")[2]))) if whole else None
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the program; see the module's text.
+
+    Returns:
+        The exit status.
+    """
+    return exit_status(lambda: print(train(*parse(arguments, "python -m finetune.sft")).model_dump_json()))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
