@@ -35,6 +35,8 @@ class RankingArguments:
     """
 
     datasets: list[str] = _option(["sample-shop"], "dataset folders, or sample-shop; their train queries are learned")
+    measured: list[str] = _option([], "more datasets whose dev and test queries must not be learned")
+    leaks: Literal["error", "drop"] = _option("error", "train queries that are measured too: an error, or dropped")
     dev: str | None = _option(None, "dataset whose dev queries are ranked on the way (the first of datasets)")
     dev_queries: int | None = _option(None, "at most so many of them, the first (all)")
     dev_candidates: int = _option(20, "candidates of each, the first stage's best")
@@ -53,6 +55,7 @@ class RankingArguments:
     drop_history: float = _option(0.0, "chance that a window has no history")
     cut_history: float = _option(0.0, "chance that a history is cut to its latest interactions")
     reasons: float = _option(0.0, "chance that a row goes on to the reason for one of its best listings")
+    most_windows: int | None = _option(None, "windows drawn of one dataset; more queries than that are left out (all)")
     share: float = _option(1.0, "share of the train queries, for learning curves")
     ranking_loss: Literal["ranknet", "listnet", "lambda"] = _option("ranknet", "loss of the scores")
     ranking_weight: float = _option(1.0, "of the ranking loss; 0: only text is learned")
@@ -79,7 +82,7 @@ class RankingArguments:
             raise InputError(f"must be a chance, 0 to 1, got {self.reasons}", field="reasons")
         if not 0 < self.share <= 1:
             raise InputError(f"must be above 0 and at most 1, got {self.share}", field="share")
-        for name in ("max_tokens", "dev_queries", "dev_candidates", "lora_top_layers"):
+        for name in ("max_tokens", "dev_queries", "dev_candidates", "most_windows", "lora_top_layers"):
             if (number := getattr(self, name)) is not None and number < 1:
                 raise InputError(f"must be at least 1, got {number}", field=name)
 

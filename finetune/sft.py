@@ -39,8 +39,9 @@ from eval.record import versions
 from finetune.arguments import RankingArguments, parse
 from finetune.data import Form, Skipped, examples_fingerprint, make_examples
 from finetune.losses import LOSSES, Kind, text_loss
+from finetune.quick_lora import quicken
 from finetune.reasons import write_reason
-from finetune.windows import check_splits, draw_windows
+from finetune.windows import check_splits, draw_windows, drop_leaks
 from genrank import Request, Reranker
 from genrank.adapters import Manifest, TrainedPrompt, save_manifest
 from genrank.dataset import Dataset
@@ -49,6 +50,9 @@ from genrank.engines.transformers import TransformersEngine
 from genrank.errors import InputError
 from genrank.models import home, resolve
 from genrank.prompting import Renderer, load_template
+
+MEASURED = ("dev", "test")
+"""Splits that are never learned."""
 
 DECODINGS: Mapping[Form, str] = {"inline": "inline", "listwise": "first-token"}
 """The decoding by which a form is measured on the way."""
@@ -268,9 +272,11 @@ def train_rows(
     renderers = {form: Renderer(load_template(prompt), HubTokenizer(tokenizer)) for form, prompt in _prompts(ranking)}
     skipped = Skipped()
 
+    learned = [shortened(dataset, ranking) for dataset in loaded]
+
     def rows() -> Iterator[dict[str, Any]]:
-        for dataset in loaded:
-            windows = draw_windows(shortened(dataset, ranking.share), "train", ranking.windows(), seed)
+        for dataset in learned:
+            windows = draw_windows(dataset, "train", ranking.windows(), seed)
             examples = make_examples(
                 windows,
                 renderers,
@@ -286,7 +292,7 @@ def train_rows(
     settings = [
         vars(ranking),
         seed,
-        sorted(names),
+        [[query.query.query_id for query in dataset.split("train")] for dataset in learned],
         {form: renderer.template.digest for form, renderer in renderers.items()},
         {form: tuple(renderer.answer.identifiers) for form, renderer in renderers.items()},
     ]
@@ -301,12 +307,14 @@ def train_rows(
     return table
 
 
-def shortened(dataset: Dataset, share: float) -> Dataset:
-    """The dataset with the first part of its train queries; the order is that of the file, whose ids are hashes."""
+def shortened(dataset: Dataset, ranking: RankingArguments) -> Dataset:
+    """The dataset with the first of its train queries; the order is that of the file, whose ids are hashes."""
     train = [query for query in dataset.queries if query.split == "train"]
-    kept = {query.query.query_id for query in train[: max(1, round(len(train) * share))]}
-    queries = [query for query in dataset.queries if query.split != "train" or query.query.query_id in kept]
-    return dataclasses.replace(dataset, queries=queries)
+    count = round(len(train) * ranking.share)
+    if ranking.most_windows is not None:
+        count = min(count, ranking.most_windows // ranking.windows_per_query)
+    left_out = {query.query.query_id for query in train[max(1, count) :]}
+    return dataclasses.replace(dataset, queries=[q for q in dataset.queries if q.query.query_id not in left_out])
 
 
 def _prompts(ranking: RankingArguments) -> list[tuple[Form, str]]:
@@ -356,7 +364,13 @@ def train(ranking: RankingArguments, training: SFTConfig, model: ModelConfig) ->
     folder = resolve(name)
     loaded = [load_dataset(dataset, training.seed) for dataset in ranking.datasets]
     dev = load_dataset(ranking.dev, training.seed) if ranking.dev else loaded[0]
-    check_splits([*loaded, dev], "train", ("dev", "test"))
+    everything = [*loaded, dev, *(load_dataset(dataset, training.seed) for dataset in ranking.measured)]
+    if ranking.leaks == "drop":
+        for i, dataset in enumerate(loaded):
+            loaded[i], count = drop_leaks(dataset, everything, "train", MEASURED)
+            say(f"left out: {count} train queries of {dataset.name} that are measured too")
+    else:
+        check_splits(everything, "train", MEASURED)
     tokenizer = AutoTokenizer.from_pretrained(folder)
     table = train_rows(loaded, ranking.datasets, ranking, tokenizer, training.seed)
     say(f"{len(table)} rows, {sum(table['length']):,} tokens")
@@ -381,6 +395,7 @@ def train(ranking: RankingArguments, training: SFTConfig, model: ModelConfig) ->
         data_collator=lambda rows: collate(rows, pad),
         peft_config=adapter_config(model, ranking, trained.config.get_text_config().num_hidden_layers, steps),
     )
+    quicken(trainer.model)
     out = Path(training.output_dir or "trainer_output")
     trainer.train(resume_from_checkpoint=last_checkpoint(out))
     adapter = out / "adapter"

@@ -134,14 +134,33 @@ def check_splits(datasets: Sequence[Dataset], train: str, others: Iterable[str])
         InputError: When a query stands in both; says which.
     """
     learned = {_identity(query): query for dataset in datasets for query in dataset.queries if query.split == train}
-    for dataset in datasets:
-        for query in dataset.queries:
-            if query.split in others and (same := learned.get(_identity(query))):
-                raise InputError(
-                    f"query {query.query.query_id} of {dataset.name} ({query.split}) is query "
-                    f"{same.query.query_id} of the split {train} too: {query.query.text!r}; take one of them out",
-                    field="split",
-                )
+    for dataset, query in _measured(datasets, others):
+        if same := learned.get(_identity(query)):
+            raise InputError(
+                f"query {query.query.query_id} of {dataset.name} ({query.split}) is query {same.query.query_id} of the "
+                f"split {train} too: {query.query.text!r}; take one of them out, or leave such queries out of training "
+                "with leaks: drop",
+                field="split",
+            )
+
+
+def drop_leaks(dataset: Dataset, datasets: Sequence[Dataset], train: str, others: Iterable[str]) -> tuple[Dataset, int]:
+    """The dataset without the train queries for which `check_splits` would refuse it, and how many these were.
+
+    Args:
+        dataset: That is learned.
+        datasets: All that take part, in training or in measuring.
+        train: The split that is learned.
+        others: Splits that are measured.
+    """
+    measured = {_identity(query) for _, query in _measured(datasets, others)}
+    kept = [query for query in dataset.queries if query.split != train or _identity(query) not in measured]
+    return dataclasses.replace(dataset, queries=kept), len(dataset.queries) - len(kept)
+
+
+def _measured(datasets: Sequence[Dataset], splits: Iterable[str]) -> Iterator[tuple[Dataset, DatasetQuery]]:
+    splits = set(splits)
+    return ((dataset, query) for dataset in datasets for query in dataset.queries if query.split in splits)
 
 
 def _identity(query: DatasetQuery) -> tuple[object, ...]:

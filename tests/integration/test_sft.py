@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
+import statistics
 import subprocess
 import sys
 import time
@@ -16,8 +18,8 @@ import pytest
 torch = pytest.importorskip("torch", reason="torch is not installed: pip install 'genrank[transformers]'")
 pytest.importorskip("trl", reason="trl is not installed: pip install 'genrank[train]'")
 
-from finetune.arguments import parse  # noqa: E402
-from finetune.sft import last_checkpoint, train  # noqa: E402
+from finetune.arguments import RankingArguments, parse  # noqa: E402
+from finetune.sft import LengthGroups, last_checkpoint, shortened, train  # noqa: E402
 from genrank.adapters import load_manifest  # noqa: E402
 from genrank.dataset import sample_shop  # noqa: E402
 from genrank.models import resolve  # noqa: E402
@@ -103,3 +105,35 @@ def test_a_run_that_was_killed_goes_on_to_the_same_end(tiny: Path, tmp_path: Pat
     whole, resumed = losses(tmp_path / "whole"), losses(out)
     assert list(resumed) == list(whole)
     assert resumed[STEPS] == pytest.approx(whole[STEPS], abs=1e-3)
+
+
+def test_rows_of_like_length_come_together_in_an_order_of_seed_and_epoch() -> None:
+    chance = random.Random(0)
+    lengths = [chance.randint(50, 1000) for _ in range(999)]
+    groups = LengthGroups(lengths, 4, seed=1)
+    first = list(groups)
+    assert sorted(first) == list(range(len(lengths)))
+    assert list(groups) == first
+    batches = [[lengths[row] for row in first[i : i + 4]] for i in range(0, len(first), 4)]
+    assert sum(lengths) / sum(len(batch) * max(batch) for batch in batches) > 0.95
+    middle = statistics.mean(max(batch) for batch in batches[:100])
+    assert middle == pytest.approx(statistics.mean(max(batch) for batch in batches[100:]), rel=0.2)  # not by length
+    groups.set_epoch(1)
+    assert list(groups) != first
+    assert list(LengthGroups(lengths, 4, seed=2)) != first
+
+
+def test_a_share_or_a_number_of_windows_takes_the_first_queries() -> None:
+    shop = sample_shop()
+
+    def kept(**options: Any) -> list[str]:
+        return [query.query.query_id for query in shortened(shop, RankingArguments(**options)).split("train")]
+
+    everything = [query.query.query_id for query in shop.split("train")]
+    assert kept() == everything
+    assert kept(share=0.5) == everything[: round(len(everything) / 2)]
+    assert kept(windows_per_query=3, most_windows=10) == everything[:3]
+    assert kept(share=0.001) == everything[:1]
+    assert [q for q in shortened(shop, RankingArguments(share=0.1)).queries if q.split != "train"] == [
+        q for q in shop.queries if q.split != "train"
+    ]

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from finetune.windows import Window, WindowOptions, check_splits, draw_windows, noisy, without
+from finetune.windows import Window, WindowOptions, check_splits, draw_windows, drop_leaks, noisy, without
 from genrank.dataset import Dataset, DatasetQuery, Grade, sample_shop
 from genrank.errors import InputError
 from genrank.types import Interaction, Listing, Price, Query
@@ -153,3 +153,13 @@ def test_a_query_that_is_learned_and_measured_is_an_error() -> None:
     check_splits([leaking], "train", ["dev"])
     another = dataclasses.replace(same, history=())
     check_splits([shop(queries=[*shop().queries, another])], "train", ["test"])
+
+
+def test_train_queries_that_are_measured_can_be_left_out() -> None:
+    same = DatasetQuery(Query("lamps, RED", "q9"), "test", shop().queries[0].history)
+    elsewhere = shop(queries=[same])
+    kept, count = drop_leaks(shop(), [shop(), elsewhere], "train", ["dev", "test"])
+    assert count == 1
+    assert [query.query.query_id for query in kept.queries] == ["q2", "q3"]
+    check_splits([kept, elsewhere], "train", ["dev", "test"])
+    assert drop_leaks(shop(), [shop()], "train", ["dev", "test"]) == (shop(), 0)
