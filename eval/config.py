@@ -156,6 +156,25 @@ class GenrankSystem(Strict):
     reasons: Annotated[int, Field(ge=0)] = 0
 
 
+class BlendSystem(Strict):
+    """The scores of two systems that stand before it, weighed against each other.
+
+    The scores of each are brought to mean 0 and deviation 1 within each query; a probability counts as its log-odds.
+
+    Attributes:
+        name: Of the run's file and table row.
+        systems: Their names.
+        weight: Of the first, 0 to 1; None takes the best of 0, 0.05 .. 1 on other queries.
+        fit: Split of these queries.
+    """
+
+    type: Literal["blend"]
+    name: Name
+    systems: tuple[Name, Name]
+    weight: Annotated[float, Field(ge=0, le=1)] | None = None
+    fit: str = "dev"
+
+
 System = (
     RandomSystem
     | FirstStageSystem
@@ -213,16 +232,30 @@ class RunConfig(Strict):
     with_gain: bool = False
     reference: str | None = None
     clicks: ClickSettings | None = None
-    systems: Annotated[tuple[Annotated[System, Field(discriminator="type")], ...], Field(min_length=1)]
+    systems: Annotated[tuple[Annotated[System | BlendSystem, Field(discriminator="type")], ...], Field(min_length=1)]
 
     @field_validator("systems")
     @classmethod
-    def _names_differ(cls, systems: tuple[System, ...]) -> tuple[System, ...]:
+    def _names_differ(cls, systems: tuple[System | BlendSystem, ...]) -> tuple[System | BlendSystem, ...]:
         names = [system.name.lower() for system in systems]
         for name in names:
             if names.count(name) > 1:
                 raise ValueError(f"two systems have the name {name!r}; give each its own")
         return systems
+
+    @model_validator(mode="after")
+    def _blends_are_of_systems_before_them(self) -> RunConfig:
+        known: list[str] = []
+        for system in self.systems:
+            if isinstance(system, BlendSystem):
+                for name in system.systems:
+                    if name not in known:
+                        raise ValueError(f"systems: {system.name} needs {name}, which must stand before it")
+                if system.weight is None and system.fit == self.split:
+                    raise ValueError(f"systems: {system.name} must not be fitted on the split that is measured")
+            else:
+                known.append(system.name)
+        return self
 
     @model_validator(mode="after")
     def _reference_is_a_system(self) -> RunConfig:

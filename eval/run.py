@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import functools
 import json
 import os
 import sys
@@ -25,8 +26,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from eval.blend import blend
 from eval.cache import add_options, chosen_folder, fingerprint, requests_fingerprint
-from eval.config import RandomSystem, RunConfig, load_config
+from eval.config import BlendSystem, RandomSystem, RunConfig, load_config
 from eval.datasets import load_dataset
 from eval.metrics import Floor, random_floor
 from eval.program import exit_status, say
@@ -34,7 +36,7 @@ from eval.record import circumstances
 from eval.report import write_report
 from eval.sets.rules import digest
 from eval.summary import Setting, compare_systems, measure_system
-from eval.systems import answer
+from eval.systems import Answer, answer
 from genrank.dataset import Dataset, write_rankings, write_run
 from genrank.errors import ConfigError, GenrankError, InputError
 from genrank.types import Request
@@ -123,13 +125,20 @@ def run(
     out.mkdir(parents=True, exist_ok=True)
     results = _header(config, dataset, asked, setting, command)
     values: dict[str, Mapping[str, Mapping[str, float]]] = {}
+    answers: dict[str, Answer] = {}
     for system in config.systems:
         say(f"{system.name} ...")
         try:
-            answered = answer(system, config, dataset, requests, cache, asked)
+            if isinstance(system, BlendSystem):
+                fitted_on = functools.partial(_other_answers, system, config, dataset, cache)
+                answered, weight = blend(system, answers, requests, dataset, fitted_on, config.k)
+                system = system.model_copy(update={"weight": weight})
+            else:
+                answered = answer(system, config, dataset, requests, cache, asked)
         except GenrankError:
             say(f"{system.name} failed; results of the systems before it are in {out}")
             raise
+        answers[system.name] = answered
         if counted := ", ".join(f"{count} {what}" for what, count in answered.notes.items() if count):
             say(f"{system.name}: {counted}".replace("_", " "))
         summary, measured = measure_system(answered, setting)
@@ -156,6 +165,15 @@ def run(
         results["complete"] = len(results["systems"]) == len(config.systems)
         _write_json(out / "results.json", results)
     return results
+
+
+def _other_answers(
+    system: BlendSystem, config: RunConfig, dataset: Dataset, cache: Path | None
+) -> tuple[list[Request], dict[str, Answer]]:
+    """What the parts of a blend answer to the queries on which its weight is fitted."""
+    requests = make_requests(config.model_copy(update={"split": system.fit, "limit": None}), dataset)
+    parts = [part for part in config.systems if part.name in system.systems and not isinstance(part, BlendSystem)]
+    return requests, {part.name: answer(part, config, dataset, requests, cache) for part in parts}
 
 
 def _header(config: RunConfig, dataset: Dataset, asked: str, setting: Setting, command: str) -> dict[str, Any]:

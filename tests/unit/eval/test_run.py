@@ -130,6 +130,16 @@ def test_clicks(shop: Dataset, tmp_path: Path) -> None:
         assert one["share"] == pytest.approx(0.5, abs=0.2)
 
 
+def test_a_blend_is_fitted_on_other_queries(shop: Dataset, tmp_path: Path) -> None:
+    blend = "  - {type: blend, name: both, systems: [bm25, random], fit: train}\n"
+    path = write_config(tmp_path, shop, blend)
+    assert program.main(["--config", str(path), "--out", str(tmp_path / "out"), "--no-cache"]) == 0
+    both = json.loads((tmp_path / "out" / "results.json").read_text(encoding="utf-8"))["systems"]["both"]
+    # the one query of train has one candidate: each weight is as good
+    assert both["settings"]["weight"] == 0.5
+    assert set(read_run(tmp_path / "out" / "both.trec")) == {"q1", "q2"}
+
+
 def test_limit_is_a_sample(shop: Dataset) -> None:
     shop = dataclasses.replace(shop, candidates={key: dict.fromkeys(ids, 1.0) for key, ids in shop.qrels.items()})
     chosen = {program.make_requests(config("d", seed, 1), shop)[0].query.query_id for seed in range(20)}

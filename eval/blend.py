@@ -1,0 +1,72 @@
+"""Two systems' scores weighed against each other, such as a first stage's and a reranker's."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+
+from eval.config import BlendSystem
+from eval.metrics import ndcg, run_of
+from eval.systems import Answer, Scores
+from genrank.dataset import Dataset
+from genrank.types import Request
+
+WEIGHTS = tuple(i / 20 for i in range(21))
+"""The weights that are tried."""
+
+
+def blend(
+    system: BlendSystem,
+    answers: Mapping[str, Answer],
+    requests: Sequence[Request],
+    dataset: Dataset,
+    fitted_on: Callable[[], tuple[Sequence[Request], Mapping[str, Answer]]],
+    k: int,
+) -> tuple[Answer, float]:
+    """The blend of two answers, and the weight of its first system.
+
+    Args:
+        system: Which two, and the weight where it is given.
+        answers: Of all systems so far, by name.
+        requests: ``[b]`` to which these are answers.
+        dataset: Of the requests.
+        fitted_on: Gives the requests and answers on which the weight is fitted, by nDCG@k; of equal ones the weight
+            nearest to one half is taken.
+        k: Depth of nDCG.
+    """
+    weight = system.weight
+    if weight is None:
+        others, found = fitted_on()
+        sides = [standard_scores(found[name], others) for name in system.systems]
+        worth = {w: ndcg(dataset, others, _mixed(*sides, w), k) for w in WEIGHTS}
+        weight = max(WEIGHTS, key=lambda w: (round(worth[w], 9), -abs(w - 0.5)))
+    first, second = (answers[name] for name in system.systems)
+    scores = _mixed(standard_scores(first, requests), standard_scores(second, requests), weight)
+    seconds, load = first.seconds + second.seconds, first.load_seconds + second.load_seconds
+    return Answer(run_of(requests, scores), seconds, load, cached=first.cached or second.cached), weight
+
+
+def standard_scores(answer: Answer, requests: Sequence[Request]) -> Scores:
+    """``[b][n]`` scores of mean 0 and deviation 1 within each request; a probability counts as its log-odds."""
+    return [_standard(_scores(answer, request)) for request in requests]
+
+
+def _scores(answer: Answer, request: Request) -> list[float]:
+    ids = [candidate.listing.listing_id for candidate in request.candidates]
+    if answer.probabilities is None:
+        return [answer.run[request.query.query_id][key] for key in ids]
+    chances = [answer.probabilities[request.query.query_id][key] for key in ids]
+    least = 1e-9
+    return [math.log(max(chance, least) / max(1 - chance, least)) for chance in chances]
+
+
+def _standard(scores: Sequence[float]) -> list[float]:
+    mean, deviation = statistics.fmean(scores), statistics.pstdev(scores)
+    return [(score - mean) / deviation if deviation else 0.0 for score in scores]
+
+
+def _mixed(first: Scores, second: Scores, weight: float) -> list[list[float]]:
+    return [
+        [weight * x + (1 - weight) * y for x, y in zip(a, b, strict=True)] for a, b in zip(first, second, strict=True)
+    ]
