@@ -38,8 +38,8 @@ def blend(
     weight = system.weight
     if weight is None:
         others, found = fitted_on()
-        sides = [standard_scores(found[name], others) for name in system.systems]
-        worth = {w: ndcg(dataset, others, _mixed(*sides, w), k) for w in WEIGHTS}
+        one, other = (standard_scores(found[name], others) for name in system.systems)
+        worth = {w: ndcg(dataset, others, _mixed(one, other, w), k) for w in WEIGHTS}
         weight = max(WEIGHTS, key=lambda w: (round(worth[w], 9), -abs(w - 0.5)))
     first, second = (answers[name] for name in system.systems)
     scores = _mixed(standard_scores(first, requests), standard_scores(second, requests), weight)

@@ -12,7 +12,7 @@ from scipy.special import softmax
 from eval import calibrate as program
 from eval import systems
 from eval.calibrate import Windows, fit, measure
-from eval.config import RunConfig, load_config
+from eval.config import GenrankSystem, RunConfig, load_config
 from genrank.calibration import Calibration, load_calibration
 from genrank.dataset import Dataset
 from genrank.errors import EngineError, InputError
@@ -157,7 +157,9 @@ def test_a_calibrated_system_gives_the_calibrated_scores(shop_folder: Path, shop
         assert call(shop_folder, "--out", str(folder), systems=f"[{{type: genrank, name: g, model: m{settings}}}]") == 0
         config = load_config(shop_folder / "c.yaml", RunConfig)
         requests = [shop.request(query) for query in shop.queries[:2]]
-        scores[settings] = systems.answer(config.systems[0], config, shop, requests).probabilities
+        (system,) = config.systems
+        assert isinstance(system, GenrankSystem)
+        scores[settings] = systems.answer(system, config, shop, requests).probabilities
     raw, bent = scores.values()
     assert raw is not None
     assert bent is not None

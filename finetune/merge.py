@@ -1,0 +1,242 @@
+"""Merges an adapter into its model: ``python -m finetune.merge --adapter FOLDER --out FOLDER [--base MODEL]``.
+
+The result is a plain checkpoint, in safetensors and in the model's own dtype, that transformers and vLLM load without
+PEFT: LoRA, rsLoRA, DoRA and AdaLoRA alike. It is computed in float32 and rounded once. The adapter's ``genrank.json``
+goes along (`genrank.adapters`), so the prompt that it learned stays known. Nothing appears in the output folder before
+the merged model was loaded again and gave the scores of the model with its adapter.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+import shutil
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from peft import PeftModel
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from eval.cache import files_fingerprint
+from eval.program import exit_status, quiet_loading
+from genrank.adapters import FILE, load_manifest, merge_values, read_values
+from genrank.dataset import sample_shop
+from genrank.engines.tokenizer import HubTokenizer
+from genrank.errors import ConfigError, InputError, ModelError
+from genrank.models import resolve
+from genrank.prompting import Renderer, load_template
+from genrank.reranker import DEFAULT_PROMPTS
+
+KINDS = ("LORA", "ADALORA")
+"""PEFT's types of adapters that can be merged; rsLoRA and DoRA are options of the first."""
+
+MOST_MERGED = 0.01
+"""The most by which merging may change a log-probability that serving reads, in nats: it is a sum in another order."""
+
+MOST_STORED = 0.25
+"""The same of the stored model: ten times what rounding to bfloat16 does to a small model."""
+
+_QUERIES, _CANDIDATES, _PROMPT_TOKENS = 3, 6, 1024  # of the prompts that are compared
+
+
+@dataclass(frozen=True, slots=True)
+class Merged:
+    """What came out.
+
+    Attributes:
+        out: The merged model's folder.
+        base: The model without the adapter.
+        dtype: In which it is stored, such as ``bfloat16``.
+        difference: The greatest change of a log-probability that serving reads, in nats.
+    """
+
+    out: Path
+    base: str
+    dtype: str
+    difference: float
+
+
+def merge(adapter: Path, out: Path, base: str | None = None) -> Merged:
+    """Merge an adapter into its model and store both as one.
+
+    Args:
+        adapter: The adapter's folder.
+        out: The new folder; may be there if it is empty.
+        base: The model; by default the one that the adapter's manifest or PEFT's configuration names.
+
+    Raises:
+        InputError: When `adapter` holds no adapter in safetensors, it names no model and `base` neither, or `out` is
+            not empty.
+        ConfigError: When the manifest is broken, or its model is not `base`.
+        ModelError: When the model cannot be read, the adapter does not fit it, or the scores changed too much.
+        OSError: When a file cannot be read or written.
+    """
+    config, out = _adapter_config(adapter), out.resolve()
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise InputError(f"{out} is there already; give a new folder, or empty it", field="--out")
+    manifest = load_manifest(adapter)
+    name = base or (manifest.base_model if manifest else config.get("base_model_name_or_path"))
+    if not name:
+        raise InputError(f"{adapter} does not say to which model it belongs; give it", field="--base")
+    folder = resolve(name)
+    if manifest and manifest.base_revision not in (folder.name, found := files_fingerprint(folder)):
+        raise ConfigError(
+            f"base_revision: {adapter} was trained on {manifest.base_model} whose files have the SHA-256 "
+            f"{manifest.base_revision}, and those of {name} have {found}; give that model with --base"
+        )
+    decodings = manifest.prompts if manifest else ("inline",)
+    prompts = {DEFAULT_PROMPTS.get(decoding, "inline") for decoding in decodings}
+    part = out.with_name(f".{out.name}.{os.getpid()}.part")
+    try:
+        with quiet_loading():
+            dtype, difference = _merge(adapter, folder, part, sorted(prompts))
+        if (adapter / FILE).is_file():
+            merge_values(part / FILE, carried(read_values(adapter / FILE), name))
+        part.replace(out)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    return Merged(out, name, dtype, difference)
+
+
+def carried(values: Mapping[str, Any], base: str) -> dict[str, Any]:
+    """The content of an adapter's ``genrank.json`` as it stands beside the merged model.
+
+    A calibration that was fitted on the adapter's model belongs to whatever the merged one is called.
+
+    Args:
+        values: The content.
+        base: The adapter's model.
+    """
+    stored = values.get("calibration")
+    if not isinstance(stored, dict):
+        return dict(values)
+    own = (base, values.get("base_model"))
+    fitted = {
+        key: value | {"model": ""} if isinstance(value, dict) and value.get("model") in own else value
+        for key, value in stored.items()
+    }
+    return {**values, "calibration": fitted}
+
+
+def _adapter_config(adapter: Path) -> dict[str, Any]:
+    """PEFT's configuration of an adapter in safetensors."""
+    if not (adapter / "adapter_config.json").is_file():
+        raise InputError(f"{adapter} holds no adapter: no adapter_config.json", field="--adapter")
+    if not (adapter / "adapter_model.safetensors").is_file():
+        pickle = (adapter / "adapter_model.bin").is_file()
+        why = "only a pickle, adapter_model.bin, which may run code when it is read; save it as" if pickle else "no"
+        raise InputError(f"{adapter} holds {why} adapter_model.safetensors", field="--adapter")
+    config = read_values(adapter / "adapter_config.json")
+    if (kind := config.get("peft_type")) not in KINDS:
+        raise InputError(f"{adapter} is of PEFT's type {kind}; only {', '.join(KINDS)} are merged", field="--adapter")
+    return config
+
+
+def _merge(adapter: Path, base: Path, out: Path, prompts: Sequence[str]) -> tuple[str, float]:
+    """Write the merged model; the dtype in which it is, and the greatest change of a log-probability."""
+    model = _load(base, "auto")
+    dtype = model.dtype
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    rendered = list(_rendered(prompts, tokenizer))
+    try:
+        adapted = PeftModel.from_pretrained(model.float(), str(adapter)).eval()
+        expected = [read(adapted, *prompt) for prompt in rendered]
+        merged = adapted.merge_and_unload(safe_merge=True)
+    except (RuntimeError, ValueError, KeyError) as error:
+        raise ModelError(f"{adapter} does not fit {base}: {error}") from error
+    check("merging", expected, [read(merged, *prompt) for prompt in rendered], MOST_MERGED)
+    merged.to(dtype).save_pretrained(out)
+    tokenizer.save_pretrained(out)
+    stored = _load(out, torch.float32)
+    found = [read(stored, *prompt) for prompt in rendered]
+    return str(dtype).removeprefix("torch."), check(f"storing in {dtype}", expected, found, MOST_STORED)
+
+
+def check(step: str, expected: Sequence[torch.Tensor], found: Sequence[torch.Tensor], most: float) -> float:
+    """The greatest change of a log-probability.
+
+    Args:
+        step: What was done, for the message.
+        expected: ``[prompts]`` what `read` gave before.
+        found: ``[prompts]`` what it gives now.
+        most: The bound.
+
+    Raises:
+        ModelError: When it is greater than the bound, or no number.
+    """
+    changes = [(now - before).abs().flatten() for before, now in zip(expected, found, strict=True)]
+    difference = float(torch.cat(changes).max())  # no number where one of them is none
+    if not difference <= most:
+        raise ModelError(
+            f"{step} changed a log-probability by {difference:.3g}, more than {most:g}: the merged model is not "
+            "the one that was trained; serve the adapter beside its model"
+        )
+    return difference
+
+
+def _load(folder: Path, dtype: torch.dtype | Literal["auto"]) -> Any:
+    try:
+        model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise ModelError(f"cannot load {folder}: {error}") from error
+    return model.eval()
+
+
+def _rendered(prompts: Sequence[str], tokenizer: Any) -> Iterator[tuple[Sequence[int], Sequence[int], Sequence[int]]]:
+    """Prompts of the sample shop: tokens, the places that serving reads, and the tokens that it reads there."""
+    shop = sample_shop()
+    for name in prompts:
+        renderer = Renderer(load_template(name), HubTokenizer(tokenizer))
+        for query in shop.queries[:_QUERIES]:
+            request = shop.request(query, _CANDIDATES)
+            prompt = renderer.render(
+                request.query,
+                request.candidates,
+                request.history,
+                max_tokens=_PROMPT_TOKENS,
+                inline=name == "inline",
+            )
+            answer = renderer.answer
+            if name == "inline":
+                yield prompt.ids, prompt.reads, (*answer.yes, *answer.no)
+            else:
+                yield prompt.ids, [len(prompt.ids) - 1], answer.identifiers[: len(request.candidates)]
+
+
+@torch.no_grad()
+def read(model: Any, ids: Sequence[int], places: Sequence[int], tokens: Sequence[int]) -> torch.Tensor:
+    """Log-probabilities ``[places, tokens]`` of some tokens against each other, behind places of a prompt."""
+    logits: torch.Tensor = model(input_ids=torch.tensor([list(ids)])).logits[0, list(places)]
+    return logits[:, list(tokens)].float().log_softmax(-1)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the program; see the module's text.
+
+    Args:
+        arguments: Command line without the program's name; None takes the process's own.
+
+    Returns:
+        Exit status: 0, 1 for a failed run, 2 for a wrong call.
+    """
+    parser = argparse.ArgumentParser(prog="python -m finetune.merge", description="Merge an adapter into its model.")
+    parser.add_argument("--adapter", type=Path, required=True, help="the adapter's folder")
+    parser.add_argument("--out", type=Path, required=True, help="the new folder")
+    parser.add_argument("--base", help="the model, where it is not the one that the adapter names, or lies elsewhere")
+    options = parser.parse_args(arguments)
+
+    def body() -> None:
+        found = merge(options.adapter.expanduser(), options.out.expanduser(), options.base)
+        print(json.dumps(dataclasses.asdict(found), default=str))
+
+    return exit_status(body)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
