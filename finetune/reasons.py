@@ -1,4 +1,4 @@
-"""Reasons to learn from, without a teacher: facts that a listing shares with the query or the past, in varied words.
+"""Reasons to learn from: a teacher's, or else facts that a listing shares with the query or the past, in varied words.
 
 A model learns the form from them, and honesty: each reason has passed the check of `genrank.grounding` that serving
 applies, and says nothing that does not stand in the listing or the history.
@@ -9,11 +9,19 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 
+from finetune.data import ReasonWriter
 from finetune.windows import Window
+from genrank.dataset import read_jsonl
+from genrank.errors import DataFormatError
 from genrank.grounding import MAX_CHARS, Facts, ground, language
-from genrank.text import clean, fold, number_text
-from genrank.types import Listing
+from genrank.reasons import tidy
+from genrank.text import clean, fold, neutralise, number_text
+from genrank.types import Interaction, Listing, Query
+
+FILE = "reasons.jsonl"
+"""Where a dataset folder holds a teacher's reasons: lines with ``query_id``, ``listing_id`` and ``reason``."""
 
 _TRIES = 8
 _LONGEST = 60  # characters of a value that is quoted whole
@@ -52,6 +60,7 @@ _WORDS: Mapping[str, Mapping[str, Sequence[str]]] = {
 }
 _JOINS = {"en": (" and ", ", and ", "; "), "zh": ("，", "，而且", "；")}
 _STOPS = {"en": ".", "zh": "。"}
+_ENDS = ".!?。！？"
 
 
 def write_reason(window: Window, place: int, chance: random.Random) -> str:
@@ -78,6 +87,69 @@ def write_reason(window: Window, place: int, chance: random.Random) -> str:
         if chosen and len(text) <= MAX_CHARS and not ground(text, facts).rewritten:
             return text
     return ""
+
+
+def check_reason(
+    text: str, query: Query, listing: Listing, history: Sequence[Interaction], others: Sequence[Listing]
+) -> tuple[str, str]:
+    """A teacher's reason as it may be learned.
+
+    Args:
+        text: As it was written.
+        query: What the shopper typed.
+        listing: What it is for.
+        history: The shopper's past.
+        others: The other candidates.
+
+    Returns:
+        The reason, one sentence with its stop, and empty; or empty, and why it was dropped.
+    """
+    said = tidy(text).removesuffix(" …")
+    if not said:
+        return "", "empty"
+    if said[-1] not in _ENDS:
+        said += _STOPS.get(language(query.text), ".")
+    if len(said) > MAX_CHARS:
+        return "", "too long"
+    if neutralise(said) != said:
+        return "", "speaks to a model"
+    if ground(said, Facts(query, listing, history, others)).rewritten:
+        return "", "not grounded"
+    return said, ""
+
+
+def teacher_reasons(folder: str | Path) -> ReasonWriter:
+    """Writes a teacher's reasons where there are, and otherwise those of `write_reason`.
+
+    A window may show less than the teacher saw (fields or the history left out): a reason that does not stand in the
+    window is not taken.
+
+    Args:
+        folder: A dataset folder, with ``reasons.jsonl`` or without.
+
+    Raises:
+        DataFormatError: When a line of that file is broken.
+    """
+    path = Path(folder).expanduser() / FILE
+    if not path.exists():
+        return write_reason
+    known: dict[tuple[str, str], str] = {}
+    for number, fields in read_jsonl(path):
+        if isinstance(fields, DataFormatError):
+            raise fields
+        names = ("query_id", "listing_id", "reason")
+        if not isinstance(fields, dict) or not all(isinstance(fields.get(name), str) for name in names):
+            raise DataFormatError(str(path), number, f"an object with the texts {', '.join(names)}", f"{fields!r:.80}")
+        known[fields["query_id"], fields["listing_id"]] = fields["reason"]
+
+    def write(window: Window, place: int, chance: random.Random) -> str:
+        listings = [candidate.listing for candidate in window.candidates]
+        text = known.get((window.query.query_id, listings[place].listing_id), "")
+        others = [*listings[:place], *listings[place + 1 :]]
+        reason, _ = check_reason(text, window.query, listings[place], window.history, others)
+        return reason or write_reason(window, place, chance)
+
+    return write
 
 
 def _clauses(

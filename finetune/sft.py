@@ -36,11 +36,11 @@ from eval.datasets import load_dataset
 from eval.peers import listing_ids, ndcg_of
 from eval.program import exit_status, say
 from eval.record import versions
-from finetune.arguments import RankingArguments, parse
+from finetune.arguments import DataArguments, RankingArguments, parse
 from finetune.data import Form, Skipped, examples_fingerprint, make_examples
 from finetune.losses import LOSSES, Kind, text_loss
 from finetune.quick_lora import quicken
-from finetune.reasons import write_reason
+from finetune.reasons import teacher_reasons
 from finetune.windows import check_splits, draw_windows, drop_leaks
 from genrank import Request, Reranker
 from genrank.adapters import Manifest, TrainedPrompt, save_manifest
@@ -227,21 +227,33 @@ class RankingTrainer(SFTTrainer):  # type: ignore[misc]
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
         """Rank the dev queries with the adapter as it is now."""
         started = time.monotonic()
-        with tempfile.TemporaryDirectory() as folder:
-            self.save_model(folder)
-            metrics = {f"eval_{name}": value for name, value in self._rank_dev(Path(folder)).items()}
-        cast(Any, self.model).train()
+        metrics = ranked_metrics(self, self._rank_dev)
         self._since += time.monotonic() - started
-        self.log(dict(metrics))
-        itself = cast(Any, self)  # SFTTrainer's base says nothing of the type of `control`
-        itself.control = self.callback_handler.on_evaluate(self.args, self.state, itself.control, metrics)
         return metrics
 
 
+def ranked_metrics(trainer: Any, rank_dev: Callable[[Path], dict[str, float]]) -> dict[str, float]:
+    """What a trainer's ``evaluate`` gives: the dev queries are ranked with the adapter as it is now."""
+    with tempfile.TemporaryDirectory() as folder:
+        trainer.save_model(folder)
+        metrics = {f"eval_{name}": value for name, value in rank_dev(Path(folder)).items()}
+    trainer.model.eval()  # GRPOTrainer would log what it has of the training with it
+    trainer.log(dict(metrics))
+    trainer.model.train()
+    trainer.control = trainer.callback_handler.on_evaluate(trainer.args, trainer.state, trainer.control, metrics)
+    return metrics
+
+
 def dev_ranker(
-    dataset: Dataset, requests: Sequence[Request], model: str, prompts: Mapping[Form, str]
+    dataset: Dataset, requests: Sequence[Request], model: str, prompts: Mapping[str, str]
 ) -> Callable[[Path], dict[str, float]]:
     """Ranks requests with the adapter, or the whole model, of a folder.
+
+    Args:
+        dataset: Gives judgements and gains.
+        requests: That are ranked.
+        model: The base model.
+        prompts: Template by decoding.
 
     Returns:
         nDCG@10 of each decoding, and of the first of them as ``ndcg@10``.
@@ -251,9 +263,8 @@ def dev_ranker(
         adapter = (folder / "adapter_config.json").exists()
         engine = TransformersEngine(model if adapter else str(folder), adapter=str(folder) if adapter else None)
         found = {}
-        for form, prompt in prompts.items():
-            decoding = cast(Any, DECODINGS[form])
-            reranker = Reranker(engine=engine, prompt=prompt, decoding=decoding, strategy="single", passes=1)
+        for decoding, prompt in prompts.items():
+            reranker = Reranker(engine=engine, prompt=prompt, decoding=cast(Any, decoding), strategy="single", passes=1)
             orders = [listing_ids(ranking) for ranking in reranker.rerank_batch(requests)]
             found[f"ndcg@10_{decoding}"] = ndcg_of(dataset, requests, orders)
         return {"ndcg@10": next(iter(found.values())), **found}
@@ -275,14 +286,14 @@ def train_rows(
     learned = [shortened(dataset, ranking) for dataset in loaded]
 
     def rows() -> Iterator[dict[str, Any]]:
-        for dataset in learned:
+        for name, dataset in zip(names, learned, strict=True):
             windows = draw_windows(dataset, "train", ranking.windows(), seed)
             examples = make_examples(
                 windows,
                 renderers,
                 max_tokens=ranking.max_tokens,
                 reasons=ranking.reasons,
-                write_reason=write_reason,
+                write_reason=teacher_reasons(name),
                 seed=seed,
                 skipped=skipped,
             )
@@ -307,12 +318,12 @@ def train_rows(
     return table
 
 
-def shortened(dataset: Dataset, ranking: RankingArguments) -> Dataset:
+def shortened(dataset: Dataset, data: DataArguments) -> Dataset:
     """The dataset with the first of its train queries; the order is that of the file, whose ids are hashes."""
     train = [query for query in dataset.queries if query.split == "train"]
-    count = round(len(train) * ranking.share)
-    if ranking.most_windows is not None:
-        count = min(count, ranking.most_windows // ranking.windows_per_query)
+    count = round(len(train) * data.share)
+    if data.most_windows is not None:
+        count = min(count, data.most_windows // data.windows_per_query)
     left_out = {query.query.query_id for query in train[max(1, count) :]}
     return dataclasses.replace(dataset, queries=[q for q in dataset.queries if q.query.query_id not in left_out])
 
@@ -362,20 +373,10 @@ def train(ranking: RankingArguments, training: SFTConfig, model: ModelConfig) ->
     """
     name = model.model_name_or_path or "smollm2-135m"
     folder = resolve(name)
-    loaded = [load_dataset(dataset, training.seed) for dataset in ranking.datasets]
-    dev = load_dataset(ranking.dev, training.seed) if ranking.dev else loaded[0]
-    everything = [*loaded, dev, *(load_dataset(dataset, training.seed) for dataset in ranking.measured)]
-    if ranking.leaks == "drop":
-        for i, dataset in enumerate(loaded):
-            loaded[i], count = drop_leaks(dataset, everything, "train", MEASURED)
-            say(f"left out: {count} train queries of {dataset.name} that are measured too")
-    else:
-        check_splits(everything, "train", MEASURED)
+    loaded, dev, requests = load_data(ranking, training.seed)
     tokenizer = AutoTokenizer.from_pretrained(folder)
     table = train_rows(loaded, ranking.datasets, ranking, tokenizer, training.seed)
     say(f"{len(table)} rows, {sum(table['length']):,} tokens")
-    queries = dev.split("dev")[: ranking.dev_queries]
-    requests = [dev.request(query, ranking.dev_candidates) for query in queries]
     dtype = torch.bfloat16 if training.bf16 and model.use_peft else torch.float32
     trained = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
     batch = training.per_device_train_batch_size * training.gradient_accumulation_steps
@@ -383,7 +384,7 @@ def train(ranking: RankingArguments, training: SFTConfig, model: ModelConfig) ->
     training.dataset_kwargs = {"skip_prepare_dataset": True}
     training.remove_unused_columns = False
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
-    rank_dev = dev_ranker(dev, requests, name, dict(_prompts(ranking)))
+    rank_dev = dev_ranker(dev, requests, name, {DECODINGS[form]: prompt for form, prompt in _prompts(ranking)})
     trainer = RankingTrainer(
         ranking=ranking,
         rank_dev=rank_dev,
@@ -398,14 +399,54 @@ def train(ranking: RankingArguments, training: SFTConfig, model: ModelConfig) ->
     quicken(trainer.model)
     out = Path(training.output_dir or "trainer_output")
     trainer.train(resume_from_checkpoint=last_checkpoint(out))
-    adapter = out / "adapter"
+    data = {"datasets": list(ranking.datasets), "fingerprint": table._fingerprint}
+    return save_adapter(trainer, out / "adapter", name, learned_prompts(_prompts(ranking), tokenizer), data, rank_dev)
+
+
+def load_data(data: DataArguments, seed: int) -> tuple[list[Dataset], Dataset, list[Request]]:
+    """The datasets that are learned, the one whose dev queries are ranked on the way, and these queries.
+
+    Raises:
+        InputError: When what is measured would be learned too.
+    """
+    loaded = [load_dataset(dataset, seed) for dataset in data.datasets]
+    dev = load_dataset(data.dev, seed) if data.dev else loaded[0]
+    everything = [*loaded, dev, *(load_dataset(dataset, seed) for dataset in data.measured)]
+    if data.leaks == "drop":
+        for i, dataset in enumerate(loaded):
+            loaded[i], count = drop_leaks(dataset, everything, "train", MEASURED)
+            say(f"left out: {count} train queries of {dataset.name} that are measured too")
+    else:
+        check_splits(everything, "train", MEASURED)
+    queries = dev.split("dev")[: data.dev_queries]
+    return loaded, dev, [dev.request(query, data.dev_candidates) for query in queries]
+
+
+def save_adapter(
+    trainer: Any,
+    adapter: Path,
+    model: str,
+    prompts: Mapping[str, TrainedPrompt],
+    data: Mapping[str, Any],
+    rank_dev: Callable[[Path], dict[str, float]],
+) -> Manifest:
+    """Save what a trainer holds into a folder, with its manifest.
+
+    Args:
+        trainer: Of TRL.
+        adapter: The folder.
+        model: The base model.
+        prompts: By the decodings that they serve.
+        data: The manifest's.
+        rank_dev: Measures the folder.
+    """
     trainer.save_model(str(adapter))
     (adapter / "training_args.bin").unlink(missing_ok=True)  # a pickle: whoever loads an adapter should need none
     manifest = Manifest(
-        base_model=name,
-        base_revision=files_fingerprint(folder),
-        prompts=learned_prompts(ranking, tokenizer),
-        data={"datasets": list(ranking.datasets), "fingerprint": table._fingerprint},
+        base_model=model,
+        base_revision=files_fingerprint(resolve(model)),
+        prompts=prompts,
+        data=data,
         metrics=rank_dev(adapter),
         versions=versions() | {"trl": importlib.metadata.version("trl")},
     )
@@ -413,10 +454,10 @@ def train(ranking: RankingArguments, training: SFTConfig, model: ModelConfig) ->
     return manifest
 
 
-def learned_prompts(ranking: RankingArguments, tokenizer: Any) -> dict[str, TrainedPrompt]:
+def learned_prompts(prompts: Sequence[tuple[Form, str]], tokenizer: Any) -> dict[str, TrainedPrompt]:
     """The prompts of an adapter's manifest, by the decodings that they serve."""
     found: dict[str, TrainedPrompt] = {}
-    for form, prompt in _prompts(ranking):
+    for form, prompt in prompts:
         renderer = Renderer(load_template(prompt), HubTokenizer(tokenizer))
         tokens = renderer.answer.identifiers if form == "listwise" else ()
         names = tuple(renderer.tokenizer.decode([token]).strip() for token in tokens)

@@ -1,0 +1,130 @@
+"""A real HTTP server on this machine that answers as a chat endpoint does, or misbehaves."""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+
+@dataclass
+class Answer:
+    """One HTTP answer.
+
+    Attributes:
+        text: The model's; where it is None, `body` is sent as it is.
+        usage: Tokens read and written; None: the endpoint does not say.
+        status: Of HTTP.
+        headers: More of them.
+        body: Where there is no text.
+        delay: Seconds before it.
+        drip: Seconds between one byte and the next.
+    """
+
+    text: str | None = None
+    usage: tuple[int, int] | None = (1000, 100)
+    status: int = 200
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: bytes = b""
+    delay: float = 0.0
+    drip: float = 0.0
+
+
+class ChatServer:
+    """Serves as long as it is a context.
+
+    Args:
+        script: The answer to a request's body; the answers, one a request, the last for all further ones; or one.
+
+    Attributes:
+        bodies: Of the requests so far.
+        headers: Of the requests so far.
+        most_at_once: Of requests in flight.
+    """
+
+    def __init__(self, script: Callable[[dict[str, Any]], Answer] | Sequence[Answer] | Answer) -> None:
+        self.bodies: list[dict[str, Any]] = []
+        self.headers: list[Mapping[str, str]] = []
+        self.most_at_once = 0
+        self._at_once = 0
+        self._lock = threading.Lock()
+        self._script = script
+        owner = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                owner._serve(self)
+
+            def log_message(self, *_: Any) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self._server.server_port}/v1"
+
+    def __enter__(self) -> ChatServer:
+        threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+    def _serve(self, handler: BaseHTTPRequestHandler) -> None:
+        body = json.loads(handler.rfile.read(int(handler.headers["Content-Length"])))
+        with self._lock:
+            self.bodies.append(body)
+            self.headers.append(dict(handler.headers))
+            self._at_once += 1
+            self.most_at_once = max(self.most_at_once, self._at_once)
+            answer = self._answer(body, len(self.bodies) - 1)
+        time.sleep(answer.delay)
+        with self._lock:
+            self._at_once -= 1  # before the client can know
+        try:
+            assert handler.path == "/v1/chat/completions"
+            data = answer.body if answer.text is None else completion(answer.text, answer.usage)
+            handler.send_response(answer.status)
+            for name, value in ({"Content-Length": str(len(data))} | dict(answer.headers)).items():
+                handler.send_header(name, value)
+            handler.end_headers()
+            for part in [data[i : i + 1] for i in range(len(data))] if answer.drip else [data]:
+                time.sleep(answer.drip)
+                handler.wfile.write(part)
+        except OSError:
+            pass  # the client gave up
+
+    def _answer(self, body: dict[str, Any], number: int) -> Answer:
+        if isinstance(self._script, Answer):
+            return self._script
+        if callable(self._script):
+            return self._script(body)
+        return self._script[min(number, len(self._script) - 1)]
+
+
+def completion(text: str, usage: tuple[int, int] | None) -> bytes:
+    """The body of a chat completion."""
+    value: dict[str, Any] = {"choices": [{"message": {"role": "assistant", "content": text}}]}
+    if usage:
+        value["usage"] = {"prompt_tokens": usage[0], "completion_tokens": usage[1]}
+    return json.dumps(value).encode()
+
+
+def shown(body: Mapping[str, Any]) -> dict[str, str]:
+    """The listings of a request by their letters."""
+    return dict(re.findall(r"^\[(\w)\] (.*)$", body["messages"][1]["content"], re.MULTILINE))
+
+
+def by_title(body: Mapping[str, Any]) -> Answer:
+    """The listings in the order of their texts, as a model that does as it is told."""
+    listings = shown(body)
+    order = sorted(listings, key=lambda letter: listings[letter])
+    return Answer(json.dumps({"ranking": order}))
