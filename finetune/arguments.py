@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
 import yaml
@@ -14,7 +14,7 @@ from genrank.engines.loading import native_dtype
 from genrank.errors import ConfigError, InputError
 
 if TYPE_CHECKING:
-    from trl import ModelConfig, SFTConfig
+    from trl import GRPOConfig, ModelConfig, SFTConfig
 
 FORMS = ("inline", "listwise")
 
@@ -27,8 +27,8 @@ def _option(default: Any, words: str) -> Any:
 
 
 @dataclass
-class RankingArguments:
-    """What is learned, from which data, and how it is measured on the way.
+class DataArguments:
+    """What a model learns from, and how it is measured on the way; the part that all trainings share.
 
     Raises:
         InputError: When an option is wrong; names it.
@@ -40,8 +40,6 @@ class RankingArguments:
     dev: str | None = _option(None, "dataset whose dev queries are ranked on the way (the first of datasets)")
     dev_queries: int | None = _option(None, "at most so many of them, the first (all)")
     dev_candidates: int = _option(20, "candidates of each, the first stage's best")
-    forms: list[str] = _option([*FORMS], "prompts that are learned: inline, listwise (first-token reads it too)")
-    inline_prompt: str = _option("inline", "template, a known one or a file")
     listwise_prompt: str = _option("listwise", "template, a known one or a file")
     max_tokens: int = _option(4096, "of one row; what does not fit is cut as in serving")
     windows_per_query: int = _option(1, "windows drawn of each query")
@@ -54,37 +52,35 @@ class RankingArguments:
     query_noise: float = _option(0.0, "chance that a query is written in another way")
     drop_history: float = _option(0.0, "chance that a window has no history")
     cut_history: float = _option(0.0, "chance that a history is cut to its latest interactions")
-    reasons: float = _option(0.0, "chance that a row goes on to the reason for one of its best listings")
     most_windows: int | None = _option(None, "windows drawn of one dataset; more queries than that are left out (all)")
     share: float = _option(1.0, "share of the train queries, for learning curves")
-    ranking_loss: Literal["ranknet", "listnet", "lambda"] = _option("ranknet", "loss of the scores")
-    ranking_weight: float = _option(1.0, "of the ranking loss; 0: only text is learned")
-    text_weight: float = _option(0.2, "of the text of permutations and reasons; 0: only scores are learned")
-    lora_top_layers: int | None = _option(None, "adapters in so many of the upper layers (all)")
-    adalora: bool = _option(False, "AdaLoRA (arXiv 2303.10512) in the place of LoRA; starts at 1.5 times lora_r")
 
     def __post_init__(self) -> None:
         """Check the options that stand for themselves."""
-        for name in ("datasets", "forms"):
-            if not getattr(self, name):
-                raise InputError("must not be empty", field=name)
-        for form in self.forms:
-            if form not in FORMS or self.forms.count(form) > 1:
-                raise InputError(f"must be {' and '.join(FORMS)}, or one of them, got {self.forms}", field="forms")
-        for name in ("ranking_weight", "text_weight"):
-            if not getattr(self, name) >= 0:
-                raise InputError(f"must not be negative, got {getattr(self, name)}", field=name)
-        if not self.ranking_weight + self.text_weight:
-            raise InputError("must not be 0 as ranking_weight is: nothing would be learned", field="text_weight")
-        if self.forms == ["inline"] and not self.ranking_weight:
-            raise InputError("must not be 0 where only inline is learned", field="ranking_weight")
-        if not 0 <= self.reasons <= 1:
-            raise InputError(f"must be a chance, 0 to 1, got {self.reasons}", field="reasons")
+        self._check_filled("datasets")
         if not 0 < self.share <= 1:
             raise InputError(f"must be above 0 and at most 1, got {self.share}", field="share")
-        for name in ("max_tokens", "dev_queries", "dev_candidates", "most_windows", "lora_top_layers"):
+        self._check_counts("max_tokens", "dev_queries", "dev_candidates", "most_windows")
+
+    def _check_filled(self, *names: str) -> None:
+        for name in names:
+            if not getattr(self, name):
+                raise InputError("must not be empty", field=name)
+
+    def _check_counts(self, *names: str) -> None:
+        for name in names:
             if (number := getattr(self, name)) is not None and number < 1:
                 raise InputError(f"must be at least 1, got {number}", field=name)
+
+    def _check_chances(self, *names: str) -> None:
+        for name in names:
+            if not 0 <= (chance := getattr(self, name)) <= 1:
+                raise InputError(f"must be a chance, 0 to 1, got {chance}", field=name)
+
+    def _check_weights(self, *names: str) -> None:
+        for name in names:
+            if not getattr(self, name) >= 0:
+                raise InputError(f"must not be negative, got {getattr(self, name)}", field=name)
 
     def windows(self) -> WindowOptions:
         """How windows are drawn."""
@@ -97,8 +93,71 @@ class RankingArguments:
             raise InputError(str(error).removeprefix(f"{error.field}: "), field=wrong) from None
 
 
+@dataclass
+class RankingArguments(DataArguments):
+    """What `finetune.sft` learns, beside what all trainings share.
+
+    Raises:
+        InputError: When an option is wrong; names it.
+    """
+
+    forms: list[str] = _option([*FORMS], "prompts that are learned: inline, listwise (first-token reads it too)")
+    inline_prompt: str = _option("inline", "template, a known one or a file")
+    reasons: float = _option(0.0, "chance that a row goes on to the reason for one of its best listings")
+    ranking_loss: Literal["ranknet", "listnet", "lambda"] = _option("ranknet", "loss of the scores")
+    ranking_weight: float = _option(1.0, "of the ranking loss; 0: only text is learned")
+    text_weight: float = _option(0.2, "of the text of permutations and reasons; 0: only scores are learned")
+    lora_top_layers: int | None = _option(None, "adapters in so many of the upper layers (all)")
+    adalora: bool = _option(False, "AdaLoRA (arXiv 2303.10512) in the place of LoRA; starts at 1.5 times lora_r")
+
+    def __post_init__(self) -> None:
+        """Check the options that stand for themselves."""
+        super().__post_init__()
+        self._check_filled("forms")
+        for form in self.forms:
+            if form not in FORMS or self.forms.count(form) > 1:
+                raise InputError(f"must be {' and '.join(FORMS)}, or one of them, got {self.forms}", field="forms")
+        self._check_weights("ranking_weight", "text_weight")
+        if not self.ranking_weight + self.text_weight:
+            raise InputError("must not be 0 as ranking_weight is: nothing would be learned", field="text_weight")
+        if self.forms == ["inline"] and not self.ranking_weight:
+            raise InputError("must not be 0 where only inline is learned", field="ranking_weight")
+        self._check_chances("reasons")
+        self._check_counts("lora_top_layers")
+
+
+@dataclass
+class GrpoArguments(DataArguments):
+    """What `finetune.grpo` rewards, beside what all trainings share.
+
+    Raises:
+        InputError: When an option is wrong; names it.
+    """
+
+    adapter: str | None = _option(None, "folder of the adapter that training starts from (a new LoRA)")
+    masked: bool = _option(True, "orders are sampled under the mask of serving; False: as free text")
+    reasons: float = _option(0.0, "share of the prompts that ask for the reason for one of the best listings")
+    ndcg_weight: float = _option(1.0, "of the order's nDCG@10; 0 leaves a reward out")
+    format_weight: float = _option(0.0, "of an order that needs no repair; under the mask all are such")
+    diversity_weight: float = _option(0.0, "of the brands among the first diversity_depth")
+    diversity_depth: int = _option(3, "how deep brands are counted")
+    grounding_weight: float = _option(1.0, "of a reason whose claims stand in the listing or the history")
+
+    def __post_init__(self) -> None:
+        """Check the options that stand for themselves."""
+        super().__post_init__()
+        self._check_chances("reasons")
+        self._check_counts("diversity_depth")
+        orders = ("ndcg_weight", "format_weight", "diversity_weight")
+        self._check_weights(*orders, "grounding_weight")
+        if self.reasons < 1 and not any(getattr(self, name) for name in orders):
+            raise InputError("must not be 0 as format_weight and diversity_weight are", field="ndcg_weight")
+        if self.reasons and not self.grounding_weight:
+            raise InputError("must not be 0 where reasons are asked for; or set reasons: 0", field="grounding_weight")
+
+
 def _defaults() -> dict[str, Any]:
-    """What stands in the place of TRL's own defaults."""
+    """What stands in the place of TRL's own defaults in all trainings."""
     gpu = torch.cuda.is_available()
     return {
         "model_name_or_path": "smollm2-135m",
@@ -107,7 +166,6 @@ def _defaults() -> dict[str, Any]:
         "use_cpu": not gpu,
         "bf16": native_dtype(torch.device("cuda" if gpu else "cpu")) == torch.bfloat16,
         "gradient_checkpointing": gpu,
-        "train_sampling_strategy": "group_by_length",
         "eval_strategy": "steps",
         "save_strategy": "steps",
         "load_best_model_at_end": True,
@@ -117,20 +175,52 @@ def _defaults() -> dict[str, Any]:
     }
 
 
+_GRPO_DEFAULTS = {
+    "remove_unused_columns": False,
+    "disable_dropout": True,  # what samples and what learns shall be one policy
+    "num_generations": 4,
+    "num_generations_eval": 1,  # the dev queries are ranked: nothing is sampled for them
+    "max_completion_length": 64,
+    "eval_on_start": True,  # what the adapter of before is worth
+    "learning_rate": 1e-5,
+}
+
+
 def parse(arguments: Sequence[str] | None, program: str) -> tuple[RankingArguments, SFTConfig, ModelConfig]:
-    """Options of the command line over those of the file that ``--config`` names.
+    """Options of `finetune.sft`: those of the command line over those of the file that ``--config`` names.
 
     Raises:
         ConfigError: When the file cannot be read, or an option is unknown or wrong.
     """
-    from trl import ModelConfig, SFTConfig, TrlParser
+    from trl import ModelConfig, SFTConfig
 
-    parser = TrlParser((RankingArguments, SFTConfig, ModelConfig), prog=program)
-    parser.set_defaults(**_defaults())
+    kinds = (RankingArguments, SFTConfig, ModelConfig)
+    found = _parse(arguments, program, kinds, {"train_sampling_strategy": "group_by_length"})
+    return cast(tuple[RankingArguments, SFTConfig, ModelConfig], found)
+
+
+def parse_grpo(arguments: Sequence[str] | None, program: str) -> tuple[GrpoArguments, GRPOConfig, ModelConfig]:
+    """The same for `finetune.grpo`.
+
+    Raises:
+        ConfigError: When the file cannot be read, or an option is unknown or wrong.
+    """
+    from trl import GRPOConfig, ModelConfig
+
+    kinds = (GrpoArguments, GRPOConfig, ModelConfig)
+    return cast(tuple[GrpoArguments, GRPOConfig, ModelConfig], _parse(arguments, program, kinds, _GRPO_DEFAULTS))
+
+
+def _parse(
+    arguments: Sequence[str] | None, program: str, kinds: tuple[type, ...], defaults: Mapping[str, Any]
+) -> tuple[Any, ...]:
+    from trl import TrlParser
+
+    parser = TrlParser(kinds, prog=program)
+    parser.set_defaults(**_defaults(), **defaults)
     try:
-        ranking, training, model = parser.parse_args_and_config(arguments)
+        return tuple(parser.parse_args_and_config(arguments))
     except (OSError, ValueError, TypeError, yaml.YAMLError) as error:
         if isinstance(error, InputError | ConfigError):
             raise
         raise ConfigError(f"config: {error}") from None
-    return ranking, training, model
