@@ -37,6 +37,7 @@ class DataArguments:
     datasets: list[str] = _option(["sample-shop"], "dataset folders, or sample-shop; their train queries are learned")
     measured: list[str] = _option([], "more datasets whose dev and test queries must not be learned")
     leaks: Literal["error", "drop"] = _option("error", "train queries that are measured too: an error, or dropped")
+    adapter: str | None = _option(None, "folder of the adapter that training goes on with (a new LoRA)")
     dev: str | None = _option(None, "dataset whose dev queries are ranked on the way (the first of datasets)")
     dev_queries: int | None = _option(None, "at most so many of them, the first (all)")
     dev_candidates: int = _option(20, "candidates of each, the first stage's best")
@@ -134,7 +135,6 @@ class GrpoArguments(DataArguments):
         InputError: When an option is wrong; names it.
     """
 
-    adapter: str | None = _option(None, "folder of the adapter that training starts from (a new LoRA)")
     masked: bool = _option(True, "orders are sampled under the mask of serving; False: as free text")
     reasons: float = _option(0.0, "share of the prompts that ask for the reason for one of the best listings")
     ndcg_weight: float = _option(1.0, "of the order's nDCG@10; 0 leaves a reward out")
@@ -162,6 +162,7 @@ def _defaults() -> dict[str, Any]:
     return {
         "model_name_or_path": "smollm2-135m",
         "use_peft": True,
+        "dtype": "auto",
         "lora_target_modules": ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
         "use_cpu": not gpu,
         "bf16": native_dtype(torch.device("cuda" if gpu else "cpu")) == torch.bfloat16,
@@ -219,8 +220,11 @@ def _parse(
     parser = TrlParser(kinds, prog=program)
     parser.set_defaults(**_defaults(), **defaults)
     try:
-        return tuple(parser.parse_args_and_config(arguments))
+        data, training, model = parser.parse_args_and_config(arguments)
     except (OSError, ValueError, TypeError, yaml.YAMLError) as error:
         if isinstance(error, InputError | ConfigError):
             raise
         raise ConfigError(f"config: {error}") from None
+    if data.adapter and not model.use_peft:
+        raise InputError("must be left out where use_peft is false; merge it first (finetune.merge)", field="adapter")
+    return data, training, model

@@ -11,12 +11,9 @@ adapter by dev nDCG@10 ends up in ``output_dir/adapter`` with its manifest.
 
 from __future__ import annotations
 
-import dataclasses
-import importlib.metadata
 import itertools
 import random
 import sys
-import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -27,32 +24,36 @@ import datasets
 import torch
 from peft import AdaLoraConfig, LoraConfig
 from torch.utils.data import Sampler
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoTokenizer
 from trl import ModelConfig, SFTConfig, SFTTrainer
 from trl.trainer.utils import get_peft_config
 
-from eval.cache import files_fingerprint
-from eval.datasets import load_dataset
-from eval.peers import listing_ids, ndcg_of
 from eval.program import exit_status, say
-from eval.record import versions
-from finetune.arguments import DataArguments, RankingArguments, parse
+from finetune.arguments import RankingArguments, parse
 from finetune.data import Form, Skipped, examples_fingerprint, make_examples
 from finetune.losses import LOSSES, Kind, text_loss
 from finetune.quick_lora import quicken
 from finetune.reasons import teacher_reasons
-from finetune.windows import check_splits, draw_windows, drop_leaks
-from genrank import Request, Reranker
-from genrank.adapters import Manifest, TrainedPrompt, save_manifest
+from finetune.training import (
+    data_of,
+    dev_ranker,
+    last_checkpoint,
+    learned_prompts,
+    load_data,
+    load_model,
+    load_start,
+    ranked_metrics,
+    report,
+    save_adapter,
+    shortened,
+)
+from finetune.windows import draw_windows
+from genrank.adapters import Manifest
 from genrank.dataset import Dataset
 from genrank.engines.tokenizer import HubTokenizer
-from genrank.engines.transformers import TransformersEngine
 from genrank.errors import InputError
 from genrank.models import home, resolve
 from genrank.prompting import Renderer, load_template
-
-MEASURED = ("dev", "test")
-"""Splits that are never learned."""
 
 DECODINGS: Mapping[Form, str] = {"inline": "inline", "listwise": "first-token"}
 """The decoding by which a form is measured on the way."""
@@ -232,46 +233,6 @@ class RankingTrainer(SFTTrainer):  # type: ignore[misc]
         return metrics
 
 
-def ranked_metrics(trainer: Any, rank_dev: Callable[[Path], dict[str, float]]) -> dict[str, float]:
-    """What a trainer's ``evaluate`` gives: the dev queries are ranked with the adapter as it is now."""
-    with tempfile.TemporaryDirectory() as folder:
-        trainer.save_model(folder)
-        metrics = {f"eval_{name}": value for name, value in rank_dev(Path(folder)).items()}
-    trainer.model.eval()  # GRPOTrainer would log what it has of the training with it
-    trainer.log(dict(metrics))
-    trainer.model.train()
-    trainer.control = trainer.callback_handler.on_evaluate(trainer.args, trainer.state, trainer.control, metrics)
-    return metrics
-
-
-def dev_ranker(
-    dataset: Dataset, requests: Sequence[Request], model: str, prompts: Mapping[str, str]
-) -> Callable[[Path], dict[str, float]]:
-    """Ranks requests with the adapter, or the whole model, of a folder.
-
-    Args:
-        dataset: Gives judgements and gains.
-        requests: That are ranked.
-        model: The base model.
-        prompts: Template by decoding.
-
-    Returns:
-        nDCG@10 of each decoding, and of the first of them as ``ndcg@10``.
-    """
-
-    def rank(folder: Path) -> dict[str, float]:
-        adapter = (folder / "adapter_config.json").exists()
-        engine = TransformersEngine(model if adapter else str(folder), adapter=str(folder) if adapter else None)
-        found = {}
-        for decoding, prompt in prompts.items():
-            reranker = Reranker(engine=engine, prompt=prompt, decoding=cast(Any, decoding), strategy="single", passes=1)
-            orders = [listing_ids(ranking) for ranking in reranker.rerank_batch(requests)]
-            found[f"ndcg@10_{decoding}"] = ndcg_of(dataset, requests, orders)
-        return {"ndcg@10": next(iter(found.values())), **found}
-
-    return rank
-
-
 def train_rows(
     loaded: Sequence[Dataset], names: Sequence[str], ranking: RankingArguments, tokenizer: Any, seed: int
 ) -> datasets.Dataset:
@@ -318,16 +279,6 @@ def train_rows(
     return table
 
 
-def shortened(dataset: Dataset, data: DataArguments) -> Dataset:
-    """The dataset with the first of its train queries; the order is that of the file, whose ids are hashes."""
-    train = [query for query in dataset.queries if query.split == "train"]
-    count = round(len(train) * data.share)
-    if data.most_windows is not None:
-        count = min(count, data.most_windows // data.windows_per_query)
-    left_out = {query.query.query_id for query in train[max(1, count) :]}
-    return dataclasses.replace(dataset, queries=[q for q in dataset.queries if q.query.query_id not in left_out])
-
-
 def _prompts(ranking: RankingArguments) -> list[tuple[Form, str]]:
     names = {"inline": ranking.inline_prompt, "listwise": ranking.listwise_prompt}
     return [(cast(Form, form), names[form]) for form in ranking.forms]
@@ -365,21 +316,26 @@ def adapter_config(model: ModelConfig, ranking: RankingArguments, layers: int, s
     )
 
 
-def train(ranking: RankingArguments, training: SFTConfig, model: ModelConfig) -> Manifest:
+def train(ranking: RankingArguments, training: SFTConfig, model: ModelConfig) -> Manifest | None:
     """Train, keep the best, and say how good it is.
 
     Returns:
-        The manifest of ``output_dir/adapter``.
+        The manifest of ``output_dir/adapter``; None in a process that is not the first of several.
     """
     name = model.model_name_or_path or "smollm2-135m"
     folder = resolve(name)
     loaded, dev, requests = load_data(ranking, training.seed)
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    table = train_rows(loaded, ranking.datasets, ranking, tokenizer, training.seed)
+    with training.main_process_first(desc="training examples"):
+        table = train_rows(loaded, ranking.datasets, ranking, tokenizer, training.seed)
     say(f"{len(table)} rows, {sum(table['length']):,} tokens")
-    dtype = torch.bfloat16 if training.bf16 and model.use_peft else torch.float32
-    trained = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
-    batch = training.per_device_train_batch_size * training.gradient_accumulation_steps
+    trained = load_model(folder, training, model)
+    templates = {form: load_template(prompt) for form, prompt in _prompts(ranking)}
+    start = None
+    if ranking.adapter:
+        trained, start = load_start(ranking.adapter, trained, folder, templates)
+    layers = trained.config.get_text_config().num_hidden_layers
+    batch = training.train_batch_size * training.world_size * training.gradient_accumulation_steps
     steps = training.max_steps if training.max_steps > 0 else int(training.num_train_epochs * len(table) / batch)
     training.dataset_kwargs = {"skip_prepare_dataset": True}
     training.remove_unused_columns = False
@@ -394,82 +350,13 @@ def train(ranking: RankingArguments, training: SFTConfig, model: ModelConfig) ->
         eval_dataset=table.select([0]),  # only its being there counts: the dev queries are ranked
         processing_class=tokenizer,
         data_collator=lambda rows: collate(rows, pad),
-        peft_config=adapter_config(model, ranking, trained.config.get_text_config().num_hidden_layers, steps),
+        peft_config=None if ranking.adapter else adapter_config(model, ranking, layers, steps),
     )
     quicken(trainer.model)
     out = Path(training.output_dir or "trainer_output")
     trainer.train(resume_from_checkpoint=last_checkpoint(out))
-    data = {"datasets": list(ranking.datasets), "fingerprint": table._fingerprint}
-    return save_adapter(trainer, out / "adapter", name, learned_prompts(_prompts(ranking), tokenizer), data, rank_dev)
-
-
-def load_data(data: DataArguments, seed: int) -> tuple[list[Dataset], Dataset, list[Request]]:
-    """The datasets that are learned, the one whose dev queries are ranked on the way, and these queries.
-
-    Raises:
-        InputError: When what is measured would be learned too.
-    """
-    loaded = [load_dataset(dataset, seed) for dataset in data.datasets]
-    dev = load_dataset(data.dev, seed) if data.dev else loaded[0]
-    everything = [*loaded, dev, *(load_dataset(dataset, seed) for dataset in data.measured)]
-    if data.leaks == "drop":
-        for i, dataset in enumerate(loaded):
-            loaded[i], count = drop_leaks(dataset, everything, "train", MEASURED)
-            say(f"left out: {count} train queries of {dataset.name} that are measured too")
-    else:
-        check_splits(everything, "train", MEASURED)
-    queries = dev.split("dev")[: data.dev_queries]
-    return loaded, dev, [dev.request(query, data.dev_candidates) for query in queries]
-
-
-def save_adapter(
-    trainer: Any,
-    adapter: Path,
-    model: str,
-    prompts: Mapping[str, TrainedPrompt],
-    data: Mapping[str, Any],
-    rank_dev: Callable[[Path], dict[str, float]],
-) -> Manifest:
-    """Save what a trainer holds into a folder, with its manifest.
-
-    Args:
-        trainer: Of TRL.
-        adapter: The folder.
-        model: The base model.
-        prompts: By the decodings that they serve.
-        data: The manifest's.
-        rank_dev: Measures the folder.
-    """
-    trainer.save_model(str(adapter))
-    (adapter / "training_args.bin").unlink(missing_ok=True)  # a pickle: whoever loads an adapter should need none
-    manifest = Manifest(
-        base_model=model,
-        base_revision=files_fingerprint(resolve(model)),
-        prompts=prompts,
-        data=data,
-        metrics=rank_dev(adapter),
-        versions=versions() | {"trl": importlib.metadata.version("trl")},
-    )
-    save_manifest(manifest, adapter)
-    return manifest
-
-
-def learned_prompts(prompts: Sequence[tuple[Form, str]], tokenizer: Any) -> dict[str, TrainedPrompt]:
-    """The prompts of an adapter's manifest, by the decodings that they serve."""
-    found: dict[str, TrainedPrompt] = {}
-    for form, prompt in prompts:
-        renderer = Renderer(load_template(prompt), HubTokenizer(tokenizer))
-        tokens = renderer.answer.identifiers if form == "listwise" else ()
-        names = tuple(renderer.tokenizer.decode([token]).strip() for token in tokens)
-        learned = TrainedPrompt(name=renderer.template.name, hash=renderer.template.digest, identifiers=names)
-        found |= dict.fromkeys(("inline",) if form == "inline" else ("first-token", "listwise"), learned)
-    return found
-
-
-def last_checkpoint(folder: Path) -> str | None:
-    """The last checkpoint that was written whole: its state is written last."""
-    whole = [path for path in folder.glob("checkpoint-*") if (path / "trainer_state.json").exists()]
-    return str(max(whole, key=lambda path: int(path.name.rpartition("-")[2]))) if whole else None
+    learned = learned_prompts(_prompts(ranking), tokenizer)
+    return save_adapter(trainer, out / "adapter", name, learned, data_of(ranking, table._fingerprint, start), rank_dev)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -478,7 +365,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit status.
     """
-    return exit_status(lambda: print(train(*parse(arguments, "python -m finetune.sft")).model_dump_json()))
+    return exit_status(lambda: report(train(*parse(arguments, "python -m finetune.sft"))))
 
 
 if __name__ == "__main__":

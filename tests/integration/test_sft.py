@@ -14,34 +14,24 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 torch = pytest.importorskip("torch", reason="torch is not installed: pip install 'genrank[transformers]'")
 pytest.importorskip("trl", reason="trl is not installed: pip install 'genrank[train]'")
 
+from safetensors.torch import load_file  # noqa: E402
+
 from finetune.arguments import RankingArguments, parse  # noqa: E402
-from finetune.sft import LengthGroups, last_checkpoint, shortened, train  # noqa: E402
-from genrank.adapters import load_manifest  # noqa: E402
+from finetune.sft import LengthGroups, train  # noqa: E402
+from finetune.training import last_checkpoint, shortened  # noqa: E402
+from genrank.adapters import Manifest, load_manifest  # noqa: E402
 from genrank.dataset import sample_shop  # noqa: E402
-from genrank.models import resolve  # noqa: E402
+from genrank.errors import InputError  # noqa: E402
 from genrank.prompting import load_template  # noqa: E402
 from genrank.reranker import Reranker  # noqa: E402
 
+ROOT = Path(__file__).resolve().parents[2]
 STEPS = 12
-
-
-@pytest.fixture(scope="module")
-def tiny(smollm2: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model of SmolLM2's architecture with its tokenizer, small enough to train in seconds."""
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
-
-    folder = tmp_path_factory.mktemp("tiny")
-    config = AutoConfig.from_pretrained(resolve(smollm2))
-    config.update({"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2})
-    config.update({"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16})
-    torch.manual_seed(0)
-    AutoModelForCausalLM.from_config(config).save_pretrained(folder)  # type: ignore[no-untyped-call]
-    AutoTokenizer.from_pretrained(resolve(smollm2)).save_pretrained(folder)
-    return folder
 
 
 def options(tiny: Path, out: Path, *more: str) -> list[str]:
@@ -74,18 +64,73 @@ def losses(out: Path) -> dict[int, float]:
 
 def test_an_adapter_is_trained_and_served_with_its_manifest(tiny: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    manifest = train(*parse(options(tiny, out), "sft"))
+    manifest = train(*parse(options(tiny, out, "--report_to", "tensorboard"), "sft"))
+    assert manifest is not None
     assert set(manifest.prompts) == {"inline", "first-token", "listwise"}
     assert manifest.prompts["inline"].hash == load_template("inline").digest
     assert 0 < manifest.metrics["ndcg@10_inline"] <= 1
     assert load_manifest(out / "adapter") == manifest
-    assert {path.suffix for path in (out / "adapter").iterdir()} <= {".safetensors", ".json", ".jinja", ".md"}
+    files = {"adapter_config.json", "adapter_model.safetensors", "genrank.json"}
+    assert {path.name for path in (out / "adapter").iterdir()} == files
+    assert json.loads((out / "adapter" / "adapter_config.json").read_text())["base_model_name_or_path"] == str(tiny)
+    assert list(out.rglob("events.out.tfevents.*"))
     reranker = Reranker(str(tiny), adapter=str(out / "adapter"))
     request = sample_shop().request(sample_shop().queries[0])
     assert reranker.rerank_batch([request])[0].provenance.outcome == "model"
     found = losses(out)
     assert list(found) == list(range(1, STEPS + 1))
     assert sum(list(found.values())[-3:]) < sum(list(found.values())[:3])
+
+
+def test_an_adapter_goes_on_learning(tiny: Path, tmp_path: Path) -> None:
+    def weights(adapter: Path) -> Any:
+        found = load_file(adapter / "adapter_model.safetensors")
+        return torch.cat([value.flatten() for _, value in sorted(found.items())])
+
+    short = [
+        "--max_steps",
+        "2",
+        "--forms",
+        "inline",
+        "--reasons",
+        "0",
+        "--eval_strategy",
+        "no",
+        "--save_strategy",
+        "no",
+    ]
+    short += ["--save_strategy", "no", "--load_best_model_at_end", "false", "--lora_dropout", "0"]
+    train(*parse(options(tiny, tmp_path / "first", *short), "sft"))
+    first = tmp_path / "first" / "adapter"
+    more = [*short, "--adapter", str(first), "--learning_rate", "1e-6"]
+    manifest = train(*parse(options(tiny, tmp_path / "second", *more), "sft"))
+    assert manifest is not None
+    assert manifest.data["adapter"]["datasets"] == ["sample-shop"]
+    before, after = weights(first), weights(tmp_path / "second" / "adapter")
+    assert 0 < (before - after).abs().max() < 1e-4 < before.abs().max()
+    with pytest.raises(InputError, match=r"^listwise_prompt: .* no listwise prompt"):
+        train(*parse(options(tiny, tmp_path / "third", "--adapter", str(first)), "sft"))
+
+
+def test_two_processes_train_one_adapter(tiny: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    given = options(tiny, out, "--max_steps", "4", "--report_to", "none")
+    config = tmp_path / "accelerate.yaml"
+    settings = yaml.safe_load((ROOT / "finetune" / "configs" / "accelerate-fsdp.yaml").read_text())
+    del settings["fsdp_config"]  # accelerate has no FSDP on the CPU
+    settings |= {"distributed_type": "MULTI_CPU", "num_processes": 2, "use_cpu": True, "mixed_precision": "no"}
+    config.write_text(yaml.safe_dump(settings))
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(config), "-m", "finetune.sft"]
+    done = subprocess.run(
+        [*launch, *given], capture_output=True, text=True, check=False, env=os.environ | {"OMP_NUM_THREADS": "1"}
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    (said,) = (line for line in done.stdout.splitlines() if line.startswith('{"format"'))  # by one of them
+    assert load_manifest(out / "adapter") == Manifest.model_validate_json(said)
+    assert list(losses(out)) == [1, 2, 3, 4]
+    reranker = Reranker(str(tiny), adapter=str(out / "adapter"))
+    request = sample_shop().request(sample_shop().queries[0])
+    assert reranker.rerank_batch([request])[0].provenance.outcome == "model"
 
 
 def test_a_run_that_was_killed_goes_on_to_the_same_end(tiny: Path, tmp_path: Path) -> None:

@@ -1,0 +1,489 @@
+"""Rewards a model's own answers: ``python -m finetune.grpo --config finetune/configs/NAME.yaml [--OPTION VALUE ...]``.
+
+TRL's `GRPOTrainer` (arXiv 2402.03300) with PEFT, from an adapter of `finetune.sft` or a new one. Prompts are windows of
+dataset folders rendered as in serving; for each the model writes several answers, and learns from those that
+`finetune.rewards` finds better than the others. An order is sampled under the very mask of serving, where only the
+choice among the candidates left is the model's and is learned; with ``masked: false`` it is free text. A share of the
+prompts goes on to the reason for the best listing, as serving asks for it: in the conversation that ranked.
+
+Options are those of `finetune.arguments.GrpoArguments`, of ``trl.GRPOConfig`` and of ``trl.ModelConfig``; the
+configuration file holds the same names. A run that was killed goes on from its last whole checkpoint in ``output_dir``
+when it is started again. The best adapter by dev nDCG@10 of listwise decoding ends up in ``output_dir/adapter`` with
+its manifest. ``trainer_state.json`` of a checkpoint holds the curves: ``reward``, ``rewards/ndcg/mean`` ... and
+``eval_ndcg@10_listwise`` ... by step.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import random
+import shutil
+import sys
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import datasets
+import torch
+from torch.utils.data import Sampler
+from transformers import AutoTokenizer, LogitsProcessor, TrainerCallback
+
+from eval.cache import fingerprint
+from eval.program import exit_status, say
+from finetune.arguments import GrpoArguments, parse_grpo
+from finetune.data import Skipped
+from finetune.quick_lora import quicken
+from finetune.rewards import diversity_reward, format_reward, grounding_reward, ndcg_reward
+from finetune.training import (
+    data_of,
+    dev_ranker,
+    last_checkpoint,
+    learned_prompts,
+    load_data,
+    load_model,
+    load_start,
+    other_prompts,
+    ranked_metrics,
+    report,
+    save_adapter,
+    shortened,
+)
+from finetune.windows import Window, draw_windows
+from genrank.adapters import Manifest
+from genrank.decoding.mask import PermutationMask
+from genrank.engines.loading import end_tokens
+from genrank.engines.tokenizer import HubTokenizer
+from genrank.errors import BudgetError, InputError
+from genrank.grounding import Facts
+from genrank.models import resolve
+from genrank.prompting import Renderer, load_template
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # TRL loads vLLM and torch's compiler, and says what it thinks of their versions
+    from trl import GRPOConfig, GRPOTrainer, ModelConfig
+    from trl.trainer.utils import RepeatSampler, get_peft_config
+
+MEASURED_BY = ("listwise", "first-token")
+"""Decodings by which the dev queries are ranked on the way; the first chooses the best adapter."""
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One prompt, and what its answers are measured against.
+
+    Attributes:
+        ids: ``[tokens]`` of the prompt.
+        window: What it shows.
+        reason_for: Place of the candidate whose reason is asked for, 0-based; None: the order is asked for.
+    """
+
+    ids: tuple[int, ...]
+    window: Window
+    reason_for: int | None = None
+
+
+def make_questions(
+    windows: Iterable[Window],
+    renderer: Renderer,
+    *,
+    max_tokens: int,
+    reasons: float = 0.0,
+    seed: int = 0,
+    skipped: Skipped | None = None,
+) -> Iterator[Question]:
+    """A prompt of each window: for the order, or for the reason for one of the best listings.
+
+    Args:
+        windows: What is asked about.
+        renderer: The one that serving uses.
+        max_tokens: The most tokens of a prompt. A window that does not fit is cut as in serving.
+        reasons: Chance of the latter; the order of the conversation is then the target order.
+        seed: Of what is drawn: which windows ask for a reason, the order of ties.
+        skipped: Takes the count of windows that gave no prompt.
+    """
+    for number, window in enumerate(windows):
+        chance = random.Random(f"{seed} {number}")
+        order = sorted(range(len(window.candidates)), key=lambda place: (-window.gains[place], chance.random()))
+        asks_reason = chance.random() < reasons and window.gains[order[0]] > 0
+        try:
+            prompt = renderer.render(
+                window.query, window.candidates, window.history, max_tokens=max_tokens, inline=False
+            )
+            if not asks_reason:
+                yield Question(prompt.ids, window)
+                continue
+            listing = window.candidates[order[0]].listing
+            asked = renderer.follow_up(prompt, order, window.query, listing, max_tokens=max_tokens)
+            yield Question(asked, window, order[0])
+        except BudgetError:
+            if skipped is not None:
+                skipped.count(f"{'reason' if asks_reason else 'order'}: more than {max_tokens} tokens")
+
+
+class Answers:
+    """How a template's answers are written: their tokens, and the names that are read out of their text.
+
+    Args:
+        renderer: Of the template.
+        ends: Tokens that end the model's answers.
+    """
+
+    def __init__(self, renderer: Renderer, ends: Iterable[int]) -> None:
+        template, tokenizer = renderer.template, renderer.tokenizer
+        self._tokens = renderer.answer
+        self._names = [tokenizer.decode([token]).strip() for token in self._tokens.identifiers]
+        self._open = template.answer_open
+        (close,) = tokenizer.encode([template.answer_close])
+        chat = tokenizer.frame("")[1]
+        end = tokenizer.turn()[:1] if chat else renderer.reason_ends[:1]
+        self.closing = (*close.ids, *end)
+        """Tokens behind the last identifier."""
+        self.ends = sorted({*ends, *end, *renderer.reason_ends})
+        """Tokens that end an answer; a line's end among them, as serving takes it to end a reason."""
+        self.marks = template.answer_open + template.answer_between + template.answer_close
+
+    def names(self, n: int) -> list[str]:
+        """Of the candidates of a window."""
+        return self._names[:n]
+
+    def written(self, completion: str) -> str:
+        """An order's text: the prompt has opened it already."""
+        return self._open + completion
+
+    def mask(self, n: int) -> PermutationMask:
+        """What may be written for `n` candidates."""
+        return PermutationMask(self._tokens.identifiers[:n], self._tokens.between)
+
+    def length(self, n: int) -> int:
+        """Tokens of an order of `n` candidates, from its first identifier to the end of the answer."""
+        return self._ordered(n) + len(self.closing)
+
+    def choices(self, n: int, length: int) -> list[int]:
+        """``[length]``: 1 where a token of an order is the model's own choice, 0 where the mask forces it."""
+        stride = 1 + len(self._tokens.between)
+        return [int(at % stride == 0 and at < stride * (n - 1)) for at in range(length)]
+
+    def allowed(self, n: int, written: Sequence[int]) -> tuple[int, ...]:
+        """The tokens one of which must follow; none behind the end of the answer."""
+        done = len(written) - self._ordered(n)
+        return self.mask(n).allowed(written) if done < 0 else self.closing[done : done + 1]
+
+    def _ordered(self, n: int) -> int:
+        return n + (n - 1) * len(self._tokens.between)
+
+
+class OrderMask(LogitsProcessor):
+    """Lets rows that ask for an order write nothing else, as serving does; other rows are free.
+
+    Args:
+        answers: Of the template.
+        sizes: ``[b]`` candidates of each row's window; None where it is free.
+    """
+
+    def __init__(self, answers: Answers, sizes: Sequence[int | None]) -> None:
+        self._answers = answers
+        self._sizes = sizes
+        self._start: int | None = None
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        """``[b, vocabulary]`` scores, minus infinity for what must not follow."""
+        if self._start is None:
+            self._start = input_ids.shape[1]
+        for row, (size, ids) in enumerate(zip(self._sizes, input_ids[:, self._start :].tolist(), strict=True)):
+            if size is not None and (allowed := list(self._answers.allowed(size, ids))):
+                kept = scores[row, allowed]
+                scores[row] = -math.inf
+                scores[row, allowed] = kept
+        return scores
+
+
+class EpochRepeats(RepeatSampler):  # type: ignore[misc]
+    """`RepeatSampler` whose order hangs on the seed and the epoch alone, so that a run goes on with what is left."""
+
+    def set_epoch(self, epoch: int) -> None:
+        """Give the order of an epoch, counted from 0."""
+        if self.shuffle:
+            self.generator.manual_seed((self.seed or 0) + epoch * 1_000_003)
+
+
+class RewardTrainer(GRPOTrainer):  # type: ignore[misc]
+    """`GRPOTrainer` on prompts of `genrank.prompting`; its evaluation ranks the dev queries as serving does.
+
+    Args:
+        questions: By the column ``number`` of the training rows.
+        answers: Of the template.
+        masked: Whether orders are sampled under the mask.
+        rank_dev: Ranks with a saved adapter or model, and says how well.
+        options: Those of `GRPOTrainer`.
+    """
+
+    def __init__(
+        self,
+        *,
+        questions: Sequence[Question],
+        answers: Answers,
+        masked: bool,
+        rank_dev: Callable[[Path], dict[str, float]],
+        **options: Any,
+    ) -> None:
+        super().__init__(**options)
+        self.eos_token_ids = answers.ends
+        self._questions = questions
+        self._answers = answers
+        self._masked = masked
+        self._rank_dev = rank_dev
+        self._asked: list[Question] = []
+        self.add_callback(_StepsDone(self))
+
+    def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
+        self._asked = [self._questions[row["number"]] for row in inputs]
+        return cast(dict[str, Any], super()._generate_and_score_completions(inputs))
+
+    def _tokenize_prompts(self, prompts: list[str]) -> tuple[list[list[int]], None, dict[str, Any]]:
+        # the renderer makes tokens part by part and takes special tokens of data for ordinary text: the prompt's text,
+        # tokenised anew, would give other tokens than those that are served
+        return [list(question.ids) for question in self._asked[: len(prompts)]], None, {}
+
+    def _sizes(self) -> list[int | None]:
+        """Candidates of each row that is sampled under the mask."""
+        masked = [self._masked and question.reason_for is None for question in self._asked]
+        return [len(q.window.candidates) if under else None for q, under in zip(self._asked, masked, strict=True)]
+
+    def _generate_single_turn(self, *inputs: Any, **options: Any) -> Any:
+        if not self._masked:
+            return super()._generate_single_turn(*inputs, **options)
+        # `generate` takes a mask as an argument only, and TRL passes none
+        model = self.accelerator.unwrap_model(self.model)
+        model.generate = functools.partial(model.generate, logits_processor=[OrderMask(self._answers, self._sizes())])
+        try:
+            return super()._generate_single_turn(*inputs, **options)
+        finally:
+            del model.generate
+
+    def _generate(self, prompts: list[Any]) -> tuple[Any, ...]:
+        ids, written, own, *rest = super()._generate(prompts)
+        if self._masked:  # what the mask forces is no choice of the model's; TRL calls such tokens a tool's
+            own = [
+                [1] * len(row) if size is None else self._answers.choices(size, len(row))
+                for size, row in zip(self._sizes(), written, strict=True)
+            ]
+        return (ids, written, own, *rest)
+
+    def _get_per_token_logps_and_entropies(
+        self,
+        model: Any,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor,
+        logits_to_keep: int,
+        batch_size: int | None = None,
+        compute_entropy: bool = False,
+        **options: Any,
+    ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
+        if input_ids.device.type != "cpu" or options.get("compute_aux_loss"):
+            return cast(
+                tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None],
+                super()._get_per_token_logps_and_entropies(
+                    model, input_ids, attention_mask, logits_to_keep, batch_size, compute_entropy, **options
+                ),
+            )
+        # on the CPU, TRL computes the head for the prompts too, of which nothing is learned
+        logps, entropies = [], []
+        size = batch_size or len(input_ids)
+        for start in range(0, len(input_ids), size):
+            ids, mask = input_ids[start : start + size], attention_mask[start : start + size]
+            with self.accelerator.autocast():
+                out = model(input_ids=ids, attention_mask=mask, logits_to_keep=logits_to_keep + 1, use_cache=False)
+            found = (out.logits[:, :-1].float() / self.temperature).log_softmax(-1)
+            logps.append(found.gather(-1, ids[:, -logits_to_keep:, None]).squeeze(-1))
+            if compute_entropy:
+                with torch.no_grad():
+                    entropies.append(-(found.exp() * found).sum(-1))
+        return torch.cat(logps), torch.cat(entropies) if compute_entropy else None, None
+
+    def _get_train_sampler(self, dataset: Any = None) -> Sampler[int]:
+        return EpochRepeats(
+            data_source=self.train_dataset if dataset is None else dataset,
+            mini_repeat_count=self.num_generations,
+            batch_size=self.args.generation_batch_size // self.num_generations,
+            repeat_count=self.num_iterations * self.args.steps_per_generation,
+            shuffle=self.shuffle_dataset,
+            seed=self.args.seed,
+        )
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        super()._save(output_dir, state_dict)
+        # the reference is the adapter that training starts from; transformers, going on from a checkpoint that holds
+        # more than one adapter, would leave out the one that was trained
+        shutil.rmtree(Path(output_dir or self.args.output_dir) / "ref", ignore_errors=True)
+
+    def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
+        """Rank the dev queries with the adapter as it is now."""
+        return ranked_metrics(self, self._rank_dev)
+
+
+class _StepsDone(TrainerCallback):
+    """Lets a run that goes on count its steps from where it was: by them TRL knows when to sample anew."""
+
+    def __init__(self, trainer: RewardTrainer) -> None:
+        self._trainer = trainer
+
+    def on_train_begin(self, args: Any, state: Any, *_: Any, **__: Any) -> None:
+        self._trainer._step = state.global_step * args.gradient_accumulation_steps
+
+
+def reward_functions(
+    grpo: GrpoArguments, questions: Sequence[Question], answers: Answers
+) -> tuple[list[Callable[..., list[float | None]]], list[float]]:
+    """The rewards whose weight is not 0, as TRL calls them, and their weights.
+
+    One that does not apply to a prompt is None there.
+    """
+
+    def of_order(name: str, score: Callable[[str, list[str], Window], float]) -> Callable[..., list[float | None]]:
+        def one(question: Question, text: str) -> float | None:
+            if question.reason_for is not None:
+                return None
+            names = answers.names(len(question.window.candidates))
+            return score(answers.written(text), names, question.window)
+
+        return named(name, one)
+
+    def named(name: str, one: Callable[[Question, str], float | None]) -> Callable[..., list[float | None]]:
+        def reward(completions: Sequence[str], number: Sequence[int], **_: Any) -> list[float | None]:
+            return [one(questions[i], text) for i, text in zip(number, completions, strict=True)]
+
+        reward.__name__ = name  # TRL logs it so
+        return reward
+
+    def grounding(question: Question, text: str) -> float | None:
+        if question.reason_for is None:
+            return None
+        listings = [candidate.listing for candidate in question.window.candidates]
+        listing = listings.pop(question.reason_for)
+        return grounding_reward(text, Facts(question.window.query, listing, question.window.history, listings))
+
+    def brands(window: Window) -> list[str]:
+        return [candidate.listing.brand for candidate in window.candidates]
+
+    known: dict[str, tuple[float, Callable[..., list[float | None]]]] = {
+        "ndcg": (grpo.ndcg_weight, of_order("ndcg", lambda text, names, w: ndcg_reward(text, names, w.gains))),
+        "format": (
+            grpo.format_weight,
+            of_order("format", lambda text, names, _: format_reward(text, names, answers.marks)),
+        ),
+        "diversity": (
+            grpo.diversity_weight,
+            of_order(
+                "diversity", lambda text, names, w: diversity_reward(text, names, brands(w), grpo.diversity_depth)
+            ),
+        ),
+        "grounding": (grpo.grounding_weight if grpo.reasons else 0.0, named("grounding", grounding)),
+    }
+    used = [(weight, reward) for weight, reward in known.values() if weight]
+    return [reward for _, reward in used], [weight for weight, _ in used]
+
+
+def _check_room(grpo: GrpoArguments, training: GRPOConfig, answers: Answers, questions: Sequence[Question]) -> None:
+    if not questions:
+        raise InputError("no query of these has candidates of two gains in its train split", field="datasets")
+    width = max(len(question.window.candidates) for question in questions)
+    if answers.length(width) > training.max_completion_length:
+        raise InputError(
+            f"must be at least {answers.length(width)} for windows of {width} candidates, got "
+            f"{training.max_completion_length}; or set a lower most_candidates",
+            field="max_completion_length",
+        )
+    together = training.generation_batch_size // training.num_generations
+    if len(questions) < together:
+        raise InputError(
+            f"must be at most {len(questions) * training.num_generations}: there are {len(questions)} prompts, and "
+            f"{training.num_generations} answers to each; got {training.generation_batch_size}",
+            field="generation_batch_size",
+        )
+    if grpo.masked and training.use_vllm:
+        raise InputError("must be false with use_vllm, which samples without the mask of this program", field="masked")
+
+
+def train(grpo: GrpoArguments, training: GRPOConfig, model: ModelConfig) -> Manifest | None:
+    """Train, keep the best, and say how good it is.
+
+    Returns:
+        The manifest of ``output_dir/adapter``; None in a process that is not the first of several.
+    """
+    if training.reward_weights is not None:
+        raise InputError("must be left out: set ndcg_weight, format_weight ... instead", field="reward_weights")
+    name = model.model_name_or_path or "smollm2-135m"
+    folder = resolve(name)
+    loaded, dev, requests = load_data(grpo, training.seed)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    renderer = Renderer(load_template(grpo.listwise_prompt), HubTokenizer(tokenizer))
+    room = grpo.max_tokens - training.max_completion_length
+    if room < 1:
+        raise InputError(
+            f"must be more than max_completion_length, {training.max_completion_length}, got {grpo.max_tokens}",
+            field="max_tokens",
+        )
+    skipped = Skipped()
+    questions: list[Question] = []
+    for dataset in loaded:
+        windows = draw_windows(shortened(dataset, grpo), "train", grpo.windows(), training.seed)
+        questions += make_questions(
+            windows, renderer, max_tokens=room, reasons=grpo.reasons, seed=training.seed, skipped=skipped
+        )
+    for why, count in skipped.why.items():
+        say(f"left out: {count} prompts, {why}")
+    policy = load_model(folder, training, model)
+    answers = Answers(renderer, end_tokens(policy, tokenizer))
+    _check_room(grpo, training, answers, questions)
+    say(f"{len(questions)} prompts, {sum(len(question.ids) for question in questions):,} tokens")
+    start = None
+    if grpo.adapter:
+        policy, start = load_start(grpo.adapter, policy, folder, {"listwise": renderer.template})
+    functions, training.reward_weights = reward_functions(grpo, questions, answers)
+    training.generation_kwargs = {**(training.generation_kwargs or {}), "eos_token_id": answers.ends}
+    out = Path(training.output_dir or "trainer_output")
+    checkpoint = last_checkpoint(out)
+    training.eval_on_start = training.eval_on_start and checkpoint is None  # a run that goes on has done so
+    texts = tokenizer.batch_decode([list(question.ids) for question in questions])
+    table = datasets.Dataset.from_dict({"prompt": texts, "number": list(range(len(questions)))})
+    prompts = dict.fromkeys(MEASURED_BY, grpo.listwise_prompt)
+    trainer = RewardTrainer(
+        questions=questions,
+        answers=answers,
+        masked=grpo.masked,
+        rank_dev=dev_ranker(dev, requests, name, prompts),
+        model=policy,
+        reward_funcs=functions,
+        args=training,
+        train_dataset=table,
+        eval_dataset=table.select([0]),  # only its being there counts: the dev queries are ranked
+        processing_class=tokenizer,
+        peft_config=None if grpo.adapter else get_peft_config(model),
+    )
+    if not training.beta:
+        quicken(trainer.model)  # the reference needs layers whose adapters can be exchanged or put out
+    trainer.train(resume_from_checkpoint=checkpoint)
+    before = [log["eval_ndcg@10"] for log in trainer.state.log_history if log["step"] == 0 and "eval_ndcg@10" in log]
+    if before and (trainer.state.best_metric or 0.0) < before[0]:
+        say(f"no step ranks the dev queries better than the start, nDCG@10 {before[0]:.4f}")
+    others = other_prompts(start, MEASURED_BY)
+    measured = dev_ranker(dev, requests, name, prompts | {key: prompt.name for key, prompt in others.items()})
+    data = data_of(grpo, fingerprint([list(question.ids) for question in questions]), start)
+    learned = learned_prompts([("listwise", grpo.listwise_prompt)], tokenizer)
+    return save_adapter(trainer, out / "adapter", name, {**others, **learned}, data, measured)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the program; see the module's text.
+
+    Returns:
+        The exit status.
+    """
+    return exit_status(lambda: report(train(*parse_grpo(arguments, "python -m finetune.grpo"))))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,262 @@
+"""What all trainings share: data and model going in, the dev queries ranked on the way, the adapter coming out."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+import tempfile
+from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+from accelerate.utils import broadcast_object_list
+from peft import PeftModel
+from transformers import AutoModelForCausalLM
+from trl import ModelConfig
+from trl.trainer.utils import get_quantization_config
+
+from eval.cache import files_fingerprint
+from eval.datasets import load_dataset
+from eval.peers import listing_ids, ndcg_of
+from eval.program import say
+from eval.record import versions
+from finetune.arguments import DataArguments
+from finetune.data import Form
+from finetune.windows import check_splits, drop_leaks
+from genrank import Request, Reranker
+from genrank.adapters import Manifest, TrainedPrompt, load_manifest, merge_values, save_manifest
+from genrank.dataset import Dataset
+from genrank.engines.tokenizer import HubTokenizer
+from genrank.engines.transformers import TransformersEngine
+from genrank.errors import InputError
+from genrank.models import resolve
+from genrank.prompting import Renderer, Template, load_template, template_names
+
+MEASURED = ("dev", "test")
+"""Splits that are never learned."""
+
+
+def load_data(data: DataArguments, seed: int) -> tuple[list[Dataset], Dataset, list[Request]]:
+    """The datasets that are learned, the one whose dev queries are ranked on the way, and these queries.
+
+    Raises:
+        InputError: When what is measured would be learned too.
+    """
+    loaded = [load_dataset(dataset, seed) for dataset in data.datasets]
+    dev = load_dataset(data.dev, seed) if data.dev else loaded[0]
+    everything = [*loaded, dev, *(load_dataset(dataset, seed) for dataset in data.measured)]
+    if data.leaks == "drop":
+        for i, dataset in enumerate(loaded):
+            loaded[i], count = drop_leaks(dataset, everything, "train", MEASURED)
+            say(f"left out: {count} train queries of {dataset.name} that are measured too")
+    else:
+        check_splits(everything, "train", MEASURED)
+    queries = dev.split("dev")[: data.dev_queries]
+    return loaded, dev, [dev.request(query, data.dev_candidates) for query in queries]
+
+
+def shortened(dataset: Dataset, data: DataArguments) -> Dataset:
+    """The dataset with the first of its train queries; the order is that of the file, whose ids are hashes."""
+    train = [query for query in dataset.queries if query.split == "train"]
+    count = round(len(train) * data.share)
+    if data.most_windows is not None:
+        count = min(count, data.most_windows // data.windows_per_query)
+    left_out = {query.query.query_id for query in train[max(1, count) :]}
+    return dataclasses.replace(dataset, queries=[q for q in dataset.queries if q.query.query_id not in left_out])
+
+
+def load_model(folder: Path, training: Any, model: ModelConfig) -> Any:
+    """The model that is trained, or that an adapter changes, as the options ask for it.
+
+    With ``dtype: auto``, weights that are frozen are in bfloat16 where ``bf16`` is on, others in float32.
+
+    Raises:
+        InputError: When another revision than the one that was fetched is asked for.
+    """
+    if model.model_revision not in (None, "main"):
+        raise InputError(
+            f"must be left out, got {model.model_revision!r}: fetch that revision, and give its folder as "
+            "model_name_or_path",
+            field="model_revision",
+        )
+    native = "bfloat16" if training.bf16 and model.use_peft else "float32"
+    return AutoModelForCausalLM.from_pretrained(
+        folder,
+        dtype=native if model.dtype in (None, "auto") else model.dtype,
+        attn_implementation=model.attn_implementation,
+        quantization_config=get_quantization_config(model),
+    )
+
+
+def load_start(
+    adapter: str, base: Any, folder: Path, templates: Mapping[Form, Template]
+) -> tuple[Any, Manifest | None]:
+    """An adapter that goes on learning, and its manifest where it has one.
+
+    Args:
+        adapter: Its folder.
+        base: The model that it changes.
+        folder: Where that model is.
+        templates: With which it shall be trained.
+
+    Raises:
+        InputError: When there is none, or it was trained for another model or prompt.
+    """
+    path = Path(adapter).expanduser()
+    if not (path / "adapter_config.json").is_file():
+        raise InputError(
+            f"no adapter in {adapter}: adapter_config.json is missing; pass the folder `adapter` of a run of "
+            "finetune.sft, or leave it out for a new one",
+            field="adapter",
+        )
+    manifest = load_manifest(path)
+    if manifest is not None:
+        if manifest.base_revision != files_fingerprint(folder):
+            raise InputError(
+                f"{adapter} was trained on {manifest.base_model}, whose files are not those of {folder}; pass that "
+                "model as model_name_or_path",
+                field="adapter",
+            )
+        for form, template in templates.items():
+            trained = manifest.prompts.get(form)
+            if trained is None or trained.hash != template.digest:
+                known = f"{trained.name} of hash {trained.hash}" if trained else f"no {form} prompt"
+                raise InputError(
+                    f"{template.name} of hash {template.digest} is not what {adapter} was trained with: {known}; pass "
+                    "the prompt of its training, or train it with this one",
+                    field=f"{form}_prompt",
+                )
+    return PeftModel.from_pretrained(base, str(path), is_trainable=True), manifest
+
+
+def last_checkpoint(folder: Path) -> str | None:
+    """The last checkpoint that was written whole: its state is written last."""
+    whole = [path for path in folder.glob("checkpoint-*") if (path / "trainer_state.json").exists()]
+    return str(max(whole, key=lambda path: int(path.name.rpartition("-")[2]))) if whole else None
+
+
+def dev_ranker(
+    dataset: Dataset, requests: Sequence[Request], model: str, prompts: Mapping[str, str]
+) -> Callable[[Path], dict[str, float]]:
+    """Ranks requests with the adapter, or the whole model, of a folder.
+
+    Args:
+        dataset: Gives judgements and gains.
+        requests: That are ranked.
+        model: The base model.
+        prompts: Template by decoding.
+
+    Returns:
+        nDCG@10 of each decoding, and of the first of them as ``ndcg@10``.
+    """
+
+    def rank(folder: Path) -> dict[str, float]:
+        adapter = (folder / "adapter_config.json").exists()
+        engine = TransformersEngine(model if adapter else str(folder), adapter=str(folder) if adapter else None)
+        found = {}
+        for decoding, prompt in prompts.items():
+            reranker = Reranker(engine=engine, prompt=prompt, decoding=cast(Any, decoding), strategy="single", passes=1)
+            orders = [listing_ids(ranking) for ranking in reranker.rerank_batch(requests)]
+            found[f"ndcg@10_{decoding}"] = ndcg_of(dataset, requests, orders)
+        return {"ndcg@10": next(iter(found.values())), **found}
+
+    return rank
+
+
+def ranked_metrics(trainer: Any, rank_dev: Callable[[Path], dict[str, float]]) -> dict[str, float]:
+    """What a trainer's ``evaluate`` gives: the dev queries are ranked with the adapter as it is now."""
+    with tempfile.TemporaryDirectory() as folder:
+        trainer.save_model(folder)  # by all processes, each of which may hold a part; the first one writes and ranks
+        found = [rank_dev(Path(folder)) if trainer.is_world_process_zero() else {}]
+    metrics = {f"eval_{name}": value for name, value in broadcast_object_list(found)[0].items()}
+    trainer.model.eval()  # GRPOTrainer would log what it has of the training with it
+    trainer.log(dict(metrics))
+    trainer.model.train()
+    trainer.control = trainer.callback_handler.on_evaluate(trainer.args, trainer.state, trainer.control, metrics)
+    return metrics
+
+
+def learned_prompts(prompts: Sequence[tuple[Form, str]], tokenizer: Any) -> dict[str, TrainedPrompt]:
+    """The prompts of an adapter's manifest, by the decodings that they serve."""
+    found: dict[str, TrainedPrompt] = {}
+    for form, prompt in prompts:
+        renderer = Renderer(load_template(prompt), HubTokenizer(tokenizer))
+        tokens = renderer.answer.identifiers if form == "listwise" else ()
+        names = tuple(renderer.tokenizer.decode([token]).strip() for token in tokens)
+        learned = TrainedPrompt(name=renderer.template.name, hash=renderer.template.digest, identifiers=names)
+        found |= dict.fromkeys(("inline",) if form == "inline" else ("first-token", "listwise"), learned)
+    return found
+
+
+def other_prompts(start: Manifest | None, learned: Collection[str]) -> dict[str, TrainedPrompt]:
+    """What the adapter of before serves beside what is learned now, as far as it can be measured again.
+
+    Args:
+        start: Its manifest.
+        learned: Decodings.
+    """
+    others = {} if start is None else {key: prompt for key, prompt in start.prompts.items() if key not in learned}
+    known = {key: prompt for key, prompt in others.items() if prompt.name in template_names()}
+    found = {key: prompt for key, prompt in known.items() if load_template(prompt.name).digest == prompt.hash}
+    for decoding in others.keys() - found.keys():
+        say(f"left out of the manifest: {decoding}, whose prompt {others[decoding].name} is none of the house's")
+    return found
+
+
+def save_adapter(
+    trainer: Any,
+    adapter: Path,
+    model: str,
+    prompts: Mapping[str, TrainedPrompt],
+    data: Mapping[str, Any],
+    rank_dev: Callable[[Path], dict[str, float]],
+) -> Manifest | None:
+    """Save what a trainer holds into a folder, with its manifest; all processes must call it.
+
+    Args:
+        trainer: Of TRL.
+        adapter: The folder.
+        model: The base model.
+        prompts: By the decodings that they serve.
+        data: The manifest's.
+        rank_dev: Measures the folder.
+
+    Returns:
+        The manifest; None in a process that is not the first of several.
+    """
+    trainer.save_model(str(adapter))
+    if not trainer.is_world_process_zero():
+        return None
+    (adapter / "training_args.bin").unlink(missing_ok=True)  # a pickle: whoever loads an adapter should need none
+    if (adapter / "adapter_config.json").exists():
+        _only_the_adapter(adapter, model)
+    manifest = Manifest(
+        base_model=model,
+        base_revision=files_fingerprint(resolve(model)),
+        prompts=prompts,
+        data=data,
+        metrics=rank_dev(adapter),
+        versions=versions() | {"trl": importlib.metadata.version("trl")},
+    )
+    save_manifest(manifest, adapter)
+    return manifest
+
+
+def data_of(data: DataArguments, fingerprint: str, start: Manifest | None) -> dict[str, Any]:
+    """What a manifest says of the data: the datasets, the examples' fingerprint, and the same of the adapter before."""
+    before = {} if start is None else {"adapter": dict(start.data)}
+    return {"datasets": list(data.datasets), "fingerprint": fingerprint, **before}
+
+
+def _only_the_adapter(folder: Path, model: str) -> None:
+    """Leave what an adapter needs: no copy of the model's tokenizer, no path of this machine, no empty model card."""
+    for path in folder.iterdir():
+        if path.name not in ("adapter_config.json", "adapter_model.safetensors"):
+            path.unlink()
+    merge_values(folder / "adapter_config.json", {"base_model_name_or_path": model})
+
+
+def report(manifest: Manifest | None) -> None:
+    """Print what came of a training, in the first process."""
+    if manifest is not None:
+        print(manifest.model_dump_json())

@@ -1,0 +1,151 @@
+"""Rewarding a model's own answers with TRL, on a model of real architecture and real tokenizer, two layers deep."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch", reason="torch is not installed: pip install 'genrank[transformers]'")
+pytest.importorskip("trl", reason="trl is not installed: pip install 'genrank[train]'")
+
+from finetune.arguments import parse, parse_grpo  # noqa: E402
+from finetune.grpo import train  # noqa: E402
+from finetune.sft import train as train_sft  # noqa: E402
+from finetune.training import last_checkpoint  # noqa: E402
+from genrank.adapters import load_manifest  # noqa: E402
+from genrank.dataset import Dataset, sample_shop  # noqa: E402
+from genrank.errors import InputError  # noqa: E402
+from genrank.prompting import load_template  # noqa: E402
+from genrank.reranker import Reranker  # noqa: E402
+
+STEPS = 6
+
+
+@pytest.fixture(scope="module")
+def start(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An adapter of `finetune.sft`."""
+    out = tmp_path_factory.mktemp("sft")
+    given = ["--model_name_or_path", str(tiny), "--output_dir", str(out), "--max_steps", "2", "--bf16", "false"]
+    given += ["--dev_queries", "1", "--share", "0.05", "--most_candidates", "4", "--eval_strategy", "no"]
+    given += ["--save_strategy", "no", "--load_best_model_at_end", "false", "--learning_rate", "1e-2"]
+    train_sft(*parse(given, "sft"))
+    return out / "adapter"
+
+
+def options(tiny: Path, out: Path, *more: str) -> list[str]:
+    given: dict[str, Any] = {
+        "model_name_or_path": tiny,
+        "output_dir": out,
+        "max_steps": STEPS,
+        "dev_queries": 2,
+        "dev_candidates": 6,
+        "share": 0.2,
+        "least_candidates": 4,
+        "most_candidates": 6,
+        "reasons": 0.3,
+        "max_completion_length": 24,
+        "per_device_train_batch_size": 8,
+        "learning_rate": 1e-2,
+        "eval_steps": 2,
+        "save_steps": 2,
+        "logging_steps": 1,
+        "bf16": False,
+    }
+    return [*(text for name, value in given.items() for text in (f"--{name}", str(value))), *more]
+
+
+def history(out: Path) -> list[dict[str, Any]]:
+    """Of the last checkpoint."""
+    checkpoint = last_checkpoint(out)
+    assert checkpoint is not None
+    return list(json.loads((Path(checkpoint) / "trainer_state.json").read_text())["log_history"])
+
+
+def rewards(out: Path) -> dict[int, float]:
+    return {entry["step"]: entry["reward"] for entry in history(out) if "reward" in entry}
+
+
+def test_an_adapter_goes_on_learning_and_is_served_with_its_manifest(tiny: Path, start: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    manifest = train(*parse_grpo(options(tiny, out, "--adapter", str(start), "--beta", "0.04"), "grpo"))
+    assert manifest is not None
+    assert set(manifest.prompts) == {"inline", "first-token", "listwise"}
+    assert manifest.prompts["listwise"].hash == load_template("listwise").digest
+    assert set(manifest.metrics) == {"ndcg@10", "ndcg@10_listwise", "ndcg@10_first-token", "ndcg@10_inline"}
+    assert load_manifest(out / "adapter") == manifest
+    files = {"adapter_config.json", "adapter_model.safetensors", "genrank.json"}
+    assert {path.name for path in (out / "adapter").iterdir()} == files
+    request = sample_shop().request(sample_shop().queries[0], 6)
+    reranker = Reranker(str(tiny), adapter=str(out / "adapter"), decoding="listwise", strategy="single")
+    assert reranker.rerank_batch([request])[0].provenance.outcome == "model"
+    found = history(out)
+    assert [entry["step"] for entry in found if "eval_ndcg@10_listwise" in entry] == [0, 2, 4, 6]
+    kl = [entry["kl"] for entry in found if "kl" in entry]
+    assert kl[0] == pytest.approx(0, abs=1e-4)  # the reference is the adapter of before, not the bare model
+    assert max(kl) > 0
+    assert all(0 <= reward <= 1 for reward in rewards(out).values())
+
+
+def test_a_run_that_was_killed_goes_on_to_the_same_end(tiny: Path, start: Path, tmp_path: Path) -> None:
+    more = ["--adapter", str(start), "--beta", "0.04"]
+    whole = tmp_path / "whole"
+    train(*parse_grpo(options(tiny, whole, *more), "grpo"))
+    out = tmp_path / "killed"
+    command = [sys.executable, "-m", "finetune.grpo", *options(tiny, out, *more)]
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    ends = time.monotonic() + 200
+    while last_checkpoint(out) is None and process.poll() is None and time.monotonic() < ends:
+        time.sleep(0.05)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    (out / f"checkpoint-{STEPS}").mkdir(exist_ok=True)  # one that was being written
+    assert last_checkpoint(out) is not None
+    train(*parse_grpo(options(tiny, out, *more), "grpo"))
+    assert rewards(out) == pytest.approx(rewards(whole), abs=1e-3)
+
+
+def test_free_text_is_rewarded_for_its_form_without_an_adapter_to_start_from(tiny: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    more = ["--masked", "false", "--format_weight", "0.5", "--reasons", "0", "--max_steps", "2"]
+    manifest = train(*parse_grpo(options(tiny, out, *more), "grpo"))
+    assert manifest is not None
+    assert set(manifest.prompts) == {"first-token", "listwise"}
+    assert {"rewards/ndcg/mean", "rewards/format/mean"} <= set().union(*history(out))
+
+
+def test_wrong_settings_are_named_with_their_fix(tiny: Path, tmp_path: Path) -> None:
+    for more, field, words in (
+        (["--max_completion_length", "10"], "max_completion_length", "must be at least"),
+        (["--share", "0.01", "--reasons", "0"], "generation_batch_size", "must be at most 4"),
+        (["--max_tokens", "20"], "max_tokens", "got 20"),
+        (["--reward_weights", "1"], "reward_weights", "ndcg_weight"),
+        (["--adapter", str(tmp_path)], "adapter", "finetune.sft"),
+    ):
+        with pytest.raises(InputError) as caught:
+            train(*parse_grpo(options(tiny, tmp_path / "out", *more), "grpo"))
+        assert caught.value.field == field
+        assert words in str(caught.value)
+
+
+def test_a_query_that_is_measured_is_not_learned(tiny: Path, tmp_path: Path) -> None:
+    import dataclasses
+
+    shop = sample_shop()
+    taken = next(query for query in shop.queries if query.split == "dev")
+    leak = dataclasses.replace(taken, query=dataclasses.replace(taken.query, query_id="leak"), split="train")
+    qrels = shop.qrels | {"leak": shop.qrels[taken.query.query_id]}
+    leaking: Dataset = dataclasses.replace(shop, queries=[*shop.queries, leak], qrels=qrels)
+    folder = tmp_path / "leaking"
+    leaking.save(folder)
+    with pytest.raises(InputError, match="leaks: drop"):
+        train(*parse_grpo(options(tiny, tmp_path / "out", "--datasets", str(folder)), "grpo"))
+    shutil.rmtree(folder)

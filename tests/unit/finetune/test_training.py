@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+pytest.importorskip("trl", reason="trl is not installed: pip install 'genrank[train]'")
+
+from eval.cache import files_fingerprint
+from finetune.training import load_model, load_start, other_prompts
+from genrank.adapters import Manifest, TrainedPrompt, save_manifest
+from genrank.errors import InputError
+from genrank.prompting import load_template
+
+
+def test_another_revision_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"^model_revision: .*'v2'"):
+        load_model(tmp_path, SimpleNamespace(bf16=False), SimpleNamespace(model_revision="v2"))
+
+
+def test_what_cannot_be_measured_again_leaves_the_manifest(capsys: pytest.CaptureFixture[str]) -> None:
+    inline = TrainedPrompt(name="inline", hash=load_template("inline").digest)
+    listwise = TrainedPrompt(name="listwise", hash=load_template("listwise").digest)
+    own = TrainedPrompt(name="mine", hash="00")
+    start = Manifest(base_model="m", base_revision="r", prompts={"inline": inline, "listwise": listwise, "other": own})
+    assert other_prompts(start, ["listwise"]) == {"inline": inline}
+    assert "other, whose prompt mine" in capsys.readouterr().err
+    assert other_prompts(None, ["listwise"]) == {}
+
+
+class TestStart:
+    def test_a_folder_without_an_adapter_is_named(self, tmp_path: Path) -> None:
+        with pytest.raises(InputError, match=r"^adapter: no adapter in .*finetune\.sft"):
+            load_start(str(tmp_path), None, tmp_path, {"listwise": load_template("listwise")})
+
+    @pytest.mark.parametrize(
+        ("revision", "prompts", "field", "words"),
+        [
+            ("other", ["listwise"], "adapter", "model_name_or_path"),
+            (None, ["inline"], "listwise_prompt", "no listwise prompt"),
+            (None, ["listwise"], "listwise_prompt", "old of hash 00"),
+        ],
+    )
+    def test_another_model_or_prompt_is_refused(
+        self, revision: str | None, prompts: list[str], field: str, words: str, tmp_path: Path
+    ) -> None:
+
+        model = tmp_path / "model"
+        model.mkdir()
+        (tmp_path / "adapter_config.json").write_text("{}")
+        trained = {name: TrainedPrompt(name="old", hash="00") for name in prompts}
+        own = revision or files_fingerprint(model)
+        save_manifest(Manifest(base_model="m", base_revision=own, prompts=trained), tmp_path)
+        with pytest.raises(InputError) as caught:
+            load_start(str(tmp_path), None, model, {"listwise": load_template("listwise")})
+        assert caught.value.field == field
+        assert words in str(caught.value)
