@@ -136,6 +136,8 @@ class GenrankSystem(Strict):
         dtype: Number format of the weights.
         batch: Queries handed over at once.
         reasons: Reasons to write for the first items of each query, for the report.
+        history: Whose past is shown: the shopper's own, none, or another one's (the next query's), which tells what the
+            own one is worth.
     """
 
     type: Literal["genrank"]
@@ -154,6 +156,7 @@ class GenrankSystem(Strict):
     dtype: Dtype = "auto"
     batch: Annotated[int, Field(ge=1)] = 16
     reasons: Annotated[int, Field(ge=0)] = 0
+    history: Literal["own", "none", "other"] = "own"
 
 
 class BlendSystem(Strict):

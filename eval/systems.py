@@ -10,9 +10,9 @@ import random
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from eval.bm25 import Bm25
 from eval.cache import Entry, Kept, code_fingerprint, files_fingerprint, fingerprint, requests_fingerprint
@@ -173,7 +173,7 @@ def _compute(
     score: Callable[[Sequence[Request]], Scores]
     match system:
         case GenrankSystem():
-            return _genrank(system, config, requests, entry)
+            return _genrank(system, config, with_histories(requests, system.history), entry)
         case RandomSystem():
             score = _random(config.seed)
         case FirstStageSystem():
@@ -288,6 +288,18 @@ def _genrank(system: GenrankSystem, config: RunConfig, requests: Sequence[Reques
         chances.append([items[listing_id].score for listing_id in _ids(request)])
     seconds = sum(done[request.query.query_id][1] for request in requests)
     return Kept(scores, chances, rankings, seconds, loaded - started)
+
+
+def with_histories(requests: Sequence[Request], whose: Literal["own", "none", "other"]) -> list[Request]:
+    """The requests with their own histories, with none, or each with that of the next request (the last: the first)."""
+    match whose:
+        case "own":
+            return list(requests)
+        case "none":
+            return [replace(request, history=()) for request in requests]
+    histories = [request.history for request in requests]
+    others = histories[1:] + histories[:1]
+    return [replace(request, history=history) for request, history in zip(requests, others, strict=True)]
 
 
 def make_engine(system: GenrankSystem) -> Engine:

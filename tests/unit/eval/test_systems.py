@@ -1,16 +1,18 @@
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from eval import systems
+from eval.cache import Kept
 from eval.config import Bm25System, FirstStageSystem, GenrankSystem, RandomSystem, RunConfig, System, TrecSystem
 from eval.systems import Answer, answer
 from genrank.calibration import Calibration, save_calibration
 from genrank.dataset import Dataset, Run, write_run
 from genrank.errors import ConfigError, EngineError
 from genrank.testing import OracleEngine, ScriptedEngine
-from genrank.types import Provenance, RankedItem, Ranking, Request, Tokens
+from genrank.types import Interaction, Provenance, RankedItem, Ranking, Request, Tokens
 
 
 def ranked(system: System, shop: Dataset, requests: Sequence[Request], seed: int = 0) -> Run:
@@ -170,3 +172,21 @@ def test_a_calibration_bends_the_scores_and_is_part_of_the_key(
     save_calibration(Calibration("inline", 2.0, prompt_hash="ff"), adapter)
     with pytest.raises(ConfigError, match="fitted with the prompt hash ff, not"):
         counted.answer(shop, cache, calibration=str(adapter))
+
+
+def test_whose_history_is_shown(shop: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    pasts = {"q1": (Interaction("view", shop.listings["l5"]),), "q2": ()}
+    queries = [replace(query, history=pasts.get(query.query.query_id, ())) for query in shop.queries]
+    requests = [shop.request(query) for query in queries[:2]]
+    seen: dict[str, list[int]] = {}
+
+    def compute(system: GenrankSystem, _: RunConfig, requests: Sequence[Request], __: object) -> Kept:
+        seen[system.history] = [len(request.history) for request in requests]
+        return Kept([[0.0] * len(request.candidates) for request in requests], None, (), 0.0, 0.0)
+
+    monkeypatch.setattr(systems, "_genrank", compute)
+    config = RunConfig.model_validate({"dataset": "d", "systems": [{"type": "random"}]})
+    for whose in ("own", "none", "other"):
+        settings = {"type": "genrank", "name": "g", "model": "m", "history": whose}
+        answer(GenrankSystem.model_validate(settings), config, shop, requests)
+    assert seen == {"own": [1, 0], "none": [0, 0], "other": [0, 1]}
