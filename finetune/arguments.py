@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from trl import GRPOConfig, ModelConfig, SFTConfig
 
 FORMS = ("inline", "listwise")
+LANGUAGES = ("en", "zh", "other")
 
 
 def _option(default: Any, words: str) -> Any:
@@ -54,11 +55,15 @@ class DataArguments:
     drop_history: float = _option(0.0, "chance that a window has no history")
     cut_history: float = _option(0.0, "chance that a history is cut to its latest interactions")
     most_windows: int | None = _option(None, "windows drawn of one dataset; more queries than that are left out (all)")
+    languages: list[str] = _option([], "languages of the train queries that are learned: en, zh, other (all)")
     share: float = _option(1.0, "share of the train queries, for learning curves")
 
     def __post_init__(self) -> None:
         """Check the options that stand for themselves."""
         self._check_filled("datasets")
+        for one in self.languages:
+            if one not in LANGUAGES:
+                raise InputError(f"must be of {', '.join(LANGUAGES)}, got {one!r}", field="languages")
         if not 0 < self.share <= 1:
             raise InputError(f"must be above 0 and at most 1, got {self.share}", field="share")
         self._check_counts("max_tokens", "dev_queries", "dev_candidates", "most_windows")

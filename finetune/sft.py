@@ -190,7 +190,7 @@ class RankingTrainer(SFTTrainer):  # type: ignore[misc]
     ) -> None:
         super().__init__(**options)
         self._ranking = ranking
-        self._rank_dev = rank_dev
+        self.rank_dev = rank_dev
         self._states = States(self.accelerator.unwrap_model(self.model))
         self._sums: dict[str, list[float]] = defaultdict(list)
         self._tokens = [0, 0]  # real ones, and with padding
@@ -228,7 +228,7 @@ class RankingTrainer(SFTTrainer):  # type: ignore[misc]
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
         """Rank the dev queries with the adapter as it is now."""
         started = time.monotonic()
-        metrics = ranked_metrics(self, self._rank_dev)
+        metrics = ranked_metrics(self, self.rank_dev)
         self._since += time.monotonic() - started
         return metrics
 
@@ -316,12 +316,10 @@ def adapter_config(model: ModelConfig, ranking: RankingArguments, layers: int, s
     )
 
 
-def train(ranking: RankingArguments, training: SFTConfig, model: ModelConfig) -> Manifest | None:
-    """Train, keep the best, and say how good it is.
-
-    Returns:
-        The manifest of ``output_dir/adapter``; None in a process that is not the first of several.
-    """
+def make_trainer(
+    ranking: RankingArguments, training: SFTConfig, model: ModelConfig
+) -> tuple[RankingTrainer, Manifest | None]:
+    """A trainer with all that it needs, and the manifest of the adapter that it goes on with, where there is one."""
     name = model.model_name_or_path or "smollm2-135m"
     folder = resolve(name)
     loaded, dev, requests = load_data(ranking, training.seed)
@@ -353,10 +351,22 @@ def train(ranking: RankingArguments, training: SFTConfig, model: ModelConfig) ->
         peft_config=None if ranking.adapter else adapter_config(model, ranking, layers, steps),
     )
     quicken(trainer.model)
+    return trainer, start
+
+
+def train(ranking: RankingArguments, training: SFTConfig, model: ModelConfig) -> Manifest | None:
+    """Train, keep the best, and say how good it is.
+
+    Returns:
+        The manifest of ``output_dir/adapter``; None in a process that is not the first of several.
+    """
+    trainer, start = make_trainer(ranking, training, model)
     out = Path(training.output_dir or "trainer_output")
     trainer.train(resume_from_checkpoint=last_checkpoint(out))
-    learned = learned_prompts(_prompts(ranking), tokenizer)
-    return save_adapter(trainer, out / "adapter", name, learned, data_of(ranking, table._fingerprint, start), rank_dev)
+    name = model.model_name_or_path or "smollm2-135m"
+    learned = learned_prompts(_prompts(ranking), trainer.processing_class)
+    data = data_of(ranking, trainer.train_dataset._fingerprint, start)
+    return save_adapter(trainer, out / "adapter", name, learned, data, trainer.rank_dev)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -29,6 +29,7 @@ from genrank.dataset import Dataset
 from genrank.engines.tokenizer import HubTokenizer
 from genrank.engines.transformers import TransformersEngine
 from genrank.errors import InputError
+from genrank.grounding import language
 from genrank.models import resolve
 from genrank.prompting import Renderer, Template, load_template, template_names
 
@@ -56,12 +57,22 @@ def load_data(data: DataArguments, seed: int) -> tuple[list[Dataset], Dataset, l
 
 
 def shortened(dataset: Dataset, data: DataArguments) -> Dataset:
-    """The dataset with the first of its train queries; the order is that of the file, whose ids are hashes."""
-    train = [query for query in dataset.queries if query.split == "train"]
-    count = round(len(train) * data.share)
+    """The dataset with the train queries that are learned.
+
+    They are those of the languages that are asked for, and of these the first; the order is that of the file, whose ids
+    are hashes.
+
+    Raises:
+        InputError: When there is none.
+    """
+    train = [query.query for query in dataset.split("train")]
+    learned = [query.query_id for query in train if not data.languages or language(query.text) in data.languages]
+    if not learned:
+        raise InputError(f"{dataset.name} has no train query in {', '.join(data.languages)}", field="languages")
+    count = round(len(learned) * data.share)
     if data.most_windows is not None:
         count = min(count, data.most_windows // data.windows_per_query)
-    left_out = {query.query.query_id for query in train[max(1, count) :]}
+    left_out = {query.query_id for query in train} - set(learned[: max(1, count)])
     return dataclasses.replace(dataset, queries=[q for q in dataset.queries if q.query.query_id not in left_out])
 
 

@@ -168,7 +168,7 @@ def test_rows_of_like_length_come_together_in_an_order_of_seed_and_epoch() -> No
     assert list(LengthGroups(lengths, 4, seed=2)) != first
 
 
-def test_a_share_or_a_number_of_windows_takes_the_first_queries() -> None:
+def test_languages_a_share_or_a_number_of_windows_choose_queries() -> None:
     shop = sample_shop()
 
     def kept(**options: Any) -> list[str]:
@@ -179,6 +179,10 @@ def test_a_share_or_a_number_of_windows_takes_the_first_queries() -> None:
     assert kept(share=0.5) == everything[: round(len(everything) / 2)]
     assert kept(windows_per_query=3, most_windows=10) == everything[:3]
     assert kept(share=0.001) == everything[:1]
+    assert kept(languages=["zh"]) == [query_id for query_id in everything if "-zh-" in query_id]
+    assert kept(languages=["en"], share=0.5) == [query_id for query_id in everything if "-en-" in query_id][:6]
+    with pytest.raises(InputError, match=r"^languages: sample-shop has no train query in other"):
+        kept(languages=["other"])
     assert [q for q in shortened(shop, RankingArguments(share=0.1)).queries if q.split != "train"] == [
         q for q in shop.queries if q.split != "train"
     ]

@@ -22,6 +22,7 @@ from finetune.arguments import RankingArguments, parse
         ("forms", ["inline", "inline"], "one of them"),
         ("ranking_weight", -1.0, "must not be negative, got -1.0"),
         ("text_weight", float("nan"), "must not be negative, got nan"),
+        ("languages", ["en", "french"], "must be of en, zh, other, got 'french'"),
         ("share", 0.0, "must be above 0 and at most 1, got 0.0"),
         ("share", 1.5, "must be above 0 and at most 1, got 1.5"),
         ("reasons", 2.0, "must be a chance, 0 to 1, got 2.0"),
