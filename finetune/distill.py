@@ -89,6 +89,8 @@ class DistillConfig(Strict):
             raise ValueError(f"split: queries of {self.split} are there to measure with; label others, such as train")
         if self.queries == 0 and not self.pseudo_queries:
             raise ValueError("queries: must not be 0 where pseudo_queries is: nothing would be labelled")
+        if isinstance(self.teacher, GenrankSystem) and self.teacher.history != "own":
+            raise ValueError(f"teacher.history: must be own, got {self.teacher.history}")
         size = self.candidates + self.retrieved + self.random
         if size < 2:
             raise ValueError("candidates: with retrieved and random at least 2, got 1: it takes two to be ordered")

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from eval.config import GenrankSystem, Strict
 
-Systems = Annotated[tuple[GenrankSystem, ...], Field(min_length=1)]
+
+def _own_history(system: GenrankSystem) -> GenrankSystem:
+    if system.history != "own":
+        raise ValueError(f"history: must be own here, got {system.history}; eval.run measures the others")
+    return system
+
+
+Systems = Annotated[tuple[Annotated[GenrankSystem, AfterValidator(_own_history)], ...], Field(min_length=1)]
 Field_ = Literal[
     "title", "description", "brand", "category", "price", "attributes", "rating", "rating_count", "reviews"
 ]

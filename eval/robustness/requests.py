@@ -19,7 +19,7 @@ from genrank.errors import EngineError
 from genrank.reranker import Reranker
 from genrank.types import Candidate, Listing, Ranking, Request
 
-_OF_THE_ENGINE = {"type", "name", "model", "adapter", "engine", "dtype", "batch", "reasons"}
+_OF_THE_ENGINE = {"type", "name", "model", "adapter", "engine", "dtype", "batch", "reasons", "history"}
 
 
 def requests_of(config: RobustnessConfig, part: InjectionSettings | OrderSettings, dataset: Dataset) -> list[Request]:

@@ -385,6 +385,10 @@ def test_the_program_measures_one_part(path: Path, tmp_path: Path, capsys: pytes
         ({"fields": ["description"]}, "must hold title"),
         ({"injection": None, "order": None}, "give injection, order or both"),
         ({"order": {"passes": [1, 1], "systems": [{"type": "genrank", "name": "x", "model": "x"}]}}, "each once"),
+        (
+            {"injection": {"systems": [{"type": "genrank", "name": "x", "model": "x", "history": "none"}]}},
+            "must be own",
+        ),
         ({"injection": {"systems": [{"type": "genrank", "name": "x", "model": "x"}] * 2}}, "two systems have the name"),
         ({"injection": None}, "has no injection; add it, or leave out --only"),
         ({"split": "tset"}, "no query of shop has split 'tset'"),

@@ -103,6 +103,10 @@ class TestConfig:
             ({"teacher": {"type": "openai", "base_url": "x", "model": "m"}}, "teacher.base_url: must be an address"),
             ({"teacher": {"type": "openai", "base_url": "http://x/v1", "model": "m", "modl": 1}}, "teacher.modl: unk"),
             ({"teacher": {"type": "openai", "base_url": "http://x/v1", "model": "m", "max_cost": 1}}, "max_cost: says"),
+            (
+                {"teacher": {"type": "genrank", "name": "g", "model": "m", "history": "none"}},
+                "teacher.history: must be own",
+            ),
             ({"teacher": {"type": "baseline", "folder": "no-such"}}, "teacher.folder: no folder 'no-such'; train"),
             ({"dataset": "no-such"}, "dataset: no folder 'no-such'"),
             ({"held_out": ["no-such"]}, "held_out: no folder 'no-such'"),
