@@ -126,11 +126,12 @@ def run(
     results = _header(config, dataset, asked, setting, command)
     values: dict[str, Mapping[str, Mapping[str, float]]] = {}
     answers: dict[str, Answer] = {}
+    elsewhere: dict[tuple[str, str], Answer] = {}
     for system in config.systems:
         say(f"{system.name} ...")
         try:
             if isinstance(system, BlendSystem):
-                fitted_on = functools.partial(_other_answers, system, config, dataset, cache)
+                fitted_on = functools.partial(_other_answers, system, config, dataset, cache, elsewhere)
                 answered, weight = blend(system, answers, requests, dataset, fitted_on, config.k)
                 system = system.model_copy(update={"weight": weight})
             else:
@@ -168,12 +169,22 @@ def run(
 
 
 def _other_answers(
-    system: BlendSystem, config: RunConfig, dataset: Dataset, cache: Path | None
+    system: BlendSystem,
+    config: RunConfig,
+    dataset: Dataset,
+    cache: Path | None,
+    known: dict[tuple[str, str], Answer],
 ) -> tuple[list[Request], dict[str, Answer]]:
-    """What the parts of a blend answer to the queries on which its weight is fitted."""
+    """What the parts of a blend answer to the queries on which its weight is fitted.
+
+    `known` holds answers by split and system, for other blends of the same parts.
+    """
     requests = make_requests(config.model_copy(update={"split": system.fit, "limit": None}), dataset)
     parts = [part for part in config.systems if part.name in system.systems and not isinstance(part, BlendSystem)]
-    return requests, {part.name: answer(part, config, dataset, requests, cache) for part in parts}
+    for part in parts:
+        if (system.fit, part.name) not in known:
+            known[system.fit, part.name] = answer(part, config, dataset, requests, cache)
+    return requests, {part.name: known[system.fit, part.name] for part in parts}
 
 
 def _header(config: RunConfig, dataset: Dataset, asked: str, setting: Setting, command: str) -> dict[str, Any]:

@@ -30,7 +30,7 @@ from trl import ModelConfig, SFTConfig
 from eval.program import exit_status, say
 from finetune.arguments import RankingArguments, parse
 from finetune.sft import States, adapter_config, batch_losses, make_trainer
-from finetune.training import load_model
+from finetune.training import load_model, model_name
 from genrank.models import resolve
 
 Batch = Mapping[str, Any]
@@ -85,7 +85,7 @@ def measure(
 def _bare(
     ranking: RankingArguments, training: SFTConfig, model: ModelConfig, *, whole_head: bool
 ) -> Callable[[Batch], None]:
-    trained = load_model(resolve(model.model_name_or_path or "smollm2-135m"), training, model)
+    trained = load_model(resolve(model_name(model)), training, model)
     config = adapter_config(model, ranking, trained.config.get_text_config().num_hidden_layers, 100)
     if config is not None:
         trained = get_peft_model(trained, config)

@@ -45,6 +45,7 @@ from finetune.training import (
     load_data,
     load_model,
     load_start,
+    model_name,
     other_prompts,
     ranked_metrics,
     report,
@@ -415,7 +416,7 @@ def train(grpo: GrpoArguments, training: GRPOConfig, model: ModelConfig) -> Mani
     """
     if training.reward_weights is not None:
         raise InputError("must be left out: set ndcg_weight, format_weight ... instead", field="reward_weights")
-    name = model.model_name_or_path or "smollm2-135m"
+    name = model_name(model)
     folder = resolve(name)
     loaded, dev, requests = load_data(grpo, training.seed)
     tokenizer = AutoTokenizer.from_pretrained(folder)

@@ -69,15 +69,11 @@ def format_reward(text: str, identifiers: Sequence[str], marks: str = "[]>") -> 
         said = sum(len(name) for name in bracketed)
     else:  # a chain: what is in none of it is chatter
         unknown = 0
-        said = sum(len(identifiers[place]) for place in parsed.permutation.order[: len(parsed.permutation)])
-        said -= sum(len(identifiers[place]) for place in _missing(parsed))
+        named = parsed.permutation.order[: len(identifiers) - parsed.missing]
+        said = sum(len(identifiers[place]) for place in named)
     chatter = max(0, sum(not (char.isspace() or char in marks) for char in text) - said)
     mended = (parsed.missing + parsed.repeated + unknown) / len(identifiers)
     return (1 - min(1.0, mended)) * said / (said + chatter)
-
-
-def _missing(parsed: Parsed) -> Sequence[int]:
-    return parsed.permutation.order[len(parsed.permutation) - parsed.missing :]
 
 
 def diversity_reward(text: str, identifiers: Sequence[str], brands: Sequence[str], k: int) -> float:

@@ -42,6 +42,7 @@ from finetune.training import (
     load_data,
     load_model,
     load_start,
+    model_name,
     ranked_metrics,
     report,
     save_adapter,
@@ -320,7 +321,7 @@ def make_trainer(
     ranking: RankingArguments, training: SFTConfig, model: ModelConfig
 ) -> tuple[RankingTrainer, Manifest | None]:
     """A trainer with all that it needs, and the manifest of the adapter that it goes on with, where there is one."""
-    name = model.model_name_or_path or "smollm2-135m"
+    name = model_name(model)
     folder = resolve(name)
     loaded, dev, requests = load_data(ranking, training.seed)
     tokenizer = AutoTokenizer.from_pretrained(folder)
@@ -363,7 +364,7 @@ def train(ranking: RankingArguments, training: SFTConfig, model: ModelConfig) ->
     trainer, start = make_trainer(ranking, training, model)
     out = Path(training.output_dir or "trainer_output")
     trainer.train(resume_from_checkpoint=last_checkpoint(out))
-    name = model.model_name_or_path or "smollm2-135m"
+    name = model_name(model)
     learned = learned_prompts(_prompts(ranking), trainer.processing_class)
     data = data_of(ranking, trainer.train_dataset._fingerprint, start)
     return save_adapter(trainer, out / "adapter", name, learned, data, trainer.rank_dev)

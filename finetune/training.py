@@ -76,6 +76,11 @@ def shortened(dataset: Dataset, data: DataArguments) -> Dataset:
     return dataclasses.replace(dataset, queries=[q for q in dataset.queries if q.query.query_id not in left_out])
 
 
+def model_name(model: ModelConfig) -> str:
+    """The name of the model that is trained, which has a default."""
+    return model.model_name_or_path or "smollm2-135m"
+
+
 def load_model(folder: Path, training: Any, model: ModelConfig) -> Any:
     """The model that is trained, or that an adapter changes, as the options ask for it.
 

@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import signal
-import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +22,7 @@ from genrank.dataset import Dataset, sample_shop  # noqa: E402
 from genrank.errors import InputError  # noqa: E402
 from genrank.prompting import load_template  # noqa: E402
 from genrank.reranker import Reranker  # noqa: E402
+from tests.trainings import kill_behind_a_checkpoint  # noqa: E402
 
 STEPS = 6
 
@@ -101,14 +98,7 @@ def test_a_run_that_was_killed_goes_on_to_the_same_end(tiny: Path, start: Path, 
     train(*parse_grpo(options(tiny, whole, *more), "grpo"))
     out = tmp_path / "killed"
     command = [sys.executable, "-m", "finetune.grpo", *options(tiny, out, *more)]
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-    ends = time.monotonic() + 200
-    while last_checkpoint(out) is None and process.poll() is None and time.monotonic() < ends:
-        time.sleep(0.05)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
-    (out / f"checkpoint-{STEPS}").mkdir(exist_ok=True)  # one that was being written
-    assert last_checkpoint(out) is not None
+    kill_behind_a_checkpoint(command, out, STEPS)
     train(*parse_grpo(options(tiny, out, *more), "grpo"))
     assert rewards(out) == pytest.approx(rewards(whole), abs=1e-3)
 

@@ -20,10 +20,10 @@ from genrank.calibration import Calibration, save_calibration, stored_calibratio
 from genrank.dataset import sample_shop  # noqa: E402
 from genrank.engines.transformers import TransformersEngine  # noqa: E402
 from genrank.errors import ModelError  # noqa: E402
-from genrank.models import resolve  # noqa: E402
 from genrank.prompting import load_template  # noqa: E402
 from genrank.reranker import Reranker  # noqa: E402
 from genrank.types import Ranking  # noqa: E402
+from tests.trainings import make_tiny  # noqa: E402
 
 TARGETS = ["q_proj", "v_proj", "down_proj"]
 
@@ -31,16 +31,8 @@ TARGETS = ["q_proj", "v_proj", "down_proj"]
 @pytest.fixture(scope="module")
 def tiny(smollm2: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bfloat16 model of SmolLM2's architecture with its tokenizer."""
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
-
-    folder = tmp_path_factory.mktemp("tiny")
-    config = AutoConfig.from_pretrained(resolve(smollm2))
-    config.update({"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2})
-    config.update({"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16})
-    torch.manual_seed(0)
-    AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16).save_pretrained(folder)  # type: ignore[no-untyped-call]
-    AutoTokenizer.from_pretrained(resolve(smollm2)).save_pretrained(folder)
-    return folder
+    del smollm2  # fetches it
+    return make_tiny(tmp_path_factory.mktemp("tiny"), dtype=torch.bfloat16)
 
 
 def adapt(tiny: Path, out: Path, kind: str) -> Path:

@@ -5,11 +5,9 @@ from __future__ import annotations
 import json
 import os
 import random
-import signal
 import statistics
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +27,7 @@ from genrank.dataset import sample_shop  # noqa: E402
 from genrank.errors import InputError  # noqa: E402
 from genrank.prompting import load_template  # noqa: E402
 from genrank.reranker import Reranker  # noqa: E402
+from tests.trainings import kill_behind_a_checkpoint  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
 STEPS = 12
@@ -137,14 +136,7 @@ def test_a_run_that_was_killed_goes_on_to_the_same_end(tiny: Path, tmp_path: Pat
     train(*parse(options(tiny, tmp_path / "whole"), "sft"))
     out = tmp_path / "killed"
     command = [sys.executable, "-m", "finetune.sft", *options(tiny, out)]
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-    ends = time.monotonic() + 200
-    while last_checkpoint(out) is None and process.poll() is None and time.monotonic() < ends:
-        time.sleep(0.05)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
-    (out / f"checkpoint-{STEPS}").mkdir(exist_ok=True)  # one that was being written
-    assert last_checkpoint(out) is not None
+    kill_behind_a_checkpoint(command, out, STEPS)
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     whole, resumed = losses(tmp_path / "whole"), losses(out)

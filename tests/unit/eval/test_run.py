@@ -2,6 +2,7 @@ import dataclasses
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -138,6 +139,22 @@ def test_a_blend_is_fitted_on_other_queries(shop: Dataset, tmp_path: Path) -> No
     # the one query of train has one candidate: each weight is as good
     assert both["settings"]["weight"] == 0.5
     assert set(read_run(tmp_path / "out" / "both.trec")) == {"q1", "q2"}
+
+
+def test_blends_of_the_same_parts_rank_the_other_queries_once(
+    shop: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    blends = "".join(f"  - {{type: blend, name: b{i}, systems: [bm25, random], fit: train}}\n" for i in range(3))
+    path = write_config(tmp_path, shop, blends)
+    asked: list[str] = []
+
+    def counted(system: systems.System, *more: Any) -> Answer:
+        asked.append(system.name)
+        return systems.answer(system, *more)
+
+    monkeypatch.setattr(program, "answer", counted)
+    assert program.main(["--config", str(path), "--out", str(tmp_path / "out"), "--no-cache"]) == 0
+    assert sorted(asked) == ["bm25", "bm25", "random", "random"]
 
 
 def test_limit_is_a_sample(shop: Dataset) -> None:
