@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 
 from eval.config import BlendSystem
-from eval.metrics import ndcg, run_of
+from eval.metrics import candidate_ids, measure, run_of
 from eval.systems import Answer, Scores
 from genrank.dataset import Dataset
 from genrank.types import Request
@@ -31,20 +31,44 @@ def blend(
         answers: Of all systems so far, by name.
         requests: ``[b]`` to which these are answers.
         dataset: Of the requests.
-        fitted_on: Gives the requests and answers on which the weight is fitted, by nDCG@k; of equal ones the weight
-            nearest to one half is taken.
+        fitted_on: Gives the requests and answers on which the weight is fitted; see `fit_weight`.
         k: Depth of nDCG.
     """
     weight = system.weight
     if weight is None:
         others, found = fitted_on()
         one, other = (standard_scores(found[name], others) for name in system.systems)
-        worth = {w: ndcg(dataset, others, _mixed(one, other, w), k) for w in WEIGHTS}
-        weight = max(WEIGHTS, key=lambda w: (round(worth[w], 9), -abs(w - 0.5)))
+        worth = {w: _each(dataset, others, _mixed(one, other, w), k) for w in WEIGHTS}
+        weight = fit_weight(worth)
     first, second = (answers[name] for name in system.systems)
     scores = _mixed(standard_scores(first, requests), standard_scores(second, requests), weight)
     seconds, load = first.seconds + second.seconds, first.load_seconds + second.load_seconds
     return Answer(run_of(requests, scores), seconds, load, cached=first.cached or second.cached), weight
+
+
+def fit_weight(worth: Mapping[float, Sequence[float]]) -> float:
+    """The weight nearest to one half of those that are as good as the best, within one standard error.
+
+    The rule of one standard error (Breiman et al., Classification and Regression Trees, 1984): the few queries of a dev
+    split do not tell like weights apart, and the best of them by chance is often 0 or 1.
+
+    Args:
+        worth: By weight, nDCG of each query, the same queries for all; at least one.
+    """
+    best = max(worth, key=lambda weight: (round(statistics.fmean(worth[weight]), 9), -abs(weight - 0.5)))
+
+    def is_as_good(weight: float) -> bool:
+        lost = [most - found for most, found in zip(worth[best], worth[weight], strict=True)]
+        error = statistics.stdev(lost) / math.sqrt(len(lost)) if len(lost) > 1 else 0.0
+        return statistics.fmean(lost) <= error + 1e-9
+
+    return min(filter(is_as_good, worth), key=lambda weight: abs(weight - 0.5))
+
+
+def _each(dataset: Dataset, requests: Sequence[Request], scores: Scores, k: int) -> list[float]:
+    """nDCG@k of each request."""
+    measured = measure(run_of(requests, scores), candidate_ids(requests), dataset.qrels, dataset.grades, k=k)
+    return list(measured.per_query[f"nDCG@{k}"].values())
 
 
 def standard_scores(answer: Answer, requests: Sequence[Request]) -> Scores:

@@ -167,7 +167,7 @@ class BlendSystem(Strict):
     Attributes:
         name: Of the run's file and table row.
         systems: Their names.
-        weight: Of the first, 0 to 1; None takes the best of 0, 0.05 .. 1 on other queries.
+        weight: Of the first, 0 to 1; None fits it on other queries: of 0, 0.05 .. 1, see `eval.blend.fit_weight`.
         fit: Split of these queries.
     """
 

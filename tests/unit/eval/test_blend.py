@@ -3,7 +3,7 @@ from collections.abc import Mapping, Sequence
 
 import pytest
 
-from eval.blend import WEIGHTS, blend, standard_scores
+from eval.blend import WEIGHTS, blend, fit_weight, standard_scores
 from eval.config import BlendSystem
 from eval.systems import Answer
 from genrank.dataset import Dataset, Run
@@ -29,7 +29,7 @@ def blended(
 
     def fitted() -> tuple[Sequence[Request], Mapping[str, Answer]]:
         assert fitted_on is not None, "a given weight needs no fit"
-        return requests, fitted_on
+        return requests[1:], fitted_on
 
     return blend(system, answers, requests, shop, fitted, 10)
 
@@ -65,10 +65,18 @@ def test_a_given_weight(shop: Dataset) -> None:
 
 def test_the_weight_is_fitted_on_other_queries(shop: Dataset) -> None:
     both = {"one": answer(GOOD), "other": answer(BAD)}
-    # on the queries of the fit, the second system is the good one
+    # on the query of the fit, the second system is the good one
     found, weight = blended(shop, both, {"one": answer(BAD), "other": answer(GOOD)})
     assert [list(found.run[query]) for query in GOOD] == [list(BAD[query]) for query in GOOD]
     assert weight < 0.5
     # every weight is as good as any other: the middle
     assert blended(shop, both, {"one": answer(GOOD), "other": answer(GOOD)})[1] == 0.5
     assert 0.5 in WEIGHTS
+
+
+def test_of_weights_that_the_queries_cannot_tell_apart_the_middle_one_is_taken() -> None:
+    unlike = {0.0: [0.2, 0.2, 0.2], 0.5: [0.5, 0.9, 0.6], 0.8: [0.8, 0.6, 0.8], 1.0: [0.9, 0.6, 0.9]}
+    assert fit_weight(unlike) == 0.5  # loses 0.4 and 0.3, wins 0.3: less than one standard error
+    sure = {**unlike, 0.5: [0.5, 0.3, 0.6]}
+    assert fit_weight(sure) == 1.0  # loses 0.3 or 0.4 each time; 0.8 loses 0.07 on average, and errs by 0.03
+    assert fit_weight({weight: values[:1] for weight, values in unlike.items()}) == 1.0
