@@ -16,6 +16,7 @@ from rich.text import Text
 
 from eval.metrics import Candidates, measure, random_floor
 from genrank import Dataset, GenrankError, Ranking, Request, Reranker, sample_shop
+from genrank.adapters import demo_adapter
 from genrank.dataset import Run
 from genrank.display import caption, moved
 from genrank.models import KNOWN_MODELS
@@ -28,13 +29,15 @@ REASONS = 3
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="smollm2-135m")
+    parser.add_argument("--bare", action="store_true", help="without the adapter that was trained on the sample shop")
     arguments = parser.parse_args()
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # the bars below tell what happens
     console = Console()
     shop = sample_shop()
     try:
+        adapter = None if arguments.bare else demo_adapter(arguments.model)
         # one pass: a model that was not trained for this has little but the first stage's order to go by
-        reranker = Reranker(arguments.model, passes=1)
+        reranker = Reranker(arguments.model, adapter=str(adapter)) if adapter else Reranker(arguments.model, passes=1)
         requests = {query.query.query_id: shop.request(query) for query in shop.split("test")}
         shown = [requests.pop(query_id) for query_id in SHOWN]
         with console.status(f"{arguments.model} ranks {len(shown)} queries and writes reasons"):
@@ -55,7 +58,10 @@ def main() -> int:
             "  make demo MODEL=gemma3-270m ACCEPT=--accept-license   (Google's Gemma Terms)",
             style="yellow",
         )
-    console.print("This is the bare model, zero-shot: nothing was trained for this shop.")
+    if adapter:
+        console.print("The model has an adapter, trained on the sample shop's other queries (--bare leaves it out).")
+    else:
+        console.print("This is the bare model, zero-shot: nothing was trained for this shop.")
     return 0
 
 

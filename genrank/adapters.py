@@ -78,6 +78,16 @@ class Manifest(pydantic.BaseModel, frozen=True, extra="ignore"):
             )
 
 
+def demo_adapter(model: str) -> Path | None:
+    """The folder of the adapter that ships with genrank for a known model; None where there is none.
+
+    It was trained on the sample shop alone (``finetune/configs/demo.yaml``), to show what training does: for a
+    real shop, train one on that shop.
+    """
+    folder = Path(__file__).parent / "data" / "adapters" / model
+    return folder if (folder / FILE).is_file() else None
+
+
 def load_manifest(adapter: str | Path) -> Manifest | None:
     """The manifest of an adapter's folder; None where there is none, or one that holds a calibration only.
 

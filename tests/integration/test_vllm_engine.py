@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 
 from genrank import Candidate, Query, Request, Reranker, sample_shop
+from genrank.adapters import demo_adapter
 from genrank.engines.base import PermuteRequest, ScoreRequest, TextRequest
 from genrank.errors import EngineError, ModelError
 
@@ -175,6 +176,18 @@ def test_parity(engine: Any, reference: Any, decoding: Any) -> None:
         for row, same in zip(found.scores, expected.scores, strict=True):  # the same order but for near ties
             order = sorted(range(len(row)), key=row.__getitem__)
             assert all(same[b] - same[a] > -2e-2 for a, b in itertools.pairwise(order))
+
+
+def test_parity_of_a_trained_adapter(engine: Any, smollm2: str) -> None:
+    from genrank.engines.transformers import TransformersEngine
+
+    adapter, shop = str(demo_adapter("smollm2-135m")), sample_shop()
+    trained = TransformersEngine(smollm2, adapter=adapter, dtype="float32")
+    both = Both(engine.with_adapter(adapter), trained)
+    Reranker(engine=both).rerank_batch([shop.request(query) for query in shop.split("test")[:8]])
+    assert len(both.scored) >= 8
+    for found, expected in both.scored:
+        assert_same_scores(found, expected)
 
 
 @pytest.mark.parametrize("decoding", ["inline", "first-token", "listwise"])
