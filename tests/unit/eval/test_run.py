@@ -8,7 +8,7 @@ import pytest
 
 from eval import run as program
 from eval import systems
-from eval.config import RunConfig
+from eval.config import RunConfig, System
 from eval.systems import Answer
 from genrank.dataset import Dataset, read_run, write_run
 from genrank.errors import EngineError, InputError
@@ -148,7 +148,7 @@ def test_blends_of_the_same_parts_rank_the_other_queries_once(
     path = write_config(tmp_path, shop, blends)
     asked: list[str] = []
 
-    def counted(system: systems.System, *more: Any) -> Answer:
+    def counted(system: System, *more: Any) -> Answer:
         asked.append(system.name)
         return systems.answer(system, *more)
 
