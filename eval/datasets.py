@@ -1,4 +1,4 @@
-"""The dataset that a configuration names."""
+"""The dataset that a configuration names, and which of its queries an order can matter for."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 from eval.sets.rules import shuffled
 from genrank.dataset import Dataset, sample_shop
 from genrank.errors import ConfigError
+from genrank.types import Request
 
 
 def load_dataset(name: str, seed: int = 0) -> Dataset:
@@ -32,3 +33,15 @@ def load_dataset(name: str, seed: int = 0) -> Dataset:
         # the order of the qrels may well be the order of the grades
         dataset = dataclasses.replace(dataset, candidates=shuffled(dataset.qrels, seed), first_stage="random")
     return dataset
+
+
+def has_gain(request: Request, dataset: Dataset) -> bool:
+    """Whether one of the candidates has a gain; a request of which none has scores 0 in any order.
+
+    Args:
+        request: Of one of the dataset's queries.
+        dataset: Gives judgements and gains.
+    """
+    judged = dataset.qrels.get(request.query.query_id, {})
+    ids = (candidate.listing.listing_id for candidate in request.candidates)
+    return any(key in judged and dataset.grades[judged[key]].gain > 0 for key in ids)

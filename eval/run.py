@@ -29,7 +29,7 @@ from rich.table import Table
 from eval.blend import blend
 from eval.cache import add_options, chosen_folder, fingerprint, requests_fingerprint
 from eval.config import BlendSystem, RandomSystem, RunConfig, load_config
-from eval.datasets import load_dataset
+from eval.datasets import has_gain, load_dataset
 from eval.metrics import Floor, random_floor
 from eval.program import exit_status, say
 from eval.record import circumstances
@@ -84,19 +84,13 @@ def make_requests(config: RunConfig, dataset: Dataset) -> list[Request]:
             raise InputError(f"query {query.query.query_id} has no line in candidates.trec", field="candidates")
     requests = [dataset.request(query, config.max_candidates) for query in queries]
     if config.with_gain:
-        requests = [request for request in requests if _has_gain(request, dataset)]
+        requests = [request for request in requests if has_gain(request, dataset)]
         if not requests:
             raise InputError("no query has a candidate with a gain; leave it out", field="with_gain")
     if config.limit is not None:
         requests.sort(key=lambda request: digest(str(config.seed), request.query.query_id))
         requests = requests[: config.limit]
     return requests
-
-
-def _has_gain(request: Request, dataset: Dataset) -> bool:
-    judged = dataset.qrels.get(request.query.query_id, {})
-    ids = (candidate.listing.listing_id for candidate in request.candidates)
-    return any(key in judged and dataset.grades[judged[key]].gain > 0 for key in ids)
 
 
 def run(

@@ -56,6 +56,7 @@ class DataArguments:
     cut_history: float = _option(0.0, "chance that a history is cut to its latest interactions")
     most_windows: int | None = _option(None, "windows drawn of one dataset; more queries than that are left out (all)")
     languages: list[str] = _option([], "languages of the train queries that are learned: en, zh, other (all)")
+    with_gain: bool = _option(False, "only queries one of whose candidates of the first stage has a gain, in dev too")
     share: float = _option(1.0, "share of the train queries, for learning curves")
 
     def __post_init__(self) -> None:

@@ -16,7 +16,7 @@ from trl import ModelConfig
 from trl.trainer.utils import get_quantization_config
 
 from eval.cache import files_fingerprint
-from eval.datasets import load_dataset
+from eval.datasets import has_gain, load_dataset
 from eval.peers import listing_ids, ndcg_of
 from eval.program import say
 from eval.record import versions
@@ -41,7 +41,7 @@ def load_data(data: DataArguments, seed: int) -> tuple[list[Dataset], Dataset, l
     """The datasets that are learned, the one whose dev queries are ranked on the way, and these queries.
 
     Raises:
-        InputError: When what is measured would be learned too.
+        InputError: When what is measured would be learned too, or no dev query has a gain where only such are ranked.
     """
     loaded = [load_dataset(dataset, seed) for dataset in data.datasets]
     dev = load_dataset(data.dev, seed) if data.dev else loaded[0]
@@ -52,15 +52,19 @@ def load_data(data: DataArguments, seed: int) -> tuple[list[Dataset], Dataset, l
             say(f"left out: {count} train queries of {dataset.name} that are measured too")
     else:
         check_splits(everything, "train", MEASURED)
-    queries = dev.split("dev")[: data.dev_queries]
-    return loaded, dev, [dev.request(query, data.dev_candidates) for query in queries]
+    requests = [dev.request(query, data.dev_candidates) for query in dev.split("dev")]
+    if data.with_gain:
+        requests = [request for request in requests if has_gain(request, dev)]
+        if not requests:
+            raise InputError(f"no dev query of {dev.name} has a candidate with a gain", field="with_gain")
+    return loaded, dev, requests[: data.dev_queries]
 
 
 def shortened(dataset: Dataset, data: DataArguments) -> Dataset:
     """The dataset with the train queries that are learned.
 
-    They are those of the languages that are asked for, and of these the first; the order is that of the file, whose ids
-    are hashes.
+    They are those of the languages that are asked for, with a gain where that is, and of these the first; the order is
+    that of the file, whose ids are hashes.
 
     Raises:
         InputError: When there is none.
@@ -69,6 +73,12 @@ def shortened(dataset: Dataset, data: DataArguments) -> Dataset:
     learned = [query.query_id for query in train if not data.languages or language(query.text) in data.languages]
     if not learned:
         raise InputError(f"{dataset.name} has no train query in {', '.join(data.languages)}", field="languages")
+    if data.with_gain:
+        kept = set(learned)
+        requests = [dataset.request(query) for query in dataset.split("train") if query.query.query_id in kept]
+        learned = [request.query.query_id for request in requests if has_gain(request, dataset)]
+        if not learned:
+            raise InputError(f"no train query of {dataset.name} has a candidate with a gain", field="with_gain")
     count = round(len(learned) * data.share)
     if data.most_windows is not None:
         count = min(count, data.most_windows // data.windows_per_query)

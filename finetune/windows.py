@@ -56,10 +56,11 @@ class WindowOptions:
 
     Attributes:
         per_query: Windows of each query.
-        least: Candidates in the smallest window, 2 or more.
+        least: Candidates in the smallest window, 2 or more; fewer where a query has not so many.
         most: Candidates in the largest; each size between is as likely.
-        hard_negatives: The most unjudged listings of the query's first stage in a window.
-        random_negatives: The most listings of the catalogue that were not judged for the query.
+        hard_negatives: The most unjudged listings of the query's first stage in a window; each number up to it is as
+            likely, but that a window of fewer than `least` is filled up, with these first.
+        random_negatives: The most listings of the catalogue that were not judged for the query; likewise.
         shuffle: Whether candidates stand in random order; else as the dataset has them: the first stage's order.
         drop_fields: Chance that a field (not the title) is left out of all listings of a window.
         query_noise: Chance that a query is written in another way: case, plural, order of words, a letter
@@ -179,6 +180,11 @@ def _draw(
     hard = chance.sample(near, min(len(near), chance.randint(0, options.hard_negatives)))
     others = _others(catalogue, {*grades, *hard}, chance.randint(0, options.random_negatives), chance)
     judged = _spread(grades, max(2, size - len(hard) - len(others)), dataset, chance)
+    if (missing := options.least - len(judged) - len(hard) - len(others)) > 0:
+        left = [key for key in near if key not in {*hard, *others}]
+        more = chance.sample(left, min(len(left), missing, options.hard_negatives - len(hard)))
+        count = min(missing - len(more), options.random_negatives - len(others))
+        others += [*more, *_others(catalogue, {*grades, *hard, *more, *others}, count, chance)]
     chosen = [*judged, *hard, *others][: max(size, len(judged))]
     gains = {key: dataset.grades[grades[key]].gain if key in grades else 0.0 for key in chosen}
     if len(set(gains.values())) < 2:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Collection
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -8,8 +10,10 @@ import pytest
 pytest.importorskip("trl", reason="trl is not installed: pip install 'genrank[train]'")
 
 from eval.cache import files_fingerprint
-from finetune.training import load_model, load_start, other_prompts
+from finetune.arguments import DataArguments
+from finetune.training import load_data, load_model, load_start, other_prompts, shortened
 from genrank.adapters import Manifest, TrainedPrompt, save_manifest
+from genrank.dataset import Dataset, sample_shop
 from genrank.errors import InputError
 from genrank.prompting import load_template
 
@@ -27,6 +31,36 @@ def test_what_cannot_be_measured_again_leaves_the_manifest(capsys: pytest.Captur
     assert other_prompts(start, ["listwise"]) == {"inline": inline}
     assert "other, whose prompt mine" in capsys.readouterr().err
     assert other_prompts(None, ["listwise"]) == {}
+
+
+class TestWithGain:
+    @staticmethod
+    def shop(kept: Collection[str]) -> Dataset:
+        """The sample shop, where the first stage found a fit for some queries only."""
+        shop = sample_shop()
+        run = {
+            query: {key: score for key, score in scores.items() if query in kept or not shop.qrels[query].get(key)}
+            for query, scores in shop.candidates.items()
+        }
+        return dataclasses.replace(shop, candidates=run)
+
+    def test_queries_whose_first_stage_found_nothing_are_left_out(self, tmp_path: Path) -> None:
+        train, dev = (sample_shop().split(split)[2].query.query_id for split in ("train", "dev"))
+        self.shop([train, dev]).save(tmp_path)
+        data = DataArguments(datasets=[str(tmp_path)], with_gain=True)
+        [dataset], _, requests = load_data(data, 0)
+        assert [request.query.query_id for request in requests] == [dev]
+        assert [query.query.query_id for query in shortened(dataset, data).split("train")] == [train]
+        assert len(load_data(DataArguments(datasets=[str(tmp_path)]), 0)[2]) == 10
+
+    def test_where_none_is_left_it_says_so(self, tmp_path: Path) -> None:
+        train = {query.query.query_id for query in sample_shop().split("train")}
+        data = DataArguments(datasets=[str(tmp_path)], with_gain=True)
+        self.shop(train).save(tmp_path)
+        with pytest.raises(InputError, match=r"^with_gain: no dev query of"):
+            load_data(data, 0)
+        with pytest.raises(InputError, match=r"^with_gain: no train query of"):
+            shortened(self.shop([]), data)
 
 
 class TestStart:

@@ -79,6 +79,19 @@ def test_negatives_are_unjudged_and_worth_nothing() -> None:
     assert len(others) > 5
 
 
+def test_a_window_with_too_few_judged_listings_is_filled_up_with_hard_negatives_first() -> None:
+    def of_one_judged(hard: int, others: int) -> list[Window]:
+        options = WindowOptions(per_query=50, least=12, most=16, hard_negatives=hard, random_negatives=others)
+        return drawn(options, qrels={"q1": {"l0": 1}})
+
+    for window in of_one_judged(9, 9):
+        assert 12 <= len(set(ids(window))) == len(window.candidates) <= 16
+        assert sum(window.gains) == 1
+    for window in of_one_judged(11, 1):
+        assert sum(int(key[1:]) < 20 for key in ids(window)) >= 11  # with the judged one and a random one at most
+    assert {len(window.candidates) for window in of_one_judged(2, 0)} == {3}
+
+
 def test_the_same_seed_draws_the_same_and_a_query_more_changes_no_other() -> None:
     options = WindowOptions(per_query=3, random_negatives=5, drop_fields=0.5, query_noise=1.0)
     assert drawn(options) == drawn(options)
