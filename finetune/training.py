@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.metadata
+import os
 import tempfile
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
@@ -97,8 +98,15 @@ def load_model(folder: Path, training: Any, model: ModelConfig) -> Any:
     With ``dtype: auto``, weights that are frozen are in bfloat16 where ``bf16`` is on, others in float32.
 
     Raises:
-        InputError: When another revision than the one that was fetched is asked for.
+        InputError: When another revision than the one that was fetched is asked for, or accelerate shall split the
+            model among CPUs, which it does not do.
     """
+    if os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true" and training.device.type == "cpu":
+        raise InputError(
+            "FSDP needs GPUs, and there is none: accelerate would give each process the whole model; for the CPU, set "
+            "MULTI_CPU and leave fsdp_config out",
+            field="distributed_type",
+        )
     if model.model_revision not in (None, "main"):
         raise InputError(
             f"must be left out, got {model.model_revision!r}: fetch that revision, and give its folder as "

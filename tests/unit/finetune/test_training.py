@@ -9,6 +9,8 @@ import pytest
 
 pytest.importorskip("trl", reason="trl is not installed: pip install 'genrank[train]'")
 
+from trl import ModelConfig, SFTConfig
+
 from eval.cache import files_fingerprint
 from finetune.arguments import DataArguments
 from finetune.training import load_data, load_model, load_start, other_prompts, shortened
@@ -21,6 +23,12 @@ from genrank.prompting import load_template
 def test_another_revision_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"^model_revision: .*'v2'"):
         load_model(tmp_path, SimpleNamespace(bf16=False), SimpleNamespace(model_revision="v2"))
+
+
+def test_parts_of_a_model_on_cpus_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")  # as accelerate launch does
+    with pytest.raises(InputError, match=r"^distributed_type: FSDP needs GPUs"):
+        load_model(tmp_path, SFTConfig(str(tmp_path), use_cpu=True, bf16=False), ModelConfig())
 
 
 def test_what_cannot_be_measured_again_leaves_the_manifest(capsys: pytest.CaptureFixture[str]) -> None:
