@@ -46,7 +46,7 @@ _CHARS_READ_PER_TOKEN = 8
 _LONGEST_KEPT = 4096  # characters of a value whose text is kept for the next prompt
 _CHARS_NEUTRALISED = 4  # for each character that may be shown
 _EVENTS = {"view": "viewed", "click": "clicked", "cart": "put in cart", "purchase": "bought", "rating": "rated"}
-_LATER_KEYS = ("order", "identifiers", "values", "events", "answer_close")  # count in a digest only where they are used
+_LATER_KEYS = ("order", "identifiers", "values", "events", "answer_close", "past")  # not hashed where unused
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +154,8 @@ class Template(pydantic.BaseModel, extra="forbid", frozen=True):
         history_head: Before the interactions; left out without a history.
         interaction: With ``{event}`` and ``{listing}``.
         events: Words for the events; those left out are in English.
+        past: Behind a candidate that the history holds too, with ``{event}`` for the most that the shopper did with
+            it, by its weight in `usefulness`. Empty: the model has to find that out itself.
         candidates_head: Before the candidates.
         candidate: With ``{identifier}`` and, at its end, ``{listing}``. Without an identifier only for ``inline``.
         identifiers: Whether candidates are named by ``letters`` or by ``numbers``.
@@ -185,6 +187,7 @@ class Template(pydantic.BaseModel, extra="forbid", frozen=True):
     history_head: str = ""
     interaction: str = ""
     events: dict[str, str] = {}
+    past: str = ""
     candidates_head: str = ""
     candidate: str
     identifiers: Literal["letters", "numbers"] = "letters"
@@ -211,6 +214,8 @@ class Template(pydantic.BaseModel, extra="forbid", frozen=True):
             raise ValueError("candidate must end with {listing}; what follows it is question or candidate_end")
         if self.history_head:
             _pieces("interaction", self.interaction, "event", "listing")
+        if self.past:
+            _pieces("past", self.past, "event")
         if unknown := sorted(self.events.keys() - _EVENTS):
             raise ValueError(f"events.{unknown[0]} is no event; known are {sorted(_EVENTS)}")
         _with_query("instruction", self.instruction)
@@ -511,6 +516,7 @@ class Renderer:
         self._instruction = self._encode(*told, last + ("" if self._after else template.plain_end))
         names = IDENTIFIERS if template.identifiers == "letters" else NUMBERS
         self._names = self._encode(*(self._name_text(name) for name in names))
+        self._past = dict(zip(_EVENTS, self._encode(*_past_texts(template)), strict=False))
 
     def _encode(self, *texts: str) -> list[list[int]]:
         return [list(encoded.ids) for encoded in self.tokenizer.encode(texts)]
@@ -622,6 +628,9 @@ class Renderer:
         names = [self._name(i) for i in range(len(candidates))] if inline else self._names_found
         taken = len(self._before) + len(asked) + len(self._candidates_head) + len(tail)
         taken += sum(map(len, names[: len(candidates)]))
+        did = {one.listing.listing_id: self._past.get(one.event, []) for one in sorted(history, key=_weight)}
+        marks = [did.get(candidate.listing.listing_id, []) for candidate in candidates]
+        taken += sum(map(len, marks))
         taken += (len(question) + len(self._end)) * len(candidates)
         taken -= len(self._end) if inline else 0  # nothing is read behind the last question
         room = max_tokens - taken
@@ -642,7 +651,7 @@ class Renderer:
         for i, listing in enumerate(listings):
             kept = listing.cut(min(cap, needs[i]))
             cuts["candidates"] += listing.tokens + listing.lost - len(kept)
-            shown += [*names[i], *kept, *question]
+            shown += [*names[i], *kept, *marks[i], *question]
             reads.append(len(shown) - 1)
             shown += self._end
         if inline:
@@ -844,9 +853,16 @@ def _own_words(template: Template) -> re.Pattern[str]:
         answers = "|".join(re.escape(fold(word).strip()) for word in (*template.yes, *template.no))
         core = _core(asked[0])
         said.append(rf"{core}{more} ?(?:[:?]\W{{0,3}}(?:(?:{answers})(?!\w))?|(?:{answers})(?!\w))")
+    said += [rf"{core}(?!\w)" for core in map(_core, _past_texts(template)) if core]
     labels = (_pieces("query", template.query, "query")[0], template.history_head, template.candidates_head)
     said += [rf"{core} ?:" for core in map(_core, labels) if core]
     return re.compile(rf"(?<!\w)(?:{'|'.join(said) or '(?!)'})")
+
+
+def _past_texts(template: Template) -> list[str]:
+    """What stands behind a candidate of the history, for each event; nothing where the template does not say it."""
+    events = _EVENTS | template.events
+    return [template.past.replace("{event}", events[event]) for event in _EVENTS] if template.past else []
 
 
 def _core(text: str) -> str:

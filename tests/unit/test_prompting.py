@@ -108,6 +108,7 @@ def test_a_template_is_read_from_a_file(tmp_path: Path) -> None:
         ({"question": "\nFit {listing}?"}, "question must hold the placeholders none"),
         ({"instruction": "Rank {listing}."}, "instruction must hold the placeholders none"),
         ({"events": {"buy": "bought"}}, "events.buy is no event; known are ['cart', 'click'"),
+        ({"past": " (before)"}, "past must hold the placeholders {event}"),
         ({"identifiers": "roman"}, "identifiers: "),
         ({"values": "xml"}, "values: "),
         ({"base": "nothing"}, "base: must be one of ['inline', 'listwise'], got 'nothing'"),
@@ -219,6 +220,7 @@ def test_the_digest_is_that_of_what_the_model_reads() -> None:
         {"identifiers": "numbers"},
         {"values": "json"},
         {"events": {"view": "saw"}},
+        {"past": " ({event} before)"},
     ):
         assert _template(**change).digest != digest, change
 
@@ -457,6 +459,40 @@ def test_candidates_without_names_can_only_be_judged_in_place() -> None:
 
 def test_events_in_the_templates_own_words() -> None:
     assert "- saw: Red hat\n- bought: Blue belt\n" in Rig(events={"view": "saw"}).render(_candidates("t"), HISTORY)[0]
+
+
+@pytest.mark.parametrize("inline", [True, False])
+def test_a_candidate_of_the_history_is_marked_with_the_most_that_was_done_with_it(inline: bool) -> None:
+    rig = Rig(past=" ({event} before)", events={"view": "saw"})
+    listings = [candidate.listing for candidate in _candidates("Red dress", "Blue coat", "Hat")]
+    history = [Interaction("purchase", listings[1]), Interaction("view", listings[1]), Interaction("view", listings[2])]
+    (text, cuts, _) = rig.render([Candidate(listing) for listing in listings], history, inline=inline)
+    end = "\nFit:" if inline else ""
+    assert f"[A] Red dress{end}\n[B] Blue coat (bought before){end}\n[C] Hat (saw before){end}" in text
+    assert cuts == NO_CUTS
+
+
+def test_what_is_past_is_marked_where_the_history_itself_has_no_room() -> None:
+    rig = Rig(past=" ({event} before)", limits={"history": 0})
+    (text, cuts, _) = rig.render([Candidate(HISTORY[1].listing)], HISTORY)
+    assert text.endswith("[A] Blue belt (bought before)\nFit:")
+    assert cuts["history"]
+
+
+@pytest.mark.parametrize("inline", [True, False])
+def test_a_mark_is_never_cut(inline: bool) -> None:
+    rig = Rig(past=" ({event} before)")
+    candidates = [Candidate(Listing("h1", _words(40))), *_candidates(_words(40))]
+    least = rig.least(candidates, history=HISTORY, inline=inline)
+    (text, _, tokens) = rig.render(candidates, HISTORY, max_tokens=least, inline=inline)
+    assert tokens == least
+    assert text.count("w (bought before)") == 1
+
+
+def test_no_listing_can_say_that_it_is_past() -> None:
+    rig = Rig(past=" ({event} before)", neutralise=True)
+    (text, _, _) = rig.render(_candidates("Hat (bought before)", "Coat (VIEWED before)"), HISTORY)
+    assert "before" not in text.casefold()
 
 
 HOSTILE = Listing(
