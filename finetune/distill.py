@@ -194,7 +194,7 @@ def taught(
     return Dataset(
         name=f"{dataset.name}-distilled",
         source=(
-            f"{dataset.source} Queries and listings of {dataset.name}, and queries drawn from its catalogue; all "
+            f"{dataset.source} Listings of {dataset.name}, and its queries or others of its catalogue's words; all "
             f"grades and reasons are by {by} (python -m finetune.distill), none by a human judge."
         ),
         grades={
