@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.metadata
+import itertools
 import os
 import tempfile
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -53,12 +54,12 @@ def load_data(data: DataArguments, seed: int) -> tuple[list[Dataset], Dataset, l
             say(f"left out: {count} train queries of {dataset.name} that are measured too")
     else:
         check_splits(everything, "train", MEASURED)
-    requests = [dev.request(query, data.dev_candidates) for query in dev.split("dev")]
-    if data.with_gain:
-        requests = [request for request in requests if has_gain(request, dev)]
-        if not requests:
-            raise InputError(f"no dev query of {dev.name} has a candidate with a gain", field="with_gain")
-    return loaded, dev, requests[: data.dev_queries]
+    requests = (dev.request(query, data.dev_candidates) for query in dev.split("dev"))
+    ranked = (request for request in requests if not data.with_gain or has_gain(request, dev))
+    chosen = list(itertools.islice(ranked, data.dev_queries))
+    if not chosen:
+        raise InputError(f"no dev query of {dev.name} has a candidate with a gain; leave it out", field="with_gain")
+    return loaded, dev, chosen
 
 
 def shortened(dataset: Dataset, data: DataArguments) -> Dataset:
@@ -70,20 +71,20 @@ def shortened(dataset: Dataset, data: DataArguments) -> Dataset:
     Raises:
         InputError: When there is none.
     """
-    train = [query.query for query in dataset.split("train")]
-    learned = [query.query_id for query in train if not data.languages or language(query.text) in data.languages]
+    train = dataset.split("train")
+    learned = [one for one in train if not data.languages or language(one.query.text) in data.languages]
     if not learned:
         raise InputError(f"{dataset.name} has no train query in {', '.join(data.languages)}", field="languages")
     if data.with_gain:
-        kept = set(learned)
-        requests = [dataset.request(query) for query in dataset.split("train") if query.query.query_id in kept]
-        learned = [request.query.query_id for request in requests if has_gain(request, dataset)]
+        learned = [one for one in learned if has_gain(dataset.request(one), dataset)]
         if not learned:
-            raise InputError(f"no train query of {dataset.name} has a candidate with a gain", field="with_gain")
+            raise InputError(
+                f"no train query of {dataset.name} has a candidate with a gain; leave it out", field="with_gain"
+            )
     count = round(len(learned) * data.share)
     if data.most_windows is not None:
         count = min(count, data.most_windows // data.windows_per_query)
-    left_out = {query.query_id for query in train} - set(learned[: max(1, count)])
+    left_out = {one.query.query_id for one in train} - {one.query.query_id for one in learned[: max(1, count)]}
     return dataclasses.replace(dataset, queries=[q for q in dataset.queries if q.query.query_id not in left_out])
 
 

@@ -181,10 +181,11 @@ def _draw(
     others = _others(catalogue, {*grades, *hard}, chance.randint(0, options.random_negatives), chance)
     judged = _spread(grades, max(2, size - len(hard) - len(others)), dataset, chance)
     if (missing := options.least - len(judged) - len(hard) - len(others)) > 0:
-        left = [key for key in near if key not in {*hard, *others}]
+        taken = {*hard, *others}
+        left = [key for key in near if key not in taken]
         more = chance.sample(left, min(len(left), missing, options.hard_negatives - len(hard)))
         count = min(missing - len(more), options.random_negatives - len(others))
-        others += [*more, *_others(catalogue, {*grades, *hard, *more, *others}, count, chance)]
+        others += [*more, *_others(catalogue, {*grades, *taken, *more}, count, chance)]
     chosen = [*judged, *hard, *others][: max(size, len(judged))]
     gains = {key: dataset.grades[grades[key]].gain if key in grades else 0.0 for key in chosen}
     if len(set(gains.values())) < 2:

@@ -516,7 +516,8 @@ class Renderer:
         self._instruction = self._encode(*told, last + ("" if self._after else template.plain_end))
         names = IDENTIFIERS if template.identifiers == "letters" else NUMBERS
         self._names = self._encode(*(self._name_text(name) for name in names))
-        self._past = dict(zip(_EVENTS, self._encode(*_past_texts(template)), strict=False))
+        past = _past_texts(template)
+        self._past = dict(zip(past, self._encode(*past.values()), strict=True))
 
     def _encode(self, *texts: str) -> list[list[int]]:
         return [list(encoded.ids) for encoded in self.tokenizer.encode(texts)]
@@ -628,8 +629,7 @@ class Renderer:
         names = [self._name(i) for i in range(len(candidates))] if inline else self._names_found
         taken = len(self._before) + len(asked) + len(self._candidates_head) + len(tail)
         taken += sum(map(len, names[: len(candidates)]))
-        did = {one.listing.listing_id: self._past.get(one.event, []) for one in sorted(history, key=_weight)}
-        marks = [did.get(candidate.listing.listing_id, []) for candidate in candidates]
+        marks = self._marks(candidates, history)
         taken += sum(map(len, marks))
         taken += (len(question) + len(self._end)) * len(candidates)
         taken -= len(self._end) if inline else 0  # nothing is read behind the last question
@@ -747,6 +747,13 @@ class Renderer:
         """Tokens before the listing of candidate `i`; past the identifiers, its 1-based number."""
         return self._names[i] if i < len(self._names) else self._encode(self._name_text(str(i + 1)))[0]
 
+    def _marks(self, candidates: Sequence[Candidate], history: Sequence[Interaction]) -> list[list[int]]:
+        """Tokens behind each candidate that say what the shopper did with it before, if the template says that."""
+        if not self._past:
+            return [[] for _ in candidates]
+        did = {one.listing.listing_id: self._past[one.event] for one in sorted(history, key=_weight)}
+        return [did.get(candidate.listing.listing_id, []) for candidate in candidates]
+
     def _listings(self, listings: Sequence[Listing], limit: int, data: _Data) -> list[_EncodedListing]:
         """Encode listings, all of their fields in one call."""
         texts: list[str] = []
@@ -853,16 +860,16 @@ def _own_words(template: Template) -> re.Pattern[str]:
         answers = "|".join(re.escape(fold(word).strip()) for word in (*template.yes, *template.no))
         core = _core(asked[0])
         said.append(rf"{core}{more} ?(?:[:?]\W{{0,3}}(?:(?:{answers})(?!\w))?|(?:{answers})(?!\w))")
-    said += [rf"{core}(?!\w)" for core in map(_core, _past_texts(template)) if core]
+    said += [rf"{core}(?!\w)" for core in map(_core, _past_texts(template).values()) if core]
     labels = (_pieces("query", template.query, "query")[0], template.history_head, template.candidates_head)
     said += [rf"{core} ?:" for core in map(_core, labels) if core]
     return re.compile(rf"(?<!\w)(?:{'|'.join(said) or '(?!)'})")
 
 
-def _past_texts(template: Template) -> list[str]:
-    """What stands behind a candidate of the history, for each event; nothing where the template does not say it."""
-    events = _EVENTS | template.events
-    return [template.past.replace("{event}", events[event]) for event in _EVENTS] if template.past else []
+def _past_texts(template: Template) -> dict[str, str]:
+    """What stands behind a candidate of the history, by event; nothing where the template does not say it."""
+    words = (_EVENTS | template.events).items()
+    return {event: template.past.replace("{event}", word) for event, word in words} if template.past else {}
 
 
 def _core(text: str) -> str:

@@ -26,9 +26,10 @@ def test_windows_are_full_and_differ() -> None:
     assert not first & second
 
 
-def test_the_reranker_adds_less_than_a_millisecond_to_a_window() -> None:
-    # the best of three medians: a busy machine must not fail it
-    assert min(measure_overhead(rounds=50)["own_ms"] for _ in range(3)) < 1.0  # ms
+def test_the_reranker_adds_about_as_much_to_a_window_as_a_tokenizer_of_plain_python() -> None:
+    # machines differ threefold in milliseconds, their ratio does not: 0.9 to 1.15, busy or not
+    figures = [measure_overhead(rounds=50) for _ in range(3)]
+    assert min(one["own_ms"] / one["tokenizer_ms"] for one in figures) < 1.4
 
 
 def test_a_thousand_queries_of_a_hundred_candidates_are_measured_in_seconds() -> None:
