@@ -71,8 +71,9 @@ def shortened(dataset: Dataset, data: DataArguments) -> Dataset:
     Raises:
         InputError: When there is none.
     """
-    train = dataset.split("train")
-    learned = [one for one in train if not data.languages or language(one.query.text) in data.languages]
+    learned = [
+        one for one in dataset.split("train") if not data.languages or language(one.query.text) in data.languages
+    ]
     if not learned:
         raise InputError(f"{dataset.name} has no train query in {', '.join(data.languages)}", field="languages")
     if data.with_gain:
@@ -84,8 +85,9 @@ def shortened(dataset: Dataset, data: DataArguments) -> Dataset:
     count = round(len(learned) * data.share)
     if data.most_windows is not None:
         count = min(count, data.most_windows // data.windows_per_query)
-    left_out = {one.query.query_id for one in train} - {one.query.query_id for one in learned[: max(1, count)]}
-    return dataclasses.replace(dataset, queries=[q for q in dataset.queries if q.query.query_id not in left_out])
+    kept = {one.query.query_id for one in learned[: max(1, count)]}
+    queries = [query for query in dataset.queries if query.split != "train" or query.query.query_id in kept]
+    return dataclasses.replace(dataset, queries=queries)
 
 
 def model_name(model: ModelConfig) -> str:
