@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import itertools
 import random
+import statistics
 import sys
 import time
 from collections import defaultdict
@@ -22,6 +23,7 @@ from typing import Any, cast
 
 import datasets
 import torch
+from accelerate.utils import gather_object
 from peft import AdaLoraConfig, LoraConfig
 from torch.utils.data import Sampler
 from transformers import AutoTokenizer
@@ -212,11 +214,14 @@ class RankingTrainer(SFTTrainer):  # type: ignore[misc]
         return (total, None) if return_outputs else total
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Log with each loss's mean, real tokens a second and the share of tokens that are real."""
+        """Log with each loss's mean, real tokens a second and the share of tokens that are real, of all processes."""
         if self._tokens[1] and "loss" in logs:
-            logs |= {name: sum(values) / len(values) for name, values in self._sums.items()}
-            logs["tokens_per_s"] = self._tokens[0] / (time.monotonic() - self._since)
-            logs["real_tokens"] = self._tokens[0] / self._tokens[1]
+            every = gather_object([(self._sums, self._tokens)])
+            for name in sorted({name for sums, _ in every for name in sums}):
+                logs[name] = statistics.mean(itertools.chain.from_iterable(sums.get(name, ()) for sums, _ in every))
+            real, padded = (sum(column) for column in zip(*(tokens for _, tokens in every), strict=True))
+            logs["tokens_per_s"] = real / (time.monotonic() - self._since)
+            logs["real_tokens"] = real / padded
             self._sums.clear()
             self._tokens, self._since = [0, 0], time.monotonic()
         super().log(logs, start_time)

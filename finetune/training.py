@@ -106,8 +106,8 @@ def load_model(folder: Path, training: Any, model: ModelConfig) -> Any:
     """
     if os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true" and training.device.type == "cpu":
         raise InputError(
-            "FSDP needs GPUs, and there is none: accelerate would give each process the whole model; for the CPU, set "
-            "MULTI_CPU and leave fsdp_config out",
+            "FSDP needs GPUs, and there is none: accelerate would give each process the whole model; for several "
+            "processes on CPUs, launch with torchrun --standalone --nproc_per_node 2 -m finetune.sft --use_cpu true",
             field="distributed_type",
         )
     if model.model_revision not in (None, "main"):

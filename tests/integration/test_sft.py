@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 torch = pytest.importorskip("torch", reason="torch is not installed: pip install 'genrank[transformers]'")
 pytest.importorskip("trl", reason="trl is not installed: pip install 'genrank[train]'")
@@ -29,7 +28,6 @@ from genrank.prompting import load_template  # noqa: E402
 from genrank.reranker import Reranker  # noqa: E402
 from tests.trainings import kill_behind_a_checkpoint  # noqa: E402
 
-ROOT = Path(__file__).resolve().parents[2]
 STEPS = 12
 
 
@@ -53,12 +51,17 @@ def options(tiny: Path, out: Path, *more: str) -> list[str]:
     return [*(text for name, value in given.items() for text in (f"--{name}", str(value))), *more]
 
 
-def losses(out: Path) -> dict[int, float]:
-    """By step, of the last checkpoint."""
+def logged(out: Path) -> list[dict[str, float]]:
+    """What the last checkpoint has of each step."""
     checkpoint = last_checkpoint(out)
     assert checkpoint is not None
     state = json.loads((Path(checkpoint) / "trainer_state.json").read_text())
-    return {entry["step"]: entry["loss"] for entry in state["log_history"] if "loss" in entry}
+    return [entry for entry in state["log_history"] if "loss" in entry]
+
+
+def losses(out: Path) -> dict[int, float]:
+    """By step, of the last checkpoint."""
+    return {int(entry["step"]): entry["loss"] for entry in logged(out)}
 
 
 def test_an_adapter_is_trained_and_served_with_its_manifest(tiny: Path, tmp_path: Path) -> None:
@@ -111,22 +114,27 @@ def test_an_adapter_goes_on_learning(tiny: Path, tmp_path: Path) -> None:
         train(*parse(options(tiny, tmp_path / "third", "--adapter", str(first)), "sft"))
 
 
-def test_two_processes_train_one_adapter(tiny: Path, tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    given = options(tiny, out, "--max_steps", "4", "--report_to", "none")
-    config = tmp_path / "accelerate.yaml"
-    settings = yaml.safe_load((ROOT / "finetune" / "configs" / "accelerate-fsdp.yaml").read_text())
-    del settings["fsdp_config"]  # accelerate has no FSDP on the CPU
-    settings |= {"distributed_type": "MULTI_CPU", "num_processes": 2, "use_cpu": True, "mixed_precision": "no"}
-    config.write_text(yaml.safe_dump(settings))
-    launch = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(config), "-m", "finetune.sft"]
+def test_two_processes_train_one_adapter_as_one_does(tiny: Path, tmp_path: Path) -> None:
+    # eight rows, of which each process takes half
+    given = ["--forms", "inline", "--share", "1", "--most_windows", "8", "--reasons", "0", "--lora_dropout", "0"]
+    given += ["--max_steps", "4", "--report_to", "none", "--use_cpu", "true"]
+    train(*parse(options(tiny, tmp_path / "one", *given, "--per_device_train_batch_size", "4"), "sft"))
+    out = tmp_path / "two"
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     done = subprocess.run(
-        [*launch, *given], capture_output=True, text=True, check=False, env=os.environ | {"OMP_NUM_THREADS": "1"}
+        [*launch, "-m", "finetune.sft", *options(tiny, out, *given)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
     )
     assert done.returncode == 0, done.stderr[-4000:]
     (said,) = (line for line in done.stdout.splitlines() if line.startswith('{"format"'))  # by one of them
     assert load_manifest(out / "adapter") == Manifest.model_validate_json(said)
-    assert list(losses(out)) == [1, 2, 3, 4]
+    one, two = logged(tmp_path / "one"), logged(out)
+    assert [entry["epoch"] for entry in two] == [0.5, 1.0, 1.5, 2.0]
+    for name in ("loss", "loss_inline", "grad_norm"):
+        assert [entry[name] for entry in two] == pytest.approx([entry[name] for entry in one], rel=0.02), name
     reranker = Reranker(str(tiny), adapter=str(out / "adapter"))
     request = sample_shop().request(sample_shop().queries[0])
     assert reranker.rerank_batch([request])[0].provenance.outcome == "model"
