@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -84,10 +85,11 @@ def test_its_recipe_makes_it_again(model: str, smollm2: str, tmp_path: Path) -> 
     recipe = (ROOT / "finetune" / "configs" / "demo.yaml").read_text(encoding="utf-8")
     commands = [line.strip("# ").split() for line in recipe.splitlines() if line.lstrip("# ").startswith("python -m ")]
     assert len(commands) == 4
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}  # the programs are run from the checkout, not installed
     for _, *command in sorted(commands, key=lambda words: "finetune.sft" in words):
         if "finetune.sft" not in command or model in command:
             options = [str(ROOT / word) if word.endswith(".yaml") else word for word in command]
-            subprocess.run([sys.executable, *options], cwd=tmp_path, check=True)
+            subprocess.run([sys.executable, *options], cwd=tmp_path, env=environment, check=True)
     made = load_manifest(tmp_path / "runs" / "sft" / f"demo-{model}" / "adapter")
     assert made is not None
     for name, value in shipped.metrics.items():
