@@ -115,6 +115,7 @@ class RankingArguments(DataArguments):
     ranking_weight: float = _option(1.0, "of the ranking loss; 0: only text is learned")
     text_weight: float = _option(0.2, "of the text of permutations and reasons; 0: only scores are learned")
     lora_top_layers: int | None = _option(None, "adapters in so many of the upper layers (all)")
+    compile_layers: bool = _option(False, "PyTorch compiles the model's layers: faster steps behind a slow first one")
     adalora: bool = _option(False, "AdaLoRA (arXiv 2303.10512) in the place of LoRA; starts at 1.5 times lora_r")
 
     def __post_init__(self) -> None:

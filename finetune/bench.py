@@ -96,11 +96,11 @@ def _bare(
     def step(batch: Batch) -> None:
         ids = batch["input_ids"]
 
-        def logits(rows: Sequence[int], places: Sequence[int]) -> torch.Tensor:
+        def logits(rows: Sequence[int], places: Sequence[int], tokens: Sequence[int] | None) -> torch.Tensor:
             if states is not None:
-                return states.logits(trained, ids, rows, places)
+                return states.logits(trained, ids, rows, places, tokens)
             found: torch.Tensor = trained(input_ids=ids, use_cache=False).logits.float()
-            return found[rows, places]
+            return found[rows, places] if tokens is None else found[rows, places][:, tokens]
 
         losses = batch_losses(logits, batch["rows"], ranking.ranking_loss)
         total: Any = torch.stack(list(losses.values())).sum()

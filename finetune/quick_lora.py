@@ -30,9 +30,10 @@ def quicken(model: torch.nn.Module) -> int:
     if not hasattr(torch.ops.mkldnn, "_linear_pointwise") or not torch.ops.mkldnn._is_mkldnn_bf16_supported():
         return 0
     layers = [module for module in model.modules() if type(module) is Linear and _plain(module)]
+    forward = cast(Any, torch.compiler).disable(_forward)  # weights that oneDNN laid out are opaque to torch.compile
     for layer in layers:
         weight = cast(torch.Tensor, layer.get_base_layer().weight)
-        cast(Any, layer).forward = functools.partial(_forward, layer, _packed(weight), _packed(weight.T))
+        cast(Any, layer).forward = functools.partial(forward, layer, _packed(weight), _packed(weight.T))
     return len(layers)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import statistics
 import subprocess
 import sys
@@ -112,6 +113,18 @@ def test_an_adapter_goes_on_learning(tiny: Path, tmp_path: Path) -> None:
     assert 0 < (before - after).abs().max() < 1e-4 < before.abs().max()
     with pytest.raises(InputError, match=r"^listwise_prompt: .* no listwise prompt"):
         train(*parse(options(tiny, tmp_path / "third", "--adapter", str(first)), "sft"))
+
+
+@pytest.mark.skipif(shutil.which(os.environ.get("CXX", "g++")) is None, reason="no C++ compiler: apt-get install g++")
+def test_compiled_layers_learn_the_same(tiny: Path, tmp_path: Path) -> None:
+    given = ["--max_steps", "4", "--lora_dropout", "0", "--save_steps", "4"]
+    train(*parse(options(tiny, tmp_path / "plain", *given), "sft"))
+    manifest = train(*parse(options(tiny, tmp_path / "compiled", *given, "--compile_layers", "true"), "sft"))
+    assert manifest is not None
+    plain, compiled = losses(tmp_path / "plain"), losses(tmp_path / "compiled")
+    assert compiled == {step: pytest.approx(loss, abs=1e-3) for step, loss in plain.items()}
+    names = [set(load_file(tmp_path / run / "adapter" / "adapter_model.safetensors")) for run in ("plain", "compiled")]
+    assert names[0] == names[1]
 
 
 def test_two_processes_train_one_adapter_as_one_does(tiny: Path, tmp_path: Path) -> None:

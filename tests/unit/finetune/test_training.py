@@ -9,11 +9,12 @@ import pytest
 
 pytest.importorskip("trl", reason="trl is not installed: pip install 'genrank[train]'")
 
+import torch
 from trl import ModelConfig, SFTConfig
 
 from eval.cache import files_fingerprint
 from finetune.arguments import DataArguments
-from finetune.training import load_data, load_model, load_start, other_prompts, shortened
+from finetune.training import compile_layers, load_data, load_model, load_start, other_prompts, shortened
 from genrank.adapters import Manifest, TrainedPrompt, save_manifest
 from genrank.dataset import Dataset, sample_shop
 from genrank.errors import InputError
@@ -29,6 +30,12 @@ def test_parts_of_a_model_on_cpus_are_refused(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")  # as accelerate launch does
     with pytest.raises(InputError, match=r"^distributed_type: FSDP needs GPUs"):
         load_model(tmp_path, SFTConfig(str(tmp_path), use_cpu=True, bf16=False), ModelConfig())
+
+
+def test_compiled_layers_need_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(InputError, match=r"^compile_layers: .* no no-such-compiler: install it"):
+        compile_layers(SimpleNamespace(device=torch.device("cpu")))
 
 
 def test_what_cannot_be_measured_again_leaves_the_manifest(capsys: pytest.CaptureFixture[str]) -> None:
