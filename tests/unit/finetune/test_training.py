@@ -1,15 +1,19 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from collections.abc import Collection
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 pytest.importorskip("trl", reason="trl is not installed: pip install 'genrank[train]'")
 
+import peft
 import torch
+import transformers
 from trl import ModelConfig, SFTConfig
 
 from eval.cache import files_fingerprint
@@ -36,6 +40,16 @@ def test_compiled_layers_need_a_compiler(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setenv("CXX", "no-such-compiler")
     with pytest.raises(InputError, match=r"^compile_layers: .* no no-such-compiler: install it"):
         compile_layers(SimpleNamespace(device=torch.device("cpu")))
+
+
+def test_all_layers_of_the_decoder_are_compiled_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CXX", sys.executable)  # nothing is compiled before the first step
+    size: dict[str, Any] = {"hidden_size": 16, "intermediate_size": 32, "num_attention_heads": 2, "vocab_size": 50}
+    llama: Any = transformers.LlamaForCausalLM
+    model = peft.get_peft_model(llama(transformers.LlamaConfig(num_hidden_layers=3, **size)), peft.LoraConfig())
+    compile_layers(model)
+    compiled = [type(module).__name__ for module in model.modules() if module._compiled_call_impl is not None]
+    assert compiled == ["LlamaDecoderLayer"] * 3
 
 
 def test_what_cannot_be_measured_again_leaves_the_manifest(capsys: pytest.CaptureFixture[str]) -> None:
