@@ -42,6 +42,7 @@ def test_compiled_layers_need_a_compiler(monkeypatch: pytest.MonkeyPatch) -> Non
         compile_layers(SimpleNamespace(device=torch.device("cpu")))
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script_method:DeprecationWarning")  # by torch's own compiler
 def test_all_layers_of_the_decoder_are_compiled_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CXX", sys.executable)  # nothing is compiled before the first step
     size: dict[str, Any] = {"hidden_size": 16, "intermediate_size": 32, "num_attention_heads": 2, "vocab_size": 50}
