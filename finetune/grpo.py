@@ -34,13 +34,13 @@ from transformers import AutoTokenizer, LogitsProcessor, TrainerCallback
 from eval.cache import fingerprint
 from eval.program import exit_status, say
 from finetune.arguments import GrpoArguments, parse_grpo
+from finetune.checkpoints import checkpoint_to_go_on_from, training_options
 from finetune.data import Skipped
 from finetune.quick_lora import quicken
 from finetune.rewards import diversity_reward, format_reward, grounding_reward, ndcg_reward
 from finetune.training import (
     data_of,
     dev_ranker,
-    last_checkpoint,
     learned_prompts,
     load_data,
     load_model,
@@ -446,7 +446,9 @@ def train(grpo: GrpoArguments, training: GRPOConfig, model: ModelConfig) -> Mani
     functions, training.reward_weights = reward_functions(grpo, questions, answers)
     training.generation_kwargs = {**(training.generation_kwargs or {}), "eos_token_id": answers.ends}
     out = Path(training.output_dir or "trainer_output")
-    checkpoint = last_checkpoint(out)
+    rows = fingerprint([list(question.ids) for question in questions])
+    options = training_options(grpo, training, model, rows, folder)
+    checkpoint = checkpoint_to_go_on_from(out, options, write=training.process_index == 0)
     training.eval_on_start = training.eval_on_start and checkpoint is None  # a run that goes on has done so
     texts = tokenizer.batch_decode([list(question.ids) for question in questions])
     table = datasets.Dataset.from_dict({"prompt": texts, "number": list(range(len(questions)))})
@@ -472,7 +474,7 @@ def train(grpo: GrpoArguments, training: GRPOConfig, model: ModelConfig) -> Mani
         say(f"no step ranks the dev queries better than the start, nDCG@10 {before[0]:.4f}")
     others = other_prompts(start, MEASURED_BY)
     measured = dev_ranker(dev, requests, name, prompts | {key: prompt.name for key, prompt in others.items()})
-    data = data_of(grpo, fingerprint([list(question.ids) for question in questions]), start)
+    data = data_of(grpo, rows, start)
     learned = learned_prompts([("listwise", grpo.listwise_prompt)], tokenizer)
     return save_adapter(trainer, out / "adapter", name, {**others, **learned}, data, measured)
 

@@ -33,6 +33,7 @@ from trl.trainer.utils import get_peft_config
 
 from eval.program import exit_status, say
 from finetune.arguments import RankingArguments, parse
+from finetune.checkpoints import checkpoint_to_go_on_from, training_options
 from finetune.data import Form, Skipped, examples_fingerprint, make_examples
 from finetune.losses import LOSSES, Kind, text_loss
 from finetune.quick_lora import quicken
@@ -41,7 +42,6 @@ from finetune.training import (
     compile_layers,
     data_of,
     dev_ranker,
-    last_checkpoint,
     learned_prompts,
     load_data,
     load_model,
@@ -399,10 +399,11 @@ def train(ranking: RankingArguments, training: SFTConfig, model: ModelConfig) ->
     """
     trainer, start = make_trainer(ranking, training, model)
     out = Path(training.output_dir or "trainer_output")
-    trainer.train(resume_from_checkpoint=last_checkpoint(out))
-    name = model_name(model)
+    name, rows = model_name(model), trainer.train_dataset._fingerprint
+    options = training_options(ranking, training, model, rows, resolve(name))
+    trainer.train(resume_from_checkpoint=checkpoint_to_go_on_from(out, options, write=trainer.is_world_process_zero()))
     learned = learned_prompts(_prompts(ranking), trainer.processing_class)
-    data = data_of(ranking, trainer.train_dataset._fingerprint, start)
+    data = data_of(ranking, rows, start)
     return save_adapter(trainer, out / "adapter", name, learned, data, trainer.rank_dev)
 
 

@@ -191,12 +191,6 @@ def load_start(
     return PeftModel.from_pretrained(base, str(path), is_trainable=True), manifest
 
 
-def last_checkpoint(folder: Path) -> str | None:
-    """The last checkpoint that was written whole: its state is written last."""
-    whole = [path for path in folder.glob("checkpoint-*") if (path / "trainer_state.json").exists()]
-    return str(max(whole, key=lambda path: int(path.name.rpartition("-")[2]))) if whole else None
-
-
 def dev_ranker(
     dataset: Dataset, requests: Sequence[Request], model: str, prompts: Mapping[str, str]
 ) -> Callable[[Path], dict[str, float]]:

@@ -36,7 +36,7 @@ def make_tiny(folder: Path, **options: Any) -> Path:
 
 def kill_behind_a_checkpoint(command: Sequence[str], out: Path, steps: int) -> None:
     """Run a training until it has a checkpoint in `out`, and kill it while its last one, as it were, is written."""
-    from finetune.training import last_checkpoint
+    from finetune.checkpoints import last_checkpoint
 
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     ends = time.monotonic() + 200

@@ -61,9 +61,10 @@ def _with_adapter(model: Any, adapter: str) -> Any:
         from peft import PeftModel
     except ImportError:
         raise MissingExtraError("peft", "transformers") from None
-    if not Path(adapter).is_dir() and adapter.count("/") != 1:
+    folder = Path(adapter).expanduser()
+    if not folder.is_dir() and adapter.count("/") != 1:
         raise ModelError(f"no adapter {adapter!r}: neither a folder nor a hub name such as owner/name")
-    return PeftModel.from_pretrained(model, adapter).merge_and_unload()
+    return PeftModel.from_pretrained(model, str(folder) if folder.is_dir() else adapter).merge_and_unload()
 
 
 def _pack(model: Any) -> None:

@@ -349,7 +349,7 @@ class _Running:
 
         number = next(self._adapters)
         # by its name vLLM finds the keys and values that it keeps, and the folder may hold other weights by now
-        lora = LoRARequest(f"{adapter}#{number}", number, str(Path(adapter).absolute()))
+        lora = LoRARequest(f"{adapter}#{number}", number, str(Path(adapter).expanduser().absolute()))
         try:
             self.wait(self._llm.add_lora(lora), never)
         except EngineError as error:
@@ -474,7 +474,7 @@ def _rows(output: Any, targets: Sequence[int]) -> list[list[float]]:
 
 def _rank(adapter: str) -> int:
     try:
-        rank = json.loads((Path(adapter) / "adapter_config.json").read_text(encoding="utf-8"))["r"]
+        rank = json.loads((Path(adapter).expanduser() / "adapter_config.json").read_text(encoding="utf-8"))["r"]
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise ModelError(f"{adapter} is not the folder of a PEFT LoRA adapter: {error!r}") from None
     if type(rank) is not int or not 1 <= rank <= _RANKS[-1]:

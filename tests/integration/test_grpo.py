@@ -14,9 +14,9 @@ torch = pytest.importorskip("torch", reason="torch is not installed: pip install
 pytest.importorskip("trl", reason="trl is not installed: pip install 'genrank[train]'")
 
 from finetune.arguments import parse, parse_grpo  # noqa: E402
+from finetune.checkpoints import last_checkpoint  # noqa: E402
 from finetune.grpo import train  # noqa: E402
 from finetune.sft import train as train_sft  # noqa: E402
-from finetune.training import last_checkpoint  # noqa: E402
 from genrank.adapters import load_manifest  # noqa: E402
 from genrank.dataset import Dataset, sample_shop  # noqa: E402
 from genrank.errors import InputError  # noqa: E402
@@ -101,6 +101,8 @@ def test_a_run_that_was_killed_goes_on_to_the_same_end(tiny: Path, start: Path, 
     kill_behind_a_checkpoint(command, out, STEPS)
     train(*parse_grpo(options(tiny, out, *more), "grpo"))
     assert rewards(out) == pytest.approx(rewards(whole), abs=1e-3)
+    with pytest.raises(InputError, match=r"^output_dir: .* of another training: beta was 0\.04 and is 0\.5\. Give"):
+        train(*parse_grpo(options(tiny, out, *more[:-1], "0.5"), "grpo"))
 
 
 def test_free_text_is_rewarded_for_its_form_without_an_adapter_to_start_from(tiny: Path, tmp_path: Path) -> None:

@@ -20,8 +20,9 @@ pytest.importorskip("trl", reason="trl is not installed: pip install 'genrank[tr
 from safetensors.torch import load_file  # noqa: E402
 
 from finetune.arguments import RankingArguments, parse  # noqa: E402
+from finetune.checkpoints import last_checkpoint  # noqa: E402
 from finetune.sft import LengthGroups, train  # noqa: E402
-from finetune.training import last_checkpoint, shortened  # noqa: E402
+from finetune.training import shortened  # noqa: E402
 from genrank.adapters import Manifest, load_manifest  # noqa: E402
 from genrank.dataset import sample_shop  # noqa: E402
 from genrank.errors import InputError  # noqa: E402
@@ -166,6 +167,30 @@ def test_a_run_that_was_killed_goes_on_to_the_same_end(tiny: Path, tmp_path: Pat
     whole, resumed = losses(tmp_path / "whole"), losses(out)
     assert list(resumed) == list(whole)
     assert resumed[STEPS] == pytest.approx(whole[STEPS], abs=1e-3)
+
+
+def test_only_the_same_training_goes_on_from_checkpoints(tiny: Path, tmp_path: Path) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    given = ["--max_steps", "2", "--save_steps", "2", "--eval_steps", "2"]
+    train(*parse(options(tiny, first, *given), "sft"))
+    on = [*given, "--adapter", str(first / "adapter")]
+    manifest = train(*parse(options(tiny, second, *on), "sft"))
+    told = ["--report_to", "tensorboard", "--logging_steps", "2"]
+    assert train(*parse(options(tiny, second, *on, *told), "sft")) == manifest
+    for other, said in (
+        ([*on, "--learning_rate", "1e-3"], r"learning_rate was 0\.01 and is 0\.001\. Give another"),
+        ([*given], r"adapter was '.*adapter' and is None; .*adapter files was"),
+        ([*on, "--seed", "7"], "seed was 42 and is 7; .*rows was"),
+    ):
+        with pytest.raises(InputError, match="^output_dir: .*second holds the .* of another training: " + said):
+            train(*parse(options(tiny, second, *other), "sft"))
+    # the same name, other weights
+    shutil.copytree(tmp_path / "second" / "adapter", first / "adapter", dirs_exist_ok=True)
+    with pytest.raises(InputError, match=r"another training: adapter files was '\w+' and is '\w+'\. Give"):
+        train(*parse(options(tiny, second, *on), "sft"))
+    (second / "training.json").unlink()
+    with pytest.raises(InputError, match=r"another training: there is no training\.json, which would say which"):
+        train(*parse(options(tiny, second, *on), "sft"))
 
 
 def test_rows_of_like_length_come_together_in_an_order_of_seed_and_epoch() -> None:

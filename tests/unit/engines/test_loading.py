@@ -66,3 +66,18 @@ def test_an_adapter_that_is_nowhere_is_named(folder: str, tmp_path: Path) -> Non
 
     with pytest.raises(ModelError, match=r"no adapter .*: neither a folder nor a hub name such as owner/name"):
         load(folder, str(tmp_path / "none"), torch.device("cpu"), torch.float32)
+
+
+def test_an_adapter_in_the_home_directory(folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    peft = pytest.importorskip("peft", reason="peft is not installed: pip install 'genrank[transformers]'")
+    from genrank.engines.loading import load
+
+    plain = transformers.AutoModelForCausalLM.from_pretrained(folder)
+    lora = peft.LoraConfig(target_modules=["q_proj"], init_lora_weights=False, task_type="CAUSAL_LM")
+    peft.get_peft_model(plain, lora).save_pretrained(tmp_path / "adapter")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    adapted, _ = load(folder, "~/adapter", torch.device("cpu"), torch.float32)
+    bare, _ = load(folder, None, torch.device("cpu"), torch.float32)
+    ids = torch.arange(9)[None]
+    with torch.inference_mode():
+        assert not torch.allclose(adapted(ids).logits, bare(ids).logits, atol=1e-3)

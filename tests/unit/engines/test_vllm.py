@@ -59,3 +59,15 @@ def test_a_bad_adapter_is_refused_before_anything_is_loaded(config: str | None, 
         (adapter / "adapter_config.json").write_bytes(config.encode("latin-1"))
     with pytest.raises(ModelError, match="adapter"):
         VLLMEngine(str(model), adapter=str(adapter))
+
+
+@pytest.mark.usefixtures("some_vllm")
+def test_an_adapter_in_the_home_directory_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, adapter = tmp_path / "model", tmp_path / "adapter"
+    model.mkdir()
+    (model / "config.json").write_text(json.dumps({}))
+    adapter.mkdir()
+    (adapter / "adapter_config.json").write_text(json.dumps({"r": 513}))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with pytest.raises(ModelError, match=r"the adapter ~/adapter has the rank 513"):
+        VLLMEngine(str(model), adapter="~/adapter")

@@ -1,0 +1,86 @@
+"""Checkpoints of a training that was stopped: the same training goes on from them, and no other."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from trl import ModelConfig
+
+from eval.cache import files_fingerprint
+from finetune.arguments import DataArguments
+from genrank.adapters import read_values
+from genrank.errors import InputError
+
+FILE = "training.json"
+"""Where the folder of a training says which training that is."""
+
+_MOST_NAMED = 4  # of the options that differ, in the message
+_WITHOUT_EFFECT = (
+    "ddp_", "debug", "disable_tqdm", "do_", "hub_", "local_rank", "log_", "logging_", "output_dir",
+    "per_device_eval_batch_size", "project", "push_to_hub", "report_to", "resume_from_checkpoint", "run_name",
+    "save_total_limit", "skip_memory_metrics", "trackio_",
+)  # fmt: skip
+"""How names of TRL's options begin on which nothing that is learned depends."""
+
+
+def training_options(
+    data: DataArguments, training: Any, model: ModelConfig, rows: str, model_folder: Path
+) -> dict[str, Any]:
+    """All on which the result of a training depends, by the options' names.
+
+    Args:
+        data: Its options of the house.
+        training: Those of TRL.
+        model: Those of the model.
+        rows: Fingerprint of what is learned.
+        model_folder: Where the model is.
+    """
+    found = {key: value for key, value in training.to_dict().items() if not key.startswith(_WITHOUT_EFFECT)}
+    found |= dataclasses.asdict(model) | dataclasses.asdict(data)
+    found |= {"rows": rows, "processes": training.world_size, "model files": files_fingerprint(model_folder)}
+    if data.adapter:
+        found["adapter files"] = files_fingerprint(Path(data.adapter).expanduser())
+    values: dict[str, Any] = json.loads(json.dumps(found, default=str))
+    return values
+
+
+def last_checkpoint(folder: Path) -> str | None:
+    """The last checkpoint that was written whole: its state is written last."""
+    whole = [path for path in folder.glob("checkpoint-*") if (path / "trainer_state.json").exists()]
+    return str(max(whole, key=lambda path: int(path.name.rpartition("-")[2]))) if whole else None
+
+
+def checkpoint_to_go_on_from(folder: Path, options: Mapping[str, Any], *, write: bool) -> str | None:
+    """The last checkpoint of this training; None where it starts anew.
+
+    Args:
+        folder: The training's ``output_dir``.
+        options: What `training_options` gives.
+        write: Whether a training that starts leaves them in `FILE`; one process of several does.
+
+    Raises:
+        InputError: When the checkpoints are another training's.
+        OSError: When `FILE` cannot be written.
+    """
+    checkpoint, file = last_checkpoint(folder), folder / FILE
+    if checkpoint is None:
+        if write:
+            folder.mkdir(parents=True, exist_ok=True)
+            file.write_text(json.dumps(options, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+        return None
+    before = read_values(file) if file.is_file() else {}
+    differ = [name for name in {**before, **options} if before.get(name) != options.get(name)]
+    if differ:
+        named = [f"{name} was {before.get(name)!r} and is {options.get(name)!r}" for name in differ[:_MOST_NAMED]]
+        named += [f"and {len(differ) - _MOST_NAMED} more"] if len(differ) > _MOST_NAMED else []
+        why = "; ".join(named) if before else f"there is no {FILE}, which would say which"
+        raise InputError(
+            f"{folder} holds the checkpoints of another training: {why}. Give another folder, delete this one, or give "
+            "the same options to go on with that training",
+            field="output_dir",
+        )
+    return checkpoint
