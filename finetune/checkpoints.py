@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +11,10 @@ from trl import ModelConfig
 
 from eval.cache import files_fingerprint
 from finetune.arguments import DataArguments
+from finetune.training import model_name
 from genrank.adapters import read_values
 from genrank.errors import InputError
+from genrank.models import resolve
 
 FILE = "training.json"
 """Where the folder of a training says which training that is."""
@@ -27,48 +28,33 @@ _WITHOUT_EFFECT = (
 """How names of TRL's options begin on which nothing that is learned depends."""
 
 
-def training_options(
-    data: DataArguments, training: Any, model: ModelConfig, rows: str, model_folder: Path
-) -> dict[str, Any]:
-    """All on which the result of a training depends, by the options' names.
-
-    Args:
-        data: Its options of the house.
-        training: Those of TRL.
-        model: Those of the model.
-        rows: Fingerprint of what is learned.
-        model_folder: Where the model is.
-    """
-    found = {key: value for key, value in training.to_dict().items() if not key.startswith(_WITHOUT_EFFECT)}
-    found |= dataclasses.asdict(model) | dataclasses.asdict(data)
-    found |= {"rows": rows, "processes": training.world_size, "model files": files_fingerprint(model_folder)}
-    if data.adapter:
-        found["adapter files"] = files_fingerprint(Path(data.adapter).expanduser())
-    values: dict[str, Any] = json.loads(json.dumps(found, default=str))
-    return values
-
-
 def last_checkpoint(folder: Path) -> str | None:
     """The last checkpoint that was written whole: its state is written last."""
     whole = [path for path in folder.glob("checkpoint-*") if (path / "trainer_state.json").exists()]
     return str(max(whole, key=lambda path: int(path.name.rpartition("-")[2]))) if whole else None
 
 
-def checkpoint_to_go_on_from(folder: Path, options: Mapping[str, Any], *, write: bool) -> str | None:
-    """The last checkpoint of this training; None where it starts anew.
+def checkpoint_to_go_on_from(
+    folder: Path, data: DataArguments, training: Any, model: ModelConfig, rows: str
+) -> str | None:
+    """The last checkpoint of this training; None where it starts anew, which the first of its processes writes down.
 
     Args:
         folder: The training's ``output_dir``.
-        options: What `training_options` gives.
-        write: Whether a training that starts leaves them in `FILE`; one process of several does.
+        data: Its options of the house.
+        training: Those of TRL.
+        model: Those of the model.
+        rows: Fingerprint of what is learned.
 
     Raises:
         InputError: When the checkpoints are another training's.
-        OSError: When `FILE` cannot be written.
+        ConfigError: When `FILE` cannot be read.
+        OSError: When it cannot be written.
     """
+    options = _options(data, training, model, rows)
     checkpoint, file = last_checkpoint(folder), folder / FILE
     if checkpoint is None:
-        if write:
+        if training.process_index == 0:
             folder.mkdir(parents=True, exist_ok=True)
             file.write_text(json.dumps(options, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
         return None
@@ -84,3 +70,15 @@ def checkpoint_to_go_on_from(folder: Path, options: Mapping[str, Any], *, write:
             field="output_dir",
         )
     return checkpoint
+
+
+def _options(data: DataArguments, training: Any, model: ModelConfig, rows: str) -> dict[str, Any]:
+    """All on which the result of a training depends, by the options' names, as a file of JSON gives it back."""
+    found = {key: value for key, value in training.to_dict().items() if not key.startswith(_WITHOUT_EFFECT)}
+    found |= dataclasses.asdict(model) | dataclasses.asdict(data)
+    found |= {"rows": rows, "processes": training.world_size}
+    found["model files"] = files_fingerprint(resolve(model_name(model)))
+    if data.adapter:
+        found["adapter files"] = files_fingerprint(Path(data.adapter).expanduser())
+    values: dict[str, Any] = json.loads(json.dumps(found, default=str))
+    return values

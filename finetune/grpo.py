@@ -34,7 +34,7 @@ from transformers import AutoTokenizer, LogitsProcessor, TrainerCallback
 from eval.cache import fingerprint
 from eval.program import exit_status, say
 from finetune.arguments import GrpoArguments, parse_grpo
-from finetune.checkpoints import checkpoint_to_go_on_from, training_options
+from finetune.checkpoints import checkpoint_to_go_on_from
 from finetune.data import Skipped
 from finetune.quick_lora import quicken
 from finetune.rewards import diversity_reward, format_reward, grounding_reward, ndcg_reward
@@ -447,8 +447,7 @@ def train(grpo: GrpoArguments, training: GRPOConfig, model: ModelConfig) -> Mani
     training.generation_kwargs = {**(training.generation_kwargs or {}), "eos_token_id": answers.ends}
     out = Path(training.output_dir or "trainer_output")
     rows = fingerprint([list(question.ids) for question in questions])
-    options = training_options(grpo, training, model, rows, folder)
-    checkpoint = checkpoint_to_go_on_from(out, options, write=training.process_index == 0)
+    checkpoint = checkpoint_to_go_on_from(out, grpo, training, model, rows)
     training.eval_on_start = training.eval_on_start and checkpoint is None  # a run that goes on has done so
     texts = tokenizer.batch_decode([list(question.ids) for question in questions])
     table = datasets.Dataset.from_dict({"prompt": texts, "number": list(range(len(questions)))})

@@ -33,7 +33,7 @@ from trl.trainer.utils import get_peft_config
 
 from eval.program import exit_status, say
 from finetune.arguments import RankingArguments, parse
-from finetune.checkpoints import checkpoint_to_go_on_from, training_options
+from finetune.checkpoints import checkpoint_to_go_on_from
 from finetune.data import Form, Skipped, examples_fingerprint, make_examples
 from finetune.losses import LOSSES, Kind, text_loss
 from finetune.quick_lora import quicken
@@ -400,8 +400,7 @@ def train(ranking: RankingArguments, training: SFTConfig, model: ModelConfig) ->
     trainer, start = make_trainer(ranking, training, model)
     out = Path(training.output_dir or "trainer_output")
     name, rows = model_name(model), trainer.train_dataset._fingerprint
-    options = training_options(ranking, training, model, rows, resolve(name))
-    trainer.train(resume_from_checkpoint=checkpoint_to_go_on_from(out, options, write=trainer.is_world_process_zero()))
+    trainer.train(resume_from_checkpoint=checkpoint_to_go_on_from(out, ranking, training, model, rows))
     learned = learned_prompts(_prompts(ranking), trainer.processing_class)
     data = data_of(ranking, rows, start)
     return save_adapter(trainer, out / "adapter", name, learned, data, trainer.rank_dev)

@@ -10,19 +10,19 @@ from typing import Any
 
 import pytest
 
-torch = pytest.importorskip("torch", reason="torch is not installed: pip install 'genrank[transformers]'")
+pytest.importorskip("torch", reason="torch is not installed: pip install 'genrank[transformers]'")
 pytest.importorskip("trl", reason="trl is not installed: pip install 'genrank[train]'")
 
-from finetune.arguments import parse, parse_grpo  # noqa: E402
-from finetune.checkpoints import last_checkpoint  # noqa: E402
-from finetune.grpo import train  # noqa: E402
-from finetune.sft import train as train_sft  # noqa: E402
-from genrank.adapters import load_manifest  # noqa: E402
-from genrank.dataset import Dataset, sample_shop  # noqa: E402
-from genrank.errors import InputError  # noqa: E402
-from genrank.prompting import load_template  # noqa: E402
-from genrank.reranker import Reranker  # noqa: E402
-from tests.trainings import kill_behind_a_checkpoint  # noqa: E402
+from finetune.arguments import parse, parse_grpo
+from finetune.checkpoints import last_checkpoint
+from finetune.grpo import train
+from finetune.sft import train as train_sft
+from genrank.adapters import load_manifest
+from genrank.dataset import Dataset, sample_shop
+from genrank.errors import InputError
+from genrank.prompting import load_template
+from genrank.reranker import Reranker
+from tests.trainings import kill_behind_a_checkpoint
 
 STEPS = 6
 

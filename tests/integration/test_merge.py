@@ -10,20 +10,22 @@ from typing import Any
 
 import pytest
 
-torch = pytest.importorskip("torch", reason="torch is not installed: pip install 'genrank[transformers]'")
+pytest.importorskip("torch", reason="torch is not installed: pip install 'genrank[transformers]'")
 pytest.importorskip("peft", reason="peft is not installed: pip install 'genrank[transformers]'")
 
-from eval.cache import files_fingerprint  # noqa: E402
-from finetune.merge import merge  # noqa: E402
-from genrank.adapters import Manifest, TrainedPrompt, load_manifest, save_manifest  # noqa: E402
-from genrank.calibration import Calibration, save_calibration, stored_calibration  # noqa: E402
-from genrank.dataset import sample_shop  # noqa: E402
-from genrank.engines.transformers import TransformersEngine  # noqa: E402
-from genrank.errors import ModelError  # noqa: E402
-from genrank.prompting import load_template  # noqa: E402
-from genrank.reranker import Reranker  # noqa: E402
-from genrank.types import Ranking  # noqa: E402
-from tests.trainings import make_tiny  # noqa: E402
+import torch
+
+from eval.cache import files_fingerprint
+from finetune.merge import merge
+from genrank.adapters import Manifest, TrainedPrompt, load_manifest, save_manifest
+from genrank.calibration import Calibration, save_calibration, stored_calibration
+from genrank.dataset import sample_shop
+from genrank.engines.transformers import TransformersEngine
+from genrank.errors import ModelError
+from genrank.prompting import load_template
+from genrank.reranker import Reranker
+from genrank.types import Ranking
+from tests.trainings import make_tiny
 
 TARGETS = ["q_proj", "v_proj", "down_proj"]
 

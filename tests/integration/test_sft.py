@@ -14,21 +14,22 @@ from typing import Any
 
 import pytest
 
-torch = pytest.importorskip("torch", reason="torch is not installed: pip install 'genrank[transformers]'")
+pytest.importorskip("torch", reason="torch is not installed: pip install 'genrank[transformers]'")
 pytest.importorskip("trl", reason="trl is not installed: pip install 'genrank[train]'")
 
-from safetensors.torch import load_file  # noqa: E402
+import torch
+from safetensors.torch import load_file
 
-from finetune.arguments import RankingArguments, parse  # noqa: E402
-from finetune.checkpoints import last_checkpoint  # noqa: E402
-from finetune.sft import LengthGroups, train  # noqa: E402
-from finetune.training import shortened  # noqa: E402
-from genrank.adapters import Manifest, load_manifest  # noqa: E402
-from genrank.dataset import sample_shop  # noqa: E402
-from genrank.errors import InputError  # noqa: E402
-from genrank.prompting import load_template  # noqa: E402
-from genrank.reranker import Reranker  # noqa: E402
-from tests.trainings import kill_behind_a_checkpoint  # noqa: E402
+from finetune.arguments import RankingArguments, parse
+from finetune.checkpoints import last_checkpoint
+from finetune.sft import LengthGroups, train
+from finetune.training import shortened
+from genrank.adapters import Manifest, load_manifest
+from genrank.dataset import sample_shop
+from genrank.errors import InputError
+from genrank.prompting import load_template
+from genrank.reranker import Reranker
+from tests.trainings import kill_behind_a_checkpoint
 
 STEPS = 12
 

@@ -5,9 +5,11 @@ from typing import Any
 
 import pytest
 
-torch = pytest.importorskip("torch", reason="torch is not installed: pip install 'genrank[transformers]'")
+pytest.importorskip("torch", reason="torch is not installed: pip install 'genrank[transformers]'")
 
-from finetune.losses import LOSSES, lambda_loss, listnet, ranknet, text_loss  # noqa: E402
+import torch
+
+from finetune.losses import LOSSES, lambda_loss, listnet, ranknet, text_loss
 
 
 def tensor(*values: float) -> Any:

@@ -8,11 +8,13 @@ from pathlib import Path
 
 import pytest
 
-torch = pytest.importorskip("torch", reason="torch is not installed: pip install 'genrank[transformers]'")
+pytest.importorskip("torch", reason="torch is not installed: pip install 'genrank[transformers]'")
 pytest.importorskip("peft", reason="peft is not installed: pip install 'genrank[transformers]'")
 
-from finetune.merge import carried, check, main  # noqa: E402
-from genrank.errors import ModelError  # noqa: E402
+import torch
+
+from finetune.merge import carried, check, main
+from genrank.errors import ModelError
 
 
 def refused(adapter: Path, out: Path, capsys: pytest.CaptureFixture[str], *more: str) -> str:
