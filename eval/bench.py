@@ -28,18 +28,18 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from eval.bm25 import Bm25
-from eval.datasets import load_dataset
-from eval.metrics import measure
-from eval.peers import Ran, flat_scores, listing_ids, load_transformers, measure_peers, ndcg_of, pairwise, titles_only
-from eval.program import exit_status, say
+from eval.peers import Ran, flat_scores, load_transformers, measure_peers, pairwise, titles_only
 from eval.summary import Setting, measure_system
-from eval.systems import Answer
+from eval.systems import SystemResult
 from genrank import Candidate, Request, Reranker, sample_shop
-from genrank.dataset import Dataset, Grade
+from genrank.data.dataset import Dataset, Grade
 from genrank.engines.base import Engine
+from genrank.engines.tokenizer import Encoded
 from genrank.errors import InputError
-from genrank.prompting import Encoded
+from genrank.experiment.datasets import load_dataset
+from genrank.experiment.metrics import listing_ids, measure, ndcg_of
+from genrank.experiment.program import exit_status, say
+from genrank.search.bm25 import Bm25
 from genrank.testing import ScriptedEngine, WordTokenizer
 from genrank.types import Listing
 
@@ -267,7 +267,7 @@ def long_requests(dataset: Dataset, split: str, queries: int, candidates: int) -
     return [titles_only(searched.request(query)) for query in asked]
 
 
-def _made_up(queries: int, size: int) -> tuple[Setting, Answer]:
+def _made_up(queries: int, size: int) -> tuple[Setting, SystemResult]:
     chance = random.Random(0)
     listings = {
         f"l{i}": Listing(
@@ -295,7 +295,7 @@ def _made_up(queries: int, size: int) -> tuple[Setting, Answer]:
             seed=0,
             clicks=None,
         ),
-        Answer(
+        SystemResult(
             {
                 query: {key: float(size - i) for i, key in enumerate(chance.sample(keys, size))}
                 for query, keys in shown.items()

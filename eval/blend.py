@@ -7,9 +7,9 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 
 from eval.config import BlendSystem
-from eval.metrics import candidate_ids, measure, run_of
-from eval.systems import Answer, Scores
-from genrank.dataset import Dataset
+from eval.systems import Scores, SystemResult
+from genrank.data.dataset import Dataset
+from genrank.experiment.metrics import candidate_ids, measure, run_of
 from genrank.types import Request
 
 WEIGHTS = tuple(i / 20 for i in range(21))
@@ -18,12 +18,12 @@ WEIGHTS = tuple(i / 20 for i in range(21))
 
 def blend(
     system: BlendSystem,
-    answers: Mapping[str, Answer],
+    answers: Mapping[str, SystemResult],
     requests: Sequence[Request],
     dataset: Dataset,
-    fitted_on: Callable[[], tuple[Sequence[Request], Mapping[str, Answer]]],
+    fitted_on: Callable[[], tuple[Sequence[Request], Mapping[str, SystemResult]]],
     k: int,
-) -> tuple[Answer, float]:
+) -> tuple[SystemResult, float]:
     """The blend of two answers, and the weight of its first system.
 
     Args:
@@ -43,7 +43,7 @@ def blend(
     first, second = (answers[name] for name in system.systems)
     scores = _mixed(standard_scores(first, requests), standard_scores(second, requests), weight)
     seconds, load = first.seconds + second.seconds, first.load_seconds + second.load_seconds
-    return Answer(run_of(requests, scores), seconds, load, cached=first.cached or second.cached), weight
+    return SystemResult(run_of(requests, scores), seconds, load, cached=first.cached or second.cached), weight
 
 
 def fit_weight(worth: Mapping[float, Sequence[float]]) -> float:
@@ -71,12 +71,12 @@ def _each(dataset: Dataset, requests: Sequence[Request], scores: Scores, k: int)
     return list(measured.per_query[f"nDCG@{k}"].values())
 
 
-def standard_scores(answer: Answer, requests: Sequence[Request]) -> Scores:
+def standard_scores(answer: SystemResult, requests: Sequence[Request]) -> Scores:
     """``[b][n]`` scores of mean 0 and deviation 1 within each request; a probability counts as its log-odds."""
     return [_standard(_scores(answer, request)) for request in requests]
 
 
-def _scores(answer: Answer, request: Request) -> list[float]:
+def _scores(answer: SystemResult, request: Request) -> list[float]:
     ids = [candidate.listing.listing_id for candidate in request.candidates]
     if answer.probabilities is None:
         return [answer.run[request.query.query_id][key] for key in ids]

@@ -14,30 +14,15 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
-import functools
-import hashlib
-import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import pydantic
 from filelock import FileLock
 
-from genrank.dataset import dump_line, request_fields
-from genrank.models import home
-from genrank.types import Ranking, Request
-
-_ROOT = Path(__file__).resolve().parents[1]
-_CODE = ("genrank/**/*.py", "eval/systems.py")
-_MORE_CODE = {
-    "bm25": ("eval/bm25.py",),
-    "bert-cosine": ("eval/bm25.py", "eval/baseline/**/*.py"),
-    "baseline": ("eval/bm25.py", "eval/baseline/**/*.py"),
-    "cross-encoder": ("eval/bm25.py", "eval/cross_encoder.py"),
-    "trec": ("eval/metrics.py",),
-}
+from genrank.models.store import home
+from genrank.types import Ranking
 
 
 def default_folder() -> Path:
@@ -55,46 +40,6 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def chosen_folder(options: argparse.Namespace) -> Path | None:
     """The folder of the user's choice; None where nothing is to be kept."""
     return None if options.no_cache else options.cache or default_folder()
-
-
-def fingerprint(value: Any) -> str:
-    """SHA-256 of a JSON value, as hex digits; the order of a mapping's keys does not matter."""
-    text = json.dumps(value, sort_keys=True, ensure_ascii=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def requests_fingerprint(requests: Iterable[Request]) -> str:
-    """SHA-256 of requests: queries, histories, candidates and their order."""
-    total = hashlib.sha256()
-    for request in requests:
-        total.update(dump_line(request_fields(request)).encode())
-    return total.hexdigest()
-
-
-def files_fingerprint(path: str | Path) -> str:
-    """SHA-256 of a file, or of all files of a folder with their names; hidden ones are left out.
-
-    Raises:
-        OSError: When something cannot be read.
-    """
-    root = Path(path)
-    if root.is_file():
-        return _file_hash(root)
-    names = sorted(file.relative_to(root).as_posix() for file in root.rglob("*") if file.is_file())
-    shown = [name for name in names if not any(part.startswith(".") for part in name.split("/"))]
-    return fingerprint([(name, _file_hash(root / name)) for name in shown])
-
-
-def _file_hash(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-@functools.cache
-def code_fingerprint(kind: str) -> str:
-    """SHA-256 of the code that an answer of this type of system may depend on."""
-    files = sorted({path for pattern in (*_CODE, *_MORE_CODE.get(kind, ())) for path in _ROOT.glob(pattern)})
-    return fingerprint([(path.relative_to(_ROOT).as_posix(), _file_hash(path)) for path in files])
 
 
 @dataclasses.dataclass(frozen=True)

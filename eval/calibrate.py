@@ -24,16 +24,18 @@ from typing import Any
 import numpy as np
 
 from eval.cache import add_options, chosen_folder
-from eval.config import GenrankSystem, RunConfig, load_config
-from eval.datasets import load_dataset
-from eval.metrics import relevant_grade
-from eval.program import exit_status, say
+from eval.config import RunConfig
 from eval.run import make_requests
 from eval.summary import EVENTS, Event, calibration_figures, outcomes
 from eval.systems import answer
 from genrank.calibration import Calibration, save_calibration
-from genrank.dataset import Dataset
+from genrank.data.dataset import Dataset
 from genrank.errors import ConfigError, EngineError, InputError, MissingExtraError
+from genrank.experiment.config import load_config
+from genrank.experiment.datasets import load_dataset
+from genrank.experiment.metrics import relevant_grade
+from genrank.experiment.program import exit_status, say
+from genrank.experiment.systems import GenrankSystem
 from genrank.types import Provenance
 
 Windows = Sequence[tuple[Sequence[float], Sequence[float]]]

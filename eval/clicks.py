@@ -20,10 +20,10 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from eval.metrics import Scores, best_first
 from eval.significance import interval
-from genrank.dataset import Qrels
+from genrank.data.trec import Qrels
 from genrank.errors import InputError, MissingExtraError
+from genrank.experiment.metrics import Scores, best_first
 
 Clicks = Mapping[str, Mapping[str, int]]
 """``{query_id: {listing_id: 1 where it was clicked, else 0}}``, of the listings that were seen."""

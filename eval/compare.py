@@ -27,13 +27,14 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from eval.program import exit_status, say, track
 from eval.report.content import cut, flatten
 from eval.report.results import Results, read_per_query, read_results, results_folder
 from eval.significance import Comparison, compare, holm
-from genrank.dataset import Run, read_run
+from genrank.data.trec import Run, read_run
 from genrank.errors import InputError
-from genrank.text import clean
+from genrank.experiment.program import exit_status, say
+from genrank.progress import track
+from genrank.text.clean import clean
 
 Verdict = Literal["better", "worse", "noise"]
 

@@ -2,28 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
-import typing
-from pathlib import Path
-from typing import Annotated, Any, Literal, TypeGuard, TypeVar
+from typing import Annotated, Literal
 
-import pydantic
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from eval.bm25 import FIELDS, TextField
-from genrank.engines.base import Dtype
-from genrank.errors import ConfigError, MissingExtraError
-
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
-
-
-C = TypeVar("C", bound=BaseModel)
-
-
-class Strict(BaseModel):
-    """What a configuration is made of: frozen, and a key that it does not know is an error."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
+from genrank.experiment.config import Name, Strict
+from genrank.experiment.systems import BaselineSystem, CrossEncoderSystem, GenrankSystem
+from genrank.search.bm25 import FIELDS, TextField
 
 
 class RandomSystem(Strict):
@@ -78,32 +63,6 @@ class BertCosineSystem(Strict):
     model: str = "bert-minilm"
 
 
-class BaselineSystem(Strict):
-    """BERT + GBDT, trained with ``python -m eval.baseline train``.
-
-    Attributes:
-        name: Of the run's file and table row.
-        folder: What the training wrote.
-    """
-
-    type: Literal["baseline"]
-    name: Name = "baseline"
-    folder: str
-
-
-class CrossEncoderSystem(Strict):
-    """A cross-encoder, trained with ``python -m eval.cross_encoder train``.
-
-    Attributes:
-        name: Of the run's file and table row.
-        folder: What the training wrote.
-    """
-
-    type: Literal["cross-encoder"]
-    name: Name = "cross-encoder"
-    folder: str
-
-
 class TrecSystem(Strict):
     """A run from elsewhere. Listings that are no candidates are dropped, missing ones stand behind; both are counted.
 
@@ -115,48 +74,6 @@ class TrecSystem(Strict):
     type: Literal["trec"]
     name: Name
     path: str
-
-
-class GenrankSystem(Strict):
-    """`genrank.Reranker`; what is left out takes its default there.
-
-    Attributes:
-        name: Of the run's file and table row.
-        model: A known name, a local folder or a hub name.
-        adapter: Folder or hub name of a LoRA adapter.
-        engine: What runs the model.
-        calibration: Makes scores probabilities: a file, or a folder that holds a genrank.json (`eval.calibrate`).
-        prompt: Name of a prompt template or path of one.
-        decoding: How a window becomes an order.
-        strategy: How windows are laid.
-        window: Candidates in a window.
-        stride: Candidates by which the window moves.
-        passes: Passes over differently ordered candidates.
-        max_prompt_tokens: Token budget of one prompt.
-        dtype: Number format of the weights.
-        batch: Queries handed over at once.
-        reasons: Reasons to write for the first items of each query, for the report.
-        history: Whose past is shown: the shopper's own, none, or another one's (the next query's), which tells what the
-            own one is worth.
-    """
-
-    type: Literal["genrank"]
-    name: Name
-    model: str
-    adapter: str | None = None
-    engine: Literal["transformers", "vllm"] = "transformers"
-    calibration: str | None = None
-    prompt: str | None = None
-    decoding: str | None = None
-    strategy: str | None = None
-    window: int | None = None
-    stride: int | None = None
-    passes: int | None = None
-    max_prompt_tokens: int | None = None
-    dtype: Dtype = "auto"
-    batch: Annotated[int, Field(ge=1)] = 16
-    reasons: Annotated[int, Field(ge=0)] = 0
-    history: Literal["own", "none", "other"] = "own"
 
 
 class BlendSystem(Strict):
@@ -266,77 +183,3 @@ class RunConfig(Strict):
         if self.reference is not None and self.reference not in names:
             raise ValueError(f"reference: no system {self.reference!r}; the systems are {', '.join(names)}")
         return self
-
-
-def load_config(path: str | Path, kind: type[C]) -> C:
-    """Read a configuration file.
-
-    Args:
-        path: A YAML file.
-        kind: What it describes, such as `RunConfig`.
-
-    Raises:
-        ConfigError: When the file cannot be read, is no YAML, or a key or value is wrong; the message names the
-            file, the place and, for an unknown key, the known ones.
-        MissingExtraError: When pyyaml is not installed.
-    """
-    try:
-        import yaml
-    except ImportError:
-        raise MissingExtraError("pyyaml", "eval") from None
-    try:
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror or error}") from None
-    except UnicodeDecodeError:
-        raise ConfigError(f"{path}: no UTF-8 text") from None
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: no YAML: {error}") from None
-    if not isinstance(values, dict):
-        raise ConfigError(f"{path}: must be a mapping with the keys {', '.join(kind.model_fields)}")
-    try:
-        return kind.model_validate(values)
-    except pydantic.ValidationError as error:
-        raise ConfigError(f"{path}: {_complaint(error, kind)}") from None
-
-
-def _complaint(error: pydantic.ValidationError, kind: type[BaseModel]) -> str:
-    first = error.errors(include_url=False)[0]
-    place: list[str | int] = []
-    known: list[str] = []
-    here: Any = kind
-    for part in first["loc"]:
-        variants = _variants(here)
-        if part in variants:  # the tag of a union, no part of the path
-            here = variants[str(part)]
-            continue
-        place.append(part)
-        if isinstance(part, str):
-            model = here if _is_model(here) else next(iter(variants.values())) if len(variants) == 1 else None
-            known = list(model.model_fields) if model else []
-            here = model.model_fields[part].annotation if model and part in model.model_fields else None
-    path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place).lstrip(".")
-    if first["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(str(place[-1]), known, n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        return f"{path}: unknown key{hint} The known keys are {', '.join(known)}"
-    message = first["msg"].removeprefix("Value error, ")
-    return f"{path}: {message}" if path else message
-
-
-def _variants(annotation: Any) -> dict[str, type[BaseModel]]:
-    """The models inside a field's annotation, by the value of their ``type`` key, or by class name without one."""
-    if _is_model(annotation):
-        return {}
-    found: dict[str, type[BaseModel]] = {}
-    for inner in typing.get_args(annotation):
-        if _is_model(inner):
-            tag = inner.model_fields.get("type")
-            found[str(typing.get_args(tag.annotation)[0]) if tag else inner.__name__] = inner
-        else:
-            found |= _variants(inner)
-    return found
-
-
-def _is_model(annotation: Any) -> TypeGuard[type[BaseModel]]:
-    return isinstance(annotation, type) and issubclass(annotation, BaseModel)

@@ -26,7 +26,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from eval.program import exit_status, say
 from eval.sets import (
     amazon_reviews,
     amazon_user_history,
@@ -37,8 +36,9 @@ from eval.sets import (
     jdsearch,
     wands,
 )
-from genrank.dataset import Dataset
+from genrank.data.dataset import Dataset
 from genrank.errors import InputError
+from genrank.experiment.program import exit_status, say
 
 READERS: dict[str, Callable[..., Dataset]] = {
     "crowdflower": crowdflower.read,

@@ -8,7 +8,7 @@
 ``train`` fits sentence-transformers' `CrossEncoder` (Nogueira & Cho, arXiv 1901.04085) with its `LambdaLoss` (Wang et
 al., CIKM 2018) on a dataset's train split, keeps the checkpoint with the best nDCG@10 on dev, and prints one JSON line.
 ``rank`` writes a TREC run. The folder between them is a sentence-transformers model with a manifest,
-``cross_encoder.json``; `CrossEncoderBaseline` loads it, for `eval.run` and as `genrank.Reranker`'s fallback.
+``cross_encoder.json``; `CrossEncoderRanker` loads it, for `eval.run` and as `genrank.Reranker`'s fallback.
 """
 
 from __future__ import annotations
@@ -23,40 +23,42 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
-from eval.baseline.config import with_dev
-from eval.bm25 import FIELDS, TextField, listing_text
-from eval.cache import files_fingerprint
-from eval.config import Strict, load_config
-from eval.datasets import load_dataset
-from eval.metrics import candidate_ids, measure, ndcg, run_of
-from eval.program import exit_status, quiet_loading, say
-from eval.sets.rules import digest
-from genrank.dataset import Dataset, Run, write_run
+from genrank.data.dataset import Dataset
+from genrank.data.trec import write_run
 from genrank.errors import (
-    ChecksumError,
     ConfigError,
     InputError,
     MissingExtraError,
-    ModelError,
-    ModelNotFoundError,
-    OutputError,
 )
-from genrank.models import resolve
-from genrank.text import clean
-from genrank.types import Listing, Request
+from genrank.experiment.config import Strict, load_config
+from genrank.experiment.datasets import load_dataset
+from genrank.experiment.metrics import candidate_ids, measure, ndcg, run_of
+from genrank.experiment.program import exit_status, say
+from genrank.experiment.splits import digest, with_dev
+from genrank.files import files_fingerprint
+from genrank.models.store import resolve
+from genrank.progress import quiet_loading
+from genrank.search.bm25 import FIELDS, TextField
+from genrank.text.clean import clean
 
 if TYPE_CHECKING:
     from sentence_transformers import CrossEncoder
 
-MANIFEST = "cross_encoder.json"
-FORMAT = 1
+from genrank.rankers.cross_encoder import (
+    FORMAT,
+    MANIFEST,
+    CrossEncoderRanker,
+    CrossEncoderSettings,
+    document_text,
+    load_cross_encoder,
+)
 
 _K = 10
 _PACKAGES = ("genrank", "sentence-transformers", "transformers", "torch")
@@ -127,78 +129,6 @@ class TrainingList:
     query: str
     documents: tuple[str, ...]
     labels: tuple[float, ...]
-
-
-class CrossEncoderBaseline:
-    """A trained cross-encoder, which scores candidates.
-
-    Args:
-        model: The model.
-        config: How it was trained.
-    """
-
-    def __init__(self, model: CrossEncoder, config: CrossEncoderConfig) -> None:
-        self.config = config
-        self._model = model
-
-    @classmethod
-    def load(cls, folder: str | Path) -> CrossEncoderBaseline:
-        """Load what ``train`` has saved.
-
-        Raises:
-            ModelNotFoundError: When the folder holds no manifest.
-            ModelError: When the manifest or the model cannot be read.
-            ChecksumError: When a file is missing or not the one that was saved.
-            MissingExtraError: When sentence-transformers is not installed.
-        """
-        root = Path(folder).expanduser()
-        manifest = read_manifest(root)
-        for name, recorded in manifest["files"].items():
-            path = root / name
-            if not path.is_file() or files_fingerprint(path) != recorded:
-                trouble = "is missing" if not path.is_file() else "is not the file that was saved"
-                raise ChecksumError(f"{path} {trouble}; train again: python -m eval.cross_encoder train")
-        config: CrossEncoderConfig = manifest["settings"]
-        return cls(_load_model(root, config.max_length), config)
-
-    def score(self, requests: Sequence[Request]) -> list[list[float]]:
-        """Score every candidate, which is what `genrank.Reranker` takes as its fallback.
-
-        Args:
-            requests: ``[b]``.
-
-        Returns:
-            ``[b][n]`` logits, in the requests' order; higher is better.
-
-        Raises:
-            OutputError: When the model gives NaN or infinity.
-        """
-        pairs = [
-            (clean(request.query.text), document_text(candidate.listing, self.config.fields))
-            for request in requests
-            for candidate in request.candidates
-        ]
-        if not pairs:
-            return [[] for _ in requests]
-        scores = self._model.predict(pairs, batch_size=self.config.batch, show_progress_bar=False).tolist()
-        for score in scores:
-            if not math.isfinite(score):
-                raise OutputError(f"the cross-encoder gave the score {score}")
-        rest = iter(scores)
-        return [[next(rest) for _ in request.candidates] for request in requests]
-
-    def rank(self, requests: Sequence[Request]) -> Run:
-        """The requests' candidates as a run (`eval.metrics.run_of`).
-
-        Raises:
-            OutputError: When the model gives NaN or infinity.
-        """
-        return run_of(requests, self.score(requests))
-
-
-def document_text(listing: Listing, fields: Collection[str]) -> str:
-    """The text of a listing that the model reads: one clean line."""
-    return clean(listing_text(listing, fields))
 
 
 def make_lists(dataset: Dataset, config: CrossEncoderConfig) -> list[TrainingList]:
@@ -280,8 +210,8 @@ def train(config: CrossEncoderConfig, dataset: Dataset, out: str | Path) -> dict
     started = time.monotonic()
     root.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=root.parent, prefix=f".{root.name}.") as part:
-        model = _load_model(resolve(config.encoder), config.max_length, config.seed)
-        ranker = CrossEncoderBaseline(model, config)
+        model = load_cross_encoder(resolve(config.encoder), config.max_length, config.seed)
+        ranker = CrossEncoderRanker(model, CrossEncoderSettings.model_validate(config.model_dump()))
         checkpoints = Path(part) / "checkpoints"
         history = _fit(model, config, lists, lambda: ndcg(dataset, dev, ranker.score(dev), _K), checkpoints)
         saved = Path(part) / "model"
@@ -316,68 +246,12 @@ def train(config: CrossEncoderConfig, dataset: Dataset, out: str | Path) -> dict
     return manifest
 
 
-def read_manifest(folder: Path) -> dict[str, Any]:
-    """The manifest of a trained cross-encoder; its ``settings`` as a `CrossEncoderConfig`.
-
-    Raises:
-        ModelNotFoundError: When there is none.
-        ModelError: When it is broken or of another format.
-    """
-    path = folder / MANIFEST
-    try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ModelNotFoundError(
-            f"{folder} holds no {MANIFEST}; train a cross-encoder first: python -m eval.cross_encoder train"
-        ) from None
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{path}: cannot be read: {error}") from None
-    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-        found = manifest.get("format") if isinstance(manifest, dict) else type(manifest).__name__
-        raise ModelError(f"{path}: expected format {FORMAT}, found {found!r}; train again")
-    files = manifest.get("files")
-    if not isinstance(files, dict) or "config.json" not in files:
-        raise ModelError(f"{path}: expected 'files' with the SHA-256 of each file; train again")
-    try:
-        return manifest | {"settings": CrossEncoderConfig.model_validate(manifest.get("settings"))}
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        place = ".".join(str(part) for part in ("settings", *first["loc"]))
-        raise ModelError(f"{path}: {place}: {first['msg']}; train again") from None
-
-
 def fingerprint(lists: Sequence[TrainingList]) -> str:
     """SHA-256 of all that is learnt from, as hex digits."""
     state = hashlib.sha256()
     for one in lists:
         state.update(digest(one.query, *one.documents, *map(repr, one.labels)).encode())
     return state.hexdigest()
-
-
-def _load_model(folder: Path, max_length: int, seed: int | None = None) -> CrossEncoder:
-    """The folder's encoder with a head of one score; a missing head is drawn by `seed`."""
-    try:
-        from sentence_transformers import CrossEncoder
-    except ImportError:
-        raise MissingExtraError("sentence-transformers", "baseline") from None
-    from torch import nn
-    from transformers import set_seed
-
-    if seed is not None:
-        set_seed(seed)
-    try:
-        with quiet_loading():
-            model: CrossEncoder = CrossEncoder(
-                str(folder),
-                num_labels=1,
-                max_length=max_length,
-                local_files_only=True,
-                activation_fn=nn.Identity(),  # a sigmoid would make equals of all very good ones
-                processor_kwargs={"split_special_tokens": True},  # a listing that says [SEP] stays text
-            )
-    except Exception as error:  # it raises whatever its parts raise
-        raise ModelError(f"cannot load {folder} as a cross-encoder: {error}") from error
-    return model
 
 
 def _fit(
@@ -506,9 +380,9 @@ def _rank(path: Path, model: Path, split: str, output: Path | None) -> None:
     config = load_config(path, CrossEncoderConfig)
     dataset = load_dataset(config.dataset, config.seed)
     requests = [dataset.request(query, config.max_candidates) for query in dataset.split(split)]
-    baseline = CrossEncoderBaseline.load(model)
+    ranker = CrossEncoderRanker.load(model)
     started = time.monotonic()
-    run = baseline.rank(requests)
+    run = run_of(requests, ranker.score(requests))
     seconds = time.monotonic() - started
     measured = measure(run, candidate_ids(requests), dataset.qrels, dataset.grades, k=_K)
     metric = f"nDCG@{_K}"

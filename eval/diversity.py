@@ -14,10 +14,10 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from eval.bm25 import tokenise
-from eval.metrics import Scores, best_first
-from genrank.dataset import Qrels
+from genrank.data.trec import Qrels
 from genrank.errors import InputError, MissingExtraError
+from genrank.experiment.metrics import Scores, best_first
+from genrank.search.bm25 import tokenise
 from genrank.types import Listing
 
 TOP_NAMES = 10

@@ -19,10 +19,12 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from eval.bm25 import FIELDS, Bm25
-from eval.program import exit_status, say, track
-from genrank.dataset import Dataset, Run
+from genrank.data.dataset import Dataset
+from genrank.data.trec import Run
 from genrank.errors import InputError
+from genrank.experiment.program import exit_status, say
+from genrank.progress import track
+from genrank.search.bm25 import FIELDS, Bm25
 
 
 def first_stage(dataset: Dataset, index: Bm25, top: int | None) -> Run:

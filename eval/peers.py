@@ -38,16 +38,16 @@ from typing import Any, cast
 
 import numpy as np
 
-from eval.datasets import load_dataset
-from eval.metrics import ndcg
-from eval.program import say
-from eval.record import circumstances
 from genrank import Candidate, Listing, Query, Request, Reranker
-from genrank.dataset import Dataset
+from genrank.data.dataset import Dataset
 from genrank.engines.base import Engine, ScoreRequest, never
+from genrank.engines.tokenizer import Tokenizer
 from genrank.errors import EngineError, InputError, MissingExtraError
-from genrank.models import resolve
-from genrank.prompting import Tokenizer
+from genrank.experiment.datasets import load_dataset
+from genrank.experiment.metrics import listing_ids, ndcg_of
+from genrank.experiment.program import say
+from genrank.experiment.record import circumstances
+from genrank.models.store import resolve
 from genrank.testing import AnyRequest, ScriptedEngine
 from genrank.types import Ranking, Tokens
 
@@ -83,7 +83,7 @@ class Ran:
     valid: Sequence[bool] = ()
 
 
-Run = Callable[[Sequence[Request]], Ran]
+Contender = Callable[[Sequence[Request]], Ran]
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +95,7 @@ class Host:
         forget: Empties the engine's cache of earlier prompts.
     """
 
-    contenders: Mapping[str, Run]
+    contenders: Mapping[str, Contender]
     forget: Callable[[], object] = lambda: None
 
 
@@ -104,7 +104,7 @@ Load = Callable[[str], Host]
 its contenders do not take part then."""
 
 
-def genrank_contenders(engine: Engine) -> dict[str, Run]:
+def genrank_contenders(engine: Engine) -> dict[str, Contender]:
     """`Reranker` on an engine: every decoding with its own prompt and its lean one; passes over opposite orders."""
     return {
         f"genrank {engine.name} {decoding}{more}": _genrank(
@@ -122,7 +122,7 @@ def genrank_contenders(engine: Engine) -> dict[str, Run]:
     }
 
 
-def _genrank(reranker: Reranker) -> Run:
+def _genrank(reranker: Reranker) -> Contender:
     def run(requests: Sequence[Request]) -> Ran:
         started = time.perf_counter()
         rankings = reranker.rerank_batch(requests)
@@ -144,7 +144,7 @@ def _own_permutation(ranking: Ranking, request: Request) -> bool:
 
 def bare_contenders(
     name: str, tokenizer: Tokenizer, context: int, read: Callable[[list[list[int]]], int]
-) -> dict[str, Run]:
+) -> dict[str, Contender]:
     """A bare engine reading the very tokens of genrank's prompts in its own way.
 
     Args:
@@ -156,7 +156,7 @@ def bare_contenders(
     return {f"bare {name} {decoding}": _bare(tokenizer, context, decoding, read) for decoding in _SCORED}
 
 
-def _bare(tokenizer: Tokenizer, context: int, decoding: str, read: Callable[[list[list[int]]], int]) -> Run:
+def _bare(tokenizer: Tokenizer, context: int, decoding: str, read: Callable[[list[list[int]]], int]) -> Contender:
     recorder = ScriptedEngine(flat_scores, tokenizer=tokenizer, context=context)
     reranker = Reranker(engine=recorder, decoding=cast(Any, decoding), strategy="single", passes=1)
 
@@ -268,7 +268,7 @@ def load_rank_llm(model: str, candidates: int) -> Host:
 
     handler.generate_output = recorded
 
-    def ranking(use_logits: bool) -> Run:
+    def ranking(use_logits: bool) -> Contender:
         def run(requests: Sequence[Request]) -> Ran:
             asked = [
                 data.Request(
@@ -383,20 +383,6 @@ def titles_only(request: Request) -> Request:
     """The request without history, and of each listing only id and title."""
     listings = (candidate.listing for candidate in request.candidates)
     return Request(request.query, tuple(Candidate(Listing(x.listing_id, x.title)) for x in listings))
-
-
-def listing_ids(ranking: Ranking) -> list[str]:
-    """Best first."""
-    return [item.listing_id for item in ranking.items]
-
-
-def ndcg_of(dataset: Dataset, requests: Sequence[Request], orders: Sequence[Sequence[str]]) -> float:
-    """Mean nDCG@10 of orders, ``[b][n]`` listing ids, best first, with the dataset's gains."""
-    scores = [
-        [-float(order.index(candidate.listing.listing_id)) for candidate in request.candidates]
-        for request, order in zip(requests, orders, strict=True)
-    ]
-    return ndcg(dataset, requests, scores, 10)
 
 
 def pairwise(figures: Sequence[float], others: Sequence[float]) -> list[float]:

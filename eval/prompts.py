@@ -26,19 +26,22 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from eval.cache import add_options, chosen_folder, requests_fingerprint
-from eval.config import GenrankSystem, RunConfig, Strict, load_config
-from eval.datasets import load_dataset
-from eval.metrics import candidate_ids, measure, random_floor
-from eval.program import exit_status, say
-from eval.record import circumstances
+from eval.cache import add_options, chosen_folder
+from eval.config import RunConfig
 from eval.run import make_requests
 from eval.significance import compare, holm, interval
-from eval.systems import Answer, answer
-from genrank.dataset import Dataset
+from eval.systems import SystemResult, answer
+from genrank.data.dataset import Dataset
 from genrank.engines.base import Dtype
 from genrank.errors import ConfigError, InputError
-from genrank.prompting import Template, load_template, template_names
+from genrank.experiment.config import Strict, load_config
+from genrank.experiment.datasets import load_dataset
+from genrank.experiment.fingerprints import requests_fingerprint
+from genrank.experiment.metrics import candidate_ids, measure, random_floor
+from genrank.experiment.program import exit_status, say
+from genrank.experiment.record import circumstances
+from genrank.experiment.systems import GenrankSystem
+from genrank.prompting.template import Template, load_template, template_names
 
 SIGNIFICANT = 0.05
 """A difference is significant below this p, after Holm's correction."""
@@ -215,7 +218,7 @@ def _sample(dataset: Dataset, splits: Sequence[str]) -> Dataset:
     return dataclasses.replace(dataset, queries=[dataclasses.replace(query, split=_SAMPLE) for query in chosen])
 
 
-def _summary(answered: Answer, values: Sequence[float], seed: int) -> dict[str, Any]:
+def _summary(answered: SystemResult, values: Sequence[float], seed: int) -> dict[str, Any]:
     """What is told of a cell; tokens and seconds are for one query."""
     counts, queries = answered.counts(), len(values)
     low, high = interval(values, seed)

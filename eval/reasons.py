@@ -24,13 +24,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from eval.program import exit_status, say, track
 from genrank import Query, Request, Reranker
-from genrank.dataset import Dataset
+from genrank.data.dataset import Dataset
 from genrank.engines.base import Engine, Stop, TextRequest, TextResult, never
 from genrank.errors import InputError
-from genrank.grounding import Claim, Facts, find_claims
-from genrank.reasons import tidy
+from genrank.experiment.program import exit_status, say
+from genrank.progress import track
+from genrank.reasons.grounding import Claim, Facts, find_claims
+from genrank.reasons.write import tidy
 from genrank.types import Listing
 
 _BATCH = 8

@@ -27,18 +27,23 @@ from rich.console import Console
 from rich.table import Table
 
 from eval.blend import blend
-from eval.cache import add_options, chosen_folder, fingerprint, requests_fingerprint
-from eval.config import BlendSystem, RandomSystem, RunConfig, load_config
-from eval.datasets import has_gain, load_dataset
-from eval.metrics import Floor, random_floor
-from eval.program import exit_status, say
-from eval.record import circumstances
+from eval.cache import add_options, chosen_folder
+from eval.config import BlendSystem, RandomSystem, RunConfig
 from eval.report import write_report
-from eval.sets.rules import digest
 from eval.summary import Setting, compare_systems, measure_system
-from eval.systems import Answer, answer
-from genrank.dataset import Dataset, write_rankings, write_run
+from eval.systems import SystemResult, answer
+from genrank.data.dataset import Dataset
+from genrank.data.jsonl import write_rankings
+from genrank.data.trec import write_run
 from genrank.errors import ConfigError, GenrankError, InputError
+from genrank.experiment.config import load_config
+from genrank.experiment.datasets import has_gain, load_dataset
+from genrank.experiment.fingerprints import requests_fingerprint
+from genrank.experiment.metrics import Floor, random_floor
+from genrank.experiment.program import exit_status, say
+from genrank.experiment.record import circumstances
+from genrank.experiment.splits import digest
+from genrank.files import fingerprint
 from genrank.types import Request
 
 
@@ -119,8 +124,8 @@ def run(
     out.mkdir(parents=True, exist_ok=True)
     results = _header(config, dataset, asked, setting, command)
     values: dict[str, Mapping[str, Mapping[str, float]]] = {}
-    answers: dict[str, Answer] = {}
-    elsewhere: dict[tuple[str, str], Answer] = {}
+    answers: dict[str, SystemResult] = {}
+    elsewhere: dict[tuple[str, str], SystemResult] = {}
     for system in config.systems:
         say(f"{system.name} ...")
         try:
@@ -167,8 +172,8 @@ def _other_answers(
     config: RunConfig,
     dataset: Dataset,
     cache: Path | None,
-    known: dict[tuple[str, str], Answer],
-) -> tuple[list[Request], dict[str, Answer]]:
+    known: dict[tuple[str, str], SystemResult],
+) -> tuple[list[Request], dict[str, SystemResult]]:
     """What the parts of a blend answer to the queries on which its weight is fitted.
 
     `known` holds answers by split and system, for other blends of the same parts.

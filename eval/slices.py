@@ -6,8 +6,8 @@ import unicodedata
 from collections.abc import Sequence
 from itertools import accumulate
 
-from eval.bm25 import tokenise
-from genrank.dataset import DatasetQuery
+from genrank.data.dataset import DatasetQuery
+from genrank.search.bm25 import tokenise
 
 _ALWAYS = ("script", "history")
 
@@ -16,7 +16,7 @@ def slices(queries: Sequence[DatasetQuery]) -> dict[str, dict[str, list[str]]]:
     """Put queries into groups.
 
     - ``query length``: ``no word``, ``1 word``, ``2 words``, ``3 words``, ``4 or more words``, as
-      `eval.bm25.tokenise` cuts words.
+      `genrank.search.bm25.tokenise` cuts words.
     - ``script``: ``kana`` with any kana, else ``han`` with any Chinese character, else ``latin`` where all letters are
       Latin, else ``other`` (other scripts, mixtures with them, no letter).
     - ``history``: ``with`` or ``without``.

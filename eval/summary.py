@@ -10,11 +10,12 @@ from typing import Any, Literal, get_args
 from eval.clicks import User, auc, calibration_error, expected_calibration_error, interleave, ips, log_loss
 from eval.config import ClickSettings, RunConfig
 from eval.diversity import diversity, exposure
-from eval.metrics import Measured, candidate_ids, measure, relevant_grade
 from eval.significance import compare, holm, interval
 from eval.slices import slices
-from eval.systems import Answer
-from genrank.dataset import Dataset, Grade, Qrels, Run
+from eval.systems import SystemResult
+from genrank.data.dataset import Dataset, Grade
+from genrank.data.trec import Qrels, Run
+from genrank.experiment.metrics import Measured, candidate_ids, measure, relevant_grade
 from genrank.permutation import kendall_tau
 from genrank.types import Listing, Request
 
@@ -78,7 +79,7 @@ class Setting:
         return f"nDCG@{self.k}"
 
 
-def measure_system(answer: Answer, setting: Setting) -> tuple[dict[str, Any], Measured]:
+def measure_system(answer: SystemResult, setting: Setting) -> tuple[dict[str, Any], Measured]:
     """Measure one answer.
 
     Returns:
@@ -164,7 +165,7 @@ def outcomes(event: Event, grades: Sequence[int | None], relevant: int) -> list[
     return [1 / grades.count(best) if grade is not None and grade == best else 0.0 for grade in grades]
 
 
-def _calibration(answer: Answer, setting: Setting) -> dict[str, Any]:
+def _calibration(answer: SystemResult, setting: Setting) -> dict[str, Any]:
     """How far probabilities are from what came true, by event; empty where there are none.
 
     A ranking of several windows has no probability of coming first, and a fallback's scores are places.
@@ -213,7 +214,7 @@ def calibration_figures(
     }
 
 
-def _clicks(answer: Answer, setting: Setting, settings: ClickSettings) -> dict[str, Any]:
+def _clicks(answer: SystemResult, setting: Setting, settings: ClickSettings) -> dict[str, Any]:
     """What the clicks on the first stage's order say; a candidate without a judgement was not clicked."""
     clicks = {
         query: {key: int(setting.qrels.get(query, {}).get(key, -1) >= setting.relevant) for key in ids}

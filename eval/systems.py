@@ -14,30 +14,28 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from eval.bm25 import Bm25
-from eval.cache import Entry, Kept, code_fingerprint, files_fingerprint, fingerprint, requests_fingerprint
-from eval.config import (
-    BaselineSystem,
-    BertCosineSystem,
-    Bm25System,
-    CrossEncoderSystem,
-    FirstStageSystem,
-    GenrankSystem,
-    RandomSystem,
-    RunConfig,
-    System,
-    TrecSystem,
-)
-from eval.metrics import align, candidate_ids, run_of
-from eval.program import track
-from eval.record import versions
+from eval.cache import Entry, Kept
+from eval.config import BertCosineSystem, Bm25System, FirstStageSystem, RandomSystem, RunConfig, System, TrecSystem
 from genrank.calibration import load_calibration
-from genrank.dataset import Dataset, Run, read_run
-from genrank.engines.base import Engine
+from genrank.data.dataset import Dataset
+from genrank.data.trec import Run, read_run
 from genrank.errors import ConfigError
-from genrank.models import resolve
-from genrank.prompting import load_template
+from genrank.experiment.fingerprints import code_fingerprint, requests_fingerprint
+from genrank.experiment.metrics import align, candidate_ids, run_of
+from genrank.experiment.record import versions
+from genrank.experiment.systems import (
+    BaselineSystem,
+    CrossEncoderSystem,
+    GenrankSystem,
+    make_engine,
+    weights_fingerprints,
+)
+from genrank.files import files_fingerprint, fingerprint
+from genrank.models.store import resolve
+from genrank.progress import track
+from genrank.prompting.template import load_template
 from genrank.reranker import DEFAULT_PROMPTS, Reranker
+from genrank.search.bm25 import Bm25
 from genrank.types import Ranking, Request
 
 Scores = Sequence[Sequence[float]]
@@ -45,7 +43,7 @@ Scores = Sequence[Sequence[float]]
 
 
 @dataclass(frozen=True)
-class Answer:
+class SystemResult:
     """What a system made of the requests.
 
     Attributes:
@@ -96,7 +94,7 @@ def answer(
     requests: Sequence[Request],
     cache: Path | None = None,
     asked: str | None = None,
-) -> Answer:
+) -> SystemResult:
     """Let a system rank, or take what it gave before.
 
     Args:
@@ -129,7 +127,7 @@ def _dependencies(system: System, config: RunConfig, dataset: Dataset, asked: st
         "settings": system.model_dump(mode="json", exclude={"name"}),
         "seed": config.seed,
         "requests": asked,
-        "code": code_fingerprint(system.type),
+        "code": code_fingerprint(Path(__file__)),
         "versions": versions(),
     }
     match system:
@@ -146,14 +144,6 @@ def _dependencies(system: System, config: RunConfig, dataset: Dataset, asked: st
             if system.calibration:
                 found["calibration"] = asdict(load_calibration(system.calibration, system.decoding or "inline"))
             found["prompt"] = load_template(system.prompt or DEFAULT_PROMPTS[system.decoding or "inline"]).digest
-    return found
-
-
-def weights_fingerprints(system: GenrankSystem) -> dict[str, str]:
-    """Of the files of the model and, where the system has one that is a folder, of the adapter."""
-    found = {"model": files_fingerprint(resolve(system.model))}
-    if system.adapter and (folder := Path(system.adapter).expanduser()).is_dir():
-        found["adapter"] = files_fingerprint(folder)
     return found
 
 
@@ -181,7 +171,7 @@ def _compute(
         case Bm25System():
             score = _bm25(system, dataset)
         case BertCosineSystem():
-            from eval.baseline.encoder import Encoder, cosine_scores, encoded_text
+            from genrank.search.dense import Encoder, cosine_scores, encoded_text
 
             encoder = Encoder(system.model)
             # a shop has the listings' vectors, and the model in memory, before any query comes
@@ -191,15 +181,15 @@ def _compute(
             def score(requests: Sequence[Request]) -> Scores:
                 return cosine_scores(encoder, requests)
         case BaselineSystem():
-            from eval.baseline.ranker import Baseline
+            from genrank.rankers.gbdt import GbdtRanker
 
-            baseline = Baseline.load(_existing(system.folder, "folder"))
+            baseline = GbdtRanker.load(_existing(system.folder, "folder"))
             baseline.prepare(requests)
             score, chances = baseline.score, baseline.probabilities if baseline.objective == "binary" else None
         case CrossEncoderSystem():
-            from eval.cross_encoder import CrossEncoderBaseline
+            from genrank.rankers.cross_encoder import CrossEncoderRanker
 
-            score = CrossEncoderBaseline.load(_existing(system.folder, "folder")).score
+            score = CrossEncoderRanker.load(_existing(system.folder, "folder")).score
         case TrecSystem():
             run, notes = align(read_run(_existing(system.path, "path")), candidate_ids(requests))
             score = _given(run)
@@ -209,7 +199,7 @@ def _compute(
     return Kept(scores, chances(requests) if chances else None, (), seconds, loaded - started, notes)
 
 
-def _answer(kept: Kept, requests: Sequence[Request], *, cached: bool) -> Answer:
+def _answer(kept: Kept, requests: Sequence[Request], *, cached: bool) -> SystemResult:
     probabilities: Run | None = None
     if kept.probabilities is not None:
         probabilities = {
@@ -217,7 +207,7 @@ def _answer(kept: Kept, requests: Sequence[Request], *, cached: bool) -> Answer:
             for request, chances in zip(requests, kept.probabilities, strict=True)
         }
     run, rankings = run_of(requests, kept.scores), tuple(kept.rankings)
-    return Answer(run, kept.seconds, kept.load_seconds, rankings, probabilities, dict(kept.notes), cached)
+    return SystemResult(run, kept.seconds, kept.load_seconds, rankings, probabilities, dict(kept.notes), cached)
 
 
 def _random(seed: int) -> Callable[[Sequence[Request]], Scores]:
@@ -300,21 +290,6 @@ def with_histories(requests: Sequence[Request], whose: Literal["own", "none", "o
     histories = [request.history for request in requests]
     others = histories[1:] + histories[:1]
     return [replace(request, history=history) for request, history in zip(requests, others, strict=True)]
-
-
-def make_engine(system: GenrankSystem) -> Engine:
-    """The engine that runs a system's model.
-
-    Raises:
-        GenrankError: When the model cannot be had or read, or the engine's packages are missing.
-    """
-    if system.engine == "vllm":
-        from genrank.engines.vllm import VLLMEngine
-
-        return VLLMEngine(system.model, adapter=system.adapter, dtype=system.dtype)
-    from genrank.engines.transformers import TransformersEngine
-
-    return TransformersEngine(system.model, adapter=system.adapter, dtype=system.dtype)
 
 
 def _ids(request: Request) -> list[str]:

@@ -14,12 +14,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from eval.metrics import Candidates, measure, random_floor
 from genrank import Dataset, GenrankError, Ranking, Request, Reranker, sample_shop
 from genrank.adapters import demo_adapter
-from genrank.dataset import Run
-from genrank.display import caption, moved
-from genrank.models import KNOWN_MODELS
+from genrank.cli.display import caption, moved
+from genrank.data.trec import Run
+from genrank.experiment.metrics import Candidates, measure, random_floor
+from genrank.models.registry import KNOWN_MODELS
 
 SHOWN = ("q-en-21", "q-en-24", "q-zh-19", "q-zh-20")
 TOP = 6

@@ -27,11 +27,11 @@ import torch
 from peft import get_peft_model
 from trl import ModelConfig, SFTConfig
 
-from eval.program import exit_status, say
 from finetune.arguments import RankingArguments, parse
 from finetune.sft import States, adapter_config, batch_losses, make_trainer
 from finetune.training import load_model, model_name
-from genrank.models import resolve
+from genrank.experiment.program import exit_status, say
+from genrank.models.store import resolve
 
 Batch = Mapping[str, Any]
 

@@ -9,12 +9,12 @@ from typing import Any
 
 from trl import ModelConfig
 
-from eval.cache import files_fingerprint
 from finetune.arguments import DataArguments
 from finetune.training import model_name
 from genrank.adapters import read_values
 from genrank.errors import InputError
-from genrank.models import resolve
+from genrank.files import files_fingerprint
+from genrank.models.store import resolve
 
 FILE = "training.json"
 """Where the folder of a training says which training that is."""

@@ -7,7 +7,7 @@ An example is one row of tokens with three things to learn at places in it, each
 - the permutation, where equal gains are no preference: any identifier of the best that are left is right;
 - the text of a reason, in the conversation that ranked its listing.
 
-`genrank.prompting.Renderer` makes the tokens, as it does in serving.
+`genrank.prompting.renderer.Renderer` makes the tokens, as it does in serving.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from eval.cache import files_fingerprint, fingerprint
-from finetune.windows import Window
+from finetune.windows import TrainingWindow
 from genrank.errors import BudgetError
-from genrank.prompting import AnswerTokens, Prompt, Renderer
+from genrank.files import files_fingerprint, fingerprint
+from genrank.prompting.renderer import AnswerTokens, Prompt, Renderer
 
 Form = Literal["inline", "listwise"]
 """Which prompt: ``listwise`` serves the decodings ``listwise`` and ``first-token``."""
 
-ReasonWriter = Callable[[Window, int, random.Random], str]
+ReasonWriter = Callable[[TrainingWindow, int, random.Random], str]
 """The reason for one candidate of a window, in the words that the model shall learn; empty where there is none."""
 
 _ROOT = Path(__file__).resolve().parents[1]
@@ -78,7 +78,7 @@ class Skipped:
 
 
 def make_examples(
-    windows: Iterable[Window],
+    windows: Iterable[TrainingWindow],
     renderers: dict[Form, Renderer],
     *,
     max_tokens: int,
@@ -115,7 +115,7 @@ def make_examples(
 
 
 def make_example(
-    window: Window,
+    window: TrainingWindow,
     form: Form,
     renderer: Renderer,
     max_tokens: int,
@@ -167,13 +167,13 @@ def examples_fingerprint(settings: Any, folders: Sequence[str | Path]) -> str:
     return fingerprint([settings, [files_fingerprint(folder) for folder in folders], code])
 
 
-def _worth_a_reason(window: Window, chance: random.Random) -> int | None:
+def _worth_a_reason(window: TrainingWindow, chance: random.Random) -> int | None:
     best = max(window.gains)
     return chance.choice([place for place, gain in enumerate(window.gains) if gain == best]) if best > 0 else None
 
 
 def _permutation(
-    window: Window, order: Sequence[int], answer: AnswerTokens, start: int
+    window: TrainingWindow, order: Sequence[int], answer: AnswerTokens, start: int
 ) -> tuple[list[int], list[int], list[list[int]]]:
     """The order as text that begins at `start`: its tokens, the places before identifiers, and which are right there.
 
@@ -204,7 +204,7 @@ def _with_reason(
     renderer: Renderer,
     prompt: Prompt,
     order: Sequence[int],
-    window: Window,
+    window: TrainingWindow,
     place: int,
     reason: Sequence[int],
     max_tokens: int,

@@ -31,19 +31,22 @@ from typing import Annotated, Any
 from filelock import FileLock, Timeout
 from pydantic import Field, model_validator
 
-from eval.bm25 import Bm25
-from eval.config import BaselineSystem, CrossEncoderSystem, GenrankSystem, Strict, load_config
-from eval.datasets import load_dataset
-from eval.program import exit_status, say
-from finetune.answers import Answers
-from finetune.endpoint import OpenAISettings
 from finetune.pseudo_queries import draw_queries
 from finetune.reasons import FILE as REASONS
 from finetune.reasons import check_reason
 from finetune.teachers import MOST_CANDIDATES, Failure, Label, Tally, Teacher, make_teacher
 from finetune.windows import drop_leaks
-from genrank.dataset import Dataset, DatasetQuery, Grade, Qrels, Run, write_jsonl
+from genrank.data.dataset import Dataset, DatasetQuery, Grade
+from genrank.data.jsonl import write_jsonl
+from genrank.data.trec import Qrels, Run
 from genrank.errors import ConfigError, EngineError
+from genrank.experiment.config import Strict, load_config
+from genrank.experiment.datasets import load_dataset
+from genrank.experiment.journal import Journal
+from genrank.experiment.program import exit_status, say
+from genrank.experiment.systems import BaselineSystem, CrossEncoderSystem, GenrankSystem
+from genrank.remote.chat import OpenAISettings
+from genrank.search.bm25 import Bm25
 from genrank.types import Candidate, Listing, Request
 
 ANSWERS = "answers.jsonl"
@@ -266,7 +269,7 @@ def distill(config: DistillConfig, out: Path, teacher: Teacher | None = None) ->
     dropped: Counter[str] = Counter()
     try:
         with FileLock(out / ".lock", timeout=0):
-            answers = Answers(out / ANSWERS)
+            answers = Journal(out / ANSWERS)
             answers.add([])  # the folder is a distillation's from now on
             spent = answers.total("cost")
             found = teacher.label(requests, answers, tally)

@@ -31,8 +31,6 @@ import torch
 from torch.utils.data import Sampler
 from transformers import AutoTokenizer, LogitsProcessor, TrainerCallback
 
-from eval.cache import fingerprint
-from eval.program import exit_status, say
 from finetune.arguments import GrpoArguments, parse_grpo
 from finetune.checkpoints import checkpoint_to_go_on_from
 from finetune.data import Skipped
@@ -52,15 +50,18 @@ from finetune.training import (
     save_adapter,
     shortened,
 )
-from finetune.windows import Window, draw_windows
+from finetune.windows import TrainingWindow, draw_windows
 from genrank.adapters import Manifest
-from genrank.decoding.mask import PermutationMask
 from genrank.engines.loading import end_tokens
+from genrank.engines.mask import PermutationMask
 from genrank.engines.tokenizer import HubTokenizer
 from genrank.errors import BudgetError, InputError
-from genrank.grounding import Facts
-from genrank.models import resolve
-from genrank.prompting import Renderer, load_template
+from genrank.experiment.program import exit_status, say
+from genrank.files import fingerprint
+from genrank.models.store import resolve
+from genrank.prompting.renderer import Renderer
+from genrank.prompting.template import load_template
+from genrank.reasons.grounding import Facts
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # TRL loads vLLM and torch's compiler, and says what it thinks of their versions
@@ -82,12 +83,12 @@ class Question:
     """
 
     ids: tuple[int, ...]
-    window: Window
+    window: TrainingWindow
     reason_for: int | None = None
 
 
 def make_questions(
-    windows: Iterable[Window],
+    windows: Iterable[TrainingWindow],
     renderer: Renderer,
     *,
     max_tokens: int,
@@ -124,7 +125,7 @@ def make_questions(
                 skipped.count(f"{'reason' if asks_reason else 'order'}: more than {max_tokens} tokens")
 
 
-class Answers:
+class Journal:
     """How a template's answers are written: their tokens, and the names that are read out of their text.
 
     Args:
@@ -184,7 +185,7 @@ class OrderMask(LogitsProcessor):
         sizes: ``[b]`` candidates of each row's window; None where it is free.
     """
 
-    def __init__(self, answers: Answers, sizes: Sequence[int | None]) -> None:
+    def __init__(self, answers: Journal, sizes: Sequence[int | None]) -> None:
         self._answers = answers
         self._sizes = sizes
         self._start: int | None = None
@@ -225,7 +226,7 @@ class RewardTrainer(GRPOTrainer):  # type: ignore[misc]
         self,
         *,
         questions: Sequence[Question],
-        answers: Answers,
+        answers: Journal,
         masked: bool,
         rank_dev: Callable[[Path], dict[str, float]],
         **options: Any,
@@ -336,14 +337,16 @@ class _StepsDone(TrainerCallback):
 
 
 def reward_functions(
-    grpo: GrpoArguments, questions: Sequence[Question], answers: Answers
+    grpo: GrpoArguments, questions: Sequence[Question], answers: Journal
 ) -> tuple[list[Callable[..., list[float | None]]], list[float]]:
     """The rewards whose weight is not 0, as TRL calls them, and their weights.
 
     One that does not apply to a prompt is None there.
     """
 
-    def of_order(name: str, score: Callable[[str, list[str], Window], float]) -> Callable[..., list[float | None]]:
+    def of_order(
+        name: str, score: Callable[[str, list[str], TrainingWindow], float]
+    ) -> Callable[..., list[float | None]]:
         def one(question: Question, text: str) -> float | None:
             if question.reason_for is not None:
                 return None
@@ -366,7 +369,7 @@ def reward_functions(
         listing = listings.pop(question.reason_for)
         return grounding_reward(text, Facts(question.window.query, listing, question.window.history, listings))
 
-    def brands(window: Window) -> list[str]:
+    def brands(window: TrainingWindow) -> list[str]:
         return [candidate.listing.brand for candidate in window.candidates]
 
     known: dict[str, tuple[float, Callable[..., list[float | None]]]] = {
@@ -387,7 +390,7 @@ def reward_functions(
     return [reward for _, reward in used], [weight for weight, _ in used]
 
 
-def _check_room(grpo: GrpoArguments, training: GRPOConfig, answers: Answers, questions: Sequence[Question]) -> None:
+def _check_room(grpo: GrpoArguments, training: GRPOConfig, answers: Journal, questions: Sequence[Question]) -> None:
     if not questions:
         raise InputError("no query of these has candidates of two gains in its train split", field="datasets")
     width = max(len(question.window.candidates) for question in questions)
@@ -437,7 +440,7 @@ def train(grpo: GrpoArguments, training: GRPOConfig, model: ModelConfig) -> Mani
     for why, count in skipped.why.items():
         say(f"left out: {count} prompts, {why}")
     policy = load_model(folder, training, model)
-    answers = Answers(renderer, end_tokens(policy, tokenizer))
+    answers = Journal(renderer, end_tokens(policy, tokenizer))
     _check_room(grpo, training, answers, questions)
     say(f"{len(questions)} prompts, {sum(len(question.ids) for question in questions):,} tokens")
     start = None

@@ -23,14 +23,16 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from eval.cache import files_fingerprint
-from eval.program import exit_status, quiet_loading
 from genrank.adapters import FILE, load_manifest, merge_values, read_values
-from genrank.dataset import sample_shop
+from genrank.data.dataset import sample_shop
 from genrank.engines.tokenizer import HubTokenizer
 from genrank.errors import ConfigError, InputError, ModelError
-from genrank.models import resolve
-from genrank.prompting import Renderer, load_template
+from genrank.experiment.program import exit_status
+from genrank.files import files_fingerprint
+from genrank.models.store import resolve
+from genrank.progress import quiet_loading
+from genrank.prompting.renderer import Renderer
+from genrank.prompting.template import load_template
 from genrank.reranker import DEFAULT_PROMPTS
 
 KINDS = ("LORA", "ADALORA")

@@ -5,10 +5,11 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterable
 
-from eval.bm25 import tokenise
-from eval.sets.rules import query_digest
-from genrank.dataset import Dataset, DatasetQuery
-from genrank.text import clean, fold, neutralise
+from genrank.data.dataset import Dataset, DatasetQuery
+from genrank.experiment.splits import query_digest
+from genrank.search.bm25 import tokenise
+from genrank.text.clean import clean, fold
+from genrank.text.injection import neutralise
 from genrank.types import Listing, Query
 
 _TRIES = 50  # for each query that is wanted
@@ -20,8 +21,8 @@ _SEVERAL = set(",;/+，、；")
 def draw_queries(dataset: Dataset, count: int, taken: Iterable[str], seed: int = 0) -> list[DatasetQuery]:
     """Queries made of listings' titles, categories, brands and attributes, each another one.
 
-    What a listing says to a model (`genrank.text.neutralise`) goes into no query. With a greater `count` the first
-    queries stay the same.
+    What a listing says to a model (`genrank.text.injection.neutralise`) goes into no query. With a greater `count`
+    the first queries stay the same.
 
     Args:
         dataset: Whose listings.

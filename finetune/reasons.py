@@ -12,12 +12,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from finetune.data import ReasonWriter
-from finetune.windows import Window
-from genrank.dataset import read_jsonl
+from finetune.windows import TrainingWindow
+from genrank.data.jsonl import read_jsonl
 from genrank.errors import DataFormatError
-from genrank.grounding import MAX_CHARS, Facts, ground, language
-from genrank.reasons import tidy
-from genrank.text import clean, fold, neutralise, number_text
+from genrank.reasons.grounding import MAX_CHARS, Facts, ground, language
+from genrank.reasons.write import tidy
+from genrank.text.clean import clean, fold, number_text
+from genrank.text.injection import neutralise
 from genrank.types import Interaction, Listing, Query
 
 FILE = "reasons.jsonl"
@@ -63,7 +64,7 @@ _STOPS = {"en": ".", "zh": "。"}
 _ENDS = ".!?。！？"
 
 
-def write_reason(window: Window, place: int, chance: random.Random) -> str:
+def write_reason(window: TrainingWindow, place: int, chance: random.Random) -> str:
     """One sentence why a candidate fits, in the query's language; empty where nothing true is worth saying.
 
     Args:
@@ -142,7 +143,7 @@ def teacher_reasons(folder: str | Path) -> ReasonWriter:
             raise DataFormatError(str(path), number, f"an object with the texts {', '.join(names)}", f"{fields!r:.80}")
         known[fields["query_id"], fields["listing_id"]] = fields["reason"]
 
-    def write(window: Window, place: int, chance: random.Random) -> str:
+    def write(window: TrainingWindow, place: int, chance: random.Random) -> str:
         listings = [candidate.listing for candidate in window.candidates]
         text = known.get((window.query.query_id, listings[place].listing_id), "")
         others = [*listings[:place], *listings[place + 1 :]]
@@ -153,7 +154,7 @@ def teacher_reasons(folder: str | Path) -> ReasonWriter:
 
 
 def _clauses(
-    window: Window, listing: Listing, words: Mapping[str, Sequence[str]], chance: random.Random
+    window: TrainingWindow, listing: Listing, words: Mapping[str, Sequence[str]], chance: random.Random
 ) -> tuple[list[str], list[str]]:
     """What the listing shares with the query and the past, and what else it is."""
     query = window.query.text

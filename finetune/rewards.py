@@ -11,10 +11,10 @@ import unicodedata
 from collections.abc import Sequence
 
 from genrank.errors import OutputError
-from genrank.grounding import Facts, ground, language
 from genrank.permutation import Parsed, parse
-from genrank.reasons import tidy
-from genrank.text import clean, fold
+from genrank.reasons.grounding import Facts, ground, language
+from genrank.reasons.write import tidy
+from genrank.text.clean import clean, fold
 
 
 def read(text: str, identifiers: Sequence[str]) -> Parsed | None:
@@ -100,7 +100,7 @@ def grounding_reward(text: str, facts: Facts) -> float:
     """How true a reason is, ``(share of its claims that stand + 1 where serving keeps it as it is) / 2``.
 
     Of a reason without any claim the share is 1 where serving keeps it, else 0. An empty reason, and one in another
-    language than the query, is worth 0. `genrank.grounding.ground` finds the claims and says what is kept.
+    language than the query, is worth 0. `genrank.reasons.grounding.ground` finds the claims and says what is kept.
 
     Args:
         text: What the model wrote.

@@ -31,7 +31,6 @@ from transformers import AutoTokenizer
 from trl import ModelConfig, SFTConfig, SFTTrainer
 from trl.trainer.utils import get_peft_config
 
-from eval.program import exit_status, say
 from finetune.arguments import RankingArguments, parse
 from finetune.checkpoints import checkpoint_to_go_on_from
 from finetune.data import Form, Skipped, examples_fingerprint, make_examples
@@ -54,11 +53,13 @@ from finetune.training import (
 )
 from finetune.windows import draw_windows
 from genrank.adapters import Manifest
-from genrank.dataset import Dataset
+from genrank.data.dataset import Dataset
 from genrank.engines.tokenizer import HubTokenizer
 from genrank.errors import InputError
-from genrank.models import home, resolve
-from genrank.prompting import Renderer, load_template
+from genrank.experiment.program import exit_status, say
+from genrank.models.store import home, resolve
+from genrank.prompting.renderer import Renderer
+from genrank.prompting.template import load_template
 
 Logits = Callable[[Sequence[int], Sequence[int], Sequence[int] | None], torch.Tensor]
 

@@ -10,11 +10,9 @@ cares more for the top says so itself (``lambda``).
 from __future__ import annotations
 
 import functools
-import json
 import math
 import random
 import threading
-import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -22,17 +20,26 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from eval.cache import code_fingerprint, files_fingerprint, fingerprint, requests_fingerprint
-from eval.config import BaselineSystem, CrossEncoderSystem, GenrankSystem
-from eval.program import track
-from eval.record import versions
-from eval.systems import make_engine, weights_fingerprints
-from finetune.answers import Answers
-from finetune.endpoint import Client, OpenAISettings, SpentError
 from genrank.calibration import load_calibration
+from genrank.engines.tokenizer import Encoded
 from genrank.errors import ConfigError, EngineError, OutputError
-from genrank.permutation import Permutation, parse
-from genrank.prompting import IDENTIFIERS, Encoded, Limits, Renderer, load_template
+from genrank.experiment.fingerprints import code_fingerprint, requests_fingerprint
+from genrank.experiment.journal import Journal
+from genrank.experiment.record import versions
+from genrank.experiment.systems import (
+    BaselineSystem,
+    CrossEncoderSystem,
+    GenrankSystem,
+    make_engine,
+    weights_fingerprints,
+)
+from genrank.files import files_fingerprint, fingerprint
+from genrank.permutation import IDENTIFIERS, Permutation
+from genrank.progress import track
+from genrank.prompting.renderer import Renderer
+from genrank.prompting.template import Limits, load_template
+from genrank.remote.answers import read_answer
+from genrank.remote.chat import Client, OpenAISettings, SpentError
 from genrank.reranker import DEFAULT_PROMPTS, Reranker
 from genrank.types import Ranking, Request
 
@@ -43,7 +50,6 @@ _GIVE_UP = 10  # windows in a row without a label: it is the teacher, not the wi
 _MOST_UNREAD = 2  # answers to one question that cannot be read; a third is not paid for
 _LONGEST_WAIT = 60.0  # seconds
 _CHARS = 10**6  # of one question; limits by section keep it far below
-_CHARS_READ = 20_000  # of one answer, the last ones: a model that thinks aloud answers in the end
 _BATCH = 64
 
 
@@ -109,7 +115,7 @@ class Teacher(Protocol):
 
     name: str
 
-    def label(self, requests: Sequence[Request], answers: Answers, tally: Tally) -> dict[str, Label | Failure]:
+    def label(self, requests: Sequence[Request], answers: Journal, tally: Tally) -> dict[str, Label | Failure]:
         """Label requests, or take what was said before.
 
         Args:
@@ -168,7 +174,7 @@ class LocalTeacher:
         self._soften = soften
         self._batch = batch
 
-    def label(self, requests: Sequence[Request], answers: Answers, tally: Tally) -> dict[str, Label | Failure]:
+    def label(self, requests: Sequence[Request], answers: Journal, tally: Tally) -> dict[str, Label | Failure]:
         """See `Teacher`."""
         keys = {r.query.query_id: fingerprint([self._identity, requests_fingerprint([r])]) for r in requests}
         said: dict[str, Said | Failure] = {}
@@ -245,17 +251,17 @@ def make_teacher(settings: OpenAISettings | GenrankSystem | BaselineSystem | Cro
         raise ConfigError(f"teacher.folder: no folder {settings.folder!r}; train it with {_PROGRAMS[settings.type]}")
     identity = _identity(settings.type, {"folder": files_fingerprint(folder)})
     if isinstance(settings, CrossEncoderSystem):
-        from eval.cross_encoder import CrossEncoderBaseline
+        from genrank.rankers.cross_encoder import CrossEncoderRanker
 
         return LocalTeacher(
             f"the cross-encoder {folder.name}",
             identity,
-            lambda: _scoring(CrossEncoderBaseline.load(folder).score),
+            lambda: _scoring(CrossEncoderRanker.load(folder).score),
             stretched,
         )
-    from eval.baseline.ranker import Baseline
+    from genrank.rankers.gbdt import GbdtRanker
 
-    baseline = Baseline.load(folder)
+    baseline = GbdtRanker.load(folder)
     binary = baseline.objective == "binary"
     score = baseline.probabilities if binary else baseline.score
     soften = as_they_are if binary else stretched
@@ -266,7 +272,7 @@ _PROGRAMS = {"baseline": "python -m eval.baseline train", "cross-encoder": "pyth
 
 
 def _identity(kind: str, more: Mapping[str, Any]) -> str:
-    return fingerprint([kind, code_fingerprint(kind), versions(), more])
+    return fingerprint([kind, code_fingerprint(), versions(), more])
 
 
 def _scoring(score: Callable[[Sequence[Request]], Iterable[Sequence[float]]]) -> Ask:
@@ -346,7 +352,7 @@ class EndpointTeacher:
         self._seed = seed
         self._renderer = _text_renderer(settings.reasons)
 
-    def label(self, requests: Sequence[Request], answers: Answers, tally: Tally) -> dict[str, Label | Failure]:
+    def label(self, requests: Sequence[Request], answers: Journal, tally: Tally) -> dict[str, Label | Failure]:
         """See `Teacher`."""
         client = Client(self._settings, spent=answers.total("cost"))
         stop = threading.Event()
@@ -370,7 +376,7 @@ class EndpointTeacher:
         return found
 
     def _label(
-        self, request: Request, client: Client, answers: Answers, tally: Tally, stop: threading.Event
+        self, request: Request, client: Client, answers: Journal, tally: Tally, stop: threading.Event
     ) -> Label | Failure:
         question = self.question(request)
         texts = [text for fields in answers.of(question.key) if isinstance(text := fields.get("text"), str)]
@@ -455,74 +461,11 @@ class EndpointTeacher:
         return Label(tuple(scores), reasons)
 
 
-@dataclass(frozen=True, slots=True)
-class ReadAnswer:
-    """What a model's text says.
-
-    Attributes:
-        order: Places of the candidates that it names, best first, 0-based.
-        reasons: By place.
-        repeated: Candidates that it names again.
-    """
-
-    order: tuple[int, ...]
-    reasons: Mapping[int, str]
-    repeated: int
-
-
-def read_answer(text: str, count: int) -> ReadAnswer:
-    """Read a model's order and reasons.
-
-    The last JSON object with a ``ranking`` counts, whatever stands around it; without one, an order written as text
-    (`genrank.permutation.parse`).
-
-    Args:
-        text: Anything at all.
-        count: Candidates, which have the first letters of `IDENTIFIERS`.
-
-    Raises:
-        OutputError: When it holds no order of two candidates and half of them.
-    """
-    names = IDENTIFIERS[:count]
-    text = text[-_CHARS_READ:]
-    found = _last_object(text)
-    ranking = found.get("ranking", text)
-    if isinstance(ranking, list):
-        ranking = " ".join(f"[{name.strip(' []')}]" for name in ranking if isinstance(name, str))
-    parsed = parse(str(ranking), names)
-    named = count - parsed.missing
-    if named < 2 or 2 * named < count:
-        raise OutputError(f"the answer names {named} of {count} listings")
-    written = found.get("reasons")
-    reasons = {}
-    for name, reason in written.items() if isinstance(written, dict) else ():
-        place = names.find(unicodedata.normalize("NFKC", name).strip(" []"))
-        if len(name.strip(" []")) == 1 and place >= 0 and isinstance(reason, str):
-            reasons[place] = reason
-    return ReadAnswer(parsed.permutation.order[:named], reasons, parsed.repeated)
-
-
-def _last_object(text: str) -> dict[str, Any]:
-    """The last JSON object of a text that has a ``ranking``; else empty."""
-    decoder = json.JSONDecoder()
-    found: dict[str, Any] = {}
-    at = text.find("{")
-    while at >= 0:
-        try:
-            value, end = decoder.raw_decode(text, at)
-        except (ValueError, RecursionError):
-            end = at + 1
-        else:
-            found = value if "ranking" in value else found
-        at = text.find("{", end)
-    return found
-
-
 class _Characters:
     """A tokenizer whose tokens are characters: a prompt is rendered as in serving, and read back as text."""
 
     def encode(self, texts: Sequence[str]) -> list[Encoded]:
-        """See `genrank.prompting.Tokenizer`."""
+        """See `genrank.engines.tokenizer.Tokenizer`."""
         return [Encoded([*map(ord, text)], range(len(text)), range(1, len(text) + 1)) for text in texts]
 
     def frame(self, _: str) -> tuple[list[int], list[int]]:
@@ -534,7 +477,7 @@ class _Characters:
         return []
 
     def decode(self, ids: Sequence[int]) -> str:
-        """See `genrank.prompting.Tokenizer`."""
+        """See `genrank.engines.tokenizer.Tokenizer`."""
         return "".join(map(chr, ids))
 
 

@@ -18,23 +18,24 @@ from transformers import AutoModelForCausalLM
 from trl import ModelConfig
 from trl.trainer.utils import get_quantization_config
 
-from eval.cache import files_fingerprint
-from eval.datasets import has_gain, load_dataset
-from eval.peers import listing_ids, ndcg_of
-from eval.program import say
-from eval.record import versions
 from finetune.arguments import DataArguments
 from finetune.data import Form
 from finetune.windows import check_splits, drop_leaks
 from genrank import Request, Reranker
 from genrank.adapters import Manifest, TrainedPrompt, load_manifest, merge_values, save_manifest
-from genrank.dataset import Dataset
+from genrank.data.dataset import Dataset
 from genrank.engines.tokenizer import HubTokenizer
 from genrank.engines.transformers import TransformersEngine
 from genrank.errors import InputError
-from genrank.grounding import language
-from genrank.models import resolve
-from genrank.prompting import Renderer, Template, load_template, template_names
+from genrank.experiment.datasets import has_gain, load_dataset
+from genrank.experiment.metrics import listing_ids, ndcg_of
+from genrank.experiment.program import say
+from genrank.experiment.record import versions
+from genrank.files import files_fingerprint
+from genrank.models.store import resolve
+from genrank.prompting.renderer import Renderer
+from genrank.prompting.template import Template, load_template, template_names
+from genrank.reasons.grounding import language
 
 MEASURED = ("dev", "test")
 """Splits that are never learned."""

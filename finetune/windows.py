@@ -14,10 +14,10 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from genrank import lexicon
-from genrank.dataset import Dataset, DatasetQuery
+from genrank.data.dataset import Dataset, DatasetQuery
 from genrank.errors import InputError
-from genrank.text import clean, fold
+from genrank.reasons import lexicon
+from genrank.text.clean import clean, fold
 from genrank.types import Candidate, Interaction, Listing, Query
 
 DROPPABLE: Mapping[str, object] = {
@@ -34,7 +34,7 @@ DROPPABLE: Mapping[str, object] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Window:
+class TrainingWindow:
     """Candidates of one query, and what each is worth.
 
     Attributes:
@@ -100,7 +100,7 @@ class WindowOptions:
                 raise InputError(f"must be a chance, 0 to 1, got {chance}", field=name)
 
 
-def draw_windows(dataset: Dataset, split: str, options: WindowOptions, seed: int = 0) -> Iterator[Window]:
+def draw_windows(dataset: Dataset, split: str, options: WindowOptions, seed: int = 0) -> Iterator[TrainingWindow]:
     """Windows of a split, query by query; a query whose candidates all have one gain teaches nothing and gives none.
 
     Args:
@@ -171,7 +171,7 @@ def _identity(query: DatasetQuery) -> tuple[object, ...]:
 
 def _draw(
     dataset: Dataset, query: DatasetQuery, catalogue: Sequence[str], options: WindowOptions, chance: random.Random
-) -> Window | None:
+) -> TrainingWindow | None:
     query_id = query.query.query_id
     grades = dataset.qrels.get(query_id, {})
     first_stage = list(dataset.candidates.get(query_id, grades))
@@ -201,7 +201,7 @@ def _draw(
         history = history[-chance.randint(1, len(history)) :]
     if chance.random() < options.drop_history:
         history = ()
-    return Window(
+    return TrainingWindow(
         Query(text, query_id),
         history,
         tuple(Candidate(without(dataset.listings[key], lost)) for key in chosen),

@@ -4,7 +4,8 @@ The names below are the public ones. Importing this package loads neither torch 
 first `Reranker`.
 """
 
-from genrank.dataset import Dataset, read_requests, sample_shop
+from genrank.data.dataset import Dataset, sample_shop
+from genrank.data.jsonl import read_requests
 from genrank.engines.base import Engine
 from genrank.errors import (
     BudgetError,
@@ -23,7 +24,7 @@ from genrank.errors import (
 )
 from genrank.inputs import parse_request
 from genrank.permutation import Permutation
-from genrank.prompting import Template, load_template
+from genrank.prompting.template import Template, load_template
 from genrank.reranker import Reranker
 from genrank.types import (
     Candidate,

@@ -1,7 +1,7 @@
-"""``python -m genrank``."""
+"""``python -m genrank``: the command line."""
 
 import sys
 
-from genrank.cli import main
+from genrank.cli.main import main
 
 sys.exit(main())

@@ -7,12 +7,19 @@ from __future__ import annotations
 
 import bisect
 import re
+import string
 import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
 from genrank.errors import InputError, OutputError
+
+IDENTIFIERS = string.ascii_uppercase + string.ascii_lowercase
+"""Names for the candidates of a window, in this order; each must be one token."""
+
+NUMBERS = tuple(str(number) for number in range(1, 100))
+"""The same for templates that count their candidates; many tokenizers make one token of 1 to 9 only."""
 
 T = TypeVar("T")
 

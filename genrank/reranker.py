@@ -7,31 +7,27 @@ import contextlib
 import dataclasses
 import functools
 import itertools
-import math
-import numbers
-import queue
 import random
-import reprlib
 import threading
 import time
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any, Literal, TypeVar, cast
+from typing import Any, Literal
 
 from genrank.adapters import load_manifest
 from genrank.calibration import Calibration, load_calibration, stored_calibration
 from genrank.decoding import DECODINGS
 from genrank.engines.base import Engine
 from genrank.errors import BudgetError, EngineError, InputError, OutputError
+from genrank.fallback import Fallback, ask_fallback
 from genrank.inputs import at, make_candidates, make_history, make_query
 from genrank.permutation import Permutation, mean_tau
-from genrank.prompting import Prompt, Renderer, Template, load_template
-from genrank.reasons import Reason, ReasonRequest, write_reasons
+from genrank.prompting.renderer import Prompt, Renderer
+from genrank.prompting.template import Template, load_template
+from genrank.reasons.write import ReasonRequest, write_reasons
+from genrank.scheduling import BatchClock, QueryState
 from genrank.types import (
     Candidate,
-    Claims,
     Interaction,
     Listing,
     Provenance,
@@ -39,13 +35,8 @@ from genrank.types import (
     RankedItem,
     Ranking,
     Request,
-    Tokens,
 )
 from genrank.windows import (
-    Interrupted,
-    Ranked,
-    Scores,
-    Steps,
     Window,
     check_window,
     single,
@@ -53,8 +44,6 @@ from genrank.windows import (
     tournament,
     tournament_sizes,
 )
-
-T = TypeVar("T")
 
 DEFAULT_PROMPTS = {"inline": "inline", "first-token": "listwise", "listwise": "listwise"}
 """The prompt template of each decoding, where none is named."""
@@ -67,13 +56,6 @@ MAX_PROMPT_TOKENS = 8192
 
 TOURNAMENT_TOP = 10
 """How many of the best a tournament looks for, where the call does not say `top_k`."""
-
-GRACE = 5.0
-"""Seconds after a deadline that an engine has to give back what it finished; then it is left behind."""
-
-Fallback = Callable[[Sequence[Request]], Sequence[Sequence[float]]]
-"""A cheap ranker: ``[b]`` requests in, ``[b][n]`` finite scores out, one a candidate in the request's order; higher is
-better. It runs in the caller's thread and no deadline stops it, so it should take milliseconds."""
 
 
 class Reranker:
@@ -305,7 +287,7 @@ class Reranker:
     ) -> list[Ranking]:
         """`rerank_batch`, begun at `started`; nothing further is computed once `cancelled` is set."""
         self.check_options(top_k=top_k, reasons=reasons, deadline=deadline)
-        run = _Run(deadline, started, cancelled, keep=reasons > 0)
+        run = BatchClock(deadline, started, cancelled, keep=reasons > 0)
         calls = [self._start(i, request, top_k) for i, request in enumerate(requests)]
         while ready := [call for call in calls if call.windows]:
             if run.stop():
@@ -320,7 +302,7 @@ class Reranker:
         seconds = time.monotonic() - started
         return [self._ranking(call, top_k, seconds) for call in calls]
 
-    def _start(self, i: int, request: Request, top_k: int | None) -> _Call:
+    def _start(self, i: int, request: Request, top_k: int | None) -> QueryState:
         if not isinstance(request, Request):
             raise InputError(f"must be a Request, got {type(request).__name__}", field=f"requests[{i}]")
         with at(f"requests[{i}]"):
@@ -328,16 +310,16 @@ class Reranker:
         places = range(len(request.candidates))
         match self.strategy:
             case "single":
-                return _Call(request, single(places))
+                return QueryState(request, single(places))
             case "tournament":
-                return _Call(request, tournament(places, self.window, self._top(top_k)))
-        return _Call(request, sliding(places, self.window, self.stride))
+                return QueryState(request, tournament(places, self.window, self._top(top_k)))
+        return QueryState(request, sliding(places, self.window, self.stride))
 
     def _top(self, top_k: int | None) -> int:
         """How many of the best a tournament looks for."""
         return top_k or min(TOURNAMENT_TOP, self.window)
 
-    def _advance(self, calls: Sequence[_Call], run: _Run) -> None:
+    def _advance(self, calls: Sequence[QueryState], run: BatchClock) -> None:
         """Rank all windows that are ready, over all passes, as one batch, and hand the scores to the strategies."""
         jobs = [(call, order) for call in calls for window in call.windows for order in self._presentations(window)]
         prompts = [self._render(call.request, order) for call, order in jobs]
@@ -387,10 +369,10 @@ class Reranker:
     def _calibrated(self, scores: list[float]) -> list[float]:
         return self._calibration.apply(scores) if self._calibration else scores
 
-    def _order_unranked(self, calls: Sequence[_Call]) -> None:
+    def _order_unranked(self, calls: Sequence[QueryState]) -> None:
         """Order what no window ranked by `fallback`, where there is something to order, and say whose order it is."""
         asked = [call for call in calls if len(call.unranked) > 1] if self.fallback else []
-        answers = _ask(self.fallback, [call.request for call in asked]) if self.fallback and asked else []
+        answers = ask_fallback(self.fallback, [call.request for call in asked]) if self.fallback and asked else []
         whose = dict.fromkeys(calls, "first stage's")
         for call, answer in zip(asked, answers, strict=True):
             if isinstance(answer, str):
@@ -424,7 +406,7 @@ class Reranker:
             inline=self.decoding == "inline",
         )
 
-    def _write_reasons(self, calls: Sequence[_Call], count: int, run: _Run) -> None:
+    def _write_reasons(self, calls: Sequence[QueryState], count: int, run: BatchClock) -> None:
         """Write reasons for the first `count` items of every call, as one batch."""
         wanted = []
         requests = []
@@ -458,7 +440,7 @@ class Reranker:
                 call.claims += reason.claims
                 call.reasons[place] = reason
 
-    def _reason_request(self, call: _Call, place: int) -> ReasonRequest:
+    def _reason_request(self, call: QueryState, place: int) -> ReasonRequest:
         """The conversation in which the candidate was ranked last, carried on to its reason.
 
         Where no window ranked it, or that conversation has no room left, a conversation about it alone.
@@ -483,7 +465,7 @@ class Reranker:
                 return carried_on(*call.shown[place])
         return carried_on((place,), self._render(request, (place,)))
 
-    def _ranking(self, call: _Call, top_k: int | None, seconds: float) -> Ranking:
+    def _ranking(self, call: QueryState, top_k: int | None, seconds: float) -> Ranking:
         items = []
         candidates = call.request.candidates
         for rank, (place, score) in enumerate(zip(call.order, call.falling_scores(), strict=True), start=1):
@@ -515,142 +497,6 @@ class Reranker:
             "tournament": f"({self.window},top {self._top(top_k)})",
         }
         return self.strategy + sizes[self.strategy]
-
-
-class _Run:
-    """What holds for a batch as a whole: when to stop, and whether the conversations go on."""
-
-    def __init__(self, deadline: float | None, started: float, cancelled: threading.Event, *, keep: bool) -> None:
-        self.ends = math.inf if deadline is None else started + deadline
-        self.deadline = deadline
-        self.cancelled = cancelled
-        self.keep = keep
-
-    def stop(self) -> bool:
-        """Whether nothing further shall be computed."""
-        return self.cancelled.is_set() or time.monotonic() >= self.ends
-
-    def why(self) -> str:
-        """Why it stopped."""
-        return "cancelled" if self.cancelled.is_set() else f"the deadline of {self.deadline:g} s passed"
-
-    def in_time(self, call: Callable[[], T]) -> T:
-        """Run a call of the engine; leave it behind where it hangs until `GRACE` after the deadline.
-
-        Raises:
-            EngineError: When it hangs, or whatever the call raises.
-        """
-        if self.ends == math.inf:
-            return call()
-        answers: queue.SimpleQueue[tuple[T, None] | tuple[None, BaseException]] = queue.SimpleQueue()
-
-        def work() -> None:
-            try:
-                answers.put((call(), None))
-            except BaseException as error:  # it is raised in the caller's thread
-                answers.put((None, error))
-
-        threading.Thread(target=work, daemon=True, name="genrank-engine").start()
-        try:
-            left = max(0.0, self.ends - time.monotonic())
-            answer, error = answers.get(timeout=min(left + GRACE, threading.TIMEOUT_MAX))
-        except queue.Empty:
-            raise EngineError(f"it did not answer within {GRACE:g} s of the deadline of {self.deadline:g} s") from None
-        if error is not None:
-            raise error
-        return cast(T, answer)
-
-
-class _Call:
-    """One query on its way through a batch."""
-
-    def __init__(self, request: Request, steps: Steps) -> None:
-        self.request = request
-        self.windows: list[Window] = next(steps)  # ready to be ranked; empty when done
-        self.order: Sequence[int] = range(len(request.candidates))
-        self.scores: Mapping[int, float] = {}
-        self.why = ""
-        self.ranked = 0  # windows, over all passes
-        self.repairs: list[str] = []
-        self.tokens = Tokens()
-        self.cuts: Counter[str] = Counter()
-        self.neutralised = 0
-        self.taus: list[float] = []
-        self.shown: dict[int, tuple[Window, Prompt]] = {}  # by place: the last window that held it, as it was shown
-        self.reasons: dict[int, Reason] = {}
-        self.claims = Claims()
-        self._steps = steps
-
-    def advance(self, scores: Sequence[Scores]) -> None:
-        """Take the scores of the ready windows."""
-        try:
-            self.windows = self._steps.send(scores)
-        except StopIteration as stop:
-            self._finish(stop.value)
-
-    def interrupt(self, why: str, finished: Mapping[int, Scores] = MappingProxyType({})) -> None:
-        """Give up on the windows that are left, and keep what has been ranked: `finished` of those that were ready."""
-        self.why = why
-        try:
-            self._steps.throw(Interrupted(finished))
-        except StopIteration as stop:
-            self._finish(stop.value)
-
-    @property
-    def unranked(self) -> list[int]:
-        """Places that no finished window held, in the order in which they stand."""
-        return [place for place in self.order if place not in self.scores]
-
-    def order_unranked(self, scores: Sequence[float]) -> None:
-        """Sort what no finished window held by ``[n]`` scores; ranked places, and equal scores, stay where they are."""
-        by_score = iter(sorted(self.unranked, key=lambda place: -scores[place]))
-        self.order = [place if place in self.scores else next(by_score) for place in self.order]
-
-    def falling_scores(self) -> list[float]:
-        """Scores in the ranking's order, never rising.
-
-        A score that exceeds the one before it (from another window, read beside other candidates) is lowered to
-        it. Where windows were never ranked, scores only say the place, ``(n - place) / n``.
-        """
-        n = len(self.order)
-        if len(self.scores) < n:
-            return [(n - i) / n for i in range(n)]
-        return list(itertools.accumulate((self.scores[place] for place in self.order), min))
-
-    def no_reason(self, place: int, why: str) -> None:
-        """Say that a candidate has no reason."""
-        self.repairs.append(f"no reason for {self.request.candidates[place].listing.listing_id}: {why}")
-
-    def _finish(self, ranked: Ranked) -> None:
-        self.windows = []
-        self.order, self.scores = ranked.order, ranked.scores
-
-
-def _ask(fallback: Fallback, requests: Sequence[Request]) -> list[list[float] | str]:
-    """The fallback's scores for each request, or what is wrong with them.
-
-    It is somebody else's code: it may raise anything and answer with any type, and nothing may be lost for it.
-    """
-    try:
-        answers = list(fallback(requests))
-    except Exception as error:
-        return [f"{type(error).__name__}: {error}"] * len(requests)
-    if len(answers) != len(requests):
-        return [f"it gave {len(answers)} answers to {len(requests)} requests"] * len(requests)
-    return [_read_scores(answer, len(request.candidates)) for answer, request in zip(answers, requests, strict=True)]
-
-
-def _read_scores(answer: Sequence[float], count: int) -> list[float] | str:
-    try:
-        scores = list(answer)
-        if len(scores) != count:
-            return f"it gave {len(scores)} scores for {count} candidates"
-        for score in scores:
-            if not isinstance(score, numbers.Real) or isinstance(score, bool) or not math.isfinite(score):
-                return f"it gave the score {reprlib.repr(score)}"
-    except Exception as error:
-        return f"{type(error).__name__}: {error}"
-    return scores
 
 
 def _check_whole(name: str, number: object, at_least: int | None = None) -> None:

@@ -21,9 +21,9 @@ from genrank.engines.base import (
     TextResult,
     never,
 )
+from genrank.engines.tokenizer import Encoded, Tokenizer
 from genrank.errors import EngineError
 from genrank.permutation import Permutation
-from genrank.prompting import Encoded, Tokenizer
 from genrank.types import Tokens
 
 _TOKEN = re.compile(r" ?[A-Za-z0-9_]+| ?[^A-Za-z0-9_\s]|\s", re.DOTALL)
@@ -31,7 +31,7 @@ _TOKEN = re.compile(r" ?[A-Za-z0-9_]+| ?[^A-Za-z0-9_\s]|\s", re.DOTALL)
 AnyRequest = ScoreRequest | PermuteRequest | TextRequest
 R = TypeVar("R", ScoreRequest, PermuteRequest, TextRequest)
 A = TypeVar("A")
-Answer = Sequence[Sequence[float]] | Sequence[int] | str | Exception
+ScriptedAnswer = Sequence[Sequence[float]] | Sequence[int] | str | Exception
 
 
 class WordTokenizer:
@@ -46,7 +46,7 @@ class WordTokenizer:
         self._ids: dict[str, int] = {}
 
     def encode(self, texts: Sequence[str]) -> list[Encoded]:
-        """See `genrank.prompting.Tokenizer`."""
+        """See `genrank.engines.tokenizer.Tokenizer`."""
         encoded = []
         for text in texts:
             tokens = _TOKEN.findall(text)
@@ -56,18 +56,18 @@ class WordTokenizer:
         return encoded
 
     def frame(self, system: str) -> tuple[list[int], list[int]]:
-        """See `genrank.prompting.Tokenizer`."""
+        """See `genrank.engines.tokenizer.Tokenizer`."""
         texts = (f"<system>{system}</system><user>", "</user><assistant>") if self.chat else (f"{system}\n\n", "")
         before, after = self.encode(texts)
         return list(before.ids), list(after.ids)
 
     def turn(self) -> list[int]:
-        """See `genrank.prompting.Tokenizer`."""
+        """See `genrank.engines.tokenizer.Tokenizer`."""
         (between,) = self.encode(["</assistant><user>" if self.chat else "\n\n"])
         return list(between.ids)
 
     def decode(self, ids: Sequence[int]) -> str:
-        """See `genrank.prompting.Tokenizer`."""
+        """See `genrank.engines.tokenizer.Tokenizer`."""
         tokens = list(self._ids)
         return "".join(tokens[i] for i in ids)
 
@@ -93,7 +93,7 @@ class ScriptedEngine:
 
     def __init__(
         self,
-        script: Iterable[Answer] | Callable[[AnyRequest], Answer],
+        script: Iterable[ScriptedAnswer] | Callable[[AnyRequest], ScriptedAnswer],
         *,
         context: int = 1_000_000,
         tokenizer: Tokenizer | None = None,
@@ -151,7 +151,7 @@ class OracleEngine(ScriptedEngine):
         super().__init__(lambda request: _by_grade(request, grades))
 
 
-def _by_grade(request: AnyRequest, grades: Mapping[str, float]) -> Answer:
+def _by_grade(request: AnyRequest, grades: Mapping[str, float]) -> ScriptedAnswer:
     if isinstance(request, TextRequest):
         return "It fits."
     known = [grades.get(listing_id, 0.0) for listing_id in request.listing_ids]

@@ -18,7 +18,7 @@ from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field
 from pydantic.dataclasses import dataclass as pydantic_dataclass
 
 from genrank.errors import InputError
-from genrank.text import clean
+from genrank.text.clean import clean
 
 T = TypeVar("T")
 

@@ -36,7 +36,7 @@ def smollm2() -> str:
     """Name of the small language model, fetched if it is not there yet."""
     if importlib.util.find_spec("transformers") is None:
         pytest.skip("transformers is not installed; get it with: pip install 'genrank[transformers]'")
-    from genrank.models import fetch
+    from genrank.models.store import fetch
 
     fetch("smollm2-135m")
     return "smollm2-135m"

@@ -8,7 +8,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from genrank.dataset import Dataset, DatasetQuery, Grade, write_rankings, write_run
+from genrank.data.dataset import Dataset, DatasetQuery, Grade
+from genrank.data.jsonl import write_rankings
+from genrank.data.trec import write_run
 from genrank.types import Listing, Provenance, Query, RankedItem, Ranking, Tokens
 
 PRIMARY = "nDCG@10"

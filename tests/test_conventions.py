@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import graphlib
 import importlib
 import inspect
 import pkgutil
@@ -17,14 +18,14 @@ import pytest
 
 import genrank
 from genrank import errors
-from genrank.prompting import load_template, template_names
+from genrank.prompting.template import load_template, template_names
 
 ROOT = Path(__file__).resolve().parent.parent
 LIBRARY = sorted(ROOT.glob("genrank/**/*.py"))
 HEAVY = ("torch", "transformers", "vllm", "huggingface_hub", "numpy", "eval", "finetune")
 
 
-@pytest.mark.parametrize("module", ["genrank", "genrank.cli", "genrank.models", "genrank.testing"])
+@pytest.mark.parametrize("module", ["genrank", "genrank.cli.main", "genrank.models.store", "genrank.testing"])
 def test_importing_is_light(module: str) -> None:
     code = f"import sys, {module}; print(*[name for name in {HEAVY} if name in sys.modules])"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
@@ -63,6 +64,65 @@ def imports(path: Path) -> set[str]:
 @pytest.mark.parametrize("path", LIBRARY, ids=lambda path: str(path.relative_to(ROOT)))
 def test_the_library_never_imports_the_programs(path: Path) -> None:
     assert not imports(path) & {"eval", "finetune", "examples", "tests"}
+
+
+def test_the_programs_do_not_import_each_other() -> None:
+    for folder, other in (("eval", "finetune"), ("finetune", "eval")):
+        wrong = [str(path) for path in sorted((ROOT / folder).glob("**/*.py")) if other in imports(path)]
+        assert not wrong, "what both need belongs into genrank/experiment"
+
+
+def module_name(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+MODULES = {module_name(path): path for path in LIBRARY}
+
+
+def arrows(path: Path) -> set[str]:
+    """Modules of the library that a module imports, wherever in it, without those that only type checkers read."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    skipped = {
+        id(inner)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and getattr(node.test, "id", "") == "TYPE_CHECKING"
+        for inner in ast.walk(node)
+    }
+    found = set()
+    for node in ast.walk(tree):
+        if id(node) in skipped:
+            continue
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names if alias.name in MODULES}
+        elif isinstance(node, ast.ImportFrom) and node.module in MODULES:
+            inner = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= (inner & MODULES.keys()) or {node.module}
+    return found - {module_name(path)}
+
+
+ROOMS = (
+    "errors", "progress", "files", "text", "types", "inputs", "windows", "permutation", "adapters", "calibration",
+    "data", "models", "engines", "remote", "prompting", "decoding", "reasons", "fallback", "scheduling", "testing",
+    "reranker", "search", "rankers", "experiment", "server", "integrations", "cli", "__main__",
+)  # fmt: skip
+"""The rooms of the house, the lowest first: each may use those before it, and none behind it."""
+
+
+@pytest.mark.parametrize("module", sorted(MODULES))
+def test_imports_point_one_way(module: str) -> None:
+    room = module.split(".")[1] if "." in module else ""
+    if not room:
+        return  # the public face may name anything
+    used = {other.split(".")[1] for other in arrows(MODULES[module]) if "." in other} - {room}
+    assert room in ROOMS, "a new room has its place in ROOMS and in docs/architecture.md"
+    wrong = [other for other in used if ROOMS.index(other) > ROOMS.index(room)]
+    assert not wrong, f"{module} imports {wrong}, which stand above {room}"
+
+
+def test_no_module_imports_itself_by_way_of_others() -> None:
+    graph = {name: arrows(path) for name, path in MODULES.items() if name != "genrank"}
+    order = graphlib.TopologicalSorter(graph)
+    order.prepare()  # raises a CycleError that names the circle
 
 
 @pytest.mark.parametrize("path", LIBRARY, ids=lambda path: str(path.relative_to(ROOT)))

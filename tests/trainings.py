@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from genrank.models import resolve
+from genrank.models.store import resolve
 
 
 def make_tiny(folder: Path, **options: Any) -> Path:

@@ -27,13 +27,16 @@ from rich.table import Table as TextTable
 from eval.baseline.ablation import ablate
 from eval.baseline.config import BaselineConfig
 from eval.baseline.plot import plot_importance
-from eval.baseline.ranker import Baseline, has_candidates
-from eval.config import load_config
-from eval.datasets import load_dataset
-from eval.metrics import run_of
-from eval.program import exit_status, say, track
-from genrank.dataset import Dataset, Run, write_run
+from eval.baseline.training import has_candidates, train
+from genrank.data.dataset import Dataset
+from genrank.data.trec import Run, write_run
 from genrank.errors import ConfigError
+from genrank.experiment.config import load_config
+from genrank.experiment.datasets import load_dataset
+from genrank.experiment.metrics import run_of
+from genrank.experiment.program import exit_status, say
+from genrank.progress import track
+from genrank.rankers.gbdt import GbdtRanker
 
 _AT_ONCE = 256
 
@@ -83,7 +86,7 @@ def _train(options: argparse.Namespace) -> None:
     config = load_config(options.config, BaselineConfig)
     dataset = load_dataset(config.dataset, config.seed)
     started = time.monotonic()
-    baseline = Baseline.train(dataset, config)
+    baseline = train(dataset, config)
     seconds = time.monotonic() - started
     out = options.out or _default(options.config)
     baseline.save(out)
@@ -100,7 +103,7 @@ def _rank(options: argparse.Namespace) -> None:
     if options.as_first_stage and config.dataset == "sample-shop":
         raise ConfigError("dataset: the sample shop that ships with genrank stays as it is; copy its folder")
     dataset = load_dataset(config.dataset, config.seed)
-    baseline = Baseline.load(options.model or _default(options.config))
+    baseline = GbdtRanker.load(options.model or _default(options.config))
     started = time.monotonic()
     queries = dataset.queries if options.as_first_stage else dataset.split(options.split)
     requests = [dataset.request(query) for query in queries if has_candidates(dataset, query)]

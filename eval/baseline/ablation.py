@@ -7,23 +7,15 @@ from typing import Any
 
 import numpy as np
 
-from eval.baseline.config import BaselineConfig, with_dev
-from eval.baseline.encoder import Encoder, TextEncoder
-from eval.baseline.features import Floats, Group
-from eval.baseline.ranker import (
-    Table,
-    columns,
-    has_candidates,
-    predict,
-    relevant_of,
-    split_scores,
-    table,
-    tables,
-    train_boosters,
-)
-from eval.metrics import ndcg
-from eval.program import track
-from genrank.dataset import Dataset
+from eval.baseline.config import BaselineConfig
+from eval.baseline.training import Table, has_candidates, relevant_of, table, tables, train_boosters
+from genrank.data.dataset import Dataset
+from genrank.experiment.metrics import ndcg
+from genrank.experiment.splits import with_dev
+from genrank.progress import track
+from genrank.rankers.features import Floats, Group
+from genrank.rankers.gbdt import columns, predict, split_scores
+from genrank.search.dense import Encoder, TextEncoder
 
 
 def ablate(
@@ -44,7 +36,7 @@ def ablate(
         "test_deviation"}]}``; the first row is that with all groups.
 
     Raises:
-        GenrankError: What `Baseline.train` raises.
+        GenrankError: What `eval.baseline.training.train` raises.
     """
     divided = with_dev(dataset, config.dev_share, config.seed)
     featuriser, made, _ = tables(divided, config, encoder or Encoder(config.encoder))

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
-from eval.baseline.features import GROUPS, Group
-from eval.config import Strict
-from eval.sets.rules import digest
-from genrank.dataset import Dataset
-from genrank.errors import ConfigError
+from genrank.experiment.config import Strict
+from genrank.rankers.features import GROUPS, Group
 
 Count = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(gt=0, le=1)]
@@ -76,28 +72,3 @@ class BaselineConfig(Strict):
     @classmethod
     def _once(cls, groups: tuple[Group, ...]) -> tuple[Group, ...]:
         return tuple(group for group in GROUPS if group in groups)
-
-
-def with_dev(dataset: Dataset, share: float, seed: int) -> Dataset:
-    """The dataset, with some of its training queries as dev where it has no dev split.
-
-    Args:
-        dataset: Any.
-        share: Of the training queries; at least one becomes dev, and at least one stays.
-        seed: The choice is by a hash of seed and query id.
-
-    Raises:
-        ConfigError: When there are fewer than two training queries to divide, or none at all.
-    """
-    train = [query.query.query_id for query in dataset.queries if query.split == "train"]
-    has_dev = any(query.split == "dev" for query in dataset.queries)
-    if len(train) < 2 - has_dev:
-        raise ConfigError(f"dataset: {dataset.name} has {len(train)} training queries; one is needed, two without dev")
-    if has_dev:
-        return dataset
-    count = min(max(round(share * len(train)), 1), len(train) - 1)
-    dev = set(sorted(train, key=lambda query_id: digest(f"dev {seed}", query_id))[:count])
-    queries = [
-        dataclasses.replace(query, split="dev") if query.query.query_id in dev else query for query in dataset.queries
-    ]
-    return dataclasses.replace(dataset, queries=queries)

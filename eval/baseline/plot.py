@@ -6,8 +6,8 @@ import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
-from eval.baseline.features import FEATURES, GROUPS
 from genrank.errors import MissingExtraError
+from genrank.rankers.features import FEATURES, GROUPS
 
 _SHOWN = 30
 

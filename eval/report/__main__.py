@@ -7,11 +7,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from eval.datasets import load_dataset
-from eval.program import exit_status, say
 from eval.report.results import read_results
 from eval.report.write import write_report
 from genrank.errors import ConfigError
+from genrank.experiment.datasets import load_dataset
+from genrank.experiment.program import exit_status, say
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

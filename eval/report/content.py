@@ -1,7 +1,7 @@
 """What a report says, as plain data (JSON types) that the HTML, markdown and JSON twins share.
 
-Every text that comes from a dataset, a configuration or a model goes through `genrank.text.clean` and is cut, so that
-control, direction and surrogate characters reach no twin. Escaping is left to the templates.
+Every text that comes from a dataset, a configuration or a model goes through `genrank.text.clean.clean` and is
+cut, so that control, direction and surrogate characters reach no twin. Escaping is left to the templates.
 """
 
 from __future__ import annotations
@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from eval.report.results import Paired, Results, SystemResult, read_per_query
-from eval.sets.rules import digest
-from genrank.dataset import Dataset, read_jsonl, read_run
+from genrank.data.dataset import Dataset
+from genrank.data.jsonl import read_jsonl
+from genrank.data.trec import read_run
 from genrank.errors import DataFormatError, InputError
-from genrank.text import clean
+from genrank.experiment.splits import digest
+from genrank.text.clean import clean
 
 ALPHA = 0.05
 SMALL_GROUP = 10

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from eval.report.content import report_content
 from eval.report.results import read_results, results_folder
-from genrank.dataset import Dataset
+from genrank.data.dataset import Dataset
 from genrank.errors import MissingExtraError
 
 if TYPE_CHECKING:

@@ -20,17 +20,17 @@ from pathlib import Path
 from typing import Any
 
 from eval.cache import add_options, chosen_folder
-from eval.config import load_config
-from eval.datasets import load_dataset
-from eval.program import exit_status, say
-from eval.record import circumstances
 from eval.robustness.config import RobustnessConfig
 from eval.robustness.injection import cut_texts, measure_injection
 from eval.robustness.order import measure_order
 from eval.robustness.page import markdown
 from eval.robustness.requests import engine_of, requests_of, reranker_of
-from genrank.dataset import Dataset
+from genrank.data.dataset import Dataset
 from genrank.errors import ConfigError
+from genrank.experiment.config import load_config
+from genrank.experiment.datasets import load_dataset
+from genrank.experiment.program import exit_status, say
+from genrank.experiment.record import circumstances
 
 PARTS = ("injection", "order")
 

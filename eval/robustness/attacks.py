@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping
 
-from genrank.text import clean
+from genrank.text.clean import clean
 
 TITLE_CHARACTERS = 40
 """A title is cut to so many characters, with and without a text behind it: both then fit a listing's 64 tokens."""

@@ -6,7 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
-from eval.config import GenrankSystem, Strict
+from genrank.experiment.config import Strict
+from genrank.experiment.systems import GenrankSystem
 
 
 def _own_history(system: GenrankSystem) -> GenrankSystem:

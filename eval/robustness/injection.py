@@ -14,16 +14,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from eval.config import GenrankSystem
-from eval.program import track
 from eval.robustness.attacks import ATTACKS, attack_text, harmless_text, short_title, shown_length
 from eval.robustness.requests import rank, shuffled
 from eval.significance import interval
-from genrank.dataset import Dataset
+from genrank.data.dataset import Dataset
 from genrank.engines.base import Engine
-from genrank.prompting import load_template
+from genrank.experiment.systems import GenrankSystem
+from genrank.progress import track
+from genrank.prompting.template import load_template
 from genrank.reranker import DEFAULT_PROMPTS, Reranker
-from genrank.text import clean
+from genrank.text.clean import clean
 from genrank.types import Request
 
 _Floats = npt.NDArray[np.float64]

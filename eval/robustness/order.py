@@ -14,14 +14,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from eval.metrics import candidate_ids, measure
-from eval.program import track
 from eval.robustness.injection import estimate
 from eval.robustness.remember import Remembering
 from eval.robustness.requests import rank, shuffled
 from eval.significance import compare
-from genrank.dataset import Dataset
+from genrank.data.dataset import Dataset
+from genrank.experiment.metrics import candidate_ids, measure
 from genrank.permutation import kendall_tau, mean_tau
+from genrank.progress import track
 from genrank.reranker import Reranker
 from genrank.types import Ranking, Request
 

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pydantic
 
-from eval.cache import fingerprint
 from genrank.engines.base import (
     Engine,
     PermuteRequest,
@@ -22,7 +21,8 @@ from genrank.engines.base import (
     TextResult,
     never,
 )
-from genrank.prompting import Tokenizer
+from genrank.engines.tokenizer import Tokenizer
+from genrank.files import fingerprint
 from genrank.types import Tokens
 
 

@@ -7,15 +7,16 @@ import random
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from eval.cache import code_fingerprint, fingerprint
-from eval.config import GenrankSystem, RunConfig
-from eval.record import versions
+from eval.config import RunConfig
 from eval.robustness.config import InjectionSettings, OrderSettings, RobustnessConfig
 from eval.robustness.remember import Remembering
 from eval.run import make_requests
-from eval.systems import make_engine, weights_fingerprints
-from genrank.dataset import Dataset
+from genrank.data.dataset import Dataset
 from genrank.errors import EngineError
+from genrank.experiment.fingerprints import code_fingerprint
+from genrank.experiment.record import versions
+from genrank.experiment.systems import GenrankSystem, make_engine, weights_fingerprints
+from genrank.files import fingerprint
 from genrank.reranker import Reranker
 from genrank.types import Candidate, Listing, Ranking, Request
 
@@ -68,7 +69,7 @@ def engine_of(system: GenrankSystem, cache: Path | None) -> Remembering:
     if cache is None:
         return Remembering(make_engine(system))
     settings = system.model_dump(mode="json", exclude={"name"})
-    depends = [settings, code_fingerprint(system.type), versions(), weights_fingerprints(system)]
+    depends = [settings, code_fingerprint(), versions(), weights_fingerprints(system)]
     return Remembering(make_engine(system), cache / f"robustness-{fingerprint(depends)[:32]}.jsonl")
 
 

@@ -35,7 +35,6 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from eval.program import track
 from eval.sets.histories import (
     NEGATIVES,
     Milliseconds,
@@ -47,11 +46,13 @@ from eval.sets.histories import (
     split_by_time,
 )
 from eval.sets.markup import clean_html
-from eval.sets.rules import digest, shuffled, split_of
 from eval.sets.tables import find_file
-from genrank.dataset import Dataset, DatasetQuery, Grade, Qrels
+from genrank.data.dataset import Dataset, DatasetQuery, Grade
+from genrank.data.trec import Qrels
 from genrank.errors import DataFormatError, InputError
-from genrank.text import clean
+from genrank.experiment.splits import digest, shuffled, split_of
+from genrank.progress import track
+from genrank.text.clean import clean
 from genrank.types import Id, Interaction, Listing, Price, Query
 
 SOURCE = (

@@ -28,13 +28,14 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
-from eval.program import track
 from eval.sets.histories import NEGATIVES, Milliseconds, Stars, before, moment, negatives, read_records
-from eval.sets.rules import shuffled, split_of
 from eval.sets.tables import find_file
-from genrank.dataset import Dataset, DatasetQuery, Grade, Qrels
+from genrank.data.dataset import Dataset, DatasetQuery, Grade
+from genrank.data.trec import Qrels
 from genrank.errors import DataFormatError, InputError
-from genrank.text import clean
+from genrank.experiment.splits import shuffled, split_of
+from genrank.progress import track
+from genrank.text.clean import clean
 from genrank.types import Id, Interaction, Listing, Price, Query
 
 SOURCE = (

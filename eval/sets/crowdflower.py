@@ -18,12 +18,12 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
-from eval.program import track
 from eval.sets.markup import clean_html, one_line
-from eval.sets.rules import digest, middle_grade, query_digest, query_id, shuffled
 from eval.sets.tables import find_file, read_csv
-from genrank.dataset import Dataset, DatasetQuery, Grade
+from genrank.data.dataset import Dataset, DatasetQuery, Grade
 from genrank.errors import DataFormatError
+from genrank.experiment.splits import digest, middle_grade, query_digest, query_id, shuffled
+from genrank.progress import track
 from genrank.types import Listing, Query
 
 SOURCE = (

@@ -20,12 +20,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from eval.program import track
 from eval.sets.markup import clean_html, one_line
-from eval.sets.rules import fraction, middle_grade, shuffled
 from eval.sets.tables import find_file
-from genrank.dataset import Dataset, DatasetQuery, Grade
+from genrank.data.dataset import Dataset, DatasetQuery, Grade
 from genrank.errors import DataFormatError, InputError, MissingExtraError
+from genrank.experiment.splits import fraction, middle_grade, shuffled
+from genrank.progress import track
 from genrank.types import Listing, Query
 
 SOURCE = (

@@ -21,13 +21,14 @@ from typing import Annotated
 
 from pydantic import BaseModel, Field
 
-from eval.program import track
 from eval.sets.histories import read_records
-from eval.sets.rules import split_of
 from eval.sets.tables import find_file
-from genrank.dataset import Dataset, DatasetQuery, Grade, Qrels, Run
+from genrank.data.dataset import Dataset, DatasetQuery, Grade
+from genrank.data.trec import Qrels, Run
 from genrank.errors import DataFormatError, InputError
-from genrank.text import clean
+from genrank.experiment.splits import split_of
+from genrank.progress import track
+from genrank.text.clean import clean
 from genrank.types import Id, Interaction, Listing, Query
 
 SOURCE = (

@@ -15,9 +15,10 @@ from typing import Annotated, TypeVar
 
 import pydantic
 
-from eval.sets.rules import digest
-from genrank.dataset import DatasetQuery, read_jsonl
+from genrank.data.dataset import DatasetQuery
+from genrank.data.jsonl import read_jsonl
 from genrank.errors import DataFormatError
+from genrank.experiment.splits import digest
 from genrank.types import Interaction
 
 M = TypeVar("M", bound=pydantic.BaseModel)

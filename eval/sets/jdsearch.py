@@ -34,12 +34,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from eval.program import track
 from eval.sets.histories import before
-from eval.sets.rules import digest, shuffled, split_of
 from eval.sets.tables import find_file, read_csv
-from genrank.dataset import Dataset, DatasetQuery, Grade
+from genrank.data.dataset import Dataset, DatasetQuery, Grade
 from genrank.errors import DataFormatError, InputError
+from genrank.experiment.splits import digest, shuffled, split_of
+from genrank.progress import track
 from genrank.types import Event, Interaction, Listing, Query
 
 SOURCE = (

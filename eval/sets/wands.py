@@ -19,12 +19,12 @@ from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
-from eval.program import track
 from eval.sets.markup import clean_html, one_line
-from eval.sets.rules import middle_grade, shuffled, split_of
 from eval.sets.tables import find_file, read_csv
-from genrank.dataset import Dataset, DatasetQuery, Grade
+from genrank.data.dataset import Dataset, DatasetQuery, Grade
 from genrank.errors import DataFormatError, InputError
+from genrank.experiment.splits import middle_grade, shuffled, split_of
+from genrank.progress import track
 from genrank.types import Listing, Query
 
 SOURCE = (

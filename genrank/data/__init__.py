@@ -1,1 +1,1 @@
-"""Data that ships with genrank: the synthetic sample shop (see `genrank.dataset.sample_shop`)."""
+"""Data that ships with genrank: the synthetic sample shop (see `genrank.data.dataset.sample_shop`)."""

@@ -15,7 +15,7 @@ from typing import Protocol
 
 from genrank.decoding import first_token, inline, listwise
 from genrank.engines.base import Engine, Stop, never
-from genrank.prompting import AnswerTokens, Prompt
+from genrank.prompting.renderer import AnswerTokens, Prompt
 from genrank.types import Tokens
 
 __all__ = ["DECODINGS", "Decode"]

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from genrank.decoding.checks import check_count, check_finite
 from genrank.engines.base import Engine, ScoreRequest, Stop, never
-from genrank.prompting import AnswerTokens, Prompt
+from genrank.prompting.renderer import AnswerTokens, Prompt
 from genrank.types import Tokens
 
 

@@ -11,7 +11,7 @@ from genrank.decoding.checks import check_count
 from genrank.engines.base import Engine, PermuteRequest, Stop, never
 from genrank.errors import InputError, OutputError
 from genrank.permutation import Permutation
-from genrank.prompting import AnswerTokens, Prompt
+from genrank.prompting.renderer import AnswerTokens, Prompt
 from genrank.types import Tokens
 
 

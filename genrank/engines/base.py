@@ -11,8 +11,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, get_args
 
+from genrank.engines.tokenizer import Tokenizer
 from genrank.errors import EngineError, InputError
-from genrank.prompting import Tokenizer
 from genrank.types import Tokens
 
 Dtype = Literal["auto", "bfloat16", "float16", "float32"]

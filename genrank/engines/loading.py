@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from genrank.errors import MissingExtraError, ModelError
-from genrank.models import resolve
+from genrank.models.store import resolve
 
 try:
     import torch

@@ -7,10 +7,66 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from genrank.errors import ModelError
-from genrank.prompting import Encoded
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedTokenizerBase
+
+
+from dataclasses import dataclass
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """A text as tokens.
+
+    Attributes:
+        ids: ``[n]`` token ids.
+        starts: ``[n]`` place of each token's first character in the text, 0-based.
+        ends: ``[n]`` place after each token's last character. Tokens that share a character (byte-level
+            tokenizers split rare ones) share its place.
+    """
+
+    ids: Sequence[int]
+    starts: Sequence[int]
+    ends: Sequence[int]
+
+    def cut(self, tokens: int) -> list[int]:
+        """The longest prefix of at most `tokens` tokens that ends between two characters."""
+        return list(self.head(tokens).ids)
+
+    def head(self, tokens: int) -> Encoded:
+        """The same as `cut`, with its places."""
+        if tokens >= len(self.ids):
+            return self
+        while tokens > 0 and self.starts[tokens] < self.ends[tokens - 1]:
+            tokens -= 1
+        tokens = max(tokens, 0)
+        return Encoded(self.ids[:tokens], self.starts[:tokens], self.ends[:tokens])
+
+
+class Tokenizer(Protocol):
+    """What prompting needs of a model's tokenizer."""
+
+    def encode(self, texts: Sequence[str]) -> list[Encoded]:
+        """Tokenise texts as data: a special token's text becomes ordinary tokens, nothing is added."""
+
+    def frame(self, system: str) -> tuple[list[int], list[int]]:
+        """The tokens before and after the user's turn, special tokens included.
+
+        With a chat template: the system turn and the user turn's opening; the user turn's end and the opening
+        of the answer. Without one: beginning of sequence and the system text; nothing.
+        """
+
+    def turn(self) -> list[int]:
+        """The tokens between the end of the model's answer and the next text of the user, special tokens included.
+
+        With a chat template: the end of the answer and the opening of the user's turn; without one: a blank line.
+        """
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of some tokens, special ones left out."""
+
 
 _BODY = "\x02body\x02"
 _ANSWER = "\x02answer\x02"
@@ -39,7 +95,7 @@ class HubTokenizer:
         self._lock = threading.Lock()
 
     def encode(self, texts: Sequence[str]) -> list[Encoded]:
-        """Tokenise texts as data; see `genrank.prompting.Tokenizer`."""
+        """Tokenise texts as data; see `genrank.engines.tokenizer.Tokenizer`."""
         if not texts:
             return []
         with self._lock:
@@ -57,7 +113,7 @@ class HubTokenizer:
         ]
 
     def frame(self, system: str) -> tuple[list[int], list[int]]:
-        """The tokens around the user's turn; see `genrank.prompting.Tokenizer`."""
+        """The tokens around the user's turn; see `genrank.engines.tokenizer.Tokenizer`."""
         if not self._tokenizer.chat_template:
             start = self._special("", add_special_tokens=True)
             # some tokenizers end even an empty text; only what stands before a text belongs here
@@ -71,7 +127,7 @@ class HubTokenizer:
         return self._special(before), self._special(after)
 
     def turn(self) -> list[int]:
-        """The tokens between two turns; see `genrank.prompting.Tokenizer`."""
+        """The tokens between two turns; see `genrank.engines.tokenizer.Tokenizer`."""
         if not self._tokenizer.chat_template:
             return self._special("\n\n")
         text = self._chat(
@@ -90,7 +146,7 @@ class HubTokenizer:
         return before, after
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text of some tokens; see `genrank.prompting.Tokenizer`."""
+        """The text of some tokens; see `genrank.engines.tokenizer.Tokenizer`."""
         return str(self._tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
     def _chat(self, messages: list[dict[str, str]]) -> str | None:

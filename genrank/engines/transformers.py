@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
-from genrank.decoding.mask import PermutationMask
 from genrank.engines.base import (
     Dtype,
     PermuteRequest,
@@ -29,6 +28,7 @@ from genrank.engines.base import (
 )
 from genrank.engines.caches import KeysValues, can_be_cut, copy, crop, join, repeat, size, take
 from genrank.engines.loading import end_tokens, load, native_dtype
+from genrank.engines.mask import PermutationMask
 from genrank.engines.prefixes import Group, Kept, common_prefix, share
 from genrank.engines.tokenizer import HubTokenizer, longest_context
 from genrank.errors import EngineError, InputError, MissingExtraError

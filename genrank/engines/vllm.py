@@ -28,7 +28,6 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeVar
 
-from genrank.decoding.mask import PermutationMask
 from genrank.engines.base import (
     Dtype,
     PermuteRequest,
@@ -43,9 +42,10 @@ from genrank.engines.base import (
     never,
     total_tokens,
 )
+from genrank.engines.mask import PermutationMask
 from genrank.engines.tokenizer import HubTokenizer
 from genrank.errors import EngineError, InputError, MissingExtraError, ModelError
-from genrank.models import resolve
+from genrank.models.store import resolve
 from genrank.types import Tokens
 
 R = TypeVar("R", ScoreRequest, PermuteRequest, TextRequest)

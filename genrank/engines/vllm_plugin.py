@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from genrank.decoding.mask import PermutationMask
+from genrank.engines.mask import PermutationMask
 from genrank.errors import InputError, MissingExtraError
 
 try:

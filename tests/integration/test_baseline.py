@@ -10,14 +10,16 @@ from pathlib import Path
 import pytest
 
 from eval.baseline.config import BaselineConfig
-from eval.baseline.encoder import Encoder
-from eval.baseline.ranker import Baseline
-from eval.config import RunConfig, load_config
+from eval.baseline.training import train
+from eval.config import RunConfig
 from eval.run import run
 from genrank import Reranker
-from genrank.dataset import sample_shop
+from genrank.data.dataset import sample_shop
 from genrank.errors import EngineError, ModelError
-from genrank.models import resolve
+from genrank.experiment.config import load_config
+from genrank.models.store import resolve
+from genrank.rankers.gbdt import GbdtRanker
+from genrank.search.dense import Encoder
 from genrank.testing import ScriptedEngine
 
 for package in ("lightgbm", "ranx", "sentence_transformers"):
@@ -29,16 +31,16 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 FRESH = """
 import json, sys
 from eval.baseline.encoder import Encoder
-from eval.baseline.ranker import Baseline
+from eval.baseline.training import GbdtRanker
 from genrank.dataset import sample_shop
 shop = sample_shop()
-baseline = Baseline.load(sys.argv[1], Encoder("bert-minilm", sys.argv[2]))
+baseline = GbdtRanker.load(sys.argv[1], Encoder("bert-minilm", sys.argv[2]))
 print(json.dumps(baseline.score([shop.request(query) for query in shop.split("test")])))
 """
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Baseline]:
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, GbdtRanker]:
     """A baseline, and the folder with it and with its encoder's cache."""
     try:
         resolve("bert-minilm")
@@ -46,12 +48,12 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Baseline]:
         pytest.skip(f"no bert-minilm: {error}")
     folder = tmp_path_factory.mktemp("baseline")
     config = load_config(ROOT / "eval/configs/baseline/sample-shop.yaml", BaselineConfig)
-    baseline = Baseline.train(sample_shop(), config, Encoder("bert-minilm", folder / "encodings"))
+    baseline = train(sample_shop(), config, Encoder("bert-minilm", folder / "encodings"))
     baseline.save(folder / "ranker")
     return folder, baseline
 
 
-def test_a_fresh_process_scores_the_same(trained: tuple[Path, Baseline]) -> None:
+def test_a_fresh_process_scores_the_same(trained: tuple[Path, GbdtRanker]) -> None:
     folder, baseline = trained
     shop = sample_shop()
     expected = baseline.score([shop.request(query) for query in shop.split("test")])
@@ -62,7 +64,7 @@ def test_a_fresh_process_scores_the_same(trained: tuple[Path, Baseline]) -> None
         assert json.loads(done.stdout) == expected
 
 
-def test_as_a_system_beside_cosine(trained: tuple[Path, Baseline], tmp_path: Path) -> None:
+def test_as_a_system_beside_cosine(trained: tuple[Path, GbdtRanker], tmp_path: Path) -> None:
     systems = [{"type": "bert-cosine"}, {"type": "baseline", "folder": str(trained[0] / "ranker")}]
     config = RunConfig.model_validate({"dataset": "sample-shop", "systems": systems})
     results = run(config, sample_shop(), tmp_path / "out", cache=tmp_path / "cache")
@@ -73,7 +75,7 @@ def test_as_a_system_beside_cosine(trained: tuple[Path, Baseline], tmp_path: Pat
     assert [system["cached"] for system in again["systems"].values()] == [True, True]
 
 
-def test_as_the_fallback_of_a_reranker(trained: tuple[Path, Baseline]) -> None:
+def test_as_the_fallback_of_a_reranker(trained: tuple[Path, GbdtRanker]) -> None:
     shop = sample_shop()
     request = shop.request(shop.split("test")[0])
     engine = ScriptedEngine([EngineError("gone")])

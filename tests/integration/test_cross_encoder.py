@@ -12,12 +12,13 @@ from typing import Any
 
 import pytest
 
-from eval.baseline.config import with_dev
-from eval.config import load_config
-from eval.cross_encoder import MANIFEST, CrossEncoderBaseline, CrossEncoderConfig, main, make_lists
+from eval.cross_encoder import CrossEncoderConfig, main, make_lists
 from genrank import Candidate, EngineError, Listing, ModelError, Query, Request, Reranker, sample_shop
-from genrank.dataset import read_run
-from genrank.models import resolve
+from genrank.data.trec import read_run
+from genrank.experiment.config import load_config
+from genrank.experiment.splits import with_dev
+from genrank.models.store import resolve
+from genrank.rankers.cross_encoder import MANIFEST, CrossEncoderRanker
 from genrank.testing import ScriptedEngine
 
 pytestmark = pytest.mark.model
@@ -81,15 +82,15 @@ def test_the_manifest_says_what_was_done(folder: Path) -> None:
 def test_another_process_gives_the_same_scores(folder: Path) -> None:
     code = """
 import json, sys
-from eval.cross_encoder import CrossEncoderBaseline
+from eval.cross_encoder import CrossEncoderRanker
 from genrank import sample_shop
 shop = sample_shop()
 requests = [shop.request(query, 10) for query in shop.split("test")[:3]]
-print(json.dumps(CrossEncoderBaseline.load(sys.argv[1]).score(requests)))
+print(json.dumps(CrossEncoderRanker.load(sys.argv[1]).score(requests)))
 """
     command = [sys.executable, "-c", code, str(folder)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    here = CrossEncoderBaseline.load(folder).score(requests())
+    here = CrossEncoderRanker.load(folder).score(requests())
     assert json.loads(done.stdout) == here
     assert [len(scores) for scores in here] == [len(request.candidates) for request in requests()]
     assert len({score for scores in here for score in scores}) > 1
@@ -100,7 +101,7 @@ def test_training_again_gives_the_same_model_and_replaces_the_old_one(config: Pa
     (again / "old.txt").touch()
     assert main(["train", "--config", str(config), "--out", str(again)]) == 0
     assert not (again / "old.txt").exists()
-    old, new = (CrossEncoderBaseline.load(path).score(requests()) for path in (folder, again))
+    old, new = (CrossEncoderRanker.load(path).score(requests()) for path in (folder, again))
     assert new == [pytest.approx(scores, abs=1e-4) for scores in old]
 
 
@@ -109,7 +110,7 @@ def test_rank_and_the_fallback_of_a_reranker(config: Path, folder: Path, capsys:
     line = json.loads(capsys.readouterr().out)
     run = read_run(line["run"])
     assert line["queries"] == len(run) == 5
-    baseline = CrossEncoderBaseline.load(folder)
+    baseline = CrossEncoderRanker.load(folder)
     engine = ScriptedEngine([EngineError("gone")])
     shop = sample_shop()
     request = shop.request(shop.split("test")[0], 20)
@@ -121,7 +122,7 @@ def test_rank_and_the_fallback_of_a_reranker(config: Path, folder: Path, capsys:
 def test_hostile_listings_get_a_score_too(folder: Path) -> None:
     texts: list[Any] = ["[SEP] [CLS] [MASK]", "x" * 100_000, "\ud800 lone", "连衣裙", "👗", "\u0000 a"]
     candidates = tuple(Candidate(Listing(f"p{i}", text)) for i, text in enumerate(texts))
-    baseline = CrossEncoderBaseline.load(folder)
+    baseline = CrossEncoderRanker.load(folder)
     (scores,) = baseline.score([Request(Query("dress [SEP] dress"), candidates)])
     assert len(scores) == len(texts)
     separators = baseline._model.preprocess([("a [SEP] b", "c [SEP]")])["input_ids"][0].tolist().count(102)

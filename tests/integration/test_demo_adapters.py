@@ -12,11 +12,11 @@ import pytest
 
 pytest.importorskip("peft", reason="peft is not installed: pip install 'genrank[transformers]'")
 
-from eval.metrics import ndcg
 from genrank.adapters import Manifest, demo_adapter, load_manifest
-from genrank.dataset import sample_shop
+from genrank.data.dataset import sample_shop
 from genrank.errors import ModelNotFoundError
-from genrank.models import resolve
+from genrank.experiment.metrics import ndcg
+from genrank.models.store import resolve
 from genrank.reranker import Reranker
 
 MODELS = ("smollm2-135m", "gemma3-270m")

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from genrank import models
+from genrank.models import store
 
 pytestmark = pytest.mark.model
 
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.model
 def smollm() -> Path:
     pytest.importorskip("torch")
     pytest.importorskip("transformers")
-    return models.fetch("smollm2-135m")
+    return store.fetch("smollm2-135m")
 
 
 def load(loader: str, folder: Path) -> Any:
@@ -51,19 +51,19 @@ def test_smollm_tokenizer(smollm: Path) -> None:
 
 
 def test_smollm_folder_names_no_machine(smollm: Path) -> None:
-    assert models.verify("smollm2-135m") == []
-    assert models.resolve("smollm2-135m") == smollm
+    assert store.verify("smollm2-135m") == []
+    assert store.resolve("smollm2-135m") == smollm
     config = json.loads((smollm / "config.json").read_text(encoding="utf-8"))
     assert "quantization_config" not in config
     for path in smollm.glob("*.json"):
-        assert str(models.home()) not in path.read_text(encoding="utf-8")
-    assert len({path.stat().st_mode for path in models._files(smollm)}) == 1  # the weights as readable as the rest
+        assert str(store.home()) not in path.read_text(encoding="utf-8")
+    assert len({path.stat().st_mode for path in store._files(smollm)}) == 1  # the weights as readable as the rest
 
 
 def test_bert_compares_sentences() -> None:
     torch = pytest.importorskip("torch")
     pytest.importorskip("transformers")
-    folder = models.fetch("bert-minilm")
+    folder = store.fetch("bert-minilm")
     assert (folder / "1_Pooling" / "config.json").is_file()
     tokenizer, model = load("AutoTokenizer", folder), load("AutoModel", folder)
     batch = tokenizer(["red shoes", "crimson sneakers", "garden hose"], padding=True, return_tensors="pt")
@@ -77,8 +77,8 @@ def test_bert_compares_sentences() -> None:
 def test_gemma_begins_with_bos() -> None:
     """Only where it is: its licence is not for a test to accept."""
     pytest.importorskip("transformers")
-    if models.verify("gemma3-270m", deep=False):
+    if store.verify("gemma3-270m", deep=False):
         pytest.skip("not fetched; get it with: genrank models fetch gemma3-270m --accept-license")
-    tokenizer = load("AutoTokenizer", models.resolve("gemma3-270m"))
+    tokenizer = load("AutoTokenizer", store.resolve("gemma3-270m"))
     assert tokenizer("The capital of Germany is").input_ids == [2, 818, 5279, 529, 9405, 563]
     assert tokenizer.chat_template is None

@@ -18,9 +18,9 @@ from finetune.checkpoints import last_checkpoint
 from finetune.grpo import train
 from finetune.sft import train as train_sft
 from genrank.adapters import load_manifest
-from genrank.dataset import Dataset, sample_shop
+from genrank.data.dataset import Dataset, sample_shop
 from genrank.errors import InputError
-from genrank.prompting import load_template
+from genrank.prompting.template import load_template
 from genrank.reranker import Reranker
 from tests.trainings import kill_behind_a_checkpoint
 

@@ -15,14 +15,14 @@ pytest.importorskip("peft", reason="peft is not installed: pip install 'genrank[
 
 import torch
 
-from eval.cache import files_fingerprint
 from finetune.merge import merge
 from genrank.adapters import Manifest, TrainedPrompt, load_manifest, save_manifest
 from genrank.calibration import Calibration, save_calibration, stored_calibration
-from genrank.dataset import sample_shop
+from genrank.data.dataset import sample_shop
 from genrank.engines.transformers import TransformersEngine
 from genrank.errors import ModelError
-from genrank.prompting import load_template
+from genrank.files import files_fingerprint
+from genrank.prompting.template import load_template
 from genrank.reranker import Reranker
 from genrank.types import Ranking
 from tests.trainings import make_tiny

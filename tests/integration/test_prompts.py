@@ -7,12 +7,13 @@ from typing import Any
 import pytest
 
 from genrank import Candidate, Listing, Query, load_template
-from genrank.cli import main
-from genrank.dataset import sample_shop
+from genrank.cli.main import main
+from genrank.data.dataset import sample_shop
 from genrank.engines.tokenizer import HubTokenizer
 from genrank.errors import ModelError
-from genrank.models import resolve
-from genrank.prompting import Renderer, template_names
+from genrank.models.store import resolve
+from genrank.prompting.renderer import Renderer
+from genrank.prompting.template import template_names
 
 transformers = pytest.importorskip("transformers")
 

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from eval.bm25 import Bm25
 from eval.convert import summary
-from eval.metrics import measure, random_floor
 from eval.sets import amazon_user_history, crowdflower, games_history, homedepot
-from genrank.dataset import Dataset
+from genrank.data.dataset import Dataset
+from genrank.experiment.metrics import measure, random_floor
+from genrank.search.bm25 import Bm25
 
 DATA = Path(__file__).parents[2].parent / "shared" / "data"
 

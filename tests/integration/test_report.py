@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from eval.report import write_report
-from genrank.dataset import DatasetQuery
+from genrank.data.dataset import DatasetQuery
 from genrank.types import Listing, Query
 from tests.results_folder import make_dataset, write_results
 

@@ -25,9 +25,9 @@ from finetune.checkpoints import last_checkpoint
 from finetune.sft import LengthGroups, train
 from finetune.training import shortened
 from genrank.adapters import Manifest, load_manifest
-from genrank.dataset import sample_shop
+from genrank.data.dataset import sample_shop
 from genrank.errors import InputError
-from genrank.prompting import load_template
+from genrank.prompting.template import load_template
 from genrank.reranker import Reranker
 from tests.trainings import kill_behind_a_checkpoint
 

@@ -36,7 +36,7 @@ def exact_engine(smollm2: str) -> Any:
 def bare(smollm2: str) -> Any:
     from transformers import AutoModelForCausalLM
 
-    from genrank.models import resolve
+    from genrank.models.store import resolve
 
     model: Any = AutoModelForCausalLM.from_pretrained(resolve(smollm2), dtype=torch.float32)
     return model.eval()
@@ -86,7 +86,7 @@ def test_a_batch_gives_what_single_calls_give(exact_engine: Any, decoding: Any) 
 def test_listwise_is_greedy_decoding_under_the_mask(exact_engine: Any, bare: Any) -> None:
     """Against the slow way: no cache, no batch, no padding."""
     identifiers, between = (49, 50, 51, 52), (77, 2986, 933)  # A B C D and "] > [" of this tokenizer
-    texts = ["Sort: D C B A. Answer: [", "The order of these four letters, please: ["]
+    texts = ["Sort: D C B A. SystemResult: [", "The order of these four letters, please: ["]
     prompts = [tuple(exact_engine.tokenizer.encode([text])[0].ids) for text in texts]
     asked = [
         PermuteRequest(prompts[0], identifiers, between),

@@ -85,7 +85,7 @@ def test_what_was_read_before_is_not_computed_again(engine: Any) -> None:
 def test_orders_are_the_transformers_engines(engine: Any, reference: Any) -> None:
     prompts = [
         engine.tokenizer.encode([text])[0].ids
-        for text in ("Sort: D C B A. Answer: [", "The order of these letters, please: [")
+        for text in ("Sort: D C B A. SystemResult: [", "The order of these letters, please: [")
     ]
     asked = [
         *(PermuteRequest(ids, IDENTIFIERS, BETWEEN) for ids in prompts),
@@ -103,7 +103,7 @@ def test_the_plug_in_writes_the_same_order(engine: Any) -> None:
     from genrank.engines.vllm_plugin import BETWEEN as BETWEEN_KEY
     from genrank.engines.vllm_plugin import IDENTIFIERS as IDENTIFIERS_KEY
 
-    (ids,) = (encoded.ids for encoded in engine.tokenizer.encode(["Sort: D C B A. Answer: ["]))
+    (ids,) = (encoded.ids for encoded in engine.tokenizer.encode(["Sort: D C B A. SystemResult: ["]))
     written: list[int] = []
 
     async def ask(extra: dict[str, Any]) -> None:
@@ -148,7 +148,7 @@ def windows(count: int) -> list[Request]:
 
 
 class Both:
-    """Answers as the reference does, and keeps what the two engines' scores were."""
+    """Journal as the reference does, and keeps what the two engines' scores were."""
 
     def __init__(self, engine: Any, reference: Any) -> None:
         self._engine, self._reference = engine, reference
@@ -230,7 +230,7 @@ def adapter(smollm2: str, tmp_path_factory: pytest.TempPathFactory) -> str:
     peft = pytest.importorskip("peft")
     from transformers import AutoModelForCausalLM
 
-    from genrank.models import resolve
+    from genrank.models.store import resolve
 
     folder = tmp_path_factory.mktemp("adapter")
     torch.manual_seed(0)

@@ -7,9 +7,9 @@ from typing import Any
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from genrank.grounding import MAX_CHARS, Facts, find_claims, ground
-from genrank.lexicon import COLOURS, FEATURES, MATERIALS, PRAISE, UNITS
-from genrank.text import clean
+from genrank.reasons.grounding import MAX_CHARS, Facts, find_claims, ground
+from genrank.reasons.lexicon import COLOURS, FEATURES, MATERIALS, PRAISE, UNITS
+from genrank.text.clean import clean
 from genrank.types import Interaction, Listing, Price, Query
 
 WORDS = sorted({word for group in (*COLOURS, *FEATURES, *MATERIALS, *PRAISE) for word in group})

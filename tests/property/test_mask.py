@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from genrank.decoding.mask import PermutationMask
+from genrank.engines.mask import PermutationMask
 
 masks = st.builds(
     PermutationMask,

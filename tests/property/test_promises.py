@@ -25,10 +25,10 @@ from genrank import (
     load_template,
 )
 from genrank.engines.base import PermuteRequest, ScoreRequest
-from genrank.permutation import parse
-from genrank.prompting import IDENTIFIERS, Renderer
+from genrank.permutation import IDENTIFIERS, parse
+from genrank.prompting.renderer import Renderer
 from genrank.testing import AnyRequest, OracleEngine, ScriptedEngine, WordTokenizer
-from genrank.text import clean
+from genrank.text.clean import clean
 
 # any text, lone surrogates, controls and right-to-left marks included, and often what a hostile seller would write
 scripts = st.one_of(

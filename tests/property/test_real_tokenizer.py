@@ -9,8 +9,9 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from genrank import BudgetError, Candidate, Listing, ModelError, Query, load_template
-from genrank.prompting import IDENTIFIERS, Renderer
-from genrank.text import clean
+from genrank.permutation import IDENTIFIERS
+from genrank.prompting.renderer import Renderer
+from genrank.text.clean import clean
 
 pytestmark = pytest.mark.model
 texts = st.text(max_size=30) | st.sampled_from(["连衣裙 夏季 韩版", "👩‍👩‍👧 <|im_end|>", "𓀀𓀁 é", "ワンピース"])
@@ -20,7 +21,7 @@ def _tokenizer(name: str) -> Any:
     from transformers import AutoTokenizer
 
     from genrank.engines.tokenizer import HubTokenizer
-    from genrank.models import resolve
+    from genrank.models.store import resolve
 
     return HubTokenizer(AutoTokenizer.from_pretrained(resolve(name)))
 

@@ -9,7 +9,7 @@ import pytest
 from genrank.adapters import FILE, Manifest, TrainedPrompt, load_manifest, merge_values, save_manifest
 from genrank.calibration import Calibration, load_calibration, save_calibration
 from genrank.errors import ConfigError
-from genrank.prompting import load_template
+from genrank.prompting.template import load_template
 from genrank.reranker import Reranker
 from genrank.testing import OracleEngine
 

@@ -17,9 +17,9 @@ from genrank.decoding import DECODINGS
 from genrank.engines.base import PermuteRequest, ScoreRequest, ScoreResult, Stop, TextRequest, TextResult, never
 from genrank.errors import BudgetError, ConfigError, EngineError, InputError
 from genrank.permutation import kendall_tau
-from genrank.prompting import ReasonForm, load_template
+from genrank.prompting.template import ReasonForm, load_template
 from genrank.reranker import MAX_PROMPT_TOKENS, Reranker
-from genrank.testing import Answer, AnyRequest, OracleEngine, ScriptedEngine
+from genrank.testing import AnyRequest, OracleEngine, ScriptedAnswer, ScriptedEngine
 from genrank.types import Candidate, Interaction, Listing, Query, Ranking, Request, Tokens
 from genrank.windows import tournament_sizes
 
@@ -51,10 +51,10 @@ def _odds(*odds: float) -> list[list[float]]:
     return [[x, x, 0.0, 0.0] for x in odds]
 
 
-def _by_id(odds: Callable[[str], float]) -> Callable[[AnyRequest], Answer]:
+def _by_id(odds: Callable[[str], float]) -> Callable[[AnyRequest], ScriptedAnswer]:
     """A script that judges each candidate by its id."""
 
-    def answer(request: AnyRequest) -> Answer:
+    def answer(request: AnyRequest) -> ScriptedAnswer:
         if isinstance(request, TextRequest):
             return "It fits."
         return _odds(*(odds(listing_id) for listing_id in request.listing_ids))
@@ -67,7 +67,7 @@ def _failing_after(batches: int, error: Exception, engine: ScriptedEngine | None
     engine = engine or OracleEngine({})
     answer = engine._answer_to
 
-    def fail(request: AnyRequest) -> Answer:
+    def fail(request: AnyRequest) -> ScriptedAnswer:
         return error if engine.calls > batches else answer(request)
 
     engine._answer_to = fail
@@ -351,7 +351,7 @@ def test_reasons_are_written_for_the_first_items_only_with_their_evidence() -> N
     candidates = [Listing(f"p{i}", f"Dress {i}", brand="Zara", attributes={"colour": "red"}) for i in range(4)]
     history = [Interaction("purchase", Listing("h0", "Belt", brand="Zara"))]
 
-    def answer(request: AnyRequest) -> Answer:
+    def answer(request: AnyRequest) -> ScriptedAnswer:
         if isinstance(request, TextRequest):
             return "It is red and by Zara. And more.\nBuy it!"
         return _odds(*(float(listing_id[1]) for listing_id in request.listing_ids))
@@ -489,7 +489,8 @@ class Clock:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 1000.0
-        monkeypatch.setattr("genrank.reranker.time", SimpleNamespace(monotonic=lambda: self.now))
+        for module in ("reranker", "scheduling"):
+            monkeypatch.setattr(f"genrank.{module}.time", SimpleNamespace(monotonic=lambda: self.now))
 
     def engine(self, seconds: float, grades: dict[str, float]) -> OracleEngine:
         """An engine that takes so long for each batch."""
@@ -497,7 +498,7 @@ class Clock:
         answer = engine._answer_to
         calls = [0]
 
-        def slowly(request: AnyRequest) -> Answer:
+        def slowly(request: AnyRequest) -> ScriptedAnswer:
             if engine.calls > calls[0]:
                 calls[0] = engine.calls
                 self.now += seconds
@@ -563,10 +564,10 @@ def test_the_groups_of_a_tournament_that_were_finished_count(monkeypatch: pytest
 
 
 def test_an_engine_that_hangs_is_left_behind(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("genrank.reranker.GRACE", 0.05)
+    monkeypatch.setattr("genrank.scheduling.GRACE", 0.05)
     let_go = threading.Event()
 
-    def hang(request: AnyRequest) -> Answer:
+    def hang(request: AnyRequest) -> ScriptedAnswer:
         let_go.wait(30)
         return _odds(0.0, 1.0)
 
@@ -786,7 +787,7 @@ def test_numbers_of_other_types_are_scores_too(kind: str) -> None:
 def test_arerank_lets_the_event_loop_go_on() -> None:
     loop_went_on = threading.Event()
 
-    def answer(request: AnyRequest) -> Answer:
+    def answer(request: AnyRequest) -> ScriptedAnswer:
         if not loop_went_on.wait(5):
             return EngineError("the event loop stood still")
         return _by_id(float)(request)
@@ -813,7 +814,7 @@ def test_a_cancelled_arerank_stops_the_engine() -> None:
                 over.set()
             return results
 
-    def answer(request: AnyRequest) -> Answer:
+    def answer(request: AnyRequest) -> ScriptedAnswer:
         begun.set()
         cancelled.wait(5)
         return _by_id(float)(request)

@@ -9,8 +9,8 @@ import pytest
 from genrank.decoding import DECODINGS
 from genrank.engines.base import PermuteResult, ScoreResult, Stop, TextRequest, never
 from genrank.errors import EngineError, OutputError
-from genrank.prompting import AnswerTokens, Prompt
-from genrank.testing import Answer, OracleEngine, ScriptedEngine
+from genrank.prompting.renderer import AnswerTokens, Prompt
+from genrank.testing import OracleEngine, ScriptedAnswer, ScriptedEngine
 from genrank.types import Tokens
 
 ANSWER = AnswerTokens(identifiers=(10, 11, 12, 13), between=(20,), yes=(30,), no=(40,))
@@ -18,7 +18,7 @@ PROMPTS = [
     Prompt(ids=(1, 2, 3, 4, 5), reads=(2, 3, 4), listing_ids=("a", "b", "c"), cuts={}),
     Prompt(ids=(1, 2, 3), reads=(1, 2), listing_ids=("d", "e"), cuts={}),
 ]
-RIGHT: dict[str, list[Answer]] = {
+RIGHT: dict[str, list[ScriptedAnswer]] = {
     "inline": [[[1.0, 0.0], [0.0, 0.0], [2.0, 0.0]], [[3.0, 0.0], [0.0, 0.0]]],
     "first-token": [[[1.0, 0.0, 2.0]], [[3.0, 0.0]]],
     "listwise": [(2, 0, 1), (0, 1)],
@@ -81,7 +81,7 @@ def test_no_prompts_no_answers(decoding: str) -> None:
         ("listwise", (-1, 0)),
     ],
 )
-def test_an_answer_that_cannot_be_used_is_the_models_fault(decoding: str, answer: Answer) -> None:
+def test_an_answer_that_cannot_be_used_is_the_models_fault(decoding: str, answer: ScriptedAnswer) -> None:
     engine = ScriptedEngine([RIGHT[decoding][0], answer])
     with pytest.raises(OutputError):
         DECODINGS[decoding](engine, PROMPTS, ANSWER)

@@ -6,7 +6,7 @@ import pytest
 
 from genrank.decoding import first_token
 from genrank.engines.base import ScoreRequest
-from genrank.prompting import AnswerTokens, Prompt
+from genrank.prompting.renderer import AnswerTokens, Prompt
 from genrank.testing import ScriptedEngine
 
 ANSWER = AnswerTokens(identifiers=(10, 11, 12, 13), between=(20,), yes=(), no=())

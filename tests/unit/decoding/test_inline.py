@@ -6,7 +6,7 @@ import pytest
 
 from genrank.decoding import inline
 from genrank.engines.base import ScoreRequest
-from genrank.prompting import AnswerTokens, Prompt
+from genrank.prompting.renderer import AnswerTokens, Prompt
 from genrank.testing import ScriptedEngine
 
 ANSWER = AnswerTokens(identifiers=(), between=(), yes=(30, 31), no=(40,))

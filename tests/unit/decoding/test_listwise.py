@@ -7,7 +7,7 @@ import pytest
 from genrank.decoding import listwise
 from genrank.engines.base import PermuteRequest
 from genrank.errors import OutputError
-from genrank.prompting import AnswerTokens, Prompt
+from genrank.prompting.renderer import AnswerTokens, Prompt
 from genrank.testing import ScriptedEngine
 
 ANSWER = AnswerTokens(identifiers=(10, 11, 12, 13), between=(20, 21), yes=(), no=())

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from genrank.decoding.mask import PermutationMask
 from genrank.engines.base import PermuteRequest, ScoreRequest, TextRequest
+from genrank.engines.mask import PermutationMask
 
 torch = pytest.importorskip("torch", reason="torch is not installed: pip install 'genrank[transformers]'")
 transformers = pytest.importorskip("transformers", reason="get it with: pip install 'genrank[transformers]'")

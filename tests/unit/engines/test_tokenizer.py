@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 
 from genrank.errors import ConfigError, ModelError
-from genrank.prompting import IDENTIFIERS, MOST_IDENTIFIERS, NUMBERS, Renderer, load_template
+from genrank.permutation import IDENTIFIERS, NUMBERS
+from genrank.prompting.renderer import MOST_IDENTIFIERS, Renderer
+from genrank.prompting.template import load_template
 from genrank.types import Candidate, Listing, Query
 
 transformers = pytest.importorskip("transformers")

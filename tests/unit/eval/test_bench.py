@@ -14,7 +14,7 @@ from eval.bench import (
     measure_strategies,
     windows,
 )
-from genrank.dataset import Dataset
+from genrank.data.dataset import Dataset
 from genrank.testing import OracleEngine
 from genrank.types import Listing
 

@@ -5,8 +5,9 @@ import pytest
 
 from eval.blend import WEIGHTS, blend, fit_weight, standard_scores
 from eval.config import BlendSystem
-from eval.systems import Answer
-from genrank.dataset import Dataset, Run
+from eval.systems import SystemResult
+from genrank.data.dataset import Dataset
+from genrank.data.trec import Run
 from genrank.types import Request
 
 GOOD = {"q1": {"l1": 3.0, "l2": 2.0, "l3": 1.0}, "q2": {"l3": 3.0, "l4": 2.0, "l2": 1.0}}
@@ -17,17 +18,20 @@ def requests_of(shop: Dataset) -> list[Request]:
     return [shop.request(query) for query in shop.queries[:2]]
 
 
-def answer(run: Run, probabilities: Run | None = None, *, cached: bool = False) -> Answer:
-    return Answer(run, 1.0, 0.5, probabilities=probabilities, cached=cached)
+def answer(run: Run, probabilities: Run | None = None, *, cached: bool = False) -> SystemResult:
+    return SystemResult(run, 1.0, 0.5, probabilities=probabilities, cached=cached)
 
 
 def blended(
-    shop: Dataset, answers: Mapping[str, Answer], fitted_on: Mapping[str, Answer] | None = None, **settings: object
-) -> tuple[Answer, float]:
+    shop: Dataset,
+    answers: Mapping[str, SystemResult],
+    fitted_on: Mapping[str, SystemResult] | None = None,
+    **settings: object,
+) -> tuple[SystemResult, float]:
     system = BlendSystem.model_validate({"type": "blend", "name": "both", "systems": list(answers), **settings})
     requests = requests_of(shop)
 
-    def fitted() -> tuple[Sequence[Request], Mapping[str, Answer]]:
+    def fitted() -> tuple[Sequence[Request], Mapping[str, SystemResult]]:
         assert fitted_on is not None, "a given weight needs no fit"
         return requests[1:], fitted_on
 

@@ -2,8 +2,10 @@ from pathlib import Path
 
 import pytest
 
-from eval.cache import Entry, Kept, code_fingerprint, files_fingerprint, fingerprint, requests_fingerprint
-from genrank.dataset import Dataset
+from eval.cache import Entry, Kept
+from genrank.data.dataset import Dataset
+from genrank.experiment.fingerprints import code_fingerprint, requests_fingerprint
+from genrank.files import files_fingerprint, fingerprint
 from genrank.types import Candidate, Provenance, RankedItem, Ranking, Request, Tokens
 
 
@@ -60,10 +62,11 @@ def test_requests_differ_in_order_and_content(shop: Dataset) -> None:
     assert len({first, *(requests_fingerprint(one) for one in (turned, scored, requests[1:], requests[::-1]))}) == 5
 
 
-def test_the_code_of_one_system_is_not_that_of_another() -> None:
-    kinds = ("genrank", "bm25", "baseline", "cross-encoder", "trec")
-    assert len({code_fingerprint(kind) for kind in kinds}) == len(kinds)
-    assert code_fingerprint("random") == code_fingerprint("genrank")
+def test_code_differs_by_the_programs_that_rank_with_the_library(tmp_path: Path) -> None:
+    program = tmp_path / "program.py"
+    program.write_text("x = 1\n")
+    assert code_fingerprint() == code_fingerprint()
+    assert code_fingerprint() != code_fingerprint(program)
 
 
 def test_files_differ_by_name_and_content(tmp_path: Path) -> None:

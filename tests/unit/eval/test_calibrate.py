@@ -12,10 +12,12 @@ from scipy.special import softmax
 from eval import calibrate as program
 from eval import systems
 from eval.calibrate import Windows, fit, measure
-from eval.config import GenrankSystem, RunConfig, load_config
+from eval.config import RunConfig
 from genrank.calibration import Calibration, load_calibration
-from genrank.dataset import Dataset
+from genrank.data.dataset import Dataset
 from genrank.errors import EngineError, InputError
+from genrank.experiment.config import load_config
+from genrank.experiment.systems import GenrankSystem
 from genrank.testing import OracleEngine, ScriptedEngine
 
 

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from eval.compare import compare_results, main
-from genrank.dataset import Dataset, read_run, write_run
+from genrank.data.dataset import Dataset
+from genrank.data.trec import read_run, write_run
 from genrank.errors import InputError
 from tests.results_folder import PRIMARY, make_dataset, write_results
 

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from eval.convert import READERS, main, save_whole
-from genrank.dataset import Dataset
+from genrank.data.dataset import Dataset
 
 CSV = (
     "id,query,product_title,product_description,median_relevance,relevance_variance\n"

@@ -14,19 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eval import cross_encoder
-from eval.config import load_config
-from eval.cross_encoder import (
-    FORMAT,
-    MANIFEST,
-    CrossEncoderBaseline,
-    CrossEncoderConfig,
-    fingerprint,
-    main,
-    make_lists,
-    read_manifest,
-    train,
-)
-from genrank.dataset import Dataset, DatasetQuery, Grade, read_run, sample_shop
+from eval.cross_encoder import CrossEncoderConfig, fingerprint, main, make_lists, train
+from genrank.data.dataset import Dataset, DatasetQuery, Grade, sample_shop
+from genrank.data.trec import read_run
 from genrank.errors import (
     ChecksumError,
     ConfigError,
@@ -36,6 +26,9 @@ from genrank.errors import (
     ModelNotFoundError,
     OutputError,
 )
+from genrank.experiment.config import load_config
+from genrank.experiment.metrics import run_of
+from genrank.rankers.cross_encoder import FORMAT, MANIFEST, CrossEncoderRanker, CrossEncoderSettings, read_manifest
 from genrank.types import Candidate, Listing, Query, Request
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -83,9 +76,10 @@ class Scripted:
         return Scores(self.scores.get(text, 0.0) for _, text in pairs)
 
 
-def scripted(settings: CrossEncoderConfig | None = None, **scores: float) -> tuple[CrossEncoderBaseline, Scripted]:
+def scripted(settings: CrossEncoderConfig | None = None, **scores: float) -> tuple[CrossEncoderRanker, Scripted]:
     model: Any = Scripted(**scores)
-    return CrossEncoderBaseline(model, settings or config()), model
+    read = CrossEncoderSettings.model_validate((settings or config()).model_dump())
+    return CrossEncoderRanker(model, read), model
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -251,7 +245,8 @@ def test_a_score_that_is_no_number_is_an_error(bad: float) -> None:
 
 
 def test_a_run_keeps_the_first_stages_order_of_equal_scores() -> None:
-    run = scripted(c=1.0)[0].rank([request("b", "a", "c")])
+    asked = [request("b", "a", "c")]
+    run = run_of(asked, scripted(c=1.0)[0].score(asked))
     assert list(run["q1"].items()) == [("c", 1.0), ("b", 0.0), ("a", -1e-9)]
 
 
@@ -274,13 +269,13 @@ def saved(folder: Path, **changes: Any) -> Path:
 
 
 def test_a_manifest_gives_the_settings_back(tmp_path: Path) -> None:
-    assert read_manifest(saved(tmp_path))["settings"] == config()
+    assert read_manifest(saved(tmp_path))["settings"] == CrossEncoderSettings.model_validate(config().model_dump())
 
 
 def test_a_folder_without_a_manifest(tmp_path: Path) -> None:
     for folder in (tmp_path, tmp_path / "nowhere"):
-        with pytest.raises(ModelNotFoundError, match="train a cross-encoder first"):
-            CrossEncoderBaseline.load(folder)
+        with pytest.raises(ModelNotFoundError, match="a clone of genrank trains one"):
+            CrossEncoderRanker.load(folder)
 
 
 @pytest.mark.parametrize(
@@ -289,7 +284,7 @@ def test_a_folder_without_a_manifest(tmp_path: Path) -> None:
         ({"format": 2}, "expected format 1, found 2"),
         ({"format": None}, "expected format 1, found None"),
         ({"settings": None}, "settings: "),
-        ({"settings": {"dataset": "x", "epoch": 1}}, "settings.epoch: "),
+        ({"settings": {"dataset": "x"}}, "settings.fields: "),
         ({"files": None}, "expected 'files'"),
         ({"files": {}}, "expected 'files'"),
         ({"files": ["config.json"]}, "expected 'files'"),
@@ -297,29 +292,29 @@ def test_a_folder_without_a_manifest(tmp_path: Path) -> None:
 )
 def test_a_wrong_manifest_is_said(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=message):
-        CrossEncoderBaseline.load(saved(tmp_path, **changes))
+        CrossEncoderRanker.load(saved(tmp_path, **changes))
 
 
 @pytest.mark.parametrize("text", [b"", b"{", b"[1]", b"\xff"])
 def test_a_broken_manifest_is_said(text: bytes, tmp_path: Path) -> None:
     (saved(tmp_path) / MANIFEST).write_bytes(text)
     with pytest.raises(ModelError, match=MANIFEST):
-        CrossEncoderBaseline.load(tmp_path)
+        CrossEncoderRanker.load(tmp_path)
 
 
 def test_a_damaged_folder_is_not_loaded(tmp_path: Path) -> None:
     (saved(tmp_path) / "config.json").write_text("{ }", encoding="utf-8")
-    with pytest.raises(ChecksumError, match=r"config\.json is not the file that was saved; train again"):
-        CrossEncoderBaseline.load(tmp_path)
+    with pytest.raises(ChecksumError, match=r"config\.json is not the file that was saved; train it again"):
+        CrossEncoderRanker.load(tmp_path)
     (tmp_path / "config.json").unlink()
-    with pytest.raises(ChecksumError, match=r"config\.json is missing; train again"):
-        CrossEncoderBaseline.load(tmp_path)
+    with pytest.raises(ChecksumError, match=r"config\.json is missing; train it again"):
+        CrossEncoderRanker.load(tmp_path)
 
 
 def test_without_sentence_transformers_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "sentence_transformers", None)
     with pytest.raises(MissingExtraError, match=r"genrank\[baseline\]"):
-        CrossEncoderBaseline.load(saved(tmp_path))
+        CrossEncoderRanker.load(saved(tmp_path))
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -345,7 +340,7 @@ def test_a_failed_training_leaves_nothing_and_the_old_model(tmp_path: Path, monk
         with pytest.raises(ModelError, match="no such encoder"):
             train(config(), sample_shop(), out)
     assert list(tmp_path.iterdir()) == [old]
-    assert read_manifest(old)["settings"] == config()
+    assert read_manifest(old)["settings"] == CrossEncoderSettings.model_validate(config().model_dump())
 
 
 def configured(folder: Path, text: str = "dataset: sample-shop\nfields: [title]\n") -> str:
@@ -356,7 +351,7 @@ def configured(folder: Path, text: str = "dataset: sample-shop\nfields: [title]\
 def test_rank_writes_a_run_and_one_json_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(CrossEncoderBaseline, "load", lambda folder: scripted()[0])
+    monkeypatch.setattr(CrossEncoderRanker, "load", lambda folder: scripted()[0])
     run = tmp_path / "run.trec"
     assert main(["rank", "--config", configured(tmp_path), "--model", str(tmp_path / "m"), "-o", str(run)]) == 0
     line = json.loads(capsys.readouterr().out)
@@ -373,7 +368,7 @@ def test_rank_writes_a_run_and_one_json_line(
     ("arguments", "status", "message"),
     [
         (["rank", "--split", "dew"], 2, "no query of"),
-        (["rank"], 1, "train a cross-encoder first"),
+        (["rank"], 1, "a clone of genrank trains one"),
         (["train", "--out", "."], 2, "give another --out"),
     ],
 )

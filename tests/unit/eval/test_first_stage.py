@@ -3,10 +3,11 @@ from pathlib import Path
 
 import pytest
 
-from eval.bm25 import Bm25
 from eval.first_stage import first_stage, main
-from genrank.dataset import Dataset, DatasetQuery, read_run
+from genrank.data.dataset import Dataset, DatasetQuery
+from genrank.data.trec import read_run
 from genrank.errors import InputError
+from genrank.search.bm25 import Bm25
 from genrank.types import Query
 
 

@@ -19,7 +19,6 @@ from eval.peers import (
     genrank_contenders,
     is_permutation,
     measure_peers,
-    ndcg_of,
     pairwise,
     row,
     table,
@@ -27,8 +26,9 @@ from eval.peers import (
     titles_only,
 )
 from genrank import Candidate, Listing, Query, Request
-from genrank.dataset import Dataset
+from genrank.data.dataset import Dataset
 from genrank.errors import EngineError, InputError
+from genrank.experiment.metrics import ndcg_of
 from genrank.testing import OracleEngine, ScriptedEngine
 from genrank.types import Interaction, Tokens
 

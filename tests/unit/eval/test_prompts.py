@@ -10,12 +10,15 @@ import pytest
 import yaml
 
 from eval import prompts as program
-from eval.config import GenrankSystem, RunConfig, load_config
+from eval.config import RunConfig
 from eval.prompts import PromptsConfig
-from eval.systems import Answer
-from genrank.dataset import Dataset, DatasetQuery, Grade, Run
+from eval.systems import SystemResult
+from genrank.data.dataset import Dataset, DatasetQuery, Grade
+from genrank.data.trec import Run
 from genrank.errors import ConfigError, EngineError
-from genrank.prompting import template_names
+from genrank.experiment.config import load_config
+from genrank.experiment.systems import GenrankSystem
+from genrank.prompting.template import template_names
 from genrank.reranker import Reranker
 from genrank.testing import OracleEngine
 from genrank.types import Listing, Query, Request
@@ -56,7 +59,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Asked:
         requests: Sequence[Request],
         cache: Path | None,
         asked: str,
-    ) -> Answer:
+    ) -> SystemResult:
         if system.model not in engines:
             raise EngineError(f"{system.model} cannot be run")
         reranker = Reranker(
@@ -73,7 +76,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Asked:
         run: Run = {}
         for ranking in rankings:
             run |= ranking.to_run()
-        return Answer(run, 0.5 * len(requests), 0.0, tuple(rankings))
+        return SystemResult(run, 0.5 * len(requests), 0.0, tuple(rankings))
 
     monkeypatch.setattr(program, "answer", answer)
     return calls

@@ -9,10 +9,10 @@ import pytest
 
 from eval.reasons import CheckedReason, RecordingEngine, main, save, summarise, write_and_check
 from genrank import Listing, Query, Reranker
-from genrank.dataset import Dataset
+from genrank.data.dataset import Dataset
 from genrank.engines.base import Engine, ScoreRequest, TextRequest
 from genrank.errors import InputError
-from genrank.grounding import Claim
+from genrank.reasons.grounding import Claim
 from genrank.testing import ScriptedEngine
 
 

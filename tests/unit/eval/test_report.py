@@ -14,7 +14,7 @@ from eval.report import write_report
 from eval.report.__main__ import main
 from eval.report.content import MAX_PLOTTED, report_content
 from eval.report.results import read_results
-from genrank.dataset import Dataset, DatasetQuery
+from genrank.data.dataset import Dataset, DatasetQuery
 from genrank.errors import DataFormatError, InputError
 from genrank.types import Listing, Query
 from tests.results_folder import METRICS, PRIMARY, make_dataset, write_results

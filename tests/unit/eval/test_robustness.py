@@ -12,7 +12,6 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eval.config import GenrankSystem
 from eval.robustness import __main__ as program
 from eval.robustness import requests as asking
 from eval.robustness.attacks import (
@@ -29,12 +28,13 @@ from eval.robustness.order import measure_order
 from eval.robustness.page import markdown, within_twice
 from eval.robustness.remember import Remembering
 from eval.robustness.requests import rank, requests_of, shuffled
-from genrank.dataset import Dataset, DatasetQuery, Grade
+from genrank.data.dataset import Dataset, DatasetQuery, Grade
 from genrank.engines.base import PermuteRequest, ScoreRequest
 from genrank.errors import EngineError
+from genrank.experiment.systems import GenrankSystem
 from genrank.reranker import Reranker
 from genrank.testing import AnyRequest, OracleEngine, ScriptedEngine
-from genrank.text import clean
+from genrank.text.clean import clean
 from genrank.types import Listing, Query, Request
 
 QUERIES, LISTINGS = 6, 5

@@ -9,8 +9,9 @@ import pytest
 from eval import run as program
 from eval import systems
 from eval.config import RunConfig, System
-from eval.systems import Answer
-from genrank.dataset import Dataset, read_run, write_run
+from eval.systems import SystemResult
+from genrank.data.dataset import Dataset
+from genrank.data.trec import read_run, write_run
 from genrank.errors import EngineError, InputError
 from genrank.types import Provenance, Ranking
 
@@ -148,7 +149,7 @@ def test_blends_of_the_same_parts_rank_the_other_queries_once(
     path = write_config(tmp_path, shop, blends)
     asked: list[str] = []
 
-    def counted(system: System, *more: Any) -> Answer:
+    def counted(system: System, *more: Any) -> SystemResult:
         asked.append(system.name)
         return systems.answer(system, *more)
 
@@ -175,7 +176,7 @@ def test_genrank_systems_write_their_rankings(
             r.query.query_id: {c.listing.listing_id: -float(i) for i, c in enumerate(r.candidates)} for r in requests
         }
         rankings = tuple(Ranking(query, (), Provenance(model="m", outcome="fallback", why="x")) for query in run)
-        return Answer(run, 1.0, 0.5, rankings)
+        return SystemResult(run, 1.0, 0.5, rankings)
 
     monkeypatch.setattr(program, "answer", answer)
     path = write_config(tmp_path, shop, "  - {type: genrank, name: g, model: m}\n")

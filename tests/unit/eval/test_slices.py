@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 
 from eval.slices import slices
-from genrank.dataset import DatasetQuery
+from genrank.data.dataset import DatasetQuery
 from genrank.types import Interaction, Listing, Query
 
 HISTORY = (Interaction("click", Listing("h", "A thing")),)

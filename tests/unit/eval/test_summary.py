@@ -5,8 +5,9 @@ import pytest
 
 from eval.config import RunConfig
 from eval.summary import Setting, calibration_figures, measure_system, outcomes
-from eval.systems import Answer
-from genrank.dataset import Dataset, Run
+from eval.systems import SystemResult
+from genrank.data.dataset import Dataset
+from genrank.data.trec import Run
 from genrank.types import Provenance, Ranking
 
 CHANCES = {"q1": {"l1": 0.9, "l2": 0.5, "l3": 0.1}, "q2": {"l2": 0.3, "l3": 0.2, "l4": 0.25}}
@@ -33,7 +34,7 @@ def calibration(
     requests = [shop.request(query) for query in shop.queries[:2]]
     run = {query: {key: -float(i) for i, key in enumerate(ids)} for query, ids in CHANCES.items()}
     rankings = tuple(Ranking(query, (), provenance) for query, provenance in zip(run, provenances, strict=False))
-    answer = Answer(run, 1.0, 0.5, rankings, probabilities)
+    answer = SystemResult(run, 1.0, 0.5, rankings, probabilities)
     setting = Setting.of(config, shop, requests)
     setting = dataclasses.replace(setting, qrels={query: shop.qrels[query] for query in judged})
     return measure_system(answer, setting)[0]["calibration"]

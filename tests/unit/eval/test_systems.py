@@ -6,11 +6,13 @@ import pytest
 
 from eval import systems
 from eval.cache import Kept
-from eval.config import Bm25System, FirstStageSystem, GenrankSystem, RandomSystem, RunConfig, System, TrecSystem
-from eval.systems import Answer, answer
+from eval.config import Bm25System, FirstStageSystem, RandomSystem, RunConfig, System, TrecSystem
+from eval.systems import SystemResult, answer
 from genrank.calibration import Calibration, save_calibration
-from genrank.dataset import Dataset, Run, write_run
+from genrank.data.dataset import Dataset
+from genrank.data.trec import Run, write_run
 from genrank.errors import ConfigError, EngineError
+from genrank.experiment.systems import GenrankSystem
 from genrank.testing import OracleEngine, ScriptedEngine
 from genrank.types import Interaction, Provenance, RankedItem, Ranking, Request, Tokens
 
@@ -53,7 +55,7 @@ def test_counts() -> None:
         Ranking("r", items, Provenance(outcome="repaired", why="odd", repairs=("x", "y"), cuts={"candidates": 2})),
         Ranking("s", items, Provenance(outcome="fallback", why="odd", tokens=Tokens(1, 0, 0))),
     )
-    assert Answer({}, 1.0, 0.0, rankings).counts() == {
+    assert SystemResult({}, 1.0, 0.0, rankings).counts() == {
         "model": 1,
         "repaired": 1,
         "fallback": 1,
@@ -65,7 +67,7 @@ def test_counts() -> None:
         "cached_tokens": 4,
         "completion_tokens": 1,
     }
-    assert Answer({}, 1.0, 0.0).counts() == {}
+    assert SystemResult({}, 1.0, 0.0).counts() == {}
 
 
 def test_a_run_from_elsewhere_is_completed(shop: Dataset, tmp_path: Path) -> None:
@@ -89,7 +91,7 @@ class Counted:
         (self.model / "config.json").write_text("{}", encoding="utf-8")
         monkeypatch.setattr(systems, "make_engine", lambda _: engine)
 
-    def answer(self, shop: Dataset, cache: Path | None, name: str = "g", **settings: int | str) -> Answer:
+    def answer(self, shop: Dataset, cache: Path | None, name: str = "g", **settings: int | str) -> SystemResult:
         values = {"type": "genrank", "name": name, "model": str(self.model), "batch": 1, "passes": 1} | settings
         system = GenrankSystem.model_validate(values)
         return answer(system, RunConfig(dataset="d", systems=(system,)), shop, requests_of(shop), cache)

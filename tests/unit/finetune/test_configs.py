@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from eval.config import load_config
 from finetune.distill import DistillConfig
+from genrank.experiment.config import load_config
 
 CONFIGS = Path(__file__).parents[3] / "finetune" / "configs"
 NAMES = sorted(path.name for path in CONFIGS.glob("*.yaml"))

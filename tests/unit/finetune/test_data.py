@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 
 from finetune.data import Form, Skipped, examples_fingerprint, make_example, make_examples
-from finetune.windows import Window, WindowOptions, draw_windows
-from genrank.dataset import sample_shop
+from finetune.windows import TrainingWindow, WindowOptions, draw_windows
+from genrank.data.dataset import sample_shop
 from genrank.engines.base import ScoreRequest
 from genrank.errors import BudgetError
-from genrank.prompting import Renderer, load_template
+from genrank.prompting.renderer import Renderer
+from genrank.prompting.template import load_template
 from genrank.reranker import Reranker
 from genrank.testing import AnyRequest, ScriptedEngine, WordTokenizer
 from genrank.types import Candidate, Listing, Query, Request
@@ -20,9 +21,9 @@ FORMS: tuple[Form, ...] = ("inline", "listwise")
 CHANCE = random.Random(0)
 
 
-def window(*gains: float) -> Window:
+def window(*gains: float) -> TrainingWindow:
     candidates = tuple(Candidate(Listing(f"l{i}", f"lamp {i}", brand="Lux")) for i in range(len(gains)))
-    return Window(Query("red lamp", "q1"), (), candidates, gains)
+    return TrainingWindow(Query("red lamp", "q1"), (), candidates, gains)
 
 
 def renderers(*, chat: bool = True) -> dict[Form, Renderer]:
@@ -30,7 +31,7 @@ def renderers(*, chat: bool = True) -> dict[Form, Renderer]:
     return {form: Renderer(load_template(form), tokenizer) for form in FORMS}
 
 
-def write(window: Window, place: int, chance: random.Random) -> str:
+def write(window: TrainingWindow, place: int, chance: random.Random) -> str:
     return f"It is {window.candidates[place].listing.title}."
 
 
@@ -120,7 +121,7 @@ def test_a_reason_without_room_or_words_is_left_out() -> None:
 def test_only_the_best_get_reasons_and_only_where_something_fits() -> None:
     asked: list[tuple[int, float]] = []
 
-    def record(window: Window, place: int, chance: random.Random) -> str:
+    def record(window: TrainingWindow, place: int, chance: random.Random) -> str:
         asked.append((place, window.gains[place]))
         return "It fits."
 

@@ -18,7 +18,6 @@ import pytest
 import yaml
 from filelock import FileLock
 
-from eval.config import load_config
 from finetune.distill import (
     DistillConfig,
     chosen_queries,
@@ -31,8 +30,9 @@ from finetune.distill import (
 from finetune.reasons import teacher_reasons
 from finetune.teachers import Failure, Label, LocalTeacher, Said, stretched
 from finetune.windows import WindowOptions, draw_windows
-from genrank.dataset import Dataset, DatasetQuery, Grade, sample_shop
+from genrank.data.dataset import Dataset, DatasetQuery, Grade, sample_shop
 from genrank.errors import ConfigError, EngineError, InputError
+from genrank.experiment.config import load_config
 from genrank.types import Candidate, Interaction, Listing, Query, Request
 from tests.chat_server import Answer, ChatServer, by_title, shown
 

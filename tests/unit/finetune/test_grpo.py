@@ -15,22 +15,23 @@ from hypothesis import strategies as st
 
 from finetune.arguments import GrpoArguments, parse_grpo
 from finetune.data import Skipped, make_example
-from finetune.grpo import Answers, EpochRepeats, OrderMask, Question, make_questions, reward_functions
-from finetune.windows import Window, WindowOptions, draw_windows
-from genrank.dataset import sample_shop
-from genrank.decoding.mask import PermutationMask
+from finetune.grpo import EpochRepeats, Journal, OrderMask, Question, make_questions, reward_functions
+from finetune.windows import TrainingWindow, WindowOptions, draw_windows
+from genrank.data.dataset import sample_shop
+from genrank.engines.mask import PermutationMask
 from genrank.errors import ConfigError, InputError
-from genrank.prompting import Renderer, load_template
+from genrank.prompting.renderer import Renderer
+from genrank.prompting.template import load_template
 from genrank.testing import WordTokenizer
 from genrank.types import Candidate, Listing, Query
 
 END = 9999
 
 
-def window(*gains: float) -> Window:
+def window(*gains: float) -> TrainingWindow:
     brands = ["Lux", "Lux", "Nova", "Nova"]
     candidates = tuple(Candidate(Listing(f"l{i}", f"lamp {i}", brand=brands[i % 4])) for i in range(len(gains)))
-    return Window(Query("red lamp", "q1"), (), candidates, gains)
+    return TrainingWindow(Query("red lamp", "q1"), (), candidates, gains)
 
 
 def renderer(*, chat: bool = True) -> Renderer:
@@ -83,7 +84,7 @@ def test_what_does_not_fit_is_counted() -> None:
 @given(seed=st.integers(0, 10**6), n=st.integers(2, 12))
 def test_under_the_mask_an_answer_is_a_whole_order_and_ends(chat: bool, seed: int, n: int) -> None:
     own = renderer(chat=chat)
-    answers = Answers(own, [END])
+    answers = Journal(own, [END])
     mask = OrderMask(answers, [n, None])
     chance = random.Random(seed)
     written: list[int] = []
@@ -110,7 +111,7 @@ def test_under_the_mask_an_answer_is_a_whole_order_and_ends(chat: bool, seed: in
 def test_rewards_stand_only_where_they_apply() -> None:
     questions = [Question((), window(0, 3, 1, 0)), Question((), window(0, 3), 1)]
     grpo = GrpoArguments(reasons=0.5, ndcg_weight=2.0, diversity_weight=0.5, diversity_depth=2)
-    functions, weights = reward_functions(grpo, questions, Answers(renderer(), [END]))
+    functions, weights = reward_functions(grpo, questions, Journal(renderer(), [END]))
     assert [function.__name__ for function in functions] == ["ndcg", "diversity", "grounding"]
     assert weights == [2.0, 0.5, 1.0]
     texts = ["B] > [C] > [A] > [D]", "It is lamp 1 by Lux."]
@@ -122,7 +123,7 @@ def test_rewards_stand_only_where_they_apply() -> None:
 
 
 def test_without_reasons_none_is_rewarded() -> None:
-    functions, weights = reward_functions(GrpoArguments(), [Question((), window(0, 1))], Answers(renderer(), [END]))
+    functions, weights = reward_functions(GrpoArguments(), [Question((), window(0, 1))], Journal(renderer(), [END]))
     assert ([function.__name__ for function in functions], weights) == (["ndcg"], [1.0])
 
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from finetune.rewards import diversity_reward, format_reward, grounding_reward, ndcg_reward
-from genrank.grounding import Facts
+from genrank.reasons.grounding import Facts
 from genrank.types import Interaction, Listing, Query
 
 NAMES = ["A", "B", "C", "D"]

@@ -8,9 +8,6 @@ from typing import Any
 
 import pytest
 
-from eval.config import BaselineSystem, CrossEncoderSystem
-from finetune.answers import Answers
-from finetune.endpoint import OpenAISettings
 from finetune.teachers import (
     MOST_CANDIDATES,
     OVER_LIMIT,
@@ -23,11 +20,14 @@ from finetune.teachers import (
     as_they_are,
     by_rank,
     make_teacher,
-    read_answer,
     said_by,
     stretched,
 )
 from genrank.errors import ConfigError, EngineError, InputError, OutputError
+from genrank.experiment.journal import Journal
+from genrank.experiment.systems import BaselineSystem, CrossEncoderSystem
+from genrank.remote.answers import read_answer
+from genrank.remote.chat import OpenAISettings
 from genrank.reranker import Reranker
 from genrank.testing import OracleEngine, ScriptedEngine
 from genrank.types import Candidate, Interaction, Listing, Query, Request
@@ -65,7 +65,7 @@ class TestLocalTeacher:
             return [Said([1.0, 5.0, 3.0], {1: "It is a lamp."}) for _ in requests]
 
         tally = Tally()
-        found = self.teacher(ask).label([request(0)], Answers(tmp_path / "a"), tally)
+        found = self.teacher(ask).label([request(0)], Journal(tmp_path / "a"), tally)
         assert found == {"q0": Label((0.0, 1.0, 0.5), {1: "It is a lamp."})}
         assert tally.counts == {"answered_before": 0, "requests": 1}
 
@@ -80,12 +80,12 @@ class TestLocalTeacher:
 
         requests = [request(i) for i in range(7)]
         with pytest.raises(EngineError):
-            self.teacher(ask).label(requests, Answers(tmp_path / "a"), Tally())
+            self.teacher(ask).label(requests, Journal(tmp_path / "a"), Tally())
         with (tmp_path / "a").open("ab") as out:
             out.write(b'\n{"key": "torn')
         asked.clear()
         tally = Tally()
-        found = self.teacher(ask).label(requests, Answers(tmp_path / "a"), tally)
+        found = self.teacher(ask).label(requests, Journal(tmp_path / "a"), tally)
         assert asked == ["q4", "q5", "q6"]
         assert tally.counts == {"answered_before": 4, "requests": 3}
         assert found == {f"q{i}": Label((0.0, 0.5, 1.0)) for i in range(7)}
@@ -93,13 +93,13 @@ class TestLocalTeacher:
         def never() -> Any:
             raise AssertionError("nothing is left to ask")
 
-        LocalTeacher("a test", "one", never, stretched).label(requests, Answers(tmp_path / "a"), Tally())
+        LocalTeacher("a test", "one", never, stretched).label(requests, Journal(tmp_path / "a"), Tally())
 
     def test_another_teacher_or_other_candidates_are_asked_anew(self, tmp_path: Path) -> None:
         def ask(requests: Sequence[Request]) -> list[Said | Failure]:
             return [Said([1.0] * len(one.candidates)) for one in requests]
 
-        answers = Answers(tmp_path / "a")
+        answers = Journal(tmp_path / "a")
         for identity, one in (("one", request(0)), ("two", request(0)), ("two", request(0, ("a", "b")))):
             tally = Tally()
             self.teacher(ask, identity).label([one], answers, tally)
@@ -111,10 +111,10 @@ class TestLocalTeacher:
         def ask(requests: Sequence[Request]) -> list[Said | Failure]:
             return [Failure("fallback", "why") for _ in requests]
 
-        found = self.teacher(ask).label([request(0), request(1)], Answers(tmp_path / "a"), tally)
+        found = self.teacher(ask).label([request(0), request(1)], Journal(tmp_path / "a"), tally)
         assert found == {"q0": Failure("fallback", "why"), "q1": Failure("fallback", "why")}
         assert tally.failures == {"fallback": 2}
-        assert Answers(tmp_path / "a").total("scores") == 0
+        assert Journal(tmp_path / "a").total("scores") == 0
         assert (tmp_path / "a").read_bytes() == b""
 
     @pytest.mark.parametrize(
@@ -131,11 +131,11 @@ class TestLocalTeacher:
         def said(requests: Sequence[Request]) -> list[Said | Failure]:
             return [Said([1.0, 2.0, 3.0]) for _ in requests]
 
-        self.teacher(said).label([request(0)], Answers(tmp_path / "a"), Tally())
+        self.teacher(said).label([request(0)], Journal(tmp_path / "a"), Tally())
         (line,) = (tmp_path / "a").read_text().strip().splitlines()
         (tmp_path / "a").write_text(json.dumps({"key": json.loads(line)["key"], **damaged}))
         tally = Tally()
-        self.teacher(said).label([request(0)], Answers(tmp_path / "a"), tally)
+        self.teacher(said).label([request(0)], Journal(tmp_path / "a"), tally)
         assert tally.counts["requests"] == 1
 
 
@@ -225,7 +225,7 @@ class TestEndpointTeacher:
         tally = Tally()
         with ChatServer(script) as server:
             requests = [request(i) for i in range(count)]
-            return self.teacher(server.url, **options).label(requests, Answers(path), tally), tally, server
+            return self.teacher(server.url, **options).label(requests, Journal(path), tally), tally, server
 
     def test_an_order_becomes_scores_at_the_places_of_the_candidates(self, tmp_path: Path) -> None:
         found, tally, server = self.ask(by_title, tmp_path / "a", 5)
@@ -296,7 +296,7 @@ class TestEndpointTeacher:
         found, tally, server = self.ask(Answer("I would rather not."), tmp_path / "a", attempts=5)
         assert failures(found) == ["unreadable"]
         assert len(server.bodies) == 2
-        assert Answers(tmp_path / "a").total("cost") == pytest.approx(2 * 1100 * 1000 / 1e6)
+        assert Journal(tmp_path / "a").total("cost") == pytest.approx(2 * 1100 * 1000 / 1e6)
         assert tally.failures == {"unreadable": 2}
 
     def test_a_second_sitting_asks_only_what_has_no_answer(self, tmp_path: Path) -> None:
@@ -308,9 +308,9 @@ class TestEndpointTeacher:
             teacher = self.teacher(server.url)
             first, second = Tally(), Tally()
             requests = [request(i) for i in range(4)]
-            before = teacher.label(requests, Answers(tmp_path / "a"), first)
+            before = teacher.label(requests, Journal(tmp_path / "a"), first)
             assert len(server.bodies) == 1 + 2 + 1 + 1
-            after = teacher.label(requests, Answers(tmp_path / "a"), second)
+            after = teacher.label(requests, Journal(tmp_path / "a"), second)
             assert len(server.bodies) == 6  # the one that was refused cost nothing, and is asked again
             assert {key: one for key, one in before.items() if isinstance(one, Label)} == {
                 key: one for key, one in after.items() if isinstance(one, Label)
@@ -339,7 +339,7 @@ class TestEndpointTeacher:
         asked = len(server.bodies)
         assert 2 <= asked <= 4
         assert sum(label is OVER_LIMIT for label in found.values()) == 10 - asked
-        assert Answers(tmp_path / "a").total("cost") == pytest.approx(1.1 * asked)
+        assert Journal(tmp_path / "a").total("cost") == pytest.approx(1.1 * asked)
         assert not tally.failures
         again, _, server = self.ask(by_title, tmp_path / "a", 10, **options)
         assert server.bodies == []

@@ -16,13 +16,13 @@ import torch
 import transformers
 from trl import ModelConfig, SFTConfig
 
-from eval.cache import files_fingerprint
 from finetune.arguments import DataArguments
 from finetune.training import compile_layers, load_data, load_model, load_start, other_prompts, shortened
 from genrank.adapters import Manifest, TrainedPrompt, save_manifest
-from genrank.dataset import Dataset, sample_shop
+from genrank.data.dataset import Dataset, sample_shop
 from genrank.errors import InputError
-from genrank.prompting import load_template
+from genrank.files import files_fingerprint
+from genrank.prompting.template import load_template
 
 
 def test_another_revision_is_refused(tmp_path: Path) -> None:

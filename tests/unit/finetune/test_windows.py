@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from finetune.windows import Window, WindowOptions, check_splits, draw_windows, drop_leaks, noisy, without
-from genrank.dataset import Dataset, DatasetQuery, Grade, sample_shop
+from finetune.windows import TrainingWindow, WindowOptions, check_splits, draw_windows, drop_leaks, noisy, without
+from genrank.data.dataset import Dataset, DatasetQuery, Grade, sample_shop
 from genrank.errors import InputError
 from genrank.types import Interaction, Listing, Price, Query
 
@@ -34,15 +34,15 @@ def shop(**changes: Any) -> Dataset:
     return dataclasses.replace(made, **changes)
 
 
-def drawn(options: WindowOptions, seed: int = 0, **changes: Any) -> list[Window]:
+def drawn(options: WindowOptions, seed: int = 0, **changes: Any) -> list[TrainingWindow]:
     return list(draw_windows(shop(**changes), "train", options, seed))
 
 
-def ids(window: Window) -> list[str]:
+def ids(window: TrainingWindow) -> list[str]:
     return [candidate.listing.listing_id for candidate in window.candidates]
 
 
-def many(**options: Any) -> Iterator[Window]:
+def many(**options: Any) -> Iterator[TrainingWindow]:
     yield from drawn(WindowOptions(per_query=50, **options))
 
 
@@ -80,7 +80,7 @@ def test_negatives_are_unjudged_and_worth_nothing() -> None:
 
 
 def test_a_window_with_too_few_judged_listings_is_filled_up_with_hard_negatives_first() -> None:
-    def of_one_judged(hard: int, others: int) -> list[Window]:
+    def of_one_judged(hard: int, others: int) -> list[TrainingWindow]:
         options = WindowOptions(per_query=50, least=12, most=16, hard_negatives=hard, random_negatives=others)
         return drawn(options, qrels={"q1": {"l0": 1}})
 

@@ -2,8 +2,8 @@ import pytest
 
 from eval.baseline.ablation import ablate
 from eval.baseline.config import BaselineConfig
-from eval.baseline.encoder import TextEncoder
-from genrank.dataset import Dataset
+from genrank.data.dataset import Dataset
+from genrank.search.dense import TextEncoder
 
 pytest.importorskip("lightgbm")
 pytest.importorskip("ranx")

@@ -3,9 +3,9 @@ from pathlib import Path
 import pytest
 
 from eval.baseline.config import BaselineConfig
-from eval.baseline.features import GROUPS
-from eval.config import load_config
 from genrank.errors import ConfigError
+from genrank.experiment.config import load_config
+from genrank.rankers.features import GROUPS
 
 FOLDER = Path(__file__).resolve().parents[4] / "eval/configs/baseline"
 

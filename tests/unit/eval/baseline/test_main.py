@@ -5,8 +5,9 @@ from typing import Any
 import pytest
 
 from eval.baseline.__main__ import main
-from eval.baseline.encoder import TextEncoder
-from genrank.dataset import Dataset, read_run
+from genrank.data.dataset import Dataset
+from genrank.data.trec import read_run
+from genrank.search.dense import TextEncoder
 
 pytest.importorskip("lightgbm")
 pytest.importorskip("ranx")
@@ -16,8 +17,8 @@ SETTINGS = "rounds: 30\npatience: 10\nleaves: 5\nleaf_candidates: 5\n"
 
 @pytest.fixture
 def config(bazaar: Dataset, encoder: TextEncoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr("eval.baseline.ranker.Encoder", lambda name: encoder)
-    monkeypatch.setattr("eval.baseline.ablation.Encoder", lambda name: encoder)
+    for module in ("eval.baseline.training", "eval.baseline.ablation", "genrank.rankers.gbdt"):
+        monkeypatch.setattr(f"{module}.Encoder", lambda name: encoder)
     monkeypatch.chdir(tmp_path)
     bazaar.save("data")
     path = tmp_path / "tiny.yaml"
@@ -82,7 +83,7 @@ def test_ablate(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
     ("arguments", "message"),
     [
         (("train", "--config", "none.yaml"), "none.yaml"),
-        (("rank", "--config", "tiny.yaml"), "holds no baseline"),
+        (("rank", "--config", "tiny.yaml"), "holds no BERT"),
         (("ablate", "--config", "tiny.yaml", "--seeds", "0"), "--seeds: at least 1"),
         (("train", "--config", "lost.yaml"), "no folder 'nowhere'"),
         (("rank", "--config", "shop.yaml", "--as-first-stage"), "copy its folder"),

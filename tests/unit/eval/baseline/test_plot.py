@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from eval.baseline.features import NAMES
 from eval.baseline.plot import plot_importance
+from genrank.rankers.features import NAMES
 
 pytest.importorskip("matplotlib")
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from eval.sets import amazon_reviews
 from eval.sets.histories import NEGATIVES, moment
-from genrank.dataset import Dataset
+from genrank.data.dataset import Dataset
 from genrank.errors import DataFormatError, InputError
 
 Row = tuple[str, str, int]  # user, item, milliseconds

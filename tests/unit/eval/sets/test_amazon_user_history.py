@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from eval.sets import amazon_user_history
 from eval.sets.histories import NEGATIVES, moment
-from genrank.dataset import Dataset
+from genrank.data.dataset import Dataset
 from genrank.errors import DataFormatError
 
 FILES = ("training", "validation", "test")

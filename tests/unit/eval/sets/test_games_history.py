@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from eval.sets import games_history
-from eval.sets.rules import split_of
-from genrank.dataset import Dataset
+from genrank.data.dataset import Dataset
 from genrank.errors import DataFormatError
+from genrank.experiment.splits import split_of
 
 ITEMS = [{"item_id": str(i), "title": f"Game\u200b {i}"} for i in range(6)]
 USERS: list[dict[str, Any]] = [

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from eval.sets.histories import NEGATIVES, Milliseconds, before, moment, negatives, read_records, split_by_time
-from genrank.dataset import DatasetQuery
+from genrank.data.dataset import DatasetQuery
 from genrank.errors import DataFormatError
 from genrank.types import Interaction, Listing, Query
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from eval.sets import jdsearch
 from eval.sets.jdsearch import QUERY_TIME
-from genrank.dataset import Dataset
+from genrank.data.dataset import Dataset
 from genrank.errors import DataFormatError, InputError
 
 BEHAVIOUR = (

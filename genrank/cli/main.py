@@ -1,0 +1,63 @@
+"""The command line, ``genrank ...``: parsing and printing, no logic.
+
+JSON goes to stdout; words, progress and errors go to stderr. Exit status: 0 all went well, 1 something failed,
+2 the call was wrong.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+
+from rich.console import Console
+from rich.markup import escape
+
+from genrank.cli import models, prompts, rerank
+from genrank.errors import ConfigError, GenrankError, InputError
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        argv: Arguments without the program's name; by default those of the process.
+
+    Returns:
+        The exit status.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # a title may hold what the terminal's encoding does not
+            stream.reconfigure(encoding="utf-8", errors="replace")
+    arguments = _parser().parse_args(argv)
+    command: Callable[[argparse.Namespace], int] = arguments.command
+    try:
+        return command(arguments)
+    except (InputError, ConfigError) as error:
+        return _fail(error, 2)
+    except GenrankError as error:
+        return _fail(error, 1)
+    except KeyboardInterrupt:
+        return _fail("interrupted", 130)
+    except BrokenPipeError:  # the reader of our output has gone; nothing is left to be said to it
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as error:  # a full disk, say
+        return _fail(error, 1)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("genrank", description="Re-order a shop's search results with a language model.")
+    parser.add_argument("--version", action="version", version=f"genrank {version('genrank')}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    for add_parser in (rerank.add_parser, models.add_parser, prompts.add_parser):
+        add_parser(commands)
+    return parser
+
+
+def _fail(error: object, status: int) -> int:
+    Console(stderr=True).print(f"[red]genrank:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
+    return status

@@ -1,0 +1,158 @@
+"""``genrank prompts``: list, show and render prompt templates."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Column, Table
+
+from genrank.data.dataset import sample_shop
+from genrank.data.jsonl import read_requests
+from genrank.errors import ConfigError, DataFormatError, InputError, MissingExtraError, ModelError
+from genrank.types import Request
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+from genrank.cli.console import quiet_libraries
+
+
+def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add ``genrank prompts`` to the command line."""
+    prompts = commands.add_parser("prompts", help="list, show and try prompt templates").add_subparsers(
+        required=True, metavar="ACTION"
+    )
+    listed = prompts.add_parser("list", help="the templates that ship with genrank")
+    listed.add_argument("--json", action="store_true", help="a JSON array instead of a table")
+    listed.set_defaults(command=_prompts_list)
+    show = prompts.add_parser("show", help="a template as a complete TOML file, to begin one's own with")
+    show.add_argument("name", metavar="NAME", help="name of a prompt template, or a .toml file")
+    show.set_defaults(command=_prompts_show)
+    render = prompts.add_parser(
+        "render",
+        help="the text that a model would read",
+        description="Print the exact text that a model would read, special tokens included, for the first window of "
+        "one request. Only the model's tokenizer is loaded. Token counts and cuts go to stderr.",
+    )
+    render.add_argument("name", metavar="NAME", help="name of a prompt template, or a .toml file")
+    render.add_argument("--request", metavar="FILE", help="request lines; - reads standard input (the sample shop)")
+    render.add_argument("--query-id", metavar="ID", help="which of the requests (the first)")
+    render.add_argument("--model", default="smollm2-135m", help="known name, local folder or hub name (%(default)s)")
+    render.add_argument("--decoding", choices=("inline", "first-token", "listwise"), help="the template's first")
+    render.add_argument("--window", type=int, default=20, metavar="N", help="candidates in a window (%(default)s)")
+    render.add_argument("--max-prompt-tokens", type=int, metavar="N", help="token budget of the prompt")
+    render.set_defaults(command=_prompts_render)
+
+
+def _prompts_list(arguments: argparse.Namespace) -> int:
+    from genrank.prompting.template import load_template, template_names
+
+    templates = [load_template(name) for name in template_names()]
+    if arguments.json:
+        rows = [
+            {
+                "name": template.name,
+                "version": template.version,
+                "hash": template.digest,
+                "decodings": list(template.decodings),
+                "description": template.description,
+                "source": template.source,
+            }
+            for template in templates
+        ]
+        print(json.dumps(rows, indent=2, ensure_ascii=False))
+        return 0
+    table = Table(*(Column(heading, no_wrap=True) for heading in ("name", "hash", "decodings")), "description")
+    for template in templates:
+        row = (f"{template.name}@{template.version}", template.digest, "\n".join(template.decodings))
+        table.add_row(*map(escape, (*row, template.description)))
+    Console().print(table)
+    return 0
+
+
+def _prompts_show(arguments: argparse.Namespace) -> int:
+    from genrank.prompting.template import load_template
+
+    template = load_template(arguments.name)
+    print(f"# hash {template.digest}\n{template.to_toml()}", end="")
+    return 0
+
+
+def _prompts_render(arguments: argparse.Namespace) -> int:
+    from genrank.prompting.renderer import Renderer
+    from genrank.prompting.template import load_template
+
+    template = load_template(arguments.name)
+    decoding: Any = arguments.decoding or next(iter(template.decodings), "inline")
+    if why := template.misfit(decoding):
+        suited = " and ".join(template.decodings) or "no decoding"
+        raise ConfigError(f"prompt template {template.name} {why}; it suits {suited}, not {decoding}")
+    request = _one_request(arguments.request, arguments.query_id)
+    tokenizer, context = _load_tokenizer(arguments.model)
+    from genrank.engines.tokenizer import HubTokenizer
+    from genrank.reranker import Reranker
+    from genrank.testing import ScriptedEngine
+
+    reads = HubTokenizer(tokenizer)
+    reranker = Reranker(  # ranks nothing here: it checks the options, and says what the budget is
+        engine=ScriptedEngine([], context=context, tokenizer=reads),
+        prompt=template,
+        decoding=decoding,
+        window=arguments.window,
+        stride=1,
+        max_prompt_tokens=arguments.max_prompt_tokens,
+    )
+    candidates = request.candidates[: arguments.window]
+    budget = reranker.max_prompt_tokens
+    prompt = Renderer(template, reads).render(
+        request.query, candidates, request.history, max_tokens=budget, inline=decoding == "inline"
+    )
+    print(tokenizer.decode(list(prompt.ids), skip_special_tokens=False, clean_up_tokenization_spaces=False))
+    for section, tokens in prompt.tokens.items():
+        cut = prompt.cuts.get(section, 0)
+        print(f"{section:12}{tokens:6} tokens" + (f", {cut} cut" if cut else ""), file=sys.stderr)
+    print(f"{'in all':12}{len(prompt.ids):6} tokens of at most {budget}", file=sys.stderr)
+    if len(candidates) < len(request.candidates):
+        print(f"candidates 1 to {len(candidates)} of {len(request.candidates)}: one window", file=sys.stderr)
+    return 0
+
+
+def _one_request(path: str | None, query_id: str | None) -> Request:
+    """The request with this id, or else the first, of a file or of the sample shop."""
+    if path is None:
+        shop = sample_shop()
+        for query in shop.queries:
+            if query_id in (None, query.query.query_id):
+                return shop.request(query)
+        first, *_, last = sorted(query.query.query_id for query in shop.queries)
+        raise InputError(f"the sample shop has no query {query_id!r}; it has {first} to {last}", field="--query-id")
+    for _, request in read_requests(path):
+        if isinstance(request, DataFormatError):
+            raise request
+        if query_id in (None, request.query.query_id):
+            return request
+    raise InputError(f"no request of {path} has the id {query_id!r}", field="--query-id")
+
+
+def _load_tokenizer(model: str) -> tuple[PreTrainedTokenizerBase, int]:
+    """A model's tokenizer, and the most tokens that the model takes."""
+    from genrank.engines.tokenizer import longest_context
+    from genrank.models.store import resolve
+
+    quiet_libraries()
+    try:
+        from transformers import AutoConfig, AutoTokenizer
+    except ImportError:
+        raise MissingExtraError("transformers", "transformers") from None
+    folder = resolve(model)
+    try:
+        config = AutoConfig.from_pretrained(folder).get_text_config()
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder)
+    except (OSError, ValueError) as error:
+        raise ModelError(f"the tokenizer of {model} cannot be read: {error}") from None
+    return tokenizer, longest_context(config)

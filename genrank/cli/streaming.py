@@ -1,0 +1,100 @@
+"""Reranking a stream of request lines, a batch at a time: what was right is ranked, what was wrong is counted."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+
+from genrank.errors import DataFormatError, InputError
+from genrank.reranker import Reranker
+from genrank.types import Ranking, Request
+
+Line = tuple[int, Request | DataFormatError]
+"""A line's number, 1-based, and its request, or what is wrong with it."""
+
+
+@dataclass
+class Summary:
+    """What became of the lines.
+
+    Attributes:
+        ranked: Lines answered with a ranking.
+        wrong: Lines that could not be read or ranked; each was reported.
+        outcomes: Rankings by ``provenance.outcome``.
+    """
+
+    ranked: int = 0
+    wrong: int = 0
+    outcomes: Counter[str] = field(default_factory=Counter)
+
+    def __str__(self) -> str:
+        text = f"{self.ranked} ranked, {self.wrong} wrong"
+        mended = [
+            f"{self.outcomes[outcome]} {outcome}" for outcome in ("repaired", "fallback") if self.outcomes[outcome]
+        ]
+        return f"{text} ({', '.join(mended)})" if mended else text
+
+
+def rerank_lines(
+    reranker: Reranker,
+    name: str,
+    lines: Iterable[Line],
+    summary: Summary,
+    *,
+    report: Callable[[DataFormatError], None],
+    batch: int = 8,
+    top_k: int | None = None,
+    reasons: int = 0,
+    deadline: float | None = None,
+) -> Iterator[tuple[Request, Ranking]]:
+    """Rank the requests of a stream, holding one batch in memory.
+
+    Args:
+        reranker: Ranks them.
+        name: The file's name, for errors.
+        lines: What `genrank.data.jsonl.read_requests` yields.
+        summary: Counted up as the stream goes on, so that it is right also when the stream breaks off.
+        report: Told of each wrong line, in the lines' order.
+        batch: Requests that are ranked at once.
+        top_k: See `Reranker.rerank`.
+        reasons: See `Reranker.rerank`.
+        deadline: See `Reranker.rerank`; for each batch.
+
+    Yields:
+        Each right request with its ranking, in the lines' order.
+
+    Raises:
+        InputError: When `top_k`, `reasons` or `deadline` is wrong.
+    """
+
+    def rank(requests: list[Request]) -> list[Ranking]:
+        return reranker.rerank_batch(requests, top_k=top_k, reasons=reasons, deadline=deadline)
+
+    reranker.check_options(top_k=top_k, reasons=reasons, deadline=deadline)  # the call's fault, not a line's
+    stream = iter(lines)
+    while chunk := list(itertools.islice(stream, batch)):
+        answers: list[Ranking | InputError | DataFormatError]
+        right = [line for _, line in chunk if isinstance(line, Request)]
+        try:
+            answers = [*rank(right)]
+        except InputError:  # one request that cannot be ranked must not cost the others
+            answers = []
+            for request in right:
+                try:
+                    answers += rank([request])
+                except InputError as error:
+                    answers.append(error)
+        answered = iter(answers)
+        for number, line in chunk:
+            answer = line if isinstance(line, DataFormatError) else next(answered)
+            if isinstance(answer, InputError):
+                answer = DataFormatError(name, number, "a request that can be ranked", str(answer))
+            if isinstance(answer, DataFormatError):
+                summary.wrong += 1
+                report(answer)
+            elif isinstance(line, Request):
+                summary.ranked += 1
+                summary.outcomes[answer.provenance.outcome] += 1
+                yield line, answer

@@ -1,0 +1,159 @@
+"""JSON Lines: any objects, request lines and ranking lines."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import IO, Any
+
+from genrank.errors import DataFormatError, InputError
+from genrank.inputs import parse_request
+from genrank.types import Interaction, Ranking, Request
+
+MAX_LINE_BYTES = 16 * 2**20
+
+
+def read_jsonl(path: str | Path, stream: IO[bytes] | None = None) -> Iterator[tuple[int, Any]]:
+    """Read JSON Lines, one line in memory at a time.
+
+    Args:
+        path: The file; ``-`` reads standard input. With `stream`, only a name for errors.
+        stream: Bytes to read instead of the file.
+
+    Yields:
+        Line number, 1-based, and the parsed value, or the `DataFormatError` where the line is broken: no UTF-8,
+        no JSON, NaN or infinity, over `MAX_LINE_BYTES`. Blank lines are passed over.
+
+    Raises:
+        DataFormatError: When the file cannot be opened, or holds no line at all.
+    """
+    name = "<stdin>" if str(path) == "-" else str(path)
+    with contextlib.ExitStack() as stack:
+        if stream is None:
+            if str(path) == "-":
+                stream = sys.stdin.buffer
+            else:
+                try:
+                    stream = stack.enter_context(Path(path).open("rb"))
+                except OSError as error:
+                    raise DataFormatError(name, 0, "a readable file", error.strerror or str(error)) from None
+        empty = True
+        number = 0
+        while line := stream.readline(MAX_LINE_BYTES + 1):
+            number += 1
+            if len(line) > MAX_LINE_BYTES:
+                while not line.endswith(b"\n") and (line := stream.readline(MAX_LINE_BYTES)):
+                    pass
+                empty = False
+                yield (
+                    number,
+                    DataFormatError(name, number, f"a line of at most {MAX_LINE_BYTES} bytes", "a longer one"),
+                )
+            elif line.strip():
+                empty = False
+                yield number, _parse_json(name, number, line)
+        if empty:
+            raise DataFormatError(name, 0, "at least one line of JSON", "an empty file")
+
+
+def _parse_json(name: str, number: int, line: bytes) -> Any:
+    def refuse(constant: str) -> Any:
+        raise ValueError(f"{constant}, which is no JSON number")
+
+    try:
+        return json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"), parse_constant=refuse)
+    except UnicodeDecodeError as error:
+        rest = error.object.rstrip()[error.start :]  # error.object is without a byte-order mark
+        half = len(rest) < 4 and 0xC2 <= rest[0] <= 0xF4
+        guess = "is the line cut off?" if half else "is this a binary file?"
+        found = f"the byte {rest[0]:#04x} at column {error.start + 1} ({guess})"
+        return DataFormatError(name, number, "UTF-8 text", found)
+    except json.JSONDecodeError as error:
+        # a cut in a string is told at the string's beginning, one in a literal or an escape up to 6 places from the end
+        half = error.msg.startswith("Unterminated string") or error.pos >= len(error.doc.rstrip()) - 6
+        cut = " (is the line cut off?)" if half else ""
+        return DataFormatError(name, number, "one JSON object", f"{error.msg} at column {error.colno}{cut}")
+    except (ValueError, RecursionError) as error:
+        found = "JSON nested too deeply" if isinstance(error, RecursionError) else str(error)
+        return DataFormatError(name, number, "one JSON object", found)
+
+
+def write_jsonl(path: str | Path, objects: Iterable[Mapping[str, Any]]) -> None:
+    """Write JSON Lines in UTF-8."""
+    with Path(path).open("w", encoding="utf-8", newline="\n") as out:
+        for fields in objects:
+            out.write(dump_line(fields))
+
+
+def dump_line(fields: Mapping[str, Any]) -> str:
+    """One JSON line with its line break; lone surrogates come out escaped, so that UTF-8 always holds it."""
+    text = json.dumps(fields, ensure_ascii=False, default=str)
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        text = json.dumps(fields, default=str)
+    return text + "\n"
+
+
+def read_requests(path: str | Path, stream: IO[bytes] | None = None) -> Iterator[tuple[int, Request | DataFormatError]]:
+    """Read request lines, one in memory at a time.
+
+    Args:
+        path: The file; ``-`` reads standard input. With `stream`, only a name for errors.
+        stream: Bytes to read instead of the file.
+
+    Yields:
+        Line number, 1-based, and the line's request, or the `DataFormatError` where the line is wrong.
+
+    Raises:
+        DataFormatError: When the file cannot be opened, or holds no line at all.
+    """
+    name = "<stdin>" if str(path) == "-" else str(path)
+    for number, value in read_jsonl(path, stream):
+        if isinstance(value, DataFormatError):
+            yield number, value
+            continue
+        try:
+            yield number, parse_request(value)
+        except InputError as error:
+            yield number, DataFormatError(name, number, "a rerank request", str(error))
+
+
+def request_fields(request: Request) -> dict[str, Any]:
+    """The request as a request line's object."""
+    fields: dict[str, Any] = {"query_id": request.query.query_id} if request.query.query_id else {}
+    fields["query"] = request.query.text
+    if request.history:
+        fields["history"] = [interaction_fields(interaction) for interaction in request.history]
+    fields["candidates"] = [
+        candidate.listing.to_dict()
+        | {key: value for key, value in (("score", candidate.score), ("rank", candidate.rank)) if value is not None}
+        for candidate in request.candidates
+    ]
+    return fields
+
+
+def write_rankings(path: str | Path, rankings: Iterable[Ranking]) -> None:
+    """Write ranking lines."""
+    write_jsonl(path, (ranking.to_dict() for ranking in rankings))
+
+
+def interaction_fields(interaction: Interaction) -> dict[str, Any]:
+    """The interaction as JSON types."""
+    fields: dict[str, Any] = {"event": interaction.event}
+    if interaction.time is not None:
+        fields["time"] = iso_time(interaction.time)
+    if interaction.rating is not None:
+        fields["rating"] = interaction.rating
+    if interaction.query:
+        fields["query"] = interaction.query
+    return fields | {"listing": interaction.listing.to_dict()}
+
+
+def iso_time(time: datetime) -> str:
+    """A time as ISO 8601, with ``Z`` for UTC."""
+    return time.isoformat().replace("+00:00", "Z")

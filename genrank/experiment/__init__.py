@@ -1,0 +1,1 @@
+"""What the programs that measure and those that train share: configurations, fingerprints, records, metrics."""

@@ -1,0 +1,43 @@
+"""Whose order stands where the model gave none: a cheap ranker of the caller's, checked before it is believed."""
+
+from __future__ import annotations
+
+import math
+import numbers
+import reprlib
+from collections.abc import Callable, Sequence
+
+from genrank.types import (
+    Request,
+)
+
+Fallback = Callable[[Sequence[Request]], Sequence[Sequence[float]]]
+"""A cheap ranker: ``[b]`` requests in, ``[b][n]`` finite scores out, one a candidate in the request's order; higher is
+better. It runs in the caller's thread and no deadline stops it, so it should take milliseconds."""
+
+
+def ask_fallback(fallback: Fallback, requests: Sequence[Request]) -> list[list[float] | str]:
+    """The fallback's scores for each request, or what is wrong with them.
+
+    It is somebody else's code: it may raise anything and answer with any type, and nothing may be lost for it.
+    """
+    try:
+        answers = list(fallback(requests))
+    except Exception as error:
+        return [f"{type(error).__name__}: {error}"] * len(requests)
+    if len(answers) != len(requests):
+        return [f"it gave {len(answers)} answers to {len(requests)} requests"] * len(requests)
+    return [_read_scores(answer, len(request.candidates)) for answer, request in zip(answers, requests, strict=True)]
+
+
+def _read_scores(answer: Sequence[float], count: int) -> list[float] | str:
+    try:
+        scores = list(answer)
+        if len(scores) != count:
+            return f"it gave {len(scores)} scores for {count} candidates"
+        for score in scores:
+            if not isinstance(score, numbers.Real) or isinstance(score, bool) or not math.isfinite(score):
+                return f"it gave the score {reprlib.repr(score)}"
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+    return scores

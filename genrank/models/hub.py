@@ -1,0 +1,146 @@
+"""Models from the Hugging Face hub."""
+
+from __future__ import annotations
+
+import contextlib
+import fnmatch
+import json
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from genrank.errors import (
+    ChecksumError,
+    DownloadError,
+    MissingExtraError,
+    ModelError,
+    ModelNotFoundError,
+)
+from genrank.files import sha256_of
+from genrank.models.registry import ModelSpec
+from genrank.progress import Progress
+
+HUB_SECONDS = 5  # how long the hub may take to say that it knows the model
+HUB_FILES = (
+    "*.json", "*.safetensors", "*.jinja", "*.txt", "1_Pooling/*", "tokenizer*", "*.model", "*.tiktoken",
+)  # fmt: skip
+HUB_IGNORED = ("onnx/*", "openvino/*", "original/*")  # other formats of the same weights
+_OFFLINE_VALUES = {"1", "ON", "YES", "TRUE"}  # as huggingface_hub reads HF_HUB_OFFLINE
+
+
+def from_hub(spec: ModelSpec, staging: Path, report: Progress) -> tuple[str, str]:
+    """Copy a known model's files into `staging`; gives the source and its revision."""
+    snapshot = hub_snapshot(spec.hub, spec.revision, report)
+    weights = snapshot / "model.safetensors"
+    if spec.hub_sha256 and (not weights.is_file() or sha256_of(weights) != spec.hub_sha256):
+        raise ChecksumError(f"{weights}: SHA-256 differs from the one known; delete the file and fetch again")
+    # a user's own hub cache may hold other formats of the model too
+    for path in sorted(found for found in snapshot.rglob("*") if found.is_file()):
+        file = path.relative_to(snapshot).as_posix()
+        if _matches(file, HUB_FILES) and not _matches(file, HUB_IGNORED):
+            (staging / file).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, staging / file)
+    return f"hub {spec.hub}", spec.revision
+
+
+def _matches(file: str, patterns: Sequence[str]) -> bool:
+    return any(fnmatch.fnmatchcase(file, pattern) for pattern in patterns)
+
+
+def hub_snapshot(repository: str, revision: str, report: Progress) -> Path:
+    """The folder of a repository in the local hub cache, downloaded into it when it is not there.
+
+    Raises:
+        MissingExtraError: When huggingface_hub is not installed.
+        ModelNotFoundError: When the hub knows no such repository.
+        DownloadError: When it cannot be reached or will not give the model out.
+    """
+    try:
+        import huggingface_hub as hub
+        from huggingface_hub.errors import LocalEntryNotFoundError
+    except ImportError:
+        raise MissingExtraError("huggingface_hub", "transformers") from None
+
+    def snapshot(local: bool) -> Path:
+        bars = None if local else _hub_bars(report)
+        folder = hub.snapshot_download(
+            repository,
+            revision=revision,
+            allow_patterns=list(HUB_FILES),
+            ignore_patterns=list(HUB_IGNORED),
+            local_files_only=local,
+            etag_timeout=HUB_SECONDS,
+            tqdm_class=bars,
+        )
+        return Path(folder)
+
+    try:
+        with contextlib.suppress(LocalEntryNotFoundError):
+            folder = snapshot(local=True)
+            if not _lacks(folder):
+                return folder
+        if os.environ.get("HF_HUB_OFFLINE", "").upper() in _OFFLINE_VALUES:
+            raise DownloadError("not in the local hub cache, and HF_HUB_OFFLINE forbids to ask the hub")
+        report.start(f"asking the hub for {repository}", None)
+        # snapshot_download has no timeout for its first question and waits for minutes for a hub that never answers
+        info = hub.HfApi().model_info(repository, revision=revision, timeout=HUB_SECONDS, files_metadata=True)
+        wanted = [
+            file.size or 0
+            for file in info.siblings or ()
+            if _matches(file.rfilename, HUB_FILES) and not _matches(file.rfilename, HUB_IGNORED)
+        ]
+        report.start(f"downloading {repository} from the hub", sum(wanted) or None)
+        folder = snapshot(local=False)
+        if missing := _lacks(folder):
+            raise DownloadError(f"the hub's {repository} has no {missing}")
+        return folder
+    except ModelError:
+        raise
+    except Exception as error:  # the hub's client raises its own errors, those of its HTTP library, and OSError
+        _raise_hub_error(repository, error)
+
+
+def _lacks(folder: Path) -> str:
+    """What a folder lacks to be a model that transformers can load; empty when nothing."""
+    if not (folder / "config.json").is_file():
+        return "config.json"
+    index = folder / "model.safetensors.index.json"
+    if index.is_file():
+        shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        return ", ".join(sorted(shard for shard in shards if not (folder / shard).is_file()))
+    return "" if any(folder.glob("*.safetensors")) else "*.safetensors"
+
+
+def _hub_bars(report: Progress) -> type[Any]:
+    """A tqdm class for the hub's client that draws nothing and passes the bytes on."""
+    from tqdm.auto import tqdm
+
+    class Bars(tqdm):  # type: ignore[type-arg, misc, unused-ignore]
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            # there are bars for files, for bytes from the network, and for bytes written: only the second is passed on
+            self._counts = kwargs.get("unit") == "B" and str(kwargs.get("desc", "")).startswith("Downloading")
+            kwargs.pop("name", None)
+            super().__init__(*args, **{**kwargs, "disable": True})
+
+        def update(self, n: float | None = 1) -> bool | None:
+            if self._counts and n:
+                report.advance(int(n))
+            return None
+
+    return Bars
+
+
+def _raise_hub_error(repository: str, error: Exception) -> NoReturn:
+    """Say in one line what the hub, or the way to it, answered."""
+    from huggingface_hub import errors
+
+    first = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+    if isinstance(error, errors.GatedRepoError):
+        raise DownloadError(
+            f"gated; accept its terms at https://huggingface.co/{repository} and log in with: hf auth login"
+        ) from error
+    if isinstance(error, errors.RepositoryNotFoundError | errors.RevisionNotFoundError | errors.HFValidationError):
+        raise ModelNotFoundError(f"the Hugging Face hub knows no such repository, or it is private: {first}") from error
+    raise DownloadError(f"the Hugging Face hub does not answer ({type(error).__name__}: {first})") from error

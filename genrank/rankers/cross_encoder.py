@@ -1,0 +1,169 @@
+"""A trained BERT cross-encoder, which reads query and listing together and gives one score, as it serves."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import pydantic
+
+from genrank.errors import (
+    ChecksumError,
+    MissingExtraError,
+    ModelError,
+    ModelNotFoundError,
+    OutputError,
+)
+from genrank.files import files_fingerprint
+from genrank.progress import quiet_loading
+from genrank.search.bm25 import TextField, listing_text
+from genrank.text.clean import clean
+from genrank.types import Listing, Request
+
+if TYPE_CHECKING:
+    from sentence_transformers import CrossEncoder
+
+
+MANIFEST = "cross_encoder.json"
+FORMAT = 1
+
+
+class CrossEncoderSettings(pydantic.BaseModel, frozen=True, extra="ignore"):
+    """What serving needs of the configuration that a cross-encoder was trained with.
+
+    Attributes:
+        fields: The listing's fields that are read, in this order.
+        max_length: Tokens of query and listing together; the longer of the two is cut.
+        batch: Pairs that are scored at once.
+    """
+
+    fields: Annotated[tuple[TextField, ...], pydantic.Field(min_length=1)]
+    max_length: Annotated[int, pydantic.Field(ge=8)]
+    batch: Annotated[int, pydantic.Field(ge=1)]
+
+
+class CrossEncoderRanker:
+    """A trained cross-encoder, which scores candidates.
+
+    A clone of genrank trains one: ``python -m eval.cross_encoder train``.
+
+    Args:
+        model: The model.
+        settings: How it reads.
+    """
+
+    def __init__(self, model: CrossEncoder, settings: CrossEncoderSettings) -> None:
+        self.settings = settings
+        self._model = model
+
+    @classmethod
+    def load(cls, folder: str | Path) -> CrossEncoderRanker:
+        """Load what ``train`` has saved.
+
+        Raises:
+            ModelNotFoundError: When the folder holds no manifest.
+            ModelError: When the manifest or the model cannot be read.
+            ChecksumError: When a file is missing or not the one that was saved.
+            MissingExtraError: When sentence-transformers is not installed.
+        """
+        root = Path(folder).expanduser()
+        manifest = read_manifest(root)
+        for name, recorded in manifest["files"].items():
+            path = root / name
+            if not path.is_file() or files_fingerprint(path) != recorded:
+                trouble = "is missing" if not path.is_file() else "is not the file that was saved"
+                raise ChecksumError(
+                    f"{path} {trouble}; train it again (in a clone of genrank: python -m eval.cross_encoder train)"
+                )
+        settings: CrossEncoderSettings = manifest["settings"]
+        return cls(load_cross_encoder(root, settings.max_length), settings)
+
+    def score(self, requests: Sequence[Request]) -> list[list[float]]:
+        """Score every candidate, which is what `genrank.Reranker` takes as its fallback.
+
+        Args:
+            requests: ``[b]``.
+
+        Returns:
+            ``[b][n]`` logits, in the requests' order; higher is better.
+
+        Raises:
+            OutputError: When the model gives NaN or infinity.
+        """
+        pairs = [
+            (clean(request.query.text), document_text(candidate.listing, self.settings.fields))
+            for request in requests
+            for candidate in request.candidates
+        ]
+        if not pairs:
+            return [[] for _ in requests]
+        scores = self._model.predict(pairs, batch_size=self.settings.batch, show_progress_bar=False).tolist()
+        for score in scores:
+            if not math.isfinite(score):
+                raise OutputError(f"the cross-encoder gave the score {score}")
+        rest = iter(scores)
+        return [[next(rest) for _ in request.candidates] for request in requests]
+
+
+def document_text(listing: Listing, fields: Collection[str]) -> str:
+    """The text of a listing that the model reads: one clean line."""
+    return clean(listing_text(listing, fields))
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of a trained cross-encoder; its ``settings`` as a `CrossEncoderSettings`.
+
+    Raises:
+        ModelNotFoundError: When there is none.
+        ModelError: When it is broken or of another format.
+    """
+    path = folder / MANIFEST
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ModelNotFoundError(
+            f"{folder} holds no {MANIFEST}; a clone of genrank trains one: python -m eval.cross_encoder train"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path}: cannot be read: {error}") from None
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        found = manifest.get("format") if isinstance(manifest, dict) else type(manifest).__name__
+        raise ModelError(f"{path}: expected format {FORMAT}, found {found!r}; train again")
+    files = manifest.get("files")
+    if not isinstance(files, dict) or "config.json" not in files:
+        raise ModelError(f"{path}: expected 'files' with the SHA-256 of each file; train again")
+    try:
+        return manifest | {"settings": CrossEncoderSettings.model_validate(manifest.get("settings"))}
+    except pydantic.ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = ".".join(str(part) for part in ("settings", *first["loc"]))
+        raise ModelError(f"{path}: {place}: {first['msg']}; train again") from None
+
+
+def load_cross_encoder(folder: Path, max_length: int, seed: int | None = None) -> CrossEncoder:
+    """The folder's encoder with a head of one score; a missing head is drawn by `seed`."""
+    try:
+        from sentence_transformers import CrossEncoder
+    except ImportError:
+        raise MissingExtraError("sentence-transformers", "baseline") from None
+    from torch import nn
+    from transformers import set_seed
+
+    if seed is not None:
+        set_seed(seed)
+    try:
+        with quiet_loading():
+            model: CrossEncoder = CrossEncoder(
+                str(folder),
+                num_labels=1,
+                max_length=max_length,
+                local_files_only=True,
+                activation_fn=nn.Identity(),  # a sigmoid would make equals of all very good ones
+                processor_kwargs={"split_special_tokens": True},  # a listing that says [SEP] stays text
+            )
+    except Exception as error:  # it raises whatever its parts raise
+        raise ModelError(f"cannot load {folder} as a cross-encoder: {error}") from error
+    return model

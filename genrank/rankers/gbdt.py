@@ -1,0 +1,292 @@
+"""BERT + GBDT: a trained LightGBM ranker over the features of `genrank.rankers.features`, as it serves.
+
+Its folder holds ``baseline.json`` (settings, figures on dev, where it came from, a hash of every other file),
+``statistics.json.gz`` and LightGBM's text models, ``model-0.txt`` and so on. Nothing in it is code. A clone of genrank
+trains one: ``python -m eval.baseline train``.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import pydantic
+
+from genrank.errors import ChecksumError, ConfigError, InputError, MissingExtraError, ModelError, ModelNotFoundError
+from genrank.files import files_fingerprint
+from genrank.rankers.features import (
+    FEATURES,
+    NAMES,
+    Featuriser,
+    Floats,
+    Group,
+    Statistics,
+    listing_texts,
+)
+from genrank.search.dense import Encoder, TextEncoder
+from genrank.types import Request
+
+if TYPE_CHECKING:
+    import lightgbm
+
+
+FORMAT = 1
+MANIFEST = "baseline.json"
+_STATISTICS = "statistics.json.gz"
+
+
+@dataclass(frozen=True)
+class ClickCurve:
+    """A curve from scores to probabilities: Platt's ``1 / (1 + exp(-(slope * s + offset)))``, or a rising step curve.
+
+    Attributes:
+        slope: Of Platt's curve, 0 or more.
+        offset: Of Platt's curve.
+        scores: Places of the isotonic curve's corners, rising; empty for Platt's.
+        chances: Its heights there; straight lines lie between.
+    """
+
+    slope: float = 1.0
+    offset: float = 0.0
+    scores: tuple[float, ...] = ()
+    chances: tuple[float, ...] = ()
+
+    def __call__(self, scores: Floats) -> Floats:
+        """Probabilities, 0 to 1, of scores, both ``[n]``."""
+        if self.scores:
+            return np.interp(scores, self.scores, self.chances)
+        return np.asarray(0.5 * (1.0 + np.tanh(0.5 * (self.slope * scores + self.offset))), dtype=np.float64)
+
+
+def columns(groups: Sequence[Group]) -> list[int]:
+    """Places of some groups' features in a matrix."""
+    names = {name for group in groups for name in FEATURES[group]}
+    return [i for i, name in enumerate(NAMES) if name in names]
+
+
+def predict(boosters: Sequence[lightgbm.Booster], values: Floats, threads: int) -> Floats:
+    """Mean of the models' raw scores, ``[candidates]``."""
+    if not len(values):
+        return np.zeros(0)
+    scores = [booster.predict(values, raw_score=True, num_threads=threads) for booster in boosters]
+    return np.asarray(np.mean(np.stack([np.asarray(one) for one in scores]), axis=0), dtype=np.float64)
+
+
+class GbdtSettings(pydantic.BaseModel, frozen=True, extra="ignore"):
+    """What serving needs of the configuration that a ranker was trained with.
+
+    Attributes:
+        objective: ``lambdarank`` orders; ``binary`` gives the probability of a click too.
+        groups: The groups of features that are used.
+        bags: Models whose scores are averaged.
+        threads: Threads of LightGBM.
+    """
+
+    objective: Literal["lambdarank", "binary"]
+    groups: tuple[Group, ...]
+    bags: int
+    threads: int
+
+
+class GbdtRanker:
+    """A trained BERT + GBDT ranker: a first stage, or `genrank.Reranker`'s fallback (``fallback=ranker.score``)."""
+
+    def __init__(
+        self,
+        config: Mapping[str, Any],
+        featuriser: Featuriser,
+        boosters: Sequence[lightgbm.Booster],
+        calibration: ClickCurve | None,
+        record: dict[str, Any],
+    ) -> None:
+        """Put a ranker together; `load` reads one.
+
+        Args:
+            config: How it was trained, as JSON types; see `GbdtSettings` for what must be there.
+            featuriser: Makes its features.
+            boosters: Its models.
+            calibration: From scores to probabilities; None for ``lambdarank``.
+            record: What is known of the training, for the folder.
+        """
+        self.config = dict(config)
+        self.settings = GbdtSettings.model_validate(self.config)
+        self.record = record
+        self._featuriser = featuriser
+        self._boosters = list(boosters)
+        self._calibration = calibration
+
+    @property
+    def objective(self) -> str:
+        """``lambdarank`` or ``binary``."""
+        return self.settings.objective
+
+    def prepare(self, requests: Sequence[Request]) -> None:
+        """Encode what is known of listings before a query comes, and load the encoder, so that `score` need not.
+
+        Raises:
+            GenrankError: Whatever the encoder raises.
+        """
+        self._featuriser.encoder.encode(listing_texts(requests))
+        self._featuriser.encoder.encode([request.query.text for request in requests[:1]], queries=True)
+
+    def score(self, requests: Sequence[Request]) -> list[list[float]]:
+        """Score candidates.
+
+        Args:
+            requests: ``[b]``.
+
+        Returns:
+            One finite score a candidate, in each request's order; higher is better.
+
+        Raises:
+            GenrankError: Whatever the encoder raises.
+        """
+        values = self._featuriser.matrix(requests)[:, columns(self.settings.groups)]
+        return split_scores(requests, predict(self._boosters, values, self.settings.threads))
+
+    def probabilities(self, requests: Sequence[Request]) -> list[list[float]]:
+        """Calibrated probabilities of a click.
+
+        Args:
+            requests: ``[b]``.
+
+        Returns:
+            One probability a candidate, 0 to 1, in each request's order.
+
+        Raises:
+            InputError: When the objective is not ``binary``.
+            GenrankError: Whatever the encoder raises.
+        """
+        if self._calibration is None:
+            raise InputError(
+                f"only a ranker trained with objective: binary knows probabilities, this one has {self.objective}",
+                field="objective",
+            )
+        scores = self.score(requests)
+        return [[float(chance) for chance in self._calibration(np.array(row))] for row in scores]
+
+    def save(self, folder: str | Path) -> None:
+        """Write the folder; what is there appears complete or not at all.
+
+        Raises:
+            ConfigError: When the folder holds something else than a baseline.
+            OSError: When it cannot be written.
+        """
+        target = Path(folder)
+        if target.exists() and not (target / MANIFEST).is_file() and (not target.is_dir() or any(target.iterdir())):
+            raise ConfigError(f"{target} holds something else than a BERT + GBDT ranker; name another folder")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as work:
+            staging = Path(work) / "new"
+            staging.mkdir()
+            for i, booster in enumerate(self._boosters):
+                (staging / f"model-{i}.txt").write_text(booster.model_to_string(), encoding="utf-8")
+            statistics = json.dumps(self._featuriser.statistics.to_dict(), ensure_ascii=True).encode()
+            (staging / _STATISTICS).write_bytes(gzip.compress(statistics, mtime=0))
+            manifest = {
+                "format": FORMAT,
+                "config": self.config,
+                "encoder": {"name": self._featuriser.encoder.name, "fingerprint": self._featuriser.encoder.fingerprint},
+                "features": [NAMES[i] for i in columns(self.settings.groups)],
+                "calibration": None if self._calibration is None else vars(self._calibration),
+                "record": self.record,
+                "files": {path.name: files_fingerprint(path) for path in sorted(staging.iterdir())},
+            }
+            (staging / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+            if target.exists():
+                target.replace(Path(work) / "old")
+            staging.replace(target)
+
+    @classmethod
+    def load(cls, folder: str | Path, encoder: TextEncoder | None = None) -> GbdtRanker:
+        """Read a folder that `save` wrote.
+
+        Args:
+            folder: Where.
+            encoder: None takes the one that is named there.
+
+        Raises:
+            ModelNotFoundError: When the folder is not there or holds no baseline.
+            ChecksumError: When a file is missing or differs from what was saved.
+            ModelError: When it was made by another version, or with another encoder.
+            MissingExtraError: When LightGBM is not installed.
+        """
+        root = Path(folder)
+        manifest = _read_manifest(root)
+        lgb = import_lightgbm()
+        try:
+            config = dict(manifest["config"])
+            settings = GbdtSettings.model_validate(config)
+            if manifest["features"] != [NAMES[i] for i in columns(settings.groups)]:
+                raise ModelError(f"{root} was made by another version of genrank, with other features; train it again")
+            names = [f"model-{i}.txt" for i in range(settings.bags)]
+            if missing := {_STATISTICS, *names} - manifest["files"].keys():
+                raise ModelError(f"{root / MANIFEST} is damaged: it names no {min(missing)}; train it again")
+            statistics = Statistics.from_dict(json.loads(gzip.decompress((root / _STATISTICS).read_bytes())))
+            curve = manifest["calibration"]
+            calibration = None
+            if curve is not None:
+                calibration = ClickCurve(
+                    curve["slope"], curve["offset"], tuple(curve["scores"]), tuple(curve["chances"])
+                )
+            boosters = [lgb.Booster(model_str=(root / name).read_text(encoding="utf-8")) for name in names]
+            name, fingerprint = str(manifest["encoder"]["name"]), manifest["encoder"]["fingerprint"]
+            record = dict(manifest["record"])
+        except (
+            KeyError,
+            TypeError,
+            ValueError,
+            OSError,
+            EOFError,
+            pydantic.ValidationError,
+            lgb.basic.LightGBMError,
+        ) as e:
+            raise ModelError(f"{root / MANIFEST} is damaged ({type(e).__name__}: {e}); train it again") from None
+        encoder = encoder or Encoder(name)
+        if encoder.fingerprint != fingerprint:
+            raise ModelError(
+                f"{root} was trained with another version of the encoder {name} ({fingerprint}, here "
+                f"{encoder.name} is {encoder.fingerprint}); train it again"
+            )
+        return cls(config, Featuriser(encoder, statistics), boosters, calibration, record)
+
+
+def split_scores(requests: Sequence[Request], scores: Floats) -> list[list[float]]:
+    """Scores of all candidates, dealt out to their requests."""
+    ends = np.cumsum([len(request.candidates) for request in requests])[:-1]
+    return [[float(score) for score in part] for part in np.split(scores, ends)] if requests else []
+
+
+def import_lightgbm() -> Any:
+    """The package, or the error that says how to get it."""
+    try:
+        import lightgbm
+    except ImportError:
+        raise MissingExtraError("lightgbm", "baseline") from None
+    return lightgbm
+
+
+def _read_manifest(root: Path) -> dict[str, Any]:
+    path = root / MANIFEST
+    if not path.is_file():
+        raise ModelNotFoundError(
+            f"{root} holds no BERT + GBDT ranker; a clone of genrank trains one: python -m eval.baseline train"
+        )
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+        known, files = manifest["format"], manifest["files"].items()
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ModelError(f"{path} is damaged ({type(error).__name__}: {error}); train it again") from None
+    if known != FORMAT:
+        raise ModelError(f"{path} has format {known!r}, this version reads {FORMAT}; train it again")
+    for name, expected in files:
+        file = root / Path(str(name)).name
+        if not file.is_file() or files_fingerprint(file) != expected:
+            raise ChecksumError(f"{file} is missing or was changed; train the baseline again")
+    return dict(manifest)

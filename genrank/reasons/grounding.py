@@ -1,0 +1,750 @@
+"""Whether a reason keeps to the facts: its claims are found, and each is looked up in the listing and the history.
+
+A claim is a brand or another name, a number with or without a unit, a price, a rating, a size, a colour, a material, a
+feature, another candidate's attribute value, a word of praise, or a word about the shopper's past. It is grounded where
+a field says the same. The query is no evidence, and praise never has any. A reason with a claim that is not grounded
+is written anew from the fields that are left.
+
+Rules and word lists (`genrank.lexicon`), no model: a claim in words that no list holds is not seen.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from genrank.reasons import lexicon
+from genrank.text.clean import clean, number_text
+from genrank.types import Interaction, Listing, Query
+
+MAX_CHARS = 200
+"""The longest reason, in characters."""
+
+Language = Literal["en", "zh", "other"]
+Span = tuple[int, int]
+
+_MAX_FIELD_CHARS = 20_000
+_MAX_QUOTE_CHARS = 120
+_MAX_CLAUSES = 3
+_NO_LATIN_BEFORE, _NO_LATIN_AFTER = r"(?<![a-z0-9])", r"(?![a-z0-9])"
+_HAN = "\u3400-\u4dbf\u4e00-\u9fff"
+_KANA = "\u3040-\u30ff"
+_HANGUL = "\uac00-\ud7af"
+_LATIN_WORD = re.compile(r"[^\W\d_]+(?:['’-][^\W\d_]+)*")
+_OPEN_QUOTE = "“"
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """Something that a reason says.
+
+    Attributes:
+        kind: Such as ``colour`` or ``number``.
+        text: The words that say it, in lower case.
+        fields: Where it stands, such as ``attributes.colour``; empty when it is not grounded.
+    """
+
+    kind: str
+    text: str
+    fields: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Grounded:
+    """A reason after the check.
+
+    Attributes:
+        text: One line, at most `MAX_CHARS` characters, without a claim that is not grounded.
+        evidence: The fields that it rests on.
+        claims: Of the text that came in.
+        rewritten: Whether `text` was written anew.
+    """
+
+    text: str
+    evidence: tuple[str, ...]
+    claims: tuple[Claim, ...]
+    rewritten: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Measure:
+    """A number in a text, with what is measured; `word` instead of a value for sizes and model numbers."""
+
+    span: Span
+    kind: str
+    value: float = math.nan
+    word: str = ""
+    currencies: tuple[str, ...] = ()
+    counts: bool = False  # whether a noun follows
+
+    def says(self, fact: _Measure) -> bool:
+        """Whether a fact bears this claim out."""
+        if self.word or fact.word:
+            same = self.word == fact.word or (self.kind == "size" and fact.kind == "" and self._equals(fact))
+        else:
+            same = self._equals(fact)
+        if not same:
+            return False
+        if self.kind == fact.kind == "price":
+            return not (self.currencies and fact.currencies) or bool({*self.currencies} & {*fact.currencies})
+        bare = ("", "count", "reviews") if self.counts else (fact.kind,)
+        allowed = {"": bare, "count": ("count", ""), "size": ("size", "")}.get(self.kind, (self.kind,))
+        return fact.kind in allowed
+
+    def _equals(self, fact: _Measure) -> bool:
+        own = _float(self.word) if self.word else self.value
+        return math.isclose(own, fact.value, rel_tol=1e-6)
+
+
+@dataclass(frozen=True, slots=True)
+class _Field:
+    kind: str  # such as attributes
+    name: str
+    value: str  # clean
+    said: str  # normalised
+    past: int | None = None  # which interaction it belongs to
+    key: str = ""  # normalised name of an attribute
+
+
+class Facts:
+    """All that a reason for one listing may speak of.
+
+    Args:
+        query: What the shopper typed: the reason's language, and what of the listing is worth saying.
+        listing: The listing.
+        history: The shopper's past.
+        others: The other candidates, whose values a model may take for this listing's.
+    """
+
+    def __init__(
+        self, query: Query, listing: Listing, history: Sequence[Interaction] = (), others: Sequence[Listing] = ()
+    ) -> None:
+        self.query = _normalise(query.text)
+        self.language = language(query.text)
+        self.history = history
+        self.fields = list(_fields(listing))
+        self.title = self.fields[0].value
+        for i, interaction in enumerate(history):
+            for field in _fields(interaction.listing, f"history[{i}]."):
+                if field.kind not in ("rating", "rating_count", "in_stock"):
+                    self.fields.append(dataclasses.replace(field, past=i))
+            if interaction.rating is not None:
+                rating = f"{number_text(interaction.rating)} stars"
+                self.fields.append(_Field("rating", f"history[{i}].rating", rating, rating, i))
+        self.measures = [(measure, field) for field in self.fields for measure in _field_measures(field)]
+        self.names = _names(self.fields, self.title)
+        self.telling = {field.name for field in self.fields if field.kind in ("brand", "attributes")}
+        own = [field for field in self.fields if field.past is None]
+        self.strange = sorted({name for other in others for name in _strange(other, own)}, key=len, reverse=True)
+
+
+def language(text: str) -> Language:
+    """The language of a query, as far as reasons are worded in it.
+
+    Chinese for Han without kana; English for ASCII words, unless one of them tells another language; else ``other``.
+    """
+    script = _scripts(clean(text))
+    if script["han"]:
+        return "other" if script["kana"] or script["hangul"] else "zh"
+    words = _LATIN_WORD.findall(clean(text).casefold())
+    if not words or not all(word.replace("’", "'").isascii() for word in words):
+        return "other"
+    return "other" if lexicon.OTHER_LATIN & set(words) else "en"
+
+
+def find_claims(text: str, facts: Facts) -> list[Claim]:
+    """The claims of a text, each with the fields where it stands.
+
+    Args:
+        text: A reason.
+        facts: What it may speak of.
+    """
+    said = _normalise(text)
+    claims: list[Claim] = []
+    taken: list[Span] = []
+    past = set()
+    for event, match in _past_events(said):
+        known = [i for i, past_event in enumerate(facts.history) if event in ("", past_event.event)]
+        past |= set(known)
+        claims.append(Claim("history", match.group(), (f"history[{known[-1]}].event",) if known else ()))
+        taken.append(match.span())
+    allowed = [field for field in facts.fields if field.past is None or field.past in past]
+    measures = list(_measures(said))
+    lexemes = list(_lexemes().finditer(said))
+    whole = [measure.span for measure in measures] + [match.span() for match in lexemes]
+    for value, names in facts.names.items():
+        for span in _places(value, said):
+            if not _free(span, taken) or any(_cuts(span, other) for other in whole):
+                continue
+            standing = [field for field in allowed if field.name in names]
+            if standing or facts.telling & names:
+                taken.append(span)
+                denied = _negated(said, *span)
+                claims.append(_claim("value", said, span, denied, [] if denied else standing))
+    for measure in measures:
+        if _free(measure.span, taken):
+            taken.append(measure.span)
+            standing = [field for fact, field in facts.measures if measure.says(fact) and field in allowed]
+            if len(measure.word) > 1 and not measure.word.isdigit():
+                standing += [field for field in allowed if _stands(measure.word, field.said, strict=True)]
+            kind = "number" if measure.kind not in ("price", "rating", "size", "reviews") else measure.kind
+            claims.append(_claim(kind, said, measure.span, None, standing))
+    for value in facts.strange:
+        for span in _places(value, said):
+            if _free(span, taken):
+                taken.append(span)
+                claims.append(_claim("value", said, span, None, []))
+    for match in lexemes:
+        if not _free(match.span(), taken):
+            continue
+        taken.append(match.span())
+        kind, words = _meaning(match)
+        if kind == "none":
+            continue
+        denied = _negated(said, *match.span())
+        standing = [] if kind == "praise" else [f for f in allowed if _says(f, words, denied=denied is not None)]
+        claims.append(_claim(kind, said, match.span(), denied, standing))
+    for span in _name_places(text, said, facts.language, taken):
+        name = said[slice(*span)]
+        standing = [field for field in allowed if _stands(name, field.said)]
+        if not standing:
+            each = [[field for field in allowed if _stands(word, field.said)] for word in name.split()]
+            standing = [fields[0] for fields in each] if all(each) else []
+        claims.append(_claim("name", said, span, None, standing))
+    return claims
+
+
+def ground(text: str, facts: Facts) -> Grounded:
+    """Keep a reason whose claims are all grounded, and write any other anew from the fields that are left.
+
+    Also written anew: what is in another script than the query, asks a question, repeats itself, copies the listing
+    field by field, or has nothing to do with any field. The new reason is made of whole field values; where it would
+    still claim something that does not stand (a title that praises itself in the wrong place), it is the title alone.
+
+    Args:
+        text: A reason, tidied.
+        facts: What it may speak of.
+    """
+    text = shorten(clean(text), MAX_CHARS)
+    claims = tuple(find_claims(text, facts))
+    evidence = _evidence(claims, facts)
+    if not evidence and _shares(_normalise(text), facts.fields[0].said):
+        evidence = ("title",)
+    if evidence and all(claim.fields for claim in claims) and not _broken(text) and _same_script(text, facts):
+        return Grounded(text, evidence, claims, rewritten=False)
+    new = _rewrite(claims, evidence, facts)
+    return Grounded(new, _evidence(find_claims(new, facts), facts) or ("title",), claims, rewritten=True)
+
+
+def shorten(text: str, chars: int) -> str:
+    """The text, cut between two words and marked by an ellipsis where it has more than `chars` characters."""
+    if len(text) <= chars:
+        return text
+    cut = text[: chars - 2]
+    at = cut.rfind(" ")
+    return f"{cut[:at] if at > chars // 2 else cut} …"
+
+
+# --- the fields of a listing
+
+
+def _fields(listing: Listing, prefix: str = "") -> Iterator[_Field]:
+    """The fields that hold something, the title first."""
+
+    def field(kind: str, value: str, inside: str = "", key: str = "") -> _Field:
+        return _Field(kind, f"{prefix}{kind}{inside}", clean(value), _normalise(value), key=_normalise(key))
+
+    yield field("title", listing.title)
+    for key, value in listing.attributes.items():
+        if clean(value):
+            yield field("attributes", value, f".{key}", key)
+    if clean(listing.brand):
+        yield field("brand", listing.brand)
+    if listing.price:
+        yield field("price", f"{number_text(listing.price.amount)} {listing.price.currency}", ".amount")
+    if listing.rating is not None:
+        yield field("rating", f"{number_text(listing.rating)} stars")
+    if listing.rating_count is not None:
+        yield field("rating_count", f"{listing.rating_count} reviews")
+    if listing.in_stock is not None:
+        yield field("in_stock", "in stock" if listing.in_stock else "out of stock")
+    for i, level in enumerate(listing.category):
+        if clean(level):
+            yield field("category", level, f"[{i}]")
+    if clean(listing.description):
+        yield field("description", listing.description)
+
+
+def _field_measures(field: _Field) -> Iterator[_Measure]:
+    if field.kind == "price":
+        amount, _, currency = field.said.partition(" ")
+        yield _Measure((0, 0), "price", float(amount), currencies=(currency,) if currency else ())
+        yield _Measure((0, 0), "", float(amount))
+        return
+    yield from _measures(field.said)
+    if re.search(r"size|尺码|码数|サイズ", field.key):
+        for word in re.findall(r"[a-z0-9.]+", field.said):
+            yield _Measure((0, 0), "size", word=word)
+
+
+def _names(fields: Iterable[_Field], title: str) -> dict[str, set[str]]:
+    """Field values that a reason may repeat as they are, with the names of their fields, the longest first."""
+    names: dict[str, set[str]] = {}
+    for field in fields:
+        if field.kind not in ("title", "attributes", "brand", "category"):
+            continue
+        values = [field.said]
+        if field.kind == "title":
+            values.append(_normalise(_quote(field.value)))
+        elif field.kind == "attributes":
+            values += re.split(r"\s*[,;/|、，；]\s*", field.said)
+        for value in values:
+            if field.kind == "title" or _worth_naming(value):
+                names.setdefault(value, set()).add(field.name)
+    names.setdefault(_normalise(shorten(title, MAX_CHARS)), set()).add("title")
+    return dict(sorted(names.items(), key=lambda item: -len(item[0])))
+
+
+def _worth_naming(value: str) -> bool:
+    letters = sum(char.isalpha() for char in value)
+    return value not in lexicon.COMMON and value not in lexicon.NO and letters >= (2 if value.isascii() else 1)
+
+
+def _strange(other: Listing, own: Sequence[_Field]) -> Iterator[str]:
+    """Brand and attribute values of another listing that stand nowhere in this one."""
+    values = [_normalise(other.brand)]
+    for value in other.attributes.values():
+        values += re.split(r"\s*[,;/|、，；]\s*", _normalise(value))
+    for value in values:
+        if _worth_naming(value) and len(value) <= MAX_CHARS and not any(_stands(value, f.said) for f in own):
+            yield value
+
+
+# --- words and their places
+
+
+def _normalise(text: str) -> str:
+    """One width, lower case, one kind of hyphen, apostrophe and inch mark."""
+    text = clean(unicodedata.normalize("NFKC", clean(text[:_MAX_FIELD_CHARS])).casefold())
+    text = re.sub(r"[\u2010-\u2013\u2212]", "-", text).replace("′′", '"')  # NFKC makes two of ″
+    text = re.sub("[‘’′]", "'", text)
+    return text if _OPEN_QUOTE in text else text.replace("”", '"')
+
+
+@functools.lru_cache(4096)
+def _pattern(words: str, strict: bool = False) -> re.Pattern[str]:
+    """Whole words, in the plural too unless `strict`; where no spaces are written, the text as it is."""
+    form = r"[\s-]+".join(map(re.escape, re.split(r"[\s-]+", words))) if not strict else re.escape(words)
+    if words[-1:].isascii() and words[-1:].isalpha() and not strict:
+        if re.search(r"[^aeiou]y$", words):
+            form = form[:-1] + "(?:y|ies)"
+        else:
+            singular = re.sub(r"(?<=[a-z]{3})(?:(?<=s|x|z)es|(?<=sh|ch)es|(?<!s)s)$", "", form)
+            form = singular + "(?:s|es|'s)?"
+    before = _NO_LATIN_BEFORE if words[:1].isascii() else ""
+    after = _NO_LATIN_AFTER if words[-1:].isascii() else ""
+    return re.compile(before + form + after)
+
+
+def _places(words: str, said: str, strict: bool = False) -> list[Span]:
+    probe = words if strict else re.split(r"[\s-]", words)[0][:3]
+    if not words or probe not in said:
+        return []
+    return [match.span() for match in _pattern(words, strict).finditer(said)]
+
+
+def _stands(words: str, said: str, strict: bool = False) -> bool:
+    return bool(_places(words, said, strict))
+
+
+def _free(span: Span, taken: Iterable[Span]) -> bool:
+    return all(span[1] <= start or end <= span[0] for start, end in taken)
+
+
+def _cuts(span: Span, other: Span) -> bool:
+    """Whether the first span holds a part of the other, but not all of it."""
+    return not _free(span, [other]) and not (span[0] <= other[0] and other[1] <= span[1])
+
+
+@functools.cache
+def _negation() -> re.Pattern[str]:
+    words = "|".join(sorted(map(re.escape, lexicon.NEGATORS), key=len, reverse=True))
+    gap = r"(?:(?!(?:and|but|only|just|or)\b)[a-z]+[\s-]+){0,2}"
+    han = "|".join(lexicon.NEGATORS_BEFORE_HAN)
+    return re.compile(rf"(?:(?:(?<![a-z])(?:{words})|n't)[\s-]+(?!only\b|just\b){gap}|(?:{han}))$")
+
+
+def _negated(said: str, start: int, end: int) -> Span | None:
+    """Where the words stand that deny what stands from `start` to `end`; None where nothing does."""
+    if match := _negation().search(said, max(0, start - 40), start):
+        return match.start(), start
+    if free := re.compile(r"-free\b").match(said, end):
+        return free.span()
+    return None
+
+
+def _claim(kind: str, said: str, span: Span, denied: Span | None, standing: Sequence[_Field]) -> Claim:
+    start, end = (min(span[0], denied[0]), max(span[1], denied[1])) if denied else span
+    return Claim(kind, said[start:end], tuple(dict.fromkeys(field.name for field in standing)))
+
+
+# --- colours, materials, features, praise
+
+
+@functools.cache
+def _vocabulary() -> dict[str, tuple[str, tuple[str, ...]]]:
+    """Every word of the lexicon, with its kind and its synonyms."""
+    table: dict[str, tuple[str, tuple[str, ...]]] = {}
+    brands = tuple((brand,) for brand in lexicon.BRANDS)
+    lists = {"praise": lexicon.PRAISE, "feature": lexicon.FEATURES, "material": lexicon.MATERIALS}
+    for kind, groups in (lists | {"colour": lexicon.COLOURS, "brand": brands}).items():
+        for group in groups:
+            table |= dict.fromkeys(group, (kind, group))
+    return table | dict.fromkeys(lexicon.NO_CLAIMS, ("none", ()))
+
+
+@functools.cache
+def _lexemes() -> re.Pattern[str]:
+    words = sorted(_vocabulary(), key=len, reverse=True)
+    colours = sorted((word for group in lexicon.COLOURS for word in group), key=len, reverse=True)
+    shaded = rf"(?P<shade>{'|'.join(lexicon.SHADES)})[\s-]*(?P<colour>{'|'.join(map(_open, colours))})"
+    endings = rf"{_NO_LATIN_BEFORE}[a-z]+-(?:{'|'.join(lexicon.FEATURE_ENDINGS)}){_NO_LATIN_AFTER}"
+    plain = "|".join(f"(?:{_pattern(word).pattern})" for word in words)
+    return re.compile(rf"{_NO_LATIN_BEFORE}{shaded}|(?P<word>{plain})|(?P<ending>{endings})")
+
+
+def _open(word: str) -> str:
+    return re.escape(word) + (_NO_LATIN_AFTER if word.isascii() else "")
+
+
+def _meaning(match: re.Match[str]) -> tuple[str, tuple[str, ...]]:
+    """The kind of a lexeme and the words of which one must stand in a field."""
+    if match["colour"]:
+        _, group = _vocabulary()[match["colour"]]
+        return "colour", tuple(f"{match['shade']}{gap}{word}" for word in group for gap in ("", " "))
+    if match["ending"]:
+        return "feature", (match.group(),)
+    word = match.group()
+    if word not in _vocabulary():  # a plural
+        word = next(known for known in _vocabulary() if known[:1] == word[:1] and _pattern(known).fullmatch(word))
+    return _vocabulary()[word]
+
+
+def _says(field: _Field, words: Iterable[str], *, denied: bool) -> bool:
+    """Whether a field says one of the words, or denies it."""
+    for word in words:
+        if any((_negated(field.said, *span) is not None) == denied for span in _places(word, field.said)):
+            return True
+        if field.kind == "attributes" and _stands(word, field.key) and (field.said in lexicon.NO) == denied:
+            return True
+    return False
+
+
+# --- numbers
+
+
+@functools.cache
+def _measure_patterns() -> tuple[tuple[str, re.Pattern[str]], ...]:
+    """How numbers are written, by kind; the first pattern that fits a place counts."""
+    names = {name for table in lexicon.UNITS.values() for name in table}
+    unit = "|".join(_unit(name) for name in sorted(names, key=len, reverse=True))
+    signs = sorted(lexicon.CURRENCIES, key=len, reverse=True)
+    before, after = "|".join(map(re.escape, signs)), "|".join(map(_unit, signs))
+    words = "|".join(lexicon.NUMBER_WORDS)
+    number = r"\d+(?:[.,]\d+)*(?:\s\d+/\d+)?"
+    start = r"(?<![a-z\d])(?<!\d[.,])"
+    cost = r"cost(?:s|ing)?|priced?(?: is)?(?: at| of)?|for only|only for|价格|售价|只要|仅需|定价"
+    rated = r"(?:rated|rating(?: is)?(?: of)?|评分(?:为|是|:)?)"
+    forms = (
+        ("rating", rated + r"\s*(?P<n>\d(?:\.\d+)?)(?![\d%])(?:\s*(?:/|out of)\s*5\b)?(?:[\s-]*stars?\b)?"),
+        (
+            "rating",
+            start + r"(?P<n>\d(?:\.\d+)?)\s*(?:-?stars?\b|颗星|星|分(?!钟)|/\s*5(?!\d)|out of (?:5|five)(?: stars)?)",
+        ),
+        (
+            "reviews",
+            rf"{start}(?P<n>{number})\s*\+?\s*(?:customer )?(?:(?:ratings?|reviews?)(?![a-z])|[条个人]评[价分])",
+        ),
+        ("price", rf"(?P<sign>{before})\s*(?P<n>{number})(?:\s*(?P<sign2>{after}))?"),
+        ("price", rf"{start}(?P<n>{number})\s*(?P<sign>{after})"),
+        ("price", rf"(?:{cost})(?: ?(?:only|just|为|是))?\s*:?\s*(?P<n>{number})(?!\s*(?:{unit}))"),
+        (
+            "size",
+            rf"(?:size|尺码|码数|サイズ)(?: is| of|:|为|是)?\s*(?P<n>\d+(?:\.\d+)?(?![\d.]*\s*(?:{unit})))(?![a-z0-9])",
+        ),
+        ("size", r"(?:size|尺码|码数|サイズ)(?: is| of|:|为|是)?\s*(?P<n>xs|s|m|l|x{1,4}l|\d+xl)(?![a-z0-9])"),
+        ("size", start + r"(?P<n>\d+(?:\.5)?)\s*码"),
+        ("size", r"(?<![a-z0-9])(?P<n>xs|x{1,4}l|\d+xl)(?![a-z0-9])"),
+        ("count", rf"(?<![a-z])(?:pack|set|box|case|lot|bundle) of (?P<n>{number}|{words})(?![a-z\d])"),
+        (
+            "unit",
+            rf"{start}(?P<n>{number}|\d+/\d+)(?P<more>(?:\s*(?:[x×*~至到-]|to)\s*{number})*)[\s-]*(?P<unit>{unit})",
+        ),
+        ("unit", rf"(?<![a-z])(?P<n>{words})(?P<more>)[\s-]+(?P<unit>{unit})"),
+        ("code", r"(?<![a-z0-9])(?P<n>(?=[a-z0-9-]*\d)(?=[a-z0-9-]*[a-z])[a-z0-9]+(?:-[a-z0-9]+)*)(?![a-z0-9])"),
+        ("", rf"{start}(?P<n>\d+/\d+|{number})(?P<noun>\s+(?!(?:x|and|or|to|in|for|with)\b)[a-z]+)?"),
+        ("", rf"(?<![a-z])(?P<n>{words})(?![a-z])(?P<noun>\s+[a-z]+)?"),
+    )
+    return tuple((kind, re.compile(form)) for kind, form in forms)
+
+
+def _unit(name: str) -> str:
+    """A pattern for a unit, in the plural too; ``in`` only where it is no preposition."""
+    form = re.escape(name)
+    if name == "in":
+        return r"in\.?(?=\s*(?:$|[^\w\s.-]|x\b|wide|long|tall|high|deep|diameter|thick|[whdl]\b))"
+    if name[-1:].isascii() and name[-1:].isalpha():
+        return form + ("s?" if len(name) > 2 else "") + "(?![a-z0-9])"
+    return form
+
+
+def _measures(said: str) -> Iterator[_Measure]:
+    """The numbers of a normalised text, sizes and model numbers with them, each once."""
+    taken: list[Span] = []
+    for kind, pattern in _measure_patterns():
+        for match in pattern.finditer(said):
+            parts = match.groupdict()
+            span = match.span("n") if kind == "" else match.span()
+            if not _free(span, taken):
+                continue
+            taken.append(span)
+            if kind in ("size", "code"):
+                yield _Measure(span, kind, word=parts["n"])
+            elif kind == "unit":
+                dimension, factor = _dimension(parts["unit"])
+                for value in (parts["n"], *re.findall(r"\d+(?:[.,]\d+)*", parts["more"])):
+                    yield _Measure(span, dimension, _float(value) * factor)
+            else:
+                codes = _currencies(parts.get("sign2") or parts.get("sign") or "")
+                yield _Measure(span, kind, _float(parts["n"]), currencies=codes, counts=bool(parts.get("noun")))
+
+
+def _dimension(unit: str) -> tuple[str, float]:
+    for name in (unit, unit.removesuffix("."), unit.removesuffix("s")):
+        for dimension, table in lexicon.UNITS.items():
+            if name in table:
+                return dimension, table[name]
+    return "", 1.0
+
+
+def _currencies(sign: str) -> tuple[str, ...]:
+    return lexicon.CURRENCIES.get(sign) or lexicon.CURRENCIES.get(sign.removesuffix("s"), ())
+
+
+def _float(number: str) -> float:
+    """A number as it is written: ``1,299.00``, ``1,5``, ``5 1/2``, ``two``; NaN where it is none."""
+    if number in lexicon.NUMBER_WORDS:
+        return float(lexicon.NUMBER_WORDS[number])
+    whole, _, fraction = number.rpartition(" ")
+    if "/" in fraction:
+        over, _, under = fraction.partition("/")
+        return (_float(whole) if whole else 0.0) + (_float(over) / _float(under) if _float(under) else math.nan)
+    if re.fullmatch(r"\d{1,3}(?:,\d{3})+(?:\.\d+)?", number):
+        number = number.replace(",", "")
+    try:
+        return float(number.replace(",", "."))
+    except ValueError:
+        return math.nan
+
+
+# --- names, the past, the language
+
+
+def _name_places(text: str, said: str, spoken: Language, taken: Sequence[Span]) -> Iterator[Span]:
+    """Places of what can only be names: capitalised words inside an English sentence, Latin words in a Chinese one."""
+    cleaned = clean(unicodedata.normalize("NFKC", clean(text)))
+    if len(cleaned) != len(said) or spoken == "other":
+        cleaned = said  # what folds to another length cannot be told by its capitals
+    run: list[Span] = []
+    for match in _LATIN_WORD.finditer(cleaned):
+        word = match.group()
+        name = len(word) > 1 and word.isascii() and _free(match.span(), taken)
+        name = name and said[slice(*match.span())] not in lexicon.COMMON
+        if spoken == "zh":
+            name = name and bool(re.search(f"[{_HAN}]", said))
+        else:
+            first = not re.search(r"\w", cleaned[: match.start()]) or re.search(r"[.!?:]\s*$", cleaned[: match.start()])
+            name = name and word[0].isupper() and not first
+        if run and (not name or cleaned[run[-1][1] : match.start()] != " "):
+            yield run[0][0], run[-1][1]
+            run = []
+        if name:
+            run.append(match.span())
+    if run:
+        yield run[0][0], run[-1][1]
+
+
+def _past_events(said: str) -> Iterator[tuple[str, re.Match[str]]]:
+    for event, form in lexicon.EVENTS.items():
+        for match in re.finditer(form, said):
+            yield event, match
+
+
+def _scripts(text: str) -> Counter[str]:
+    """How many words of each script a text has; a character counts as one where no spaces are written."""
+    counts: Counter[str] = Counter()
+    for name, form in (("han", _HAN), ("kana", _KANA), ("hangul", _HANGUL)):
+        counts[name] = len(re.findall(f"[{form}]", text))
+    for word in re.findall(f"[^\\W\\d_{_HAN}{_KANA}{_HANGUL}]+", text):
+        counts[unicodedata.name(word[0], "other").split()[0].lower()] += 1
+    return +counts
+
+
+def _same_script(text: str, facts: Facts) -> bool:
+    """Whether most of a reason is in the query's script, but for the names in it."""
+    asked = _scripts(facts.query)
+    cjk = [name for name in ("han", "kana", "hangul") if asked[name]]
+    script = cjk[-1] if cjk else asked.most_common(1)[0][0] if asked else ""
+    said = _normalise(text)
+    for value in facts.names:
+        said = said.replace(value, " ") if not value.isascii() or script != "latin" else said
+    found = _scripts(said)
+    own = found[script] + (found["han"] if script in ("kana", "hangul") else 0)
+    if script == "kana" and not found["kana"]:
+        return False
+    return not script or own * 2 >= found.total()
+
+
+def _broken(text: str) -> bool:
+    """Whether a text is no statement: no words, a question, a listing copied field by field, or a loop."""
+    words = _LATIN_WORD.findall(text.casefold())
+    looped = len(words) >= 10 and len(set(words)) * 2 <= len(words)
+    copied = " | " in text  # between the fields of a listing in a prompt
+    return looped or copied or not re.search(r"\w", text) or text.rstrip("… ").endswith(("?", "？"))
+
+
+# --- writing anew
+
+
+def _evidence(claims: Iterable[Claim], facts: Facts) -> tuple[str, ...]:
+    """Of each claim the field that says it most exactly, and the same of the shopper's past."""
+    fields = {field.name: field for field in facts.fields}
+    named = set()
+    for claim in claims:
+        groups: dict[bool, list[str]] = {False: [], True: []}
+        for name in claim.fields:
+            groups[name not in fields or fields[name].past is not None].append(name)
+        for group in filter(None, groups.values()):
+            exact = [name for name in group if name not in fields or fields[name].kind not in ("title", "description")]
+            named.add((exact or group)[0])
+    order = {name: i for i, name in enumerate(fields)}
+    return tuple(sorted(named, key=lambda name: (order.get(name, len(order)), name)))
+
+
+def _quote(value: str) -> str:
+    return shorten(value, _MAX_QUOTE_CHARS).replace("”", '"').replace(_OPEN_QUOTE, '"')
+
+
+def _content(said: str) -> set[str]:
+    """The words of a text by which it may be compared: its plural endings off, pairs of Han and kana."""
+    words = set()
+    for run in re.findall(f"[{_HAN}{_KANA}{_HANGUL}]+|[^\\W_{_HAN}{_KANA}{_HANGUL}]+", said):
+        if re.match(f"[{_HAN}{_KANA}{_HANGUL}]", run):
+            words |= {run[i : i + 2] for i in range(len(run) - 1)}
+        elif len(run) > 2 and run not in lexicon.COMMON:
+            words.add(re.sub(r"(?<=[a-z]{2})(?:es|s)$", "", run))
+    return words
+
+
+def _shares(said: str, other: str) -> bool:
+    return bool(_content(said) & _content(other))
+
+
+def _rewrite(claims: Sequence[Claim], evidence: Sequence[str], facts: Facts) -> str:
+    """A reason of the fields left, or of those shared with the query, with the past; else of the title."""
+    own = [field for field in facts.fields if field.past is None and field.kind != "description"]
+    shared = [field.name for field in own if _shares(field.said, facts.query)]
+    again = [field.name for field in own[1:] if any(f.past is not None and f.said == field.said for f in facts.fields)]
+    if len(evidence) < 2:  # in the fields' order
+        evidence = [field.name for field in facts.fields if field.name in (*evidence, *shared)] or evidence
+    for chosen in (evidence, again, ("title",)):
+        clauses: list[str] = []
+        for clause in _clauses(chosen, claims, facts):
+            longer = clean(_sentence([*clauses, clause], facts.language))
+            if len(clauses) < _MAX_CLAUSES and len(longer) <= MAX_CHARS and _holds(longer, facts):
+                clauses.append(clause)
+        if clauses:
+            return clean(_sentence(clauses, facts.language))
+    return shorten(facts.title, MAX_CHARS)
+
+
+def _holds(text: str, facts: Facts) -> bool:
+    return all(claim.fields for claim in find_claims(text, facts))
+
+
+def _clauses(names: Sequence[str], claims: Sequence[Claim], facts: Facts) -> Iterator[str]:
+    """Fields in words; without a wording of the past, the listing's own."""
+    fields = {field.name: field for field in facts.fields}
+    if set(names) == {"description"}:
+        names = ("title", *names)
+    for name in names:
+        field = fields.get(name)
+        if field is None or field.past is not None or (field.kind == "attributes" and not field.key):
+            continue
+        if field.kind == "description":
+            for claim in claims:
+                if claim.fields[:1] == (name,) and claim.kind != "name":
+                    yield _word(field, claim.text, facts.language)
+        else:
+            yield _word(field, _quote(field.value), facts.language)
+    for i, interaction in enumerate(facts.history):
+        if facts.language != "other" and f"history[{i}].event" in names:
+            value = interaction.listing.brand if f"history[{i}].brand" in names else interaction.listing.title
+            yield _PAST[facts.language][interaction.event].format(_quote(clean(value)))
+
+
+_WORDING = {
+    "en": {
+        "title": "it is listed as “{}”",
+        "description": "its description mentions {}",
+        "brand": "its brand is {}",
+        "category": "it is in {}",
+        "price": "it costs {}",
+        "rating": "it is rated {number}",
+        "rating_count": "it has {}",
+        "attributes": "its {key} is {}",
+    },
+    "zh": {
+        "title": "名称是“{}”",
+        "description": "描述提到{}",
+        "brand": "品牌是{}",
+        "category": "属于{}",
+        "price": "价格是{}",
+        "rating": "评分是{number}",
+        "rating_count": "有{number}条评价",
+        "attributes": "{key}是{}",
+    },
+}
+_STOCK = {"en": ("it is out of stock", "it is in stock"), "zh": ("缺货", "有货")}
+_PAST = {
+    "en": {"purchase": "you bought {}", "view": "you viewed {}", "click": "you clicked {}"}
+    | {"cart": "you put {} in the cart", "rating": "you rated {}"},
+    "zh": {"purchase": "您买过{}", "view": "您看过{}", "click": "您点击过{}"}
+    | {"cart": "您加入过购物车：{}", "rating": "您评过分：{}"},
+}
+
+
+def _word(field: _Field, value: str, spoken: Language) -> str:
+    """One field in words."""
+    if spoken == "other":
+        return value
+    if field.kind == "in_stock":
+        return _STOCK[spoken][field.said == "in stock"]
+    key = clean(field.name.removeprefix("attributes."))
+    return _WORDING[spoken][field.kind].format(value, key=key, number=value.partition(" ")[0])
+
+
+def _sentence(clauses: Sequence[str], spoken: Language) -> str:
+    if spoken == "other":
+        return " · ".join(clauses)
+    if spoken == "zh":
+        return "，".join(clauses) + "。"
+    text = " and ".join([", ".join(clauses[:-1]), clauses[-1]] if len(clauses) > 1 else clauses)
+    return text[:1].upper() + text[1:] + "."

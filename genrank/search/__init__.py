@@ -1,0 +1,1 @@
+"""Around the reranker: how candidates are found."""

@@ -1,0 +1,199 @@
+"""Texts as vectors by a BERT-like encoder (sentence-transformers); a listing's is computed once and then kept on disk.
+
+The cache is one SQLite file a model, ``home()/encodings/FINGERPRINT.sqlite``. A vector is found by a hash of its text,
+so that a changed listing or another model never gets an old vector. SQLite's transactions make it safe for several
+programs at once and for one that is killed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from genrank.errors import DataFormatError, MissingExtraError, ModelError
+from genrank.models.store import home, resolve
+from genrank.progress import quiet_loading, track
+from genrank.search.bm25 import listing_text
+from genrank.text.clean import clean
+from genrank.types import Listing, Request
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
+Vectors = npt.NDArray[np.float32]
+
+DESCRIPTION_CHARACTERS = 500
+_BATCH = 64
+_SAVE_EVERY = 1024
+_ASK_AT_ONCE = 500  # SQLite takes at least 999 parameters
+
+
+class TextEncoder(Protocol):
+    """What turns texts into vectors."""
+
+    @property
+    def name(self) -> str:
+        """As the configuration has it."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes whenever the vectors could."""
+
+    def encode(self, texts: Sequence[str], *, queries: bool = False) -> Vectors:
+        """Vectors of length 1, ``[n, d]``."""
+
+
+def encoded_text(listing: Listing) -> str:
+    """What of a listing is encoded: title, brand, category, attributes, 500 characters of the description."""
+    text = listing_text(listing, ("title", "brand", "category", "attributes"))
+    return clean(f"{text}\n{listing.description[:DESCRIPTION_CHARACTERS]}")
+
+
+class Encoder:
+    """A sentence-transformers model with a cache on disk.
+
+    Any encoder of the Hugging Face hub will do; one that is no sentence-transformers model gets mean pooling. A model's
+    own prompts for queries and for documents are used where it has them. Texts longer than the model's limit are cut.
+    """
+
+    def __init__(self, model: str = "bert-minilm", cache: str | Path | None = None) -> None:
+        """Find the model; it is loaded when the first text is not in the cache.
+
+        Args:
+            model: A known name, a local folder or a hub name.
+            cache: Folder of the vectors; None takes ``home()/encodings``.
+
+        Raises:
+            ModelError: When there is no such model, or it cannot be read.
+        """
+        self.name = model
+        self._folder = resolve(model)
+        self.fingerprint = _fingerprint(self._folder)
+        self._cache = (Path(cache) if cache is not None else home() / "encodings") / f"{self.fingerprint}.sqlite"
+
+    def encode(self, texts: Sequence[str], *, queries: bool = False) -> Vectors:
+        """Encode texts; each different one once.
+
+        Args:
+            texts: Any texts; control characters are taken out.
+            queries: Whether they are queries: not kept, and with the prompt that some models have for these.
+
+        Returns:
+            Vectors of length 1, ``[n, d]``.
+
+        Raises:
+            MissingExtraError: When sentence-transformers is not installed.
+            ModelError: When the model cannot be loaded, or gives vectors that are not finite.
+            DataFormatError: When the cache cannot be read or written.
+        """
+        if not texts:
+            return np.zeros((0, self._model.get_embedding_dimension() or 0), dtype=np.float32)
+        if queries:
+            distinct = sorted(set(texts), key=len)
+            vectors = self._compute([clean(text) for text in distinct], self._model.encode_query)
+            place = {text: i for i, text in enumerate(distinct)}
+            return vectors[[place[text] for text in texts]]
+        keys = [_key(text) for text in texts]
+        wanted = dict(zip(keys, texts, strict=True))
+        with self._connection() as connection:
+            known = _look_up(connection, list(wanted))
+            missing = sorted((key for key in wanted if key not in known), key=lambda key: len(wanted[key]))
+            parts = [missing[i : i + _SAVE_EVERY] for i in range(0, len(missing), _SAVE_EVERY)]
+            for part in track(parts, "encode") if len(parts) > 1 else parts:
+                vectors = self._compute([clean(wanted[key]) for key in part], self._model.encode_document)
+                rows = [(key, vector.tobytes()) for key, vector in zip(part, vectors, strict=True)]
+                with connection:
+                    connection.executemany("INSERT OR REPLACE INTO vectors VALUES (?, ?)", rows)
+                known.update(rows)
+        return np.stack([np.frombuffer(known[key], dtype=np.float32) for key in keys])
+
+    def _compute(self, texts: list[str], encode: Callable[..., Any]) -> Vectors:
+        found = encode(texts, batch_size=_BATCH, normalize_embeddings=True, show_progress_bar=False)
+        vectors: Vectors = np.asarray(found, dtype=np.float32)
+        if not np.isfinite(vectors).all():
+            raise ModelError(f"{self.name} gives vectors that are not finite")
+        return vectors
+
+    @functools.cached_property
+    def _model(self) -> SentenceTransformer:
+        try:
+            from sentence_transformers import SentenceTransformer
+        except ImportError:
+            raise MissingExtraError("sentence-transformers", "baseline") from None
+        with quiet_loading():
+            try:
+                return SentenceTransformer(str(self._folder))
+            except Exception as error:  # it raises whatever its parts raise
+                raise ModelError(f"{self.name} cannot be loaded as an encoder: {error}") from error
+
+    @contextlib.contextmanager
+    def _connection(self) -> Iterator[sqlite3.Connection]:
+        try:
+            self._cache.parent.mkdir(parents=True, exist_ok=True)
+            with contextlib.closing(sqlite3.connect(self._cache, timeout=60)) as connection:
+                connection.execute("CREATE TABLE IF NOT EXISTS vectors (key BLOB PRIMARY KEY, vector BLOB NOT NULL)")
+                yield connection
+        except (sqlite3.Error, OSError) as error:
+            found = f"{error}; it holds nothing that cannot be computed again, so delete it"
+            raise DataFormatError(str(self._cache), 0, "a cache of vectors", found) from None
+
+
+def cosine_scores(encoder: TextEncoder, requests: Sequence[Request]) -> list[list[float]]:
+    """Cosine of query and listing, ``query vector . listing vector`` (both of length 1), -1 to 1.
+
+    Args:
+        encoder: Which encoder.
+        requests: ``[b]``.
+
+    Returns:
+        One score a candidate, in each request's order.
+    """
+    listings = [candidate.listing for request in requests for candidate in request.candidates]
+    if not listings:
+        return [[] for _ in requests]
+    query_vectors = encoder.encode([request.query.text for request in requests], queries=True)
+    listing_vectors = encoder.encode([encoded_text(listing) for listing in listings])
+    scores: list[list[float]] = []
+    start = 0
+    for request, query in zip(requests, query_vectors, strict=True):
+        stop = start + len(request.candidates)
+        scores.append([float(cosine) for cosine in listing_vectors[start:stop] @ query])
+        start = stop
+    return scores
+
+
+def _key(text: str) -> bytes:
+    return hashlib.sha256(b"document\0" + clean(text).encode("utf-8")).digest()
+
+
+def _look_up(connection: sqlite3.Connection, keys: Sequence[bytes]) -> dict[bytes, bytes]:
+    found: dict[bytes, bytes] = {}
+    for i in range(0, len(keys), _ASK_AT_ONCE):
+        part = keys[i : i + _ASK_AT_ONCE]
+        marks = ",".join("?" * len(part))
+        found.update(connection.execute(f"SELECT key, vector FROM vectors WHERE key IN ({marks})", part))
+    return found
+
+
+def _fingerprint(folder: Path) -> str:
+    """First 16 hex digits of the SHA-256 over names and contents of a model's files."""
+    whole = hashlib.sha256()
+    try:
+        for path in sorted(folder.rglob("*")):
+            name = path.relative_to(folder).as_posix()
+            # genrank's manifest holds the date of the download, and a README says nothing about the vectors
+            if not path.is_file() or name.startswith(".") or name == "genrank-model.json" or path.suffix == ".md":
+                continue
+            with path.open("rb") as file:
+                whole.update(f"{name}\0{hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
+    except OSError as error:
+        raise ModelError(f"{folder} cannot be read: {error.strerror or error}") from None
+    return whole.hexdigest()[:16]

@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import pytest
+
+from genrank.cli.streaming import Line, Summary, rerank_lines
+from genrank.errors import BudgetError, DataFormatError, EngineError
+from genrank.reranker import Reranker
+from genrank.testing import OracleEngine, ScriptedEngine
+from genrank.types import Candidate, Listing, Query, Ranking, Request
+
+
+def _right(number: int, candidates: int = 2) -> Line:
+    made = tuple(Candidate(Listing(f"q{number}-{i}", f"title {i}")) for i in range(candidates))
+    return number, Request(Query("query", f"q{number}"), made)
+
+
+def _wrong(number: int) -> Line:
+    return number, DataFormatError("in.jsonl", number, "one JSON object", "half of one")
+
+
+def _rerank(
+    reranker: Reranker, lines: Iterable[Line], **options: Any
+) -> tuple[list[tuple[Request, Ranking]], Summary, list[DataFormatError]]:
+    summary = Summary()
+    reported: list[DataFormatError] = []
+    answers = list(rerank_lines(reranker, "in.jsonl", lines, summary, report=reported.append, **options))
+    return answers, summary, reported
+
+
+@pytest.mark.parametrize("batch", [1, 2, 3, 100])
+def test_right_lines_are_ranked_and_wrong_ones_reported_in_order(batch: int) -> None:
+    lines = [_right(1), _wrong(2), _right(3), _right(4), _wrong(5), _wrong(6), _right(7)]
+    grades = {f"q{number}-1": 3.0 for number in (1, 3, 4, 7)}
+    answers, summary, reported = _rerank(Reranker(engine=OracleEngine(grades)), lines, batch=batch)
+    assert [request.query.query_id for request, _ in answers] == ["q1", "q3", "q4", "q7"]
+    for request, ranking in answers:
+        assert ranking.query_id == request.query.query_id
+        assert [item.listing_id for item in ranking.items] == [f"{ranking.query_id}-1", f"{ranking.query_id}-0"]
+    assert [error.line for error in reported] == [2, 5, 6]
+    assert (summary.ranked, summary.wrong, summary.outcomes) == (4, 3, {"model": 4})
+
+
+def test_a_request_that_cannot_be_ranked_does_not_cost_the_others() -> None:
+    with pytest.raises(BudgetError) as caught:
+        Reranker(engine=OracleEngine({}), max_prompt_tokens=1).rerank("query", ["title 0", "title 1"])
+    reranker = Reranker(engine=OracleEngine({}), max_prompt_tokens=caught.value.least)
+    answers, summary, (error,) = _rerank(reranker, [_right(1), _right(2, candidates=15), _right(3)])
+    assert [ranking.query_id for _, ranking in answers] == ["q1", "q3"]
+    assert (error.path, error.line) == ("in.jsonl", 2)
+    assert "expected a request that can be ranked, found max_prompt_tokens: " in str(error)
+    assert (summary.ranked, summary.wrong) == (2, 1)
+
+
+def test_options_reach_the_reranker() -> None:
+    answers, _, _ = _rerank(Reranker(engine=OracleEngine({})), [_right(1, candidates=4)], top_k=2, reasons=1)
+    assert [bool(item.reason) for item in answers[0][1].items] == [True, False]
+
+
+def test_no_more_than_a_batch_is_read_ahead() -> None:
+    read: list[int] = []
+
+    def lines() -> Iterator[Line]:
+        for number in range(1, 10):
+            read.append(number)
+            yield _right(number)
+
+    stream = rerank_lines(
+        Reranker(engine=OracleEngine({})), "in.jsonl", lines(), Summary(), report=lambda _: None, batch=3
+    )
+    next(stream)
+    assert read == [1, 2, 3]
+
+
+def test_a_batch_is_one_call_of_the_engine() -> None:
+    engine = OracleEngine({})
+    _rerank(Reranker(engine=engine), [_right(number) for number in range(1, 8)], batch=4)
+    assert engine.calls == 2
+
+
+def test_the_summary_is_right_when_the_stream_breaks_off() -> None:
+    summary = Summary()
+
+    def lines() -> Iterator[Line]:
+        yield _right(1)
+        yield _wrong(2)
+        raise KeyboardInterrupt
+
+    stream = rerank_lines(Reranker(engine=OracleEngine({})), "x", lines(), summary, report=lambda _: None, batch=1)
+    with pytest.raises(KeyboardInterrupt):
+        list(stream)
+    assert (summary.ranked, summary.wrong) == (1, 1)
+
+
+def test_the_summary_in_words() -> None:
+    assert str(Summary(3, 0)) == "3 ranked, 0 wrong"
+    engine = ScriptedEngine([EngineError("gone")])
+    _, summary, _ = _rerank(Reranker(engine=engine), [_right(1), _wrong(2)])
+    assert str(summary) == "1 ranked, 1 wrong (1 fallback)"
+    summary.outcomes["repaired"] = 2
+    assert str(summary) == "1 ranked, 1 wrong (2 repaired, 1 fallback)"

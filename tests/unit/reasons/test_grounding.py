@@ -1,0 +1,257 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from genrank.reasons.grounding import MAX_CHARS, Facts, find_claims, ground, language, shorten
+from genrank.types import Interaction, Listing, Price, Query
+
+CABLE = Listing(
+    "p1",
+    "Braided USB-C Cable 2 m",
+    brand="Voltina",
+    category=("Electronics", "Cables"),
+    price=Price(39.0, "USD"),
+    attributes={"colour": "navy", "length": "2 m", "material": "nylon", "waterproof": "no", "size": "S-XL"},
+    rating=4.5,
+    rating_count=1812,
+    in_stock=True,
+    description="Not dishwasher safe. Weighs 1,500 g. Batteries not included. Pack of 3. Fits a 15.6” screen.",
+)
+BELT = Interaction("purchase", Listing("h0", "Red belt", brand="Zara", attributes={"colour": "red"}), rating=3.0)
+OTHER = Listing("o1", "Other cable", brand="Acme", attributes={"use": "hiking, running", "colour": "green"})
+DRESS = Listing(
+    "p2",
+    "夏装新款碎花雪纺连衣裙女",
+    brand="朵拉汐",
+    category=("女装", "连衣裙"),
+    price=Price(139.0, "CNY"),
+    attributes={"颜色": "杏色碎花", "季节": "夏季", "材质": "雪纺", "尺码": "S-L", "防水": "否"},
+    rating=4.7,
+    rating_count=2316,
+    description="轻薄雪纺配内衬，不含腰带。",
+)
+COAT = Interaction("view", Listing("h1", "羊毛大衣", brand="木槿序"))
+
+
+def cable(query: str = "usb cable 3 m") -> Facts:
+    return Facts(Query(query), CABLE, [BELT], [OTHER])
+
+
+def dress() -> Facts:
+    return Facts(Query("连衣裙 夏季"), DRESS, [COAT])
+
+
+@pytest.mark.parametrize(
+    ("text", "fields"),
+    [
+        ("It is 2 m long.", {"title", "attributes.length"}),
+        ("It is 2m long.", {"title", "attributes.length"}),
+        ("It is 2 metres long.", {"title", "attributes.length"}),
+        ("It is 200 cm long.", {"title", "attributes.length"}),
+        ("长2米", {"title", "attributes.length"}),
+        ("It weighs 1500g.", {"description"}),
+        ("It weighs 1.5 kg.", {"description"}),
+        ("It fits 15.6 inch screens.", {"description"}),
+        ('It fits a 15.6" screen.', {"description"}),
+        ("It fits a 15.6″ screen.", {"description"}),
+        ("A pack of 3.", {"description"}),
+        ("A 3-pack.", {"description"}),
+        ("Three pieces.", {"description"}),
+        ("It costs $39.", {"price.amount"}),
+        ("It costs 39 dollars.", {"price.amount"}),
+        ("It costs 39.00 USD.", {"price.amount"}),
+        ("It is priced at 39.", {"price.amount"}),
+        ("Rated 4.5 stars.", {"rating"}),
+        ("Rated 4.5.", {"rating"}),
+        ("It has 4.5/5.", {"rating"}),
+        ("It has 1,812 reviews.", {"rating_count"}),
+        ("It is navy.", {"attributes.colour"}),
+        ("It is navy blue.", {"attributes.colour"}),
+        ("It is nylon.", {"attributes.material"}),
+        ("It is not only nylon.", {"attributes.material"}),
+        ("By Voltina.", {"brand"}),
+        ("It is not waterproof.", {"attributes.waterproof"}),
+        ("No battery included.", {"description"}),
+        ("Not dishwasher safe.", {"description"}),
+        ("It comes in size XL.", {"attributes.size"}),
+        ("It comes in size S.", {"attributes.size"}),
+        ("It is in stock.", {"in_stock"}),
+        ("A cable.", {"category[1]"}),
+    ],
+)
+def test_a_claim_stands_in_the_fields_that_say_the_same(text: str, fields: set[str]) -> None:
+    (claim, *others) = [claim for claim in find_claims(text, cable()) if claim.text != "battery"]
+    assert set(claim.fields) == fields
+    assert not others
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("It is 3 m long.", "number"),  # the query says so, and the query is no evidence
+        ("It is 2 cm long.", "number"),
+        ("It weighs 2 kg.", "number"),
+        ("It has 2 plugs.", "number"),  # 2 m are no two of anything
+        ("It has two plugs.", "number"),
+        ("It is 50% off.", "number"),
+        ("An IPX7 cable.", "number"),
+        ("It costs ¥39.", "price"),
+        ("It costs $39.99.", "price"),
+        ("It costs 2.", "price"),
+        ("Rated 4.6 stars.", "rating"),
+        ("It has 12 reviews.", "reviews"),
+        ("It is blue.", "colour"),
+        ("It is dark navy.", "colour"),
+        ("It is leather.", "material"),
+        ("It is not nylon.", "value"),
+        ("It is without nylon.", "value"),
+        ("It is nylon-free.", "value"),
+        ("It is waterproof.", "feature"),
+        ("Batteries included.", "feature"),
+        ("It is dishwasher safe.", "feature"),
+        ("It is stain-resistant.", "feature"),
+        ("It is out of stock.", "feature"),
+        ("It comes in size M.", "size"),
+        ("It comes in size 8.", "size"),
+        ("By Acme.", "value"),  # another candidate's brand
+        ("It is for hiking.", "value"),  # another candidate's attribute
+        ("By Zara.", "value"),  # the past, and the reason does not speak of it
+        ("By Samsung.", "brand"),
+        ("A great Quillon product.", "name"),
+        ("It is the best.", "praise"),
+        ("It is high quality.", "praise"),
+        ("It is cheaper.", "praise"),
+        ("You viewed it.", "history"),
+    ],
+)
+def test_a_claim_that_stands_nowhere_is_not_grounded(text: str, kind: str) -> None:
+    failed = [claim.kind for claim in find_claims(text, cable()) if not claim.fields]
+    assert kind in failed
+
+
+@pytest.mark.parametrize(
+    ("text", "fields"),
+    [
+        ("这条雪纺连衣裙适合夏天。", {"attributes.材质", "category[1]", "title", "attributes.季节"}),
+        ("价格139元。", {"price.amount"}),
+        ("评分4.7。", {"rating"}),
+        ("4.7星。", {"rating"}),
+        ("有2316条评价。", {"rating_count"}),
+        ("杏色的。", {"attributes.颜色"}),
+        ("不防水。", {"attributes.防水"}),
+        ("朵拉汐品牌。", {"brand"}),
+        ("您看过木槿序。", {"history[0].event", "history[0].brand"}),
+    ],
+)
+def test_claims_in_chinese(text: str, fields: set[str]) -> None:
+    assert {field for claim in find_claims(text, dress()) for field in claim.fields} == fields
+    assert ground(text, dress()).text == text
+
+
+@pytest.mark.parametrize(
+    "text", ["红色的。", "价格129元。", "38码。", "防水。", "最好。", "长2米。", "Nike的。", "您买过。", "木槿序的。"]
+)
+def test_what_does_not_stand_in_chinese(text: str) -> None:
+    assert any(not claim.fields for claim in find_claims(text, dress()))
+    assert ground(text, dress()).text == "名称是“夏装新款碎花雪纺连衣裙女”，季节是夏季，属于连衣裙。"
+
+
+def test_the_past_is_evidence_where_the_reason_speaks_of_it() -> None:
+    result = ground("Red like the belt you bought.", cable())
+    assert not result.rewritten
+    assert result.evidence == ("history[0].attributes.colour", "history[0].event")
+    assert next(iter(find_claims("You rated it 3 stars.", cable()))).fields == ()  # it was bought, not rated
+    brand = ground("You bought Zara, the best.", cable())
+    assert (brand.text, brand.evidence) == ("You bought Zara.", ("history[0].brand", "history[0].event"))
+
+
+def test_plurals_and_whole_words() -> None:
+    listing = Listing("p", "Glass box", brand="Zara", attributes={"kind": "dress", "colour": "red"})
+    facts = Facts(Query("dress"), listing)
+    assert all(claim.fields for claim in find_claims("Two red dresses in boxes.", facts)[:1])
+    assert not [claim for claim in find_claims("It is Zaranova.", facts) if claim.fields]
+    assert find_claims("It is coloured.", facts) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("It is a braided cable, 2 m long.", "It is a braided cable, 2 m long."),
+        ("It is the best cable, $39, rated 4.5.", "It costs 39 USD, it is rated 4.5 and it is in Cables."),
+        ("It is the best.", "It is listed as “Braided USB-C Cable 2 m”."),
+        ("", "It is listed as “Braided USB-C Cable 2 m”."),
+        ("…", "It is listed as “Braided USB-C Cable 2 m”."),
+        ("Why does this cable match?", "It is listed as “Braided USB-C Cable 2 m” and it is in Cables."),
+        ("这是2米的线。", "It is listed as “Braided USB-C Cable 2 m” and its length is 2 m."),
+        (
+            "A cable | colour: navy",
+            "Its colour is navy and it is in Cables.",
+        ),
+        ("It is a cable " * 5, "It is listed as “Braided USB-C Cable 2 m” and it is in Cables."),
+        ("You bought one, the best.", "It is listed as “Braided USB-C Cable 2 m”."),
+        ("Like the red belt you bought, the best.", "You bought Red belt."),
+        ("In stock, 1,812 reviews, the best.", "It has 1812 reviews and it is in stock."),
+        ("It weighs 1.5 kg, great.", "It is listed as “Braided USB-C Cable 2 m” and its description mentions 1.5 kg."),
+    ],
+)
+def test_a_reason_that_fails_is_written_anew_from_what_is_left(text: str, expected: str) -> None:
+    assert ground(text, cable()).text == expected
+
+
+def test_a_language_without_wording_gets_values_alone() -> None:
+    result = ground("A great cable of nylon, rated 4.5.", cable("rotes kabel für usb"))
+    assert result.text == "nylon · 4.5 stars · Cables"
+
+
+def test_without_anything_shared_it_is_the_title() -> None:
+    assert ground("Great!", Facts(Query("501"), CABLE)).text == "Braided USB-C Cable 2 m"
+    shared = Facts(Query("belt"), Listing("p", "Hat", brand="Zara"), [BELT])
+    assert ground("Great!", shared).text == "Its brand is Zara."
+
+
+def test_a_hostile_title_is_quoted_or_stands_alone() -> None:
+    for title in ("Best waterproof 39 USD", "8” x 8” “best”", "not", "最好的" * 99, "x" * 999, "\ue000"):
+        facts = Facts(Query("lamp"), Listing("p", title, attributes={"]": "best", "price.amount": "x", "": "0"}))
+        result = ground("It is 5 m.", facts)
+        assert all(claim.fields for claim in find_claims(result.text, facts))
+        assert 0 < len(result.text) <= MAX_CHARS
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("red dress", "en"),
+        ("women's jacket", "en"),
+        ("连衣裙 Zara", "zh"),
+        ("赤いワンピース", "other"),
+        ("rotes Kleid", "other"),
+        ("robe d'été", "other"),
+        ("красное платье", "other"),
+        ("501", "other"),
+    ],
+)
+def test_language(text: str, expected: str) -> None:
+    assert language(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "chars", "expected"),
+    [("ab cd", 5, "ab cd"), ("abc def ghi", 10, "abc def …"), ("x" * 9, 5, "xxx …"), ("", 5, "")],
+)
+def test_shorten(text: str, chars: int, expected: str) -> None:
+    assert shorten(text, chars) == expected
+    assert len(shorten(text, chars)) <= chars
+
+
+def test_a_long_reason_is_cut_before_it_is_checked() -> None:
+    result = ground("It is a cable of nylon from the shelf where we keep them " * 2 + "and then " * 40, cable())
+    assert len(result.text) <= MAX_CHARS
+
+
+@pytest.mark.parametrize("number", ["1/0 m", "9" * 400, "٣", "²", "1.2.3.4", "1,2,3"])
+def test_odd_numbers_are_read(number: str) -> None:
+    fields: Any = {"title": f"Thing {number}"}
+    facts = Facts(Query("thing"), Listing("p", **fields))
+    assert ground(f"It is {number}.", facts).text
