@@ -21,6 +21,7 @@ from pathlib import Path
 import pydantic
 from filelock import FileLock
 
+from genrank.files import write_atomically
 from genrank.models.store import home
 from genrank.types import Ranking
 
@@ -94,9 +95,8 @@ class Entry:
         """Keep a whole answer, unless a ranking of it is a fallback."""
         if any(ranking.provenance.outcome == "fallback" for ranking in answer.rankings):
             return
-        part = self._whole.with_suffix(f".{os.getpid()}.part")
-        part.write_bytes(_KEPT.dump_json(answer))
-        part.replace(self._whole)
+        with write_atomically(self._whole) as part:
+            part.write_bytes(_KEPT.dump_json(answer))
         self._part.unlink(missing_ok=True)
 
     def finished(self) -> dict[str, tuple[Ranking, float]]:

@@ -17,7 +17,6 @@ import argparse
 import dataclasses
 import functools
 import json
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -43,7 +42,7 @@ from genrank.experiment.metrics import Floor, random_floor
 from genrank.experiment.program import exit_status, say
 from genrank.experiment.record import circumstances
 from genrank.experiment.splits import digest
-from genrank.files import fingerprint
+from genrank.files import fingerprint, write_atomically
 from genrank.types import Request
 
 
@@ -222,9 +221,8 @@ def _header(config: RunConfig, dataset: Dataset, asked: str, setting: Setting, c
 
 
 def _write_json(path: Path, value: Mapping[str, Any]) -> None:
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    part.write_text(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
-    part.replace(path)
+    with write_atomically(path) as part:
+        part.write_text(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def print_table(results: Mapping[str, Any], console: Console) -> None:

@@ -6,7 +6,6 @@ Its object ``calibration`` is that of `genrank.calibration`.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -14,6 +13,7 @@ from typing import Any, Literal
 import pydantic
 
 from genrank.errors import ConfigError
+from genrank.files import read_text, write_atomically
 
 FILE = "genrank.json"
 """Where an adapter's folder holds its manifest."""
@@ -128,7 +128,7 @@ def read_values(file: Path) -> dict[str, Any]:
         ConfigError: When it cannot be read, or holds none.
     """
     try:
-        values = json.loads(file.read_text(encoding="utf-8"))
+        values = json.loads(read_text(file))
     except OSError as error:
         raise ConfigError(f"{file}: {error.strerror or error}") from None
     except (ValueError, RecursionError) as error:
@@ -150,10 +150,6 @@ def merge_values(file: Path, values: Mapping[str, Any]) -> Path:
     """
     merged = {**(read_values(file) if file.exists() else {}), **values}
     file.parent.mkdir(parents=True, exist_ok=True)
-    part = file.with_name(f".{file.name}.{os.getpid()}.part")
-    try:
+    with write_atomically(file) as part:
         part.write_text(json.dumps(merged, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        part.replace(file)
-    finally:
-        part.unlink(missing_ok=True)
     return file

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import codecs
+import contextlib
 import errno
 import hashlib
 import json
 import os
+import secrets
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -60,3 +65,71 @@ def files_fingerprint(path: str | Path) -> str:
     names = sorted(file.relative_to(root).as_posix() for file in root.rglob("*") if file.is_file())
     shown = [name for name in names if not any(part.startswith(".") for part in name.split("/"))]
     return fingerprint([(name, sha256_of(root / name)) for name in shown])
+
+
+@contextlib.contextmanager
+def write_atomically(path: str | Path) -> Iterator[Path]:
+    """Write a file so that it is there whole or not at all, whoever else writes it at the same time.
+
+    ``with write_atomically(path) as part: part.write_text(...)``. Once the new file is on the disk, it takes the old
+    one's place and permissions. A symbolic link stays, and the file that it points to is replaced. After an error
+    nothing has changed. What is no regular file, such as ``/dev/stdout``, is written to directly.
+
+    Args:
+        path: The file; its folder must be there.
+
+    Yields:
+        A new, empty file in the same folder, to be filled.
+
+    Raises:
+        OSError: When it cannot be written.
+    """
+    if (given := Path(path)).exists() and not (given.is_file() or given.is_dir()):
+        yield given
+        return
+    target = Path(os.path.realpath(path))
+    part = target.with_name(f".{secrets.token_hex(8)}.part")
+    part.touch(exist_ok=False)
+    try:
+        yield part
+        sync(part)
+        with contextlib.suppress(FileNotFoundError):
+            shutil.copymode(target, part)
+        part.replace(target)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+    with contextlib.suppress(OSError):  # some file systems cannot do that to a folder
+        sync(target.parent)
+
+
+BYTE_ORDER_MARK = "\ufeff"
+_WIDE = {codecs.BOM_UTF32_LE: "UTF-32", codecs.BOM_UTF32_BE: "UTF-32"}
+_WIDE |= {codecs.BOM_UTF16_LE: "UTF-16", codecs.BOM_UTF16_BE: "UTF-16"}
+
+
+def wide_encoding(start: bytes) -> str:
+    """``UTF-16`` or ``UTF-32`` when that is how a text that begins with these bytes is encoded; else empty."""
+    for mark, name in _WIDE.items():
+        if start.startswith(mark):
+            return name
+    # without a mark: ASCII characters, each beside a zero byte
+    zeros = [byte == 0 for byte in start[:4]]
+    return "UTF-16" if zeros in ([False, True, False, True], [True, False, True, False]) else ""
+
+
+def read_text(path: str | Path) -> str:
+    """A text file in UTF-8, without its byte-order mark if it has one.
+
+    Raises:
+        OSError: When it cannot be read.
+        ValueError: When it is not UTF-8; the message says what it is and what to do.
+    """
+    content = Path(path).read_bytes()
+    if encoding := wide_encoding(content):
+        raise ValueError(f"{encoding} in place of UTF-8 text; save it as UTF-8")
+    try:
+        return content.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
+    except UnicodeDecodeError as error:
+        byte = error.object[error.start]  # error.object is without the mark
+        raise ValueError(f"no UTF-8 text: the byte {byte:#04x} (is this a binary file?)") from None

@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import os
 import sys
 import time
 from collections.abc import Sequence
@@ -35,6 +34,7 @@ from genrank.experiment.config import load_config
 from genrank.experiment.datasets import load_dataset
 from genrank.experiment.metrics import run_of
 from genrank.experiment.program import exit_status, say
+from genrank.files import write_atomically
 from genrank.progress import track
 from genrank.rankers.gbdt import GbdtRanker
 
@@ -118,12 +118,8 @@ def _rank(options: argparse.Namespace) -> None:
     else:
         path = options.output or _default(options.config).with_name(f"{options.config.stem}.{options.split}.trec")
         path.parent.mkdir(parents=True, exist_ok=True)
-        part_path = path.with_name(f".{path.name}.{os.getpid()}.part")
-        try:
-            write_run(part_path, run, tag="baseline")
-            part_path.replace(path)
-        finally:
-            part_path.unlink(missing_ok=True)
+        with write_atomically(path) as whole:
+            write_run(whole, run, tag="baseline")
     seconds = round(time.monotonic() - started, 1)
     left_out = len(queries) - len(requests)
     _print({"run": str(path), "queries": len(requests), "queries_without_candidates": left_out, "seconds": seconds})

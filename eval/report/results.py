@@ -10,6 +10,7 @@ import pydantic
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from genrank.errors import DataFormatError, InputError
+from genrank.files import read_text
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -283,11 +284,9 @@ def _read_json(file: Path) -> Any:
         raise ValueError(f"{constant}, which is no JSON number")
 
     try:
-        return json.loads(file.read_text(encoding="utf-8"), parse_constant=refuse)
+        return json.loads(read_text(file), parse_constant=refuse)
     except OSError as error:
         raise DataFormatError(str(file), 0, "a readable file", error.strerror or str(error)) from None
-    except UnicodeDecodeError:
-        raise DataFormatError(str(file), 0, "UTF-8 text", "other bytes (is this a binary file?)") from None
     except (ValueError, RecursionError) as error:
         found = "JSON nested too deeply" if isinstance(error, RecursionError) else str(error)
         raise DataFormatError(str(file), 0, "JSON", found) from None

@@ -31,7 +31,7 @@ import numpy as np
 import numpy.typing as npt
 
 from genrank.data.dataset import Dataset, Grade
-from genrank.data.trec import Qrels, Run
+from genrank.data.trec import Qrels, Run, falling
 from genrank.errors import InputError, MissingExtraError
 from genrank.types import Ranking, Request
 
@@ -61,7 +61,6 @@ MAX_GRADE = 1000
 _MAX_GAIN = 1e100
 _CHUNK_CELLS = 500_000
 _NO_JUDGEMENT = -1
-_STEP = 1e-9
 
 _Worth = Literal["gain", "grade", "hit"]
 _Floats = npt.NDArray[np.float64]
@@ -172,21 +171,18 @@ def measure(
 def run_of(requests: Sequence[Request], scores: Sequence[Sequence[float]]) -> Run:
     """A run of candidates' scores that fall strictly, so that every tool reads back one and the same order.
 
-    Equal scores stand in the order in which the candidates came, each a billionth below the one before it.
+    Equal scores come in the order of the candidates, each lowered by the least step: see `falling`.
 
     Args:
-        requests: ``[b]``, each with a query id of its own.
+        requests: ``[b]``, each with its own query id.
         scores: ``[b][n]`` finite scores in each request's order; higher is better.
     """
     run: Run = {}
     for request, values in zip(requests, scores, strict=True):
         ids = [candidate.listing.listing_id for candidate in request.candidates]
-        last = math.inf
-        ranked: dict[str, float] = {}
-        for listing_id, score in sorted(zip(ids, values, strict=True), key=lambda pair: -pair[1]):
-            last = score if score < last else last - _STEP * max(abs(last), 1.0)
-            ranked[listing_id] = last
-        run[request.query.query_id] = ranked
+        ranked = sorted(zip(ids, map(float, values), strict=True), key=lambda pair: -pair[1])
+        lowered = falling([score for _, score in ranked])
+        run[request.query.query_id] = {key: score for (key, _), score in zip(ranked, lowered, strict=True)}
     return run
 
 

@@ -17,7 +17,7 @@ from genrank.errors import (
     ModelNotFoundError,
     OutputError,
 )
-from genrank.files import files_fingerprint
+from genrank.files import files_fingerprint, read_text
 from genrank.progress import quiet_loading
 from genrank.search.bm25 import TextField, listing_text
 from genrank.text.clean import clean
@@ -122,12 +122,12 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     """
     path = folder / MANIFEST
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
+        manifest = json.loads(read_text(path))
     except FileNotFoundError:
         raise ModelNotFoundError(
             f"{folder} holds no {MANIFEST}; a clone of genrank trains one: python -m eval.cross_encoder train"
         ) from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ModelError(f"{path}: cannot be read: {error}") from None
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         found = manifest.get("format") if isinstance(manifest, dict) else type(manifest).__name__

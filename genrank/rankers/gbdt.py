@@ -19,7 +19,7 @@ import numpy as np
 import pydantic
 
 from genrank.errors import ChecksumError, ConfigError, InputError, MissingExtraError, ModelError, ModelNotFoundError
-from genrank.files import files_fingerprint
+from genrank.files import files_fingerprint, read_text
 from genrank.rankers.features import (
     FEATURES,
     NAMES,
@@ -279,9 +279,9 @@ def _read_manifest(root: Path) -> dict[str, Any]:
             f"{root} holds no BERT + GBDT ranker; a clone of genrank trains one: python -m eval.baseline train"
         )
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
+        manifest = json.loads(read_text(path))
         known, files = manifest["format"], manifest["files"].items()
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
         raise ModelError(f"{path} is damaged ({type(error).__name__}: {error}); train it again") from None
     if known != FORMAT:
         raise ModelError(f"{path} has format {known!r}, this version reads {FORMAT}; train it again")
