@@ -20,7 +20,6 @@ import argparse
 import dataclasses
 import json
 import random
-import resource
 import statistics
 import sys
 import time
@@ -187,26 +186,36 @@ def measure_evaluation(queries: int = 10_000, candidates: int = 100) -> dict[str
 
     Returns:
         ``metrics_s``, ranx's metrics alone; ``all_s``, all that `eval.run` says of a system: those, intervals, slices,
-        diversity, exposure; ``data_mib`` and ``peak_mib``, the process's memory before, and at its most.
+        diversity, exposure; ``data_mib`` and ``peak_mib``, the process's memory before and at its most (None on
+        Windows).
     """
     small, answer = _made_up(10, 20)
     measure_system(answer, small)
     setting, answer = _made_up(queries, candidates)
-    data = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    data = _peak_mib()
     started = time.perf_counter()
     measure(answer.run, setting.candidates, setting.qrels, setting.grades)
     metrics = time.perf_counter() - started
     measure_system(answer, setting)
     whole = time.perf_counter() - started - metrics
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return {
         "queries": queries,
         "candidates": candidates,
         "metrics_s": round(metrics, 2),
         "all_s": round(whole, 2),
-        "data_mib": data // 1024,
-        "peak_mib": peak // 1024,
+        "data_mib": data,
+        "peak_mib": _peak_mib(),
     }
+
+
+def _peak_mib() -> int | None:
+    """Most memory that this process has used so far; None on Windows, which does not say."""
+    try:
+        import resource
+    except ImportError:
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return int(peak >> (20 if sys.platform == "darwin" else 10))  # bytes on macOS, KiB elsewhere
 
 
 def measure_strategies(dataset: Dataset, requests: Sequence[Request], engine: Engine, rounds: int) -> dict[str, Any]:

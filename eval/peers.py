@@ -55,11 +55,6 @@ SINGLES = 5
 """Queries that are also ranked one at a time, for their latency."""
 
 GENERATING, LOGITS = "rank_llm generating", "rank_llm logits"
-_VLLM = {
-    "VLLM_CPU_KVCACHE_SPACE": "2",  # GiB; a batch of 20 needs a quarter
-    # by itself it keeps a core free of computing, which on few cores costs more than it gives
-    "VLLM_CPU_OMP_THREADS_BIND": ",".join(map(str, sorted(os.sched_getaffinity(0)))),
-}
 _REST = 1.2  # seconds; vLLM's worker looks out for more work for one, on a core of its own, before it sleeps
 _SCORED = ("inline", "first-token")
 _CONTEXT = 4096
@@ -312,16 +307,25 @@ _host: Host | None = None  # of a process that runs contenders
 def _load(load: Load, model: str, log: Path) -> list[str] | str:
     """In a process of its own: load the host; the names of its contenders, or why there are none."""
     global _host
-    with log.open("w") as file:
+    with log.open("w", encoding="utf-8") as file:
         os.dup2(file.fileno(), 1)  # the engines write to both, and stdout is the program's
         os.dup2(file.fileno(), 2)
-    os.environ.update(_VLLM | os.environ)
+    os.environ.update(_vllm_settings() | os.environ)
     threading.Thread(target=_follow, daemon=True).start()
     try:
         _host = load(model)
     except Exception as error:
         return f"{type(error).__name__}: {error}"
     return list(_host.contenders)
+
+
+def _vllm_settings() -> dict[str, str]:
+    """Environment variables for vLLM's CPU build."""
+    settings = {"VLLM_CPU_KVCACHE_SPACE": "2"}  # GiB; a batch of 20 needs a quarter
+    if hasattr(os, "sched_getaffinity"):  # Linux
+        # by default vLLM computes on all cores but one, which on few cores costs more than it gains
+        settings["VLLM_CPU_OMP_THREADS_BIND"] = ",".join(map(str, sorted(os.sched_getaffinity(0))))
+    return settings
 
 
 def _follow() -> None:
@@ -463,7 +467,7 @@ def measure_peers(
         "candidates": candidates,
         "batch": batch,
         "rounds": rounds,
-        "environment": {name: os.environ.get(name, default) for name, default in _VLLM.items()},
+        "environment": {name: os.environ.get(name, default) for name, default in _vllm_settings().items()},
         "rows": rows,
         "skipped": skipped,
         **circumstances(),

@@ -7,10 +7,7 @@ import json
 import sys
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Column, Table
-
+from genrank.cli.console import Cell, Table, print_table, quiet_libraries, say
 from genrank.data.dataset import sample_shop
 from genrank.data.jsonl import read_requests
 from genrank.errors import ConfigError, DataFormatError, InputError, MissingExtraError, ModelError
@@ -18,8 +15,6 @@ from genrank.types import Request
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-from genrank.cli.console import quiet_libraries
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -67,11 +62,12 @@ def _prompts_list(arguments: argparse.Namespace) -> int:
         ]
         print(json.dumps(rows, indent=2, ensure_ascii=False))
         return 0
-    table = Table(*(Column(heading, no_wrap=True) for heading in ("name", "hash", "decodings")), "description")
+    lines = []
     for template in templates:
         row = (f"{template.name}@{template.version}", template.digest, "\n".join(template.decodings))
-        table.add_row(*map(escape, (*row, template.description)))
-    Console().print(table)
+        lines.append([Cell(text) for text in (*row, template.description)])
+    whole = ("name", "hash", "decodings")
+    print_table(Table((*whole, "description"), lines, whole=frozenset(whole)), sys.stdout)
     return 0
 
 
@@ -115,10 +111,10 @@ def _prompts_render(arguments: argparse.Namespace) -> int:
     print(tokenizer.decode(list(prompt.ids), skip_special_tokens=False, clean_up_tokenization_spaces=False))
     for section, tokens in prompt.tokens.items():
         cut = prompt.cuts.get(section, 0)
-        print(f"{section:12}{tokens:6} tokens" + (f", {cut} cut" if cut else ""), file=sys.stderr)
-    print(f"{'in all':12}{len(prompt.ids):6} tokens of at most {budget}", file=sys.stderr)
+        say(f"{section:12}{tokens:6} tokens" + (f", {cut} cut" if cut else ""))
+    say(f"{'in all':12}{len(prompt.ids):6} tokens of at most {budget}")
     if len(candidates) < len(request.candidates):
-        print(f"candidates 1 to {len(candidates)} of {len(request.candidates)}: one window", file=sys.stderr)
+        say(f"candidates 1 to {len(candidates)} of {len(request.candidates)}: one window")
     return 0
 
 

@@ -48,7 +48,7 @@ def rerank_lines(
     top_k: int | None = None,
     reasons: int = 0,
     deadline: float | None = None,
-) -> Iterator[tuple[Request, Ranking]]:
+) -> Iterator[tuple[int, Request, Ranking]]:
     """Rank the requests of a stream, holding one batch in memory.
 
     Args:
@@ -63,7 +63,7 @@ def rerank_lines(
         deadline: See `Reranker.rerank`; for each batch.
 
     Yields:
-        Each right request with its ranking, in the lines' order.
+        Each right request's line number, 1-based, the request and its ranking, in the lines' order.
 
     Raises:
         InputError: When `top_k`, `reasons` or `deadline` is wrong.
@@ -97,4 +97,4 @@ def rerank_lines(
             elif isinstance(line, Request):
                 summary.ranked += 1
                 summary.outcomes[answer.provenance.outcome] += 1
-                yield line, answer
+                yield number, line, answer

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import json
+import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,6 +16,7 @@ from genrank.inputs import parse_request
 from genrank.reranker import Reranker
 from genrank.testing import OracleEngine
 
+ROOT = Path(__file__).resolve().parents[3]
 GRADES = {"p1": 1.0, "p2": 3.0}
 
 
@@ -76,6 +78,9 @@ def test_an_output_that_cannot_be_written(
 ) -> None:
     assert main(["rerank", str(requests), "-o", str(tmp_path / "missing" / "out.jsonl")]) == 2
     assert "--output: cannot write" in capsys.readouterr().err
+    assert main(["rerank", str(requests), "-o", str(tmp_path)]) == 2
+    assert "it is a folder; name a file" in capsys.readouterr().err
+    assert asked == [], "no model was loaded"
 
 
 @pytest.mark.parametrize(
@@ -252,3 +257,74 @@ def test_an_interrupt_ends_with_130_and_says_how_far_it_came(
     assert json.loads(out)["query_id"] == "q1"
     assert "1 ranked, 0 wrong" in err
     assert "interrupted" in err
+
+
+def test_the_answer_to_a_line_without_an_id_holds_its_line(
+    asked: list[tuple[object, ...]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "in.jsonl"
+    nameless = {key: value for key, value in _line().items() if key != "query_id"}
+    lines = [json.dumps(nameless), "{", "", json.dumps(_line(4)), json.dumps(nameless), json.dumps(nameless)]
+    path.write_text("\r\n".join(lines), encoding="utf-8")
+    assert main(["rerank", str(path), "--batch", "2"]) == 1
+    answers = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [(answer.get("line"), answer["query_id"]) for answer in answers] == [(1, ""), (None, "q4"), (5, ""), (6, "")]
+    assert main(["rerank", str(path), "--format", "table"]) == 1
+    out = capsys.readouterr().out
+    assert [f"dress (line {number})" in out for number in range(1, 7)] == [True, False, False, False, True, True]
+
+
+def test_a_dash_as_output_is_stdout(
+    requests: Path, asked: list[tuple[object, ...]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["rerank", str(requests), "-o", "-"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 2
+
+
+@pytest.mark.parametrize(
+    ("change", "status"),
+    [
+        ({"query": "red\0dress"}, 0),
+        ({"query": "\0"}, 1),
+        ({"candidates": [{"listing_id": "a", "title": "x", "score": 10**400}]}, 1),
+        ({"candidates": [{"listing_id": "a", "title": "x", "price": {"amount": 10**400}}]}, 1),
+        ({"candidates": [{"listing_id": "a", "title": "x", "rating_count": -(10**400)}]}, 1),
+        ({"candidates": [{"listing_id": "a", "title": "x", "rank": 10**4000}]}, 0),
+        ({"candidates": [{"listing_id": "a", "title": "x", "score": 1e308}]}, 0),
+        ({"candidates": [{"listing_id": "a\n", "title": "x"}]}, 1),
+    ],
+)
+def test_odd_values_cost_one_line_at_most(
+    change: dict[str, Any],
+    status: int,
+    requests: Path,
+    asked: list[tuple[object, ...]],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    requests.write_text(json.dumps(_line(1, **change)) + "\n" + json.dumps(_line(2)), encoding="utf-8")
+    assert main(["rerank", str(requests)]) == status
+    out, err = capsys.readouterr()
+    assert len(out.splitlines()) == 2 - status
+    assert len(err.splitlines()) == 1 + status
+    assert max(map(len, err.splitlines())) < 500
+
+
+def _process(*arguments: str, redirect: str = "") -> subprocess.CompletedProcess[str]:
+    command = f"{sys.executable} -m genrank {' '.join(arguments)} {redirect}"
+    return subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False, cwd=ROOT)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "redirect", "status", "expected"),
+    [
+        ("rerank -", "<&-", 1, "genrank: <stdin>: expected request lines, found standard input is closed"),
+        ("rerank -", "</dev/null >&-", 2, "genrank: --output: standard output is closed; name a file"),
+        ("prompts list", ">/dev/full", 1, "genrank: [Errno 28] No space left on device"),
+        ("prompts show inline", ">/dev/full", 1, "genrank: [Errno 28] No space left on device"),
+        ("prompts list", ">&-", 0, ""),
+        ("rerank no-such-file", "2>&-", 1, ""),
+    ],
+)
+def test_streams_that_are_closed_or_full(arguments: str, redirect: str, status: int, expected: str) -> None:
+    done = _process(arguments, redirect=redirect)
+    assert (done.returncode, done.stdout, done.stderr.rstrip("\n")) == (status, "", expected)
