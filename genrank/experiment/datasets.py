@@ -27,7 +27,7 @@ def load_dataset(name: str, seed: int = 0) -> Dataset:
     else:
         folder = Path(name).expanduser()
         if not name or not folder.is_dir():
-            raise ConfigError(f"dataset: no folder {name!r}; make it with python -m eval.convert")
+            raise ConfigError(f"dataset: no folder {name!r}; make it with python -m eval.convert in a clone of genrank")
         dataset = Dataset.load(folder)
     if not dataset.candidates:
         # the order of the qrels may well be the order of the grades

@@ -27,13 +27,16 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import numpy as np
-import numpy.typing as npt
-
 from genrank.data.dataset import Dataset, Grade
 from genrank.data.trec import Qrels, Run, falling
 from genrank.errors import InputError, MissingExtraError
 from genrank.types import Ranking, Request
+
+try:
+    import numpy as np
+    import numpy.typing as npt
+except ImportError:
+    raise MissingExtraError("numpy", "eval") from None
 
 
 def listing_ids(ranking: Ranking) -> list[str]:

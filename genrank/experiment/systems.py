@@ -14,7 +14,7 @@ from genrank.models.store import resolve
 
 
 class BaselineSystem(Strict):
-    """BERT + GBDT, trained with ``python -m eval.baseline train``.
+    """BERT + GBDT, trained with ``python -m eval.baseline train`` (in a clone).
 
     Attributes:
         name: Of the run's file and table row.
@@ -27,7 +27,7 @@ class BaselineSystem(Strict):
 
 
 class CrossEncoderSystem(Strict):
-    """A cross-encoder, trained with ``python -m eval.cross_encoder train``.
+    """A cross-encoder, trained with ``python -m eval.cross_encoder train`` (in a clone).
 
     Attributes:
         name: Of the run's file and table row.

@@ -76,7 +76,7 @@ class CrossEncoderRanker:
             if not path.is_file() or files_fingerprint(path) != recorded:
                 trouble = "is missing" if not path.is_file() else "is not the file that was saved"
                 raise ChecksumError(
-                    f"{path} {trouble}; train it again (in a clone of genrank: python -m eval.cross_encoder train)"
+                    f"{path} {trouble}; train it again with python -m eval.cross_encoder train in a clone of genrank"
                 )
         settings: CrossEncoderSettings = manifest["settings"]
         return cls(load_cross_encoder(root, settings.max_length), settings)
@@ -125,7 +125,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         manifest = json.loads(read_text(path))
     except FileNotFoundError:
         raise ModelNotFoundError(
-            f"{folder} holds no {MANIFEST}; a clone of genrank trains one: python -m eval.cross_encoder train"
+            f"{folder} holds no {MANIFEST}; train one with python -m eval.cross_encoder train in a clone of genrank"
         ) from None
     except (OSError, ValueError, RecursionError) as error:
         raise ModelError(f"{path}: cannot be read: {error}") from None
@@ -148,7 +148,7 @@ def load_cross_encoder(folder: Path, max_length: int, seed: int | None = None) -
     try:
         from sentence_transformers import CrossEncoder
     except ImportError:
-        raise MissingExtraError("sentence-transformers", "baseline") from None
+        raise MissingExtraError("sentence-transformers", "rankers") from None
     from torch import nn
     from transformers import set_seed
 

@@ -268,7 +268,7 @@ def import_lightgbm() -> Any:
     try:
         import lightgbm
     except ImportError:
-        raise MissingExtraError("lightgbm", "baseline") from None
+        raise MissingExtraError("lightgbm", "rankers") from None
     return lightgbm
 
 
@@ -276,7 +276,7 @@ def _read_manifest(root: Path) -> dict[str, Any]:
     path = root / MANIFEST
     if not path.is_file():
         raise ModelNotFoundError(
-            f"{root} holds no BERT + GBDT ranker; a clone of genrank trains one: python -m eval.baseline train"
+            f"{root} holds no BERT + GBDT ranker; train one with python -m eval.baseline train in a clone of genrank"
         )
     try:
         manifest = json.loads(read_text(path))

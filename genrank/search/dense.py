@@ -127,7 +127,7 @@ class Encoder:
         try:
             from sentence_transformers import SentenceTransformer
         except ImportError:
-            raise MissingExtraError("sentence-transformers", "baseline") from None
+            raise MissingExtraError("sentence-transformers", "rankers") from None
         with quiet_loading():
             try:
                 return SentenceTransformer(str(self._folder))
