@@ -432,7 +432,8 @@ def test_equal_scores_are_measured_as_other_tools_measure_the_written_run(values
     measured = measure(run_of([request], [scores]), {"q": ids}, qrels, GRADES)
     with tempfile.TemporaryDirectory() as folder:
         write_run(Path(folder) / "run.trec", run_of([request], [scores]))
-        read = list(ir_measures.read_trec_run(str(Path(folder) / "run.trec")))
+        read_trec_run: Any = ir_measures.read_trec_run  # which has no types
+        read = list(read_trec_run(str(Path(folder) / "run.trec")))
     judged = [ir_measures.Qrel("q", key, grade) for key, grade in qrels["q"].items()]
     found = ir_measures.calc_aggregate([nDCG @ 10], judged, read)
     assert measured.means["nDCG-linear@10"] == pytest.approx(found[nDCG @ 10], abs=1e-9)
