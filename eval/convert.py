@@ -9,8 +9,7 @@
     python -m eval.convert jdsearch SOURCE FOLDER [--max-users N] ..
 
 SOURCE is what was downloaded: the folder, or the CSV file. The folder is written under another name first and renamed
-when it is whole. What each set's rules are stands in its module under `eval.sets`. A summary goes to stdout as one
-line of JSON.
+when it is complete. Each set's rules are in its module under `eval.sets`. A summary goes to stdout as one line of JSON.
 """
 
 from __future__ import annotations
@@ -118,7 +117,7 @@ def summary(dataset: Dataset) -> dict[str, object]:
 
 
 def save_whole(dataset: Dataset, folder: Path) -> None:
-    """Write a dataset folder so that it is there whole or not at all; an old one is replaced."""
+    """Write a dataset folder completely or not at all; an old one is replaced."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     part = folder.with_name(f".{folder.name}.{os.getpid()}.part")
     old = folder.with_name(f".{folder.name}.{os.getpid()}.old")

@@ -1,14 +1,14 @@
 """genrank beside rank_llm and beside the bare engines: same model, same queries, same titles, in one run.
 
-A contender ranks windows of one size, titles only. Each engine is loaded in a process of its own, since two in one
-fight for threads and memory, and vLLM pins cores; all but the one whose turn it is sleep. Contenders take turns
-batch by batch (A B C A B C), so that a drift of the machine's speed hits all of them, and ratios are taken pair by
-pair. A process times the call alone. Before each timed call vLLM's prefix cache is emptied, so that no prompt of an
-earlier round is found in it, and a window of two candidates is ranked, so that the fixed head of the prompt is, as in a
-service.
+A contender ranks windows of one size, titles only. Each engine is loaded in its own process, since two in one
+compete for threads and memory, and vLLM pins cores; all sleep but the one whose turn it is. Contenders take turns
+batch by batch (A B C A B C), so that a change of the machine's speed affects all of them, and ratios are taken pair by
+pair. A process times the call alone. Before each timed call vLLM's prefix cache is emptied, so that it holds no
+prompt of an earlier round, and a window of two candidates is ranked, so that it holds the fixed head of the prompt, as
+in a service.
 
 ``rank_llm`` (github.com/castorini/rank_llm, listwise after arXiv 2312.02724) is set up at its fastest: one window,
-letters for names (78 answer tokens for 20 candidates, numbers take 89), and with ``use_logits`` for FIRST
+letters as names (78 answer tokens for 20 candidates, against 89 with numbers), and with ``use_logits`` for FIRST
 (arXiv 2406.15657).
 """
 
@@ -55,7 +55,7 @@ SINGLES = 5
 """Queries that are also ranked one at a time, for their latency."""
 
 GENERATING, LOGITS = "rank_llm generating", "rank_llm logits"
-_REST = 1.2  # seconds; vLLM's worker looks out for more work for one, on a core of its own, before it sleeps
+_REST = 1.2  # seconds; vLLM's worker keeps a core busy for one, waiting for more work, before it sleeps
 _SCORED = ("inline", "first-token")
 _CONTEXT = 4096
 _TWO = Request(Query("red lamp"), tuple(Candidate(Listing(f"l{i}", title)) for i, title in enumerate(("Lamp", "Desk"))))
@@ -63,7 +63,7 @@ _TWO = Request(Query("red lamp"), tuple(Candidate(Listing(f"l{i}", title)) for i
 
 @dataclass(frozen=True, slots=True)
 class Ran:
-    """What a contender made of a batch.
+    """A contender's result on a batch.
 
     Attributes:
         seconds: Wall time of the call.
@@ -83,7 +83,7 @@ Contender = Callable[[Sequence[Request]], Ran]
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """An engine that was loaded, and who runs on it.
+    """A loaded engine and its contenders.
 
     Attributes:
         contenders: By name.
@@ -140,7 +140,7 @@ def _own_permutation(ranking: Ranking, request: Request) -> bool:
 def bare_contenders(
     name: str, tokenizer: Tokenizer, context: int, read: Callable[[list[list[int]]], int]
 ) -> dict[str, Contender]:
-    """A bare engine reading the very tokens of genrank's prompts in its own way.
+    """A bare engine reading exactly the tokens of genrank's prompts in its own way.
 
     Args:
         name: Of the engine.
@@ -167,7 +167,7 @@ def _bare(tokenizer: Tokenizer, context: int, decoding: str, read: Callable[[lis
 
 
 def flat_scores(request: AnyRequest) -> list[list[float]]:
-    """What a `ScriptedEngine` answers that is there for its prompts alone: every score 0."""
+    """The answer of a `ScriptedEngine` that only records prompts: every score 0."""
     asked = cast(ScoreRequest, request)
     return [[0.0] * len(asked.targets)] * len(asked.reads)
 
@@ -342,7 +342,7 @@ def _run(name: str, requests: Sequence[Request]) -> Ran:
 
 
 def _unload() -> None:
-    """End what the host started: a process waits at its exit for processes of its own, and vLLM's wait for its word."""
+    """End what the host started: a process waits for its children when it exits, and vLLM's children wait for it."""
     global _host
     _host = None
     gc.collect()
@@ -523,7 +523,7 @@ def _in_turn(
 
 
 def row(name: str, batched: Mapping[str, Sequence[Ran]], alone: Sequence[Ran], sizes: Sequence[int]) -> dict[str, Any]:
-    """What is said of one contender.
+    """The figures of one contender.
 
     Args:
         name: Of the contender.

@@ -1,4 +1,4 @@
-"""Reading CSV files row by row, with `DataFormatError` for all that can be wrong with them."""
+"""Reading CSV files row by row, with a `DataFormatError` for whatever is wrong with them."""
 
 from __future__ import annotations
 

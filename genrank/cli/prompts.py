@@ -25,7 +25,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     listed = prompts.add_parser("list", help="the templates that ship with genrank")
     listed.add_argument("--json", action="store_true", help="a JSON array instead of a table")
     listed.set_defaults(command=_prompts_list)
-    show = prompts.add_parser("show", help="a template as a complete TOML file, to begin one's own with")
+    show = prompts.add_parser("show", help="a template as a complete TOML file, to start your own from")
     show.add_argument("name", metavar="NAME", help="name of a prompt template, or a .toml file")
     show.set_defaults(command=_prompts_show)
     render = prompts.add_parser(
@@ -95,7 +95,7 @@ def _prompts_render(arguments: argparse.Namespace) -> int:
     from genrank.testing import ScriptedEngine
 
     reads = HubTokenizer(tokenizer)
-    reranker = Reranker(  # ranks nothing here: it checks the options, and says what the budget is
+    reranker = Reranker(  # only checks the options and works out the budget
         engine=ScriptedEngine([], context=context, tokenizer=reads),
         prompt=template,
         decoding=decoding,

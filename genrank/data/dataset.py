@@ -72,8 +72,8 @@ class Dataset:
         queries: In the order of the file.
         qrels: Judgements.
         candidates: The first stage's run; empty when the folder has none.
-        first_stage: What made the run, such as ``bm25``; empty when unknown. A ``random`` one stands in for a first
-            stage: its scores say nothing and are not handed on.
+        first_stage: What made the run, such as ``bm25``; empty when unknown. ``random``
+            means that there was none: the scores mean nothing and are not passed on.
     """
 
     name: str
@@ -133,7 +133,7 @@ class Dataset:
         return cls(name, source, grades, listings, tuple(queries.values()), qrels, run, first_stage)
 
     def save(self, folder: str | Path) -> None:
-        """Write the dataset as a folder, made if need be."""
+        """Write the dataset as a folder, which is created if need be."""
         root = Path(folder)
         root.mkdir(parents=True, exist_ok=True)
         write_jsonl(root / "listings.jsonl", (listing.to_dict() for listing in self.listings.values()))
@@ -144,7 +144,7 @@ class Dataset:
         self._save_toml(root)
 
     def save_first_stage(self, folder: str | Path) -> None:
-        """Write only what the first stage is, into a dataset folder that is there: `candidates` and its name."""
+        """Write only the first stage, `candidates` and its name, into an existing dataset folder."""
         root = Path(folder)
         with write_atomically(root / "candidates.trec") as part:
             write_run(part, self.candidates, tag=self.first_stage or "first-stage")

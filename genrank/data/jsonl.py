@@ -52,7 +52,7 @@ def read_jsonl(path: str | Path, stream: IO[bytes] | None = None) -> Iterator[tu
                     number,
                     DataFormatError(name, number, f"a line of at most {MAX_LINE_BYTES} bytes", "a longer one"),
                 )
-            elif (line := line.removeprefix(BOM_UTF8)).strip():  # files put one behind another have several marks
+            elif (line := line.removeprefix(BOM_UTF8)).strip():  # files put one behind another have several
                 empty = False
                 yield number, _parse_json(name, number, line)
         if empty:
@@ -97,7 +97,7 @@ def _parse_json(name: str, number: int, line: bytes) -> Any:
         found = f"the byte {rest[0]:#04x} at column {error.start + 1} ({guess})"
         return DataFormatError(name, number, "UTF-8 text", found)
     except json.JSONDecodeError as error:
-        # a cut in a string is told at the string's beginning, one in a literal or an escape up to 6 places from the end
+        # Python reports a cut in a string at its beginning, one in a literal or an escape up to 6 places before the end
         half = error.msg.startswith("Unterminated string") or error.pos >= len(error.doc.rstrip()) - 6
         cut = " (is the line cut off?)" if half else ""
         return DataFormatError(name, number, "one JSON object", f"{error.msg} at column {error.colno}{cut}")

@@ -196,5 +196,5 @@ def _number(path: str | Path, line: int, expected: str, text: str, kind: type[N]
 
 
 def repeated_error(path: str | Path, line: int, what: str, value: str) -> DataFormatError:
-    """The error for a line that says again what must be said once."""
+    """The error for a line that repeats what must be unique."""
     return DataFormatError(str(path), line, f"each {what} once", f"{value!r} again")
