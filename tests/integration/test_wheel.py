@@ -24,6 +24,7 @@ from eval.cross_encoder import train as train_cross_encoder
 from genrank import sample_shop
 from genrank.errors import ModelError
 from genrank.models.store import resolve
+from genrank.search.dense import Encoder
 
 pytest.importorskip("build")
 ROOT = Path(__file__).resolve().parents[2]
@@ -166,7 +167,8 @@ def test_every_ranker_ranks_from_the_wheel(python: Path, tmp_path: Path) -> None
     except ModelError as error:
         pytest.skip(f"no bert-minilm: {error}")
     shop = sample_shop()
-    train_gbdt(shop, BaselineConfig(dataset="sample-shop", bags=1)).save(tmp_path / "gbdt")
+    encoder = Encoder("bert-minilm", tmp_path / "encodings")
+    train_gbdt(shop, BaselineConfig(dataset="sample-shop", rounds=20), encoder).save(tmp_path / "gbdt")
     few = CrossEncoderConfig(
         dataset="sample-shop", fields=("title",), max_length=16, list_size=3, lists_per_step=100, epochs=1,
         evaluations=1, max_candidates=3,

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import hashlib
 import os
 import stat
 import threading
@@ -8,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from genrank.files import files_fingerprint, fingerprint, read_text, sha256_of, wide_encoding, write_atomically
+from genrank.files import read_text, wide_encoding, write_atomically
 
 
 def test_a_file_is_replaced_and_nothing_else_is_left(tmp_path: Path) -> None:
@@ -135,12 +134,3 @@ def test_what_is_no_utf_8_is_told(content: bytes, message: str, tmp_path: Path) 
 @pytest.mark.parametrize("text", ["", "a", "ab", "连衣裙", "\ufeffabc", "a\0"])
 def test_utf_8_is_not_taken_for_another_encoding(text: str) -> None:
     assert not wide_encoding(text.encode())
-
-
-def test_fingerprints_are_those_of_the_bytes_and_names(tmp_path: Path) -> None:
-    (tmp_path / "a").write_bytes(b"one")
-    (tmp_path / ".hidden").write_bytes(b"two")
-    digest = hashlib.sha256(b"one").hexdigest()
-    assert sha256_of(tmp_path / "a") == files_fingerprint(tmp_path / "a") == digest
-    assert files_fingerprint(tmp_path) == fingerprint([("a", digest)])
-    assert fingerprint({"a": 1, "b": 2}) == fingerprint({"b": 2, "a": 1})
