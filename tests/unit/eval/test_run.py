@@ -8,6 +8,7 @@ import pytest
 
 from eval import run as program
 from eval import systems
+from eval.cache import Kept
 from eval.config import RunConfig, System
 from eval.systems import SystemResult
 from genrank.data.dataset import Dataset
@@ -234,3 +235,33 @@ def test_absent_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
     path.write_text(CONFIG.format(folder=tmp_path / "none"), encoding="utf-8")
     assert program.main(["--config", str(path)]) == 2
     assert "python -m eval.convert" in capsys.readouterr().err
+
+
+def test_ir_measures_finds_the_same_figures_in_the_written_runs_of_equal_scores(
+    shop: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import ir_measures
+    from ir_measures import RR, nDCG
+
+    # in an order that is neither that of the ids nor its reverse
+    order = {"q1": ("l3", "l1", "l2"), "q2": ("l3", "l2", "l4")}
+    dataset = dataclasses.replace(shop, candidates={query: dict.fromkeys(ids, 1.0) for query, ids in order.items()})
+    theirs = tmp_path / "theirs.trec"
+    lines = (f"{query} Q0 {key} 1 0.7 t\n" for query, ids in order.items() for key in ids)
+    theirs.write_text("".join(lines), encoding="utf-8")
+    answered = Kept([[0.7, 0.7, 0.7], [0.7, 0.7 + 1e-12, 0.7]])
+    monkeypatch.setattr(systems, "_compute", lambda *_: answered)
+    values = {"dataset": "d", "systems": [{"type": "first-stage", "name": "ours"}]}
+    results = program.run(RunConfig.model_validate(values), dataset, tmp_path / "out")
+    monkeypatch.undo()
+    values["systems"] = [{"type": "trec", "name": "theirs", "path": str(theirs)}]
+    results["systems"] |= program.run(RunConfig.model_validate(values), dataset, tmp_path / "out")["systems"]
+    qrels = [ir_measures.Qrel(query, key, grade) for query in order for key, grade in shop.qrels[query].items()]
+    read: Any = ir_measures.read_trec_run  # which has no types
+    files = {"ours": tmp_path / "out" / "ours.trec", "theirs": tmp_path / "out" / "theirs.trec"}
+    for name, file in (*files.items(), ("theirs", theirs)):
+        found = ir_measures.calc_aggregate([nDCG @ 10, RR(rel=2)], qrels, list(read(str(file))))
+        metrics = results["systems"][name]["metrics"]
+        assert metrics["nDCG-linear@10"] == pytest.approx(found[nDCG @ 10])
+        assert metrics["MRR"] == pytest.approx(found[RR(rel=2)])
+    assert [list(scores) for scores in read_run(files["ours"]).values()] == [["l3", "l1", "l2"], ["l2", "l3", "l4"]]
