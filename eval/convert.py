@@ -16,8 +16,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import shutil
 import sys
 import time
 from collections import Counter
@@ -38,6 +36,7 @@ from eval.sets import (
 from genrank.data.dataset import Dataset
 from genrank.errors import InputError
 from genrank.experiment.program import exit_status, say
+from genrank.files import write_folder_atomically
 
 READERS: dict[str, Callable[..., Dataset]] = {
     "crowdflower": crowdflower.read,
@@ -119,19 +118,8 @@ def summary(dataset: Dataset) -> dict[str, object]:
 def save_whole(dataset: Dataset, folder: Path) -> None:
     """Write a dataset folder completely or not at all; an old one is replaced."""
     folder.parent.mkdir(parents=True, exist_ok=True)
-    part = folder.with_name(f".{folder.name}.{os.getpid()}.part")
-    old = folder.with_name(f".{folder.name}.{os.getpid()}.old")
-    try:
+    with write_folder_atomically(folder) as part:
         dataset.save(part)
-        if folder.exists():
-            folder.rename(old)
-        part.rename(folder)
-    except BaseException:
-        shutil.rmtree(part, ignore_errors=True)
-        if old.is_dir():
-            old.rename(folder)
-        raise
-    shutil.rmtree(old, ignore_errors=True)
 
 
 if __name__ == "__main__":

@@ -103,6 +103,37 @@ def write_atomically(path: str | Path) -> Iterator[Path]:
         sync(target.parent)
 
 
+@contextlib.contextmanager
+def write_folder_atomically(folder: str | Path) -> Iterator[Path]:
+    """Write a folder so that it is there whole or not at all; an old one is replaced.
+
+    Args:
+        folder: The folder; the one that it lies in must be there.
+
+    Yields:
+        A new, empty folder beside it, to be filled.
+
+    Raises:
+        OSError: When it cannot be written; the old folder is still there then.
+    """
+    target = Path(os.path.realpath(folder))
+    token = secrets.token_hex(8)
+    part, old = target.with_name(f".{token}.part"), target.with_name(f".{token}.old")
+    part.mkdir()
+    try:
+        yield part
+        if target.exists():
+            target.rename(old)
+        part.rename(target)
+    except BaseException:
+        if old.exists() and not target.exists():
+            old.rename(target)
+        raise
+    finally:
+        for left in (part, old):
+            shutil.rmtree(left, ignore_errors=True)
+
+
 BYTE_ORDER_MARK = "\ufeff"
 _WIDE = {codecs.BOM_UTF32_LE: "UTF-32", codecs.BOM_UTF32_BE: "UTF-32"}
 _WIDE |= {codecs.BOM_UTF16_LE: "UTF-16", codecs.BOM_UTF16_BE: "UTF-16"}

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,7 @@ import numpy as np
 import pydantic
 
 from genrank.errors import ChecksumError, ConfigError, InputError, MissingExtraError, ModelError, ModelNotFoundError
-from genrank.files import files_fingerprint, read_text
+from genrank.files import files_fingerprint, read_text, write_folder_atomically
 from genrank.rankers.features import (
     FEATURES,
     NAMES,
@@ -172,7 +171,7 @@ class GbdtRanker:
         return [[float(chance) for chance in self._calibration(np.array(row))] for row in scores]
 
     def save(self, folder: str | Path) -> None:
-        """Write the folder; what is there appears complete or not at all.
+        """Write the folder, whole or not at all.
 
         Raises:
             ConfigError: When the folder holds something else than a baseline.
@@ -182,9 +181,7 @@ class GbdtRanker:
         if target.exists() and not (target / MANIFEST).is_file() and (not target.is_dir() or any(target.iterdir())):
             raise ConfigError(f"{target} holds something else than a BERT + GBDT ranker; name another folder")
         target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as work:
-            staging = Path(work) / "new"
-            staging.mkdir()
+        with write_folder_atomically(target) as staging:
             for i, booster in enumerate(self._boosters):
                 (staging / f"model-{i}.txt").write_text(booster.model_to_string(), encoding="utf-8")
             statistics = json.dumps(self._featuriser.statistics.to_dict(), ensure_ascii=True).encode()
@@ -199,9 +196,6 @@ class GbdtRanker:
                 "files": {path.name: files_fingerprint(path) for path in sorted(staging.iterdir())},
             }
             (staging / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
-            if target.exists():
-                target.replace(Path(work) / "old")
-            staging.replace(target)
 
     @classmethod
     def load(cls, folder: str | Path, encoder: TextEncoder | None = None) -> GbdtRanker:

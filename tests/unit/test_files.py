@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from genrank.files import read_text, wide_encoding, write_atomically
+from genrank.files import read_text, wide_encoding, write_atomically, write_folder_atomically
 
 
 def test_a_file_is_replaced_and_nothing_else_is_left(tmp_path: Path) -> None:
@@ -134,3 +134,40 @@ def test_what_is_no_utf_8_is_told(content: bytes, message: str, tmp_path: Path) 
 @pytest.mark.parametrize("text", ["", "a", "ab", "连衣裙", "\ufeffabc", "a\0"])
 def test_utf_8_is_not_taken_for_another_encoding(text: str) -> None:
     assert not wide_encoding(text.encode())
+
+
+def test_a_folder_is_replaced_whole(tmp_path: Path) -> None:
+    folder = tmp_path / "set"
+    for name in ("one", "two"):
+        with write_folder_atomically(folder) as part:
+            (part / name).touch()
+        assert [path.name for path in folder.iterdir()] == [name]
+    assert list(tmp_path.iterdir()) == [folder]
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_after_an_error_the_old_folder_stands(error: type[BaseException], tmp_path: Path) -> None:
+    def fail(part: Path) -> None:
+        (part / "half").touch()
+        raise error
+
+    for old in ([], ["old"]):
+        folder = tmp_path / "set"
+        for name in old:
+            folder.mkdir()
+            (folder / name).touch()
+        with pytest.raises(error), write_folder_atomically(folder) as part:
+            fail(part)
+        assert [path.name for path in folder.glob("*")] == old
+        assert [path.name for path in tmp_path.iterdir()] == (["set"] if old else [])
+
+
+def test_a_folder_that_cannot_take_its_place_leaves_the_old_one(tmp_path: Path) -> None:
+    folder = tmp_path / "set"
+    folder.mkdir()
+    (folder / "old").touch()
+
+    with pytest.raises(FileNotFoundError), write_folder_atomically(folder) as part:
+        part.rmdir()
+    assert [path.name for path in folder.iterdir()] == ["old"]
+    assert list(tmp_path.iterdir()) == [folder]
