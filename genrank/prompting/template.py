@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, get_args
 import pydantic
 
 from genrank.errors import ConfigError
-from genrank.prompting.fields import FIELD_KEYS
+from genrank.prompting.fields import FIELD_VALUES
 from genrank.prompting.history import EVENT_WORDS
 
 Section = Literal["query", "history", "candidates"]
@@ -147,8 +147,8 @@ class Template(pydantic.BaseModel, extra="forbid", frozen=True):
         if self.reason:
             split_form("reason.text", self.reason.text, "query", "listing")
         for field, form in self.fields.items():
-            if field not in FIELD_KEYS:
-                raise ValueError(f"fields.{field} is no listing field; known are {sorted(FIELD_KEYS)}")
+            if field not in FIELD_VALUES:
+                raise ValueError(f"fields.{field} is no listing field; known are {sorted(FIELD_VALUES)}")
             split_form(f"fields.{field}", form, "value")
         if next(iter(self.fields), "") != "title":
             raise ValueError("the first of fields must be title, which is never left out")
