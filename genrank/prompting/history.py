@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import heapq
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import UTC, datetime
 from itertools import pairwise
 
@@ -16,7 +16,10 @@ EVENT_WORDS = {"view": "viewed", "click": "clicked", "cart": "put in cart", "pur
 
 _WEIGHTS = {"purchase": 1.0, "cart": 0.6, "click": 0.4, "view": 0.2}
 _TITLE_CHARS = 1000  # how much of a title is searched for the query's words
-_MOST_WORDS_SOUGHT = 24  # a longer query is compared with whole titles only
+_MOST_WORDS_SOUGHT = 24  # of a longer query no bounds are computed
+_MAY_FOLD = re.compile(
+    "[^\x00-\x7f\u3041-\u3096\u30a1-\u30fa\u4e00-\u9fff\uac00-\ud7a3]"
+)  # not ASCII, kana, Han, Hangul
 
 
 def time_order(history: Sequence[Interaction]) -> Sequence[int]:
@@ -72,7 +75,9 @@ class Usefulness:
     def __init__(self, history: Sequence[Interaction], query: Query) -> None:
         n = len(history)
         self._titles = [interaction.listing.title[:_TITLE_CHARS] for interaction in history]
-        self._categories = [last_category(interaction.listing) for interaction in history]
+        self._categories = [
+            path[-1].casefold() if (path := interaction.listing.category) else "" for interaction in history
+        ]
         self._lateness = [(i + 1) / n for i in range(n)]
         self._weights = [_WEIGHTS.get(interaction.event) or event_weight(interaction) for interaction in history]
         self._wanted = _words(query.text)
@@ -85,23 +90,24 @@ class Usefulness:
 
     def best(self, count: int, categories: Collection[str]) -> list[int]:
         """The `count` most useful interactions, the best first and of equal ones the latest first; see `of`."""
-        # a heap of the most that each can be worth: only those that come to its top are split into words
-        parts = zip(self._lateness, self._categories, self._most_shares, self._weights, strict=True)
-        heap = [
-            (-(late + (1.0 if category in categories else most) + weight), -i)
-            for i, (late, category, most, weight) in enumerate(parts)
-        ]
-        heapq.heapify(heap)
+        # in the order of the most that each can be worth, so that only titles near the top are split into words
+        near: Iterable[float] = self._most_shares
+        if categories:
+            near = (
+                1.0 if category in categories else most
+                for category, most in zip(self._categories, self._most_shares, strict=True)
+            )
+        bounds = [late + most + weight for late, most, weight in zip(self._lateness, near, self._weights, strict=True)]
         found: list[int] = []
-        while heap and len(found) < count:
-            bound, minus_i = heap[0]
-            useful = -self.of(-minus_i, categories)
-            if useful > bound:
-                heapq.heapreplace(heap, (useful, minus_i))
-            else:
-                heapq.heappop(heap)
-                found.append(-minus_i)
-        return found
+        scored: list[tuple[float, int]] = []  # a heap, the best first
+        for i in sorted(range(len(bounds) - 1, -1, -1), key=bounds.__getitem__, reverse=True):
+            while scored and scored[0] < (-bounds[i], -i):
+                found.append(-heapq.heappop(scored)[1])
+            if len(found) >= count:
+                break
+            heapq.heappush(scored, (-self.of(i, categories), -i))
+        found += [-minus_i for _, minus_i in sorted(scored)]
+        return found[:count]
 
     def _share(self, i: int) -> float:
         """The share of the query's words in a title."""
@@ -113,13 +119,22 @@ class Usefulness:
     @functools.cached_property
     def _most_shares(self) -> Sequence[float]:
         """The most that `_share` can be, ``[n]``: a word that is in a title is somewhere in its folded text."""
+        n = len(self._titles)
         if len(self._wanted) > _MOST_WORDS_SOUGHT:
-            return [1.0] * len(self._titles)
-        found = [0] * len(self._titles)
-        titles = _fold_all(self._titles)
+            return [1.0] * n
+        joined = "\n".join(self._titles)
+        for char in set(_MAY_FOLD.findall(joined)):
+            if (plain := fold(char)) != char.lower():
+                joined = joined.replace(char, plain)
+        joined = joined.lower()
+        titles = joined.split("\n")
+        if len(titles) != n:  # a title of several lines
+            titles = [fold(title) for title in self._titles]
+        found = [0] * n
         for word in self._wanted:
-            found = [count + (word in title) for count, title in zip(found, titles, strict=True)]
-        return [count / max(1, len(self._wanted)) for count in found]
+            if word in joined:
+                found = [count + (word in title) for count, title in zip(found, titles, strict=True)]
+        return [count / len(self._wanted) for count in found] if any(found) else [0.0] * n
 
 
 def last_category(listing: Listing) -> str:
@@ -137,17 +152,6 @@ def event_weight(interaction: Interaction) -> float:
 def _words(text: str) -> set[str]:
     """Words of ASCII, and single characters of other scripts, of which many put no spaces between words."""
     return set(re.findall(r"[a-z0-9]+|[^\W_]", fold(text)))
-
-
-def _fold_all(texts: Sequence[str]) -> list[str]:
-    """`fold` of many texts, a whole lot faster; accents on capitals may differ."""
-    joined = "\n".join(texts)
-    if joined.count("\n") != len(texts) - 1:
-        return [fold(text) for text in texts]
-    for char in () if joined.isascii() else set(joined):
-        if (plain := fold(char)) != char.lower():
-            joined = joined.replace(char, plain)
-    return joined.lower().split("\n")
 
 
 def _seconds(time: datetime) -> float:

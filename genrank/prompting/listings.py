@@ -99,8 +99,10 @@ class ListingEncoder:
                     unread.append(unread_chars)
                     limits.append(most)
             counts.append((len(texts) - before, changed))
-        encoded = zip(self._tokenizer.encode(texts), unread, limits, strict=True)
-        return [_encoded_listing(itertools.islice(encoded, count), changed) for count, changed in counts]
+        once = list(dict.fromkeys(texts))  # brands and categories repeat
+        encoded = dict(zip(once, self._tokenizer.encode(once), strict=True))
+        fields = zip(map(encoded.__getitem__, texts), unread, limits, strict=True)
+        return [_encoded_listing(itertools.islice(fields, count), changed) for count, changed in counts]
 
     def _read_key(self, field: str, key: FieldKey, limit: int) -> tuple[str, int, int]:
         value = dict(cast(tuple[tuple[str, str], ...], key)) if field == "attributes" else cast(FieldValue, key)

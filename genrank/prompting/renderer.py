@@ -29,7 +29,7 @@ from genrank.types import Candidate, Interaction, Listing, Query
 MOST_IDENTIFIERS = 100
 """The most candidates that one window names; past the letters come pairs of letters (``AA``) of one token."""
 
-_LEAST_INTERACTIONS_READ = 64
+_LEAST_INTERACTIONS_READ = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,7 +270,7 @@ class Renderer:
 
     @functools.cached_property
     def _most_interactions(self) -> int:
-        """How many interactions are read: as many as can fit into the history's limit, and no fewer than 64."""
+        """How many interactions are read: as many as can fit into the history's limit, and no fewer than 32."""
         heads, tail = self._line_parts
         shortest = min(map(len, heads.values())) + len(tail) + 1
         return max(_LEAST_INTERACTIONS_READ, self.template.limits.history // shortest)
@@ -307,7 +307,7 @@ class PreparedRequest:
         cut, each from its least important field, all to the same length.
 
         Of a long history only the most useful interactions are read, as many as could fit into its limit, and at least
-        64. ``cuts["history"]`` counts each of the others as the mean of those that are read, and `Prompt.neutralised`
+        32. ``cuts["history"]`` counts each of the others as the mean of those that are read, and `Prompt.neutralised`
         does not count them.
 
         Args:
