@@ -56,14 +56,13 @@ FIELD_VALUES: Mapping[str, Callable[[Listing], FieldValue | None]] = {
 
 def field_key(value: FieldValue) -> FieldKey | None:
     """The value as one that can be looked up; None where it is too large to be kept in memory."""
-    match value:
-        case str():
-            return value if len(value) <= _LONGEST_KEPT else None
-        case bool() | float() | int():
-            return value
+    if isinstance(value, str):
+        return value if len(value) <= _LONGEST_KEPT else None
+    if isinstance(value, (bool, float, int)):
+        return value
     if len(value) > _MOST_PARTS_KEPT:
         return None
-    if isinstance(value, Mapping):
+    if isinstance(value, (dict, Mapping)):  # a dict is found out faster
         pairs = tuple(value.items())
         return pairs if sum(map(len, itertools.chain.from_iterable(pairs))) <= _LONGEST_KEPT else None
     return tuple(value) if sum(map(len, value)) <= _LONGEST_KEPT else None

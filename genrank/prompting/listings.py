@@ -88,7 +88,7 @@ class ListingEncoder:
             before, changed = len(texts), 0
             for field, value_of, most in self._fields:
                 value = value_of(listing)
-                if value is None or (not value and value is not False and value != 0):
+                if not value and not isinstance(value, (bool, float, int)):
                     continue
                 key = field_key(value)
                 read = self._read(field, value, limit) if key is None else self._known(field, key, limit)

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from genrank.engines.tokenizer import Encoded
 from genrank.errors import BudgetError, ConfigError, InputError
 from genrank.permutation import IDENTIFIERS, NUMBERS
-from genrank.prompting.renderer import MIN_LISTING_TOKENS, MOST_IDENTIFIERS, Renderer
+from genrank.prompting.listings import MIN_LISTING_TOKENS
+from genrank.prompting.renderer import MOST_IDENTIFIERS, Renderer
 from genrank.prompting.template import Template, load_template, template_names
 from genrank.testing import WordTokenizer
 from genrank.types import Candidate, Interaction, Listing, Price, Query
