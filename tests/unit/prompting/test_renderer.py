@@ -188,32 +188,6 @@ def test_each_section_is_cut_to_its_limit_and_the_cut_is_counted() -> None:
     assert cuts == {"query": 14 - 10, "history": 11 - 8, "candidates": 23 - 20}
 
 
-def test_a_listing_is_cut_from_its_least_important_field() -> None:
-    rig = Rig(limits={"listing": 20})
-    brand = rig.count(" | brand: Zara")
-    listing = Listing("p0", words(10), brand="Zara", attributes={"colour": words(30, "r")})
-    text, cuts, _ = rig.render([Candidate(listing)])
-    kept = 20 - 10 - brand - rig.count(" | colour:")
-    assert f"[A] {words(10)} | brand: Zara | colour: {words(kept, 'r')}\n" in text
-    assert cuts["candidates"] == 30 - kept
-
-
-def test_a_rest_too_small_to_say_anything_is_left_empty() -> None:
-    # 18 tokens of title leave 2 of 20, less than the 4 that a cut field must have
-    rig = Rig(limits={"listing": 20})
-    text, cuts, _ = rig.render([Candidate(Listing("p0", words(18), attributes={"colour": "red"}))])
-    assert f"[A] {words(18)}\n" in text
-    assert cuts["candidates"] == rig.count(" | colour: red")
-
-
-def test_the_title_is_never_left_out() -> None:
-    rig = Rig()
-    candidates = [Candidate(Listing(f"p{i}", words(9, "t"), brand=words(9, "b"))) for i in range(5)]
-    text, cuts, _ = rig.render(candidates, max_tokens=rig.least(candidates))
-    assert text.count(f"] {words(MIN_LISTING_TOKENS, 't')}\n") == 5
-    assert cuts["candidates"] == 5 * (9 + rig.count(f" | brand: {words(9, 'b')}") - MIN_LISTING_TOKENS)
-
-
 def test_the_longest_candidates_give_first_and_all_down_to_the_same_length() -> None:
     rig = Rig()
     candidates = candidates_of(words(20, "a"), words(10, "b"), words(5, "c"))
