@@ -307,13 +307,14 @@ class Reranker:
             raise InputError(f"must be a Request, got {type(request).__name__}", field=f"requests[{i}]")
         with at(f"requests[{i}]"):
             make_candidates(request.candidates)  # at least one, and no id twice
+        prepared = self._renderer.prepare(request.query, request.candidates, request.history)
         places = range(len(request.candidates))
         match self.strategy:
             case "single":
-                return QueryState(request, single(places))
+                return QueryState(request, single(places), prepared)
             case "tournament":
-                return QueryState(request, tournament(places, self.window, self._top(top_k)))
-        return QueryState(request, sliding(places, self.window, self.stride))
+                return QueryState(request, tournament(places, self.window, self._top(top_k)), prepared)
+        return QueryState(request, sliding(places, self.window, self.stride), prepared)
 
     def _top(self, top_k: int | None) -> int:
         """How many of the best a tournament looks for."""
@@ -322,7 +323,7 @@ class Reranker:
     def _advance(self, calls: Sequence[QueryState], run: BatchClock) -> None:
         """Rank all windows that are ready, over all passes, as one batch, and hand the scores to the strategies."""
         jobs = [(call, order) for call in calls for window in call.windows for order in self._presentations(window)]
-        prompts = [self._render(call.request, order) for call, order in jobs]
+        prompts = [self._render(call, order) for call, order in jobs]
         decode = DECODINGS[self.decoding]
         try:
             scored = run.in_time(lambda: decode(self.engine, prompts, self._answer, keep=run.keep, stop=run.stop))
@@ -397,11 +398,9 @@ class Reranker:
             orders.append(tuple(shuffled))
         return orders
 
-    def _render(self, request: Request, order: Window) -> Prompt:
-        return self._renderer.render(
-            request.query,
-            [request.candidates[place] for place in order],
-            request.history,
+    def _render(self, call: QueryState, order: Window) -> Prompt:
+        return call.prepared.window(
+            order,
             max_tokens=min(self.max_prompt_tokens, self._longest(len(order))),
             inline=self.decoding == "inline",
         )
@@ -451,11 +450,10 @@ class Reranker:
 
         def carried_on(order: Window, prompt: Prompt) -> ReasonRequest:
             spots = {shown: spot for spot, shown in enumerate(order)}
-            ids = self._renderer.follow_up(
+            ids = call.prepared.follow_up(
                 prompt,
                 [spots[ranked] for ranked in call.order if ranked in spots],
-                request.query,
-                listings[place],
+                place,
                 max_tokens=self.engine.context - self.max_reason_tokens,
             )
             return ReasonRequest(ids, request.query, listings[place], request.history, others)
@@ -463,7 +461,7 @@ class Reranker:
         if place in call.shown:
             with contextlib.suppress(BudgetError):
                 return carried_on(*call.shown[place])
-        return carried_on((place,), self._render(request, (place,)))
+        return carried_on((place,), self._render(call, (place,)))
 
     def _ranking(self, call: QueryState, top_k: int | None, seconds: float) -> Ranking:
         items = []

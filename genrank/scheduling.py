@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import TypeVar, cast
 
 from genrank.errors import EngineError
-from genrank.prompting.renderer import Prompt
+from genrank.prompting.renderer import PreparedRequest, Prompt
 from genrank.reasons.write import Reason
 from genrank.types import (
     Claims,
@@ -81,8 +81,9 @@ class BatchClock:
 class QueryState:
     """One query on its way through a batch."""
 
-    def __init__(self, request: Request, steps: Steps) -> None:
+    def __init__(self, request: Request, steps: Steps, prepared: PreparedRequest) -> None:
         self.request = request
+        self.prepared = prepared
         self.windows: list[Window] = next(steps)  # ready to be ranked; empty when done
         self.order: Sequence[int] = range(len(request.candidates))
         self.scores: Mapping[int, float] = {}

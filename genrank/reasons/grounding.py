@@ -20,6 +20,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from genrank.prompting.history import time_order
 from genrank.reasons import lexicon
 from genrank.text.clean import clean, number_text
 from genrank.types import Interaction, Listing, Query
@@ -171,7 +172,7 @@ def find_claims(text: str, facts: Facts) -> list[Claim]:
     taken: list[Span] = []
     past = set()
     for event, match in _past_events(said):
-        known = [i for i, past_event in enumerate(facts.history) if event in ("", past_event.event)]
+        known = [i for i in time_order(facts.history) if event in ("", facts.history[i].event)]
         past |= set(known)
         claims.append(Claim("history", match.group(), (f"history[{known[-1]}].event",) if known else ()))
         taken.append(match.span())
