@@ -27,7 +27,7 @@ from eval.cache import add_options, chosen_folder
 from eval.config import RunConfig
 from eval.run import make_requests
 from eval.summary import EVENTS, Event, calibration_figures, outcomes
-from eval.systems import answer
+from eval.systems import run_system
 from genrank.calibration import Calibration, save_calibration
 from genrank.data.dataset import Dataset
 from genrank.errors import ConfigError, EngineError, InputError, MissingExtraError
@@ -124,7 +124,7 @@ def scored_windows(
         config: Which candidates, at most how many queries, and from which grade a listing is relevant.
         dataset: Where the queries come from.
         split: Whose queries.
-        cache: Folder of answers kept; None keeps nothing.
+        cache: folder of kept results; None keeps nothing.
 
     Returns:
         One window a query; and the provenance of the first.
@@ -138,8 +138,8 @@ def scored_windows(
     requests = [request for request in requests if dataset.qrels.get(request.query.query_id)]
     if not requests:
         raise InputError(f"no query of it is judged; its splits are those of {dataset.name}", field=split)
-    answered = answer(system, config, dataset, requests, cache)
-    for ranking in answered.rankings:
+    result = run_system(system, config, dataset, requests, cache)
+    for ranking in result.rankings:
         if ranking.provenance.outcome == "fallback":
             raise EngineError(f"query {ranking.query_id} was not ranked by the model: {ranking.provenance.why}")
         if ranking.provenance.windows > ranking.provenance.passes:  # scores are lowered where windows meet
@@ -150,11 +150,11 @@ def scored_windows(
     relevant = relevant_grade(dataset.grades) if config.relevant is None else config.relevant
     event = EVENTS[system.decoding or "inline"]
     windows = []
-    for ranking in answered.rankings:
+    for ranking in result.rankings:
         judged = dataset.qrels[ranking.query_id]
         grades = [judged.get(item.listing_id) for item in ranking.items]
         windows.append(([item.score for item in ranking.items], outcomes(event, grades, relevant)))
-    return windows, answered.rankings[0].provenance
+    return windows, result.rankings[0].provenance
 
 
 def fit(event: Event, windows: Windows) -> tuple[float, float]:

@@ -10,13 +10,12 @@ import random
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from eval.cache import Entry, Kept
+from eval.cache import Entry, StoredResult
 from eval.config import BertCosineSystem, Bm25System, FirstStageSystem, RandomSystem, RunConfig, System, TrecSystem
-from genrank.calibration import load_calibration
 from genrank.data.dataset import Dataset
 from genrank.data.trec import Run, read_run
 from genrank.errors import ConfigError
@@ -27,14 +26,12 @@ from genrank.experiment.systems import (
     BaselineSystem,
     CrossEncoderSystem,
     GenrankSystem,
-    make_engine,
-    weights_fingerprints,
+    dependencies,
+    make_reranker,
 )
 from genrank.files import files_fingerprint, fingerprint
 from genrank.models.store import resolve
 from genrank.progress import track
-from genrank.prompting.template import load_template
-from genrank.reranker import DEFAULT_PROMPTS, Reranker
 from genrank.search.bm25 import Bm25
 from genrank.types import Ranking, Request
 
@@ -87,7 +84,7 @@ class SystemResult:
         }
 
 
-def answer(
+def run_system(
     system: System,
     config: RunConfig,
     dataset: Dataset,
@@ -102,7 +99,7 @@ def answer(
         config: Gives the seed.
         dataset: Where the requests come from.
         requests: ``[b]``, each with a query id of its own.
-        cache: Folder of answers kept; None keeps nothing.
+        cache: folder of kept results; None keeps nothing.
         asked: `requests_fingerprint` of the requests, where the caller has it.
 
     Raises:
@@ -110,15 +107,15 @@ def answer(
         GenrankError: Whatever the system raises.
     """
     if cache is None:
-        return _answer(_compute(system, config, dataset, requests, None), requests, cached=False)
+        return _result(_compute(system, config, dataset, requests, None), requests, cached=False)
     entry = Entry(cache, fingerprint(_dependencies(system, config, dataset, asked or requests_fingerprint(requests))))
     with entry.locked():
-        kept = entry.read()
-        cached = kept is not None
-        if kept is None:
-            kept = _compute(system, config, dataset, requests, entry)
-            entry.write(kept)
-    return _answer(kept, requests, cached=cached)
+        stored = entry.read()
+        cached = stored is not None
+        if stored is None:
+            stored = _compute(system, config, dataset, requests, entry)
+            entry.write(stored)
+    return _result(stored, requests, cached=cached)
 
 
 def _dependencies(system: System, config: RunConfig, dataset: Dataset, asked: str) -> dict[str, Any]:
@@ -140,10 +137,7 @@ def _dependencies(system: System, config: RunConfig, dataset: Dataset, asked: st
         case TrecSystem(path=path):
             found["run"] = files_fingerprint(_existing(path, "path"))
         case GenrankSystem():
-            found |= weights_fingerprints(system)
-            if system.calibration:
-                found["calibration"] = asdict(load_calibration(system.calibration, system.decoding or "inline"))
-            found["prompt"] = load_template(system.prompt or DEFAULT_PROMPTS[system.decoding or "inline"]).digest
+            found |= dependencies(system)
     return found
 
 
@@ -156,7 +150,7 @@ def _existing(path: str, key: str) -> Path:
 
 def _compute(
     system: System, config: RunConfig, dataset: Dataset, requests: Sequence[Request], entry: Entry | None
-) -> Kept:
+) -> StoredResult:
     started = time.monotonic()
     notes: Mapping[str, int] = {}
     chances: Callable[[Sequence[Request]], Scores] | None = None
@@ -183,9 +177,9 @@ def _compute(
         case BaselineSystem():
             from genrank.rankers.gbdt import GbdtRanker
 
-            baseline = GbdtRanker.load(_existing(system.folder, "folder"))
-            baseline.prepare(requests)
-            score, chances = baseline.score, baseline.probabilities if baseline.objective == "binary" else None
+            ranker = GbdtRanker.load(_existing(system.folder, "folder"))
+            ranker.prepare(requests)
+            score, chances = ranker.score, ranker.probabilities if ranker.objective == "binary" else None
         case CrossEncoderSystem():
             from genrank.rankers.cross_encoder import CrossEncoderRanker
 
@@ -196,18 +190,18 @@ def _compute(
     loaded = time.monotonic()
     scores = score(requests)
     seconds = time.monotonic() - loaded
-    return Kept(scores, chances(requests) if chances else None, (), seconds, loaded - started, notes)
+    return StoredResult(scores, chances(requests) if chances else None, (), seconds, loaded - started, notes)
 
 
-def _answer(kept: Kept, requests: Sequence[Request], *, cached: bool) -> SystemResult:
+def _result(stored: StoredResult, requests: Sequence[Request], *, cached: bool) -> SystemResult:
     probabilities: Run | None = None
-    if kept.probabilities is not None:
+    if stored.probabilities is not None:
         probabilities = {
             request.query.query_id: dict(zip(_ids(request), chances, strict=True))
-            for request, chances in zip(requests, kept.probabilities, strict=True)
+            for request, chances in zip(requests, stored.probabilities, strict=True)
         }
-    run, rankings = run_of(requests, kept.scores), tuple(kept.rankings)
-    return SystemResult(run, kept.seconds, kept.load_seconds, rankings, probabilities, dict(kept.notes), cached)
+    run, rankings = run_of(requests, stored.scores), tuple(stored.rankings)
+    return SystemResult(run, stored.seconds, stored.load_seconds, rankings, probabilities, dict(stored.notes), cached)
 
 
 def _random(seed: int) -> Callable[[Sequence[Request]], Scores]:
@@ -252,15 +246,15 @@ def _given(run: Run) -> Callable[[Sequence[Request]], Scores]:
     return score
 
 
-def _genrank(system: GenrankSystem, config: RunConfig, requests: Sequence[Request], entry: Entry | None) -> Kept:
+def _genrank(
+    system: GenrankSystem, config: RunConfig, requests: Sequence[Request], entry: Entry | None
+) -> StoredResult:
     started = time.monotonic()
-    names = ("calibration", "prompt", "decoding", "strategy", "window", "stride", "passes", "max_prompt_tokens")
-    options = {name: value for name in names if (value := getattr(system, name)) is not None}
     done = entry.finished() if entry else {}
     left = [request for request in requests if request.query.query_id not in done]
     loaded = started
     if left:
-        reranker = Reranker(engine=make_engine(system), seed=config.seed, **options)
+        reranker = make_reranker(system, config.seed)
         loaded = time.monotonic()
     batches = [left[i : i + system.batch] for i in range(0, len(left), system.batch)]
     for batch in track(batches, system.name, total=len(batches)):
@@ -277,7 +271,7 @@ def _genrank(system: GenrankSystem, config: RunConfig, requests: Sequence[Reques
         scores.append([float(-items[listing_id].rank) for listing_id in _ids(request)])
         chances.append([items[listing_id].score for listing_id in _ids(request)])
     seconds = sum(done[request.query.query_id][1] for request in requests)
-    return Kept(scores, chances, rankings, seconds, loaded - started)
+    return StoredResult(scores, chances, rankings, seconds, loaded - started)
 
 
 def with_histories(requests: Sequence[Request], whose: Literal["own", "none", "other"]) -> list[Request]:

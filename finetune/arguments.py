@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Literal, cast
@@ -12,6 +13,7 @@ import yaml
 from finetune.windows import WindowOptions
 from genrank.engines.loading import native_dtype
 from genrank.errors import ConfigError, InputError
+from genrank.experiment.config import read_yaml
 
 if TYPE_CHECKING:
     from trl import GRPOConfig, ModelConfig, SFTConfig
@@ -224,10 +226,13 @@ def _parse(
 ) -> tuple[Any, ...]:
     from trl import TrlParser
 
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if "--config" in given[:-1]:
+        read_yaml(given[given.index("--config") + 1])  # TRL reads it too, but takes the last of two equal keys
     parser = TrlParser(kinds, prog=program)
     parser.set_defaults(**_defaults(), **defaults)
     try:
-        data, training, model = parser.parse_args_and_config(arguments)
+        data, training, model = parser.parse_args_and_config(given)
     except (OSError, ValueError, TypeError, yaml.YAMLError) as error:
         if isinstance(error, InputError | ConfigError):
             raise

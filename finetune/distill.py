@@ -269,10 +269,10 @@ def distill(config: DistillConfig, out: Path, teacher: Teacher | None = None) ->
     dropped: Counter[str] = Counter()
     try:
         with FileLock(out / ".lock", timeout=0):
-            answers = Journal(out / ANSWERS)
-            answers.add([])  # the folder is a distillation's from now on
-            spent = answers.total("cost")
-            found = teacher.label(requests, answers, tally)
+            journal = Journal(out / ANSWERS)
+            journal.add([])  # marks the folder as this program's from now on
+            spent = journal.total("cost")
+            found = teacher.label(requests, journal, tally)
             labels = {key: label for key, label in found.items() if isinstance(label, Label)}
             failed = [label for label in found.values() if isinstance(label, Failure)]
             if not labels:
@@ -281,7 +281,7 @@ def distill(config: DistillConfig, out: Path, teacher: Teacher | None = None) ->
             made = taught(dataset, queries, requests, labels, teacher.name)
             reasons = list(kept_reasons(requests, labels, dropped))
             _write(made, reasons, Path(config.dataset).expanduser() / "NOTICE", out)
-            total = answers.total("cost")
+            total = journal.total("cost")
     except Timeout:
         raise ConfigError(f"--out: another run writes {out}; wait for it, or name another folder") from None
     own = {query.query.query_id for query in dataset.queries}

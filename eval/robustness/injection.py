@@ -19,10 +19,9 @@ from eval.robustness.requests import rank, shuffled
 from eval.significance import interval
 from genrank.data.dataset import Dataset
 from genrank.engines.base import Engine
-from genrank.experiment.systems import GenrankSystem
+from genrank.experiment.systems import GenrankSystem, template_of
 from genrank.progress import track
-from genrank.prompting.template import load_template
-from genrank.reranker import DEFAULT_PROMPTS, Reranker
+from genrank.reranker import Reranker
 from genrank.text.clean import clean
 from genrank.types import Request
 
@@ -67,7 +66,7 @@ def ranks(request: Request, listing_id: str, rerankers: Sequence[Reranker]) -> _
 
 def cut_texts(requests: Sequence[Request], dataset: Dataset, system: GenrankSystem, engine: Engine) -> int:
     """How many of the attacks lose their end to the token limit of a listing."""
-    limit = load_template(system.prompt or DEFAULT_PROMPTS[system.decoding or "inline"]).limits.listing
+    limit = template_of(system).limits.listing
     titles = [
         clean(attacked.candidates[place].listing.title)
         for request in requests
