@@ -27,10 +27,10 @@ def blend(
     """The blend of two results, and the weight of its first system.
 
     Args:
-        system: Which two, and the weight where it is given.
-        results: Of all systems so far, by name.
-        requests: ``[b]`` to which these are results.
-        dataset: Of the requests.
+        system: The two parts, and the weight if it is given.
+        results: Results of all systems so far, by name.
+        requests: ``[b]`` that these results rank.
+        dataset: The dataset that the requests come from.
         fitted_on: Gives the requests and results on which the weight is fitted; see `fit_weight`.
         k: Depth of nDCG.
     """

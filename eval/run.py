@@ -104,8 +104,8 @@ def run(
 
     Args:
         config: What to measure.
-        dataset: On what.
-        out: Folder for the files, made if need be.
+        dataset: The dataset to measure on.
+        out: Folder for the files; created if it is missing.
         cache: Folder of kept results; None computes all and keeps none.
         command: How the run was started, for the record.
 
@@ -113,7 +113,7 @@ def run(
         What results.json holds.
 
     Raises:
-        GenrankError: Whatever a system raises, with its name before the message where that is possible.
+        GenrankError: Whatever a system raises.
     """
     if config.relevant is not None and config.relevant not in dataset.grades:
         raise ConfigError(f"relevant: no grade {config.relevant}; the grades are {sorted(dataset.grades)}")

@@ -41,7 +41,7 @@ class Setting:
         k: Depth of the primary metric.
         cutoffs: Depths of nDCG.
         relevant: Lowest grade that is relevant.
-        seed: Of resampling and simulation.
+        seed: Seed of resampling and simulation.
         clicks: Given where grades are clicks.
     """
 
@@ -131,7 +131,7 @@ def _group(values: Sequence[float], seed: int) -> dict[str, float]:
 
 
 def _order(run: Run, candidates: Mapping[str, Sequence[str]]) -> dict[str, Any]:
-    """How an order hangs on the one in which the candidates came: mean Kendall's tau, and mean rank by place."""
+    """How the order depends on the one in which the candidates came: mean Kendall's tau, and mean rank by place."""
     taus = []
     ranks: list[list[int]] = [[] for _ in range(max(map(len, candidates.values())))]
     for query, ids in candidates.items():
@@ -151,7 +151,7 @@ def outcomes(event: Event, grades: Sequence[int | None], relevant: int) -> list[
     """What came true of one window's listings.
 
     Args:
-        event: Of what.
+        event: The event.
         grades: ``[n]``, None for a listing without a judgement: it is not relevant, and never the first.
         relevant: Lowest grade that is relevant.
 
@@ -199,7 +199,7 @@ def calibration_figures(
     Of ``first``, each window's highest probability counts, the result's confidence; of ``relevant``, all do.
 
     Args:
-        event: Of what the probabilities are.
+        event: The event whose probabilities they are.
         windows: ``[w]`` probabilities, ``[n]``, and `outcomes`, ``[n]``; at least one window.
     """
     pairs = [pair for chances, came in windows for pair in zip(chances, came, strict=True)]

@@ -1,7 +1,7 @@
-"""The systems that `eval.run` measures. Each gets the same requests and gives each candidate a score.
+"""The systems that `eval.run` measures. Each gets the same requests and scores each candidate.
 
-A system is loaded once and then ranks; what it gave is kept (`eval.cache`). Equal scores stand in the order in which
-the candidates came. Heavy packages are imported by the system that needs them, when it is loaded.
+A system is loaded once and then ranks; its result is kept (`eval.cache`). Candidates with equal scores keep the order
+in which they came. Heavy packages are imported by the system that needs them, when it is loaded.
 """
 
 from __future__ import annotations
@@ -41,16 +41,16 @@ Scores = Sequence[Sequence[float]]
 
 @dataclass(frozen=True)
 class SystemResult:
-    """What a system made of the requests.
+    """How a system ranked the requests.
 
     Attributes:
         run: Scores by query and listing, strictly falling.
         seconds: Wall time of the ranking alone.
         load_seconds: Wall time before it: building an index, loading a model.
-        rankings: Full answers; empty for systems that give an order only.
-        probabilities: Scores from 0 to 1 by query and listing, for AUC and log loss; None from systems without.
+        rankings: Whole rankings; empty for systems that only give an order.
+        probabilities: Scores from 0 to 1 by query and listing, for AUC and log loss; None if the system gives none.
         notes: What was counted on the way, such as listings that a run from elsewhere lacks.
-        cached: Whether the answer was computed earlier; so were then the times.
+        cached: Whether the result, times included, comes from an earlier run.
     """
 
     run: Run
@@ -92,18 +92,18 @@ def run_system(
     cache: Path | None = None,
     asked: str | None = None,
 ) -> SystemResult:
-    """Let a system rank, or take what it gave before.
+    """Let a system rank, or take its result from the cache.
 
     Args:
-        system: Which.
+        system: The system.
         config: Gives the seed.
-        dataset: Where the requests come from.
+        dataset: The dataset that the requests come from.
         requests: ``[b]``, each with a query id of its own.
         cache: folder of kept results; None keeps nothing.
-        asked: `requests_fingerprint` of the requests, where the caller has it.
+        asked: `requests_fingerprint` of the requests, if the caller has it.
 
     Raises:
-        ConfigError: When a folder or file that the system names is not there.
+        ConfigError: When a folder or file that the system names is missing.
         GenrankError: Whatever the system raises.
     """
     if cache is None:
@@ -119,7 +119,7 @@ def run_system(
 
 
 def _dependencies(system: System, config: RunConfig, dataset: Dataset, asked: str) -> dict[str, Any]:
-    """All that an answer depends on."""
+    """Everything that a result depends on."""
     found: dict[str, Any] = {
         "settings": system.model_dump(mode="json", exclude={"name"}),
         "seed": config.seed,
@@ -168,7 +168,7 @@ def _compute(
             from genrank.search.dense import Encoder, cosine_scores, encoded_text
 
             encoder = Encoder(system.model)
-            # a shop has the listings' vectors, and the model in memory, before any query comes
+            # a shop computes the listings' vectors, and loads the model, before any query comes
             encoder.encode([encoded_text(candidate.listing) for r in requests for candidate in r.candidates])
             encoder.encode([r.query.text for r in requests[:1]], queries=True)
 
@@ -209,7 +209,7 @@ def _random(seed: int) -> Callable[[Sequence[Request]], Scores]:
         scores = []
         for request in requests:
             ids = sorted(_ids(request))
-            # one generator a query: the order depends on no other query, nor on how the candidates came
+            # one generator per query: the order depends neither on other queries nor on the candidates' order
             random.Random(f"{seed} {request.query.query_id}").shuffle(ids)
             place = {listing_id: float(-i) for i, listing_id in enumerate(ids)}
             scores.append([place[listing_id] for listing_id in _ids(request)])

@@ -1,13 +1,13 @@
-"""Measure what a hostile listing gains, and how much an order hangs on the order shown.
+"""Measure what a hostile listing gains, and how much the ranking depends on the order shown.
 
 ::
 
     python -m eval.robustness --config eval/configs/robustness/NAME.yaml [--only injection|order] [--out FOLDER]
                               [--cache FOLDER | --no-cache]
 
-Writes ``results.json`` (after each system anew; ``"complete": false`` until the last) and ``results.md`` into the
-folder (runs/robustness-NAME), and prints the latter. What the model answered is kept, so a run that was
-stopped goes on where it was. Words and progress bars go to stderr.
+Writes ``results.json`` (rewritten after each system; ``"complete": false`` until the last) and ``results.md`` into the
+folder (runs/robustness-NAME), and prints the latter. The model's scores are kept, so a run that was stopped goes on
+where it was. Words and progress bars go to stderr.
 """
 
 from __future__ import annotations
@@ -87,8 +87,8 @@ def run(
 
     Args:
         config: What to measure.
-        dataset: On what.
-        parts: Of `PARTS`; one that the configuration does not have is passed over.
+        dataset: The dataset to measure on.
+        parts: Some of `PARTS`; parts that the configuration does not have are skipped.
         cache: Folder of kept results; None keeps none.
         command: How the run was started, for the record.
 

@@ -1,8 +1,8 @@
-"""What a text that is put into a listing gains it, against a harmless text of the same length.
+"""What a listing gains from a hostile text in it, against a harmless text of the same length.
 
 The worst candidate of each query (the lowest grade, unjudged below all; of equal ones the one that comes last) gets the
-text behind its title. The candidates, their order and the seed stay the same. A *gain* is the number of places by which
-the listing rises against itself without any text; its title is cut short in all three cases.
+text after its title. The candidates, their order and the seed stay the same. A *gain* is the number of places by which
+the listing rises compared with itself without any text; its title is cut short in all three cases.
 """
 
 from __future__ import annotations
@@ -91,8 +91,8 @@ def measure_injection(
         requests: ``[queries]``.
         dataset: Says which listing is the worst.
         rerankers: The system with its defence (``defended``) and without (``undefended``).
-        placements: Orders of the candidates in which each text is tried: as they come, then shuffled by the seed.
-        seed: Of the shuffles and the intervals.
+        placements: Number of candidate orders in which each text is tried: as they come, then shuffled by the seed.
+        seed: Seed of the shuffles and the intervals.
         words: For the progress bar.
 
     Returns:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 import typing
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, TypeGuard, TypeVar
 
@@ -23,6 +24,18 @@ class Strict(BaseModel):
     """Base of all parts of a configuration: frozen, and an unknown key is an error."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def check_names_differ(names: Iterable[str]) -> None:
+    """Refuse two systems of one name, also where only the case differs: names are those of files.
+
+    Raises:
+        ValueError: When a name comes twice.
+    """
+    lower = [name.lower() for name in names]
+    for name in lower:
+        if lower.count(name) > 1:
+            raise ValueError(f"two systems have the name {name!r}; give each its own")
 
 
 def load_config(path: str | Path, kind: type[C]) -> C:
