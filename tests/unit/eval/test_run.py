@@ -152,9 +152,9 @@ def test_blends_of_the_same_parts_rank_the_other_queries_once(
 
     def counted(system: System, *more: Any) -> SystemResult:
         asked.append(system.name)
-        return systems.answer(system, *more)
+        return systems.run_system(system, *more)
 
-    monkeypatch.setattr(program, "answer", counted)
+    monkeypatch.setattr(program, "run_system", counted)
     assert program.main(["--config", str(path), "--out", str(tmp_path / "out"), "--no-cache"]) == 0
     assert sorted(asked) == ["bm25", "bm25", "random", "random"]
 
@@ -168,9 +168,9 @@ def test_limit_is_a_sample(shop: Dataset) -> None:
 def test_genrank_systems_write_their_rankings(
     shop: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    real = systems.answer
+    real = systems.run_system
 
-    def answer(system, config, dataset, requests, cache, asked):  # type: ignore[no-untyped-def]
+    def run_system(system, config, dataset, requests, cache, asked):  # type: ignore[no-untyped-def]
         if system.type != "genrank":
             return real(system, config, dataset, requests, cache, asked)
         run = {
@@ -179,7 +179,7 @@ def test_genrank_systems_write_their_rankings(
         rankings = tuple(Ranking(query, (), Provenance(model="m", outcome="fallback", why="x")) for query in run)
         return SystemResult(run, 1.0, 0.5, rankings)
 
-    monkeypatch.setattr(program, "answer", answer)
+    monkeypatch.setattr(program, "run_system", run_system)
     path = write_config(tmp_path, shop, "  - {type: genrank, name: g, model: m}\n")
     assert (
         program.main(["--config", str(path), "--out", str(tmp_path / "out"), "--cache", str(tmp_path / "cache")]) == 0
@@ -195,14 +195,14 @@ def test_genrank_systems_write_their_rankings(
 def test_a_failing_system_leaves_the_others(
     shop: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    real = systems.answer
+    real = systems.run_system
 
-    def answer(system, *rest):  # type: ignore[no-untyped-def]
+    def run_system(system, *rest):  # type: ignore[no-untyped-def]
         if system.type == "bm25":
             raise EngineError("the engine is gone")
         return real(system, *rest)
 
-    monkeypatch.setattr(program, "answer", answer)
+    monkeypatch.setattr(program, "run_system", run_system)
     path = write_config(tmp_path, shop)
     assert (
         program.main(["--config", str(path), "--out", str(tmp_path / "out"), "--cache", str(tmp_path / "cache")]) == 1
