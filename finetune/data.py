@@ -30,7 +30,13 @@ ReasonWriter = Callable[[TrainingWindow, int, random.Random], str]
 """The reason for one candidate of a window, in the words that the model learns; empty if there is none."""
 
 _ROOT = Path(__file__).resolve().parents[1]
-_CODE = ("genrank/prompting.py", "genrank/text.py", "finetune/data.py", "finetune/windows.py", "finetune/reasons.py")
+_CODE = (
+    "genrank/prompting/*.py",
+    "genrank/text/*.py",
+    "finetune/data.py",
+    "finetune/windows.py",
+    "finetune/reasons.py",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +169,7 @@ def make_example(
 
 def examples_fingerprint(settings: Any, folders: Sequence[str | Path]) -> str:
     """SHA-256 of all that examples depend on: settings, dataset folders, and the code that makes them."""
-    code = [files_fingerprint(_ROOT / file) for file in _CODE if (_ROOT / file).exists()]
+    code = [files_fingerprint(file) for pattern in _CODE for file in sorted(_ROOT.glob(pattern))]
     return fingerprint([settings, [files_fingerprint(folder) for folder in folders], code])
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from eval import run as program
 from eval import systems
-from eval.cache import Kept
+from eval.cache import StoredResult
 from eval.config import RunConfig, System
 from eval.systems import SystemResult
 from genrank.data.dataset import Dataset
@@ -249,7 +249,7 @@ def test_ir_measures_finds_the_same_figures_in_the_written_runs_of_equal_scores(
     theirs = tmp_path / "theirs.trec"
     lines = (f"{query} Q0 {key} 1 0.7 t\n" for query, ids in order.items() for key in ids)
     theirs.write_text("".join(lines), encoding="utf-8")
-    answered = Kept([[0.7, 0.7, 0.7], [0.7, 0.7 + 1e-12, 0.7]])
+    answered = StoredResult([[0.7, 0.7, 0.7], [0.7, 0.7 + 1e-12, 0.7]])
     monkeypatch.setattr(systems, "_compute", lambda *_: answered)
     values = {"dataset": "d", "systems": [{"type": "first-stage", "name": "ours"}]}
     results = program.run(RunConfig.model_validate(values), dataset, tmp_path / "out")
