@@ -175,12 +175,12 @@ def flat_scores(request: AnyRequest) -> list[list[float]]:
 def load_transformers(model: str) -> Host:
     """Genrank on transformers, and transformers' own model reading all prompts as one padded batch."""
     import torch
-    from transformers import AutoModelForCausalLM
 
+    from genrank.engines.loading import load_model
     from genrank.engines.transformers import TransformersEngine
 
     engine = TransformersEngine(model)
-    bare: Any = AutoModelForCausalLM.from_pretrained(resolve(model), dtype=engine.dtype)
+    bare = load_model(resolve(model), dtype=engine.dtype)
     bare = bare.to(engine.device).eval()
 
     def read(prompts: list[list[int]]) -> int:
@@ -212,9 +212,7 @@ def load_bare_vllm(model: str) -> Host:
         from vllm import LLM, SamplingParams, TokensPrompt
     except ImportError:
         raise MissingExtraError("vllm", "vllm") from None
-    from transformers import AutoTokenizer
-
-    from genrank.engines.tokenizer import HubTokenizer
+    from genrank.engines.tokenizer import HubTokenizer, load_tokenizer
 
     llm = LLM(str(resolve(model)), max_model_len=_CONTEXT)
     one = SamplingParams(max_tokens=1, temperature=0.0, detokenize=False)
@@ -223,7 +221,7 @@ def load_bare_vllm(model: str) -> Host:
         asked = [TokensPrompt(prompt_token_ids=prompt) for prompt in prompts]
         return sum(output.num_cached_tokens or 0 for output in llm.generate(asked, one, use_tqdm=False))
 
-    tokenizer = HubTokenizer(AutoTokenizer.from_pretrained(resolve(model)))
+    tokenizer = HubTokenizer(load_tokenizer(resolve(model)))
     return Host(bare_contenders("vllm", tokenizer, _CONTEXT, read), llm.reset_prefix_cache)
 
 

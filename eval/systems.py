@@ -31,6 +31,7 @@ from genrank.experiment.systems import (
 )
 from genrank.files import files_fingerprint, fingerprint
 from genrank.models.store import resolve
+from genrank.models.weights import model_fingerprint
 from genrank.progress import track
 from genrank.search.bm25 import Bm25
 from genrank.types import Ranking, Request
@@ -131,7 +132,7 @@ def _dependencies(system: System, config: RunConfig, dataset: Dataset, asked: st
         case Bm25System(idf="dataset"):
             found["listings"] = fingerprint([listing.to_dict() for listing in dataset.listings.values()])
         case BertCosineSystem(model=model):
-            found["model"] = files_fingerprint(resolve(model))
+            found["model"] = model_fingerprint(resolve(model))
         case BaselineSystem(folder=folder) | CrossEncoderSystem(folder=folder):
             found["folder"] = files_fingerprint(_existing(folder, "folder"))
         case TrecSystem(path=path):

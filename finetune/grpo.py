@@ -29,7 +29,7 @@ from typing import Any, cast
 import datasets
 import torch
 from torch.utils.data import Sampler
-from transformers import AutoTokenizer, LogitsProcessor, TrainerCallback
+from transformers import LogitsProcessor, TrainerCallback
 
 from finetune.arguments import GrpoArguments, parse_grpo
 from finetune.checkpoints import checkpoint_to_go_on_from
@@ -54,7 +54,7 @@ from finetune.windows import TrainingWindow, draw_windows
 from genrank.adapters import Manifest
 from genrank.engines.loading import end_tokens
 from genrank.engines.mask import PermutationMask
-from genrank.engines.tokenizer import HubTokenizer
+from genrank.engines.tokenizer import HubTokenizer, load_tokenizer
 from genrank.errors import BudgetError, InputError
 from genrank.experiment.program import exit_status, say
 from genrank.files import fingerprint
@@ -422,7 +422,7 @@ def train(grpo: GrpoArguments, training: GRPOConfig, model: ModelConfig) -> Mani
     name = model_name(model)
     folder = resolve(name)
     loaded, dev, requests = load_data(grpo, training.seed)
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer = load_tokenizer(folder, trust_remote_code=getattr(training, "trust_remote_code", False))
     renderer = Renderer(load_template(grpo.listwise_prompt), HubTokenizer(tokenizer))
     room = grpo.max_tokens - training.max_completion_length
     if room < 1:
@@ -445,7 +445,7 @@ def train(grpo: GrpoArguments, training: GRPOConfig, model: ModelConfig) -> Mani
     say(f"{len(questions)} prompts, {sum(len(question.ids) for question in questions):,} tokens")
     start = None
     if grpo.adapter:
-        policy, start = load_start(grpo.adapter, policy, folder, {"listwise": renderer.template})
+        policy, start = load_start(grpo.adapter, policy, name, folder, {"listwise": renderer.template})
     functions, training.reward_weights = reward_functions(grpo, questions, form)
     training.generation_kwargs = {**(training.generation_kwargs or {}), "eos_token_id": form.ends}
     out = Path(training.output_dir or "trainer_output")

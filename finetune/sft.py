@@ -27,7 +27,6 @@ import torch
 from accelerate.utils import gather_object
 from peft import AdaLoraConfig, LoraConfig
 from torch.utils.data import Sampler
-from transformers import AutoTokenizer
 from trl import ModelConfig, SFTConfig, SFTTrainer
 from trl.trainer.utils import get_peft_config
 
@@ -54,7 +53,7 @@ from finetune.training import (
 from finetune.windows import draw_windows
 from genrank.adapters import Manifest
 from genrank.data.dataset import Dataset
-from genrank.engines.tokenizer import HubTokenizer
+from genrank.engines.tokenizer import HubTokenizer, load_tokenizer
 from genrank.errors import InputError
 from genrank.experiment.program import exit_status, say
 from genrank.models.store import home, resolve
@@ -359,7 +358,7 @@ def make_trainer(
     name = model_name(model)
     folder = resolve(name)
     loaded, dev, requests = load_data(ranking, training.seed)
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer = load_tokenizer(folder, trust_remote_code=getattr(training, "trust_remote_code", False))
     with training.main_process_first(desc="training examples"):
         table = train_rows(loaded, ranking.datasets, ranking, tokenizer, training.seed)
     say(f"{len(table)} rows, {sum(table['length']):,} tokens")
@@ -367,7 +366,7 @@ def make_trainer(
     templates = {form: load_template(prompt) for form, prompt in _prompts(ranking)}
     start = None
     if ranking.adapter:
-        trained, start = load_start(ranking.adapter, trained, folder, templates)
+        trained, start = load_start(ranking.adapter, trained, name, folder, templates)
     layers = trained.config.get_text_config().num_hidden_layers
     batch = training.train_batch_size * training.world_size * training.gradient_accumulation_steps
     steps = training.max_steps if training.max_steps > 0 else int(training.num_train_epochs * len(table) / batch)

@@ -1,4 +1,4 @@
-"""Files: hashes of what they hold, and writing them whole or not at all."""
+"""Files: hashes of their contents, and safe writing."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ BLOCK = 1 << 20
 
 
 def sha256_of(path: Path, report: Progress | None = None) -> str:
-    """SHA-256 of a file's bytes, as hex digits; `report` is told of each block."""
+    """SHA-256 of a file's bytes, as hex digits; `report` receives the bytes read."""
     report = report or Silent()
     digest = hashlib.sha256()
     with path.open("rb") as file:
@@ -31,7 +31,7 @@ def sha256_of(path: Path, report: Progress | None = None) -> str:
 
 
 def sync(path: Path) -> None:
-    """Have the system write a file, or the names in a folder, to the disk now."""
+    """Flush a file, or the entries of a folder, to the disk."""
     if path.is_dir() and os.name == "nt":
         return  # Windows opens no folders
     handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
@@ -42,7 +42,7 @@ def sync(path: Path) -> None:
 
 
 def raise_if_full(said: str, place: Path) -> None:
-    """A full disk is the same trouble whichever program meets it."""
+    """Raise the same `OSError` for a full disk whichever program reported it."""
     if os.strerror(errno.ENOSPC) in said:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(place))
 
@@ -55,6 +55,8 @@ def fingerprint(value: Any) -> str:
 
 def files_fingerprint(path: str | Path) -> str:
     """SHA-256 of a file, or of all files of a folder with their names; hidden ones are left out.
+
+    For a model, see `genrank.models.weights`: its folder holds dates and words that say nothing about the model.
 
     Raises:
         OSError: When something cannot be read.

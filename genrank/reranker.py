@@ -92,7 +92,8 @@ class Reranker:
         neutralise: Whether texts are made harmless that could be taken for instructions or for the model's own words.
             Off only to measure what that is worth.
         check_adapter: Whether to refuse an adapter whose manifest (`genrank.adapters`) says that it was trained with
-            another prompt, or not for this decoding.
+            another prompt or on another model, or not for this decoding.
+        trust_remote_code: Whether to run code that lies in the model's folder; read it first.
 
     Raises:
         InputError: When an argument is wrong.
@@ -121,6 +122,7 @@ class Reranker:
         calibration: Calibration | str | Path | None = None,
         neutralise: bool = True,
         check_adapter: bool = True,
+        trust_remote_code: bool = False,
     ) -> None:
         if decoding not in DECODINGS:
             raise InputError(f"must be one of {list(DECODINGS)}, got {decoding!r}", field="decoding")
@@ -146,7 +148,7 @@ class Reranker:
         self.fallback = fallback
         used = adapter if engine is None or isinstance(engine, str) else engine.adapter
         template = _find_template(prompt, decoding, used, check_adapter)
-        self.engine = _load_engine(engine, model, adapter)
+        self.engine = _load_engine(engine, model, adapter, check_adapter, trust_remote_code)
         self._renderer = Renderer(template, self.engine.tokenizer, neutralise=neutralise)
         self._answer = self._renderer.answer
         template.check(inline=decoding == "inline")
@@ -504,15 +506,22 @@ def _check_whole(name: str, number: object, at_least: int | None = None) -> None
         raise InputError(f"must be at least {at_least}, got {number}", field=name)
 
 
-def _load_engine(engine: Literal["transformers", "vllm"] | Engine, model: str, adapter: str | None) -> Engine:
+def _load_engine(
+    engine: Literal["transformers", "vllm"] | Engine,
+    model: str,
+    adapter: str | None,
+    check_adapter: bool,
+    trust_remote_code: bool,
+) -> Engine:
+    options: Any = {"adapter": adapter, "check_adapter": check_adapter, "trust_remote_code": trust_remote_code}
     if engine == "transformers":
         from genrank.engines.transformers import TransformersEngine
 
-        return TransformersEngine(model, adapter=adapter)
+        return TransformersEngine(model, **options)
     if engine == "vllm":
         from genrank.engines.vllm import VLLMEngine
 
-        return VLLMEngine(model, adapter=adapter)
+        return VLLMEngine(model, **options)
     if engine is None or isinstance(engine, str):
         raise InputError(f"must be transformers, vllm or an Engine, got {engine!r}", field="engine")
     return engine

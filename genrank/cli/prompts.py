@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from genrank.cli.console import Cell, Table, print_table, quiet_libraries, say
 from genrank.data.dataset import sample_shop
 from genrank.data.jsonl import read_requests
-from genrank.errors import ConfigError, DataFormatError, InputError, MissingExtraError, ModelError
+from genrank.errors import ConfigError, DataFormatError, InputError
 from genrank.types import Request
 
 if TYPE_CHECKING:
@@ -38,6 +38,9 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     render.add_argument("--request", metavar="FILE", help="request lines; - reads standard input (the sample shop)")
     render.add_argument("--query-id", metavar="ID", help="which of the requests (the first)")
     render.add_argument("--model", default="smollm2-135m", help="known name, local folder or hub name (%(default)s)")
+    render.add_argument(
+        "--trust-remote-code", action="store_true", help="run code that lies in the model's folder; read it first"
+    )
     render.add_argument("--decoding", choices=("inline", "first-token", "listwise"), help="the template's first")
     render.add_argument("--window", type=int, default=20, metavar="N", help="candidates in a window (%(default)s)")
     render.add_argument("--max-prompt-tokens", type=int, metavar="N", help="token budget of the prompt")
@@ -89,7 +92,7 @@ def _prompts_render(arguments: argparse.Namespace) -> int:
         suited = " and ".join(template.decodings) or "no decoding"
         raise ConfigError(f"prompt template {template.name} {why}; it suits {suited}, not {decoding}")
     request = _one_request(arguments.request, arguments.query_id)
-    tokenizer, context = _load_tokenizer(arguments.model)
+    tokenizer, context = _load_tokenizer(arguments.model, arguments.trust_remote_code)
     from genrank.engines.tokenizer import HubTokenizer
     from genrank.reranker import Reranker
     from genrank.testing import ScriptedEngine
@@ -135,20 +138,13 @@ def _one_request(path: str | None, query_id: str | None) -> Request:
     raise InputError(f"no request of {path} has the id {query_id!r}", field="--query-id")
 
 
-def _load_tokenizer(model: str) -> tuple[PreTrainedTokenizerBase, int]:
+def _load_tokenizer(model: str, trust_remote_code: bool) -> tuple[PreTrainedTokenizerBase, int]:
     """A model's tokenizer, and the most tokens that the model takes."""
-    from genrank.engines.tokenizer import longest_context
+    from genrank.engines.tokenizer import load_config, load_tokenizer, longest_context
     from genrank.models.store import resolve
 
     quiet_libraries()
-    try:
-        from transformers import AutoConfig, AutoTokenizer
-    except ImportError:
-        raise MissingExtraError("transformers", "transformers") from None
     folder = resolve(model)
-    try:
-        config = AutoConfig.from_pretrained(folder).get_text_config()
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder)
-    except (OSError, ValueError) as error:
-        raise ModelError(f"the tokenizer of {model} cannot be read: {error}") from None
-    return tokenizer, longest_context(config)
+    config = load_config(folder, trust_remote_code=trust_remote_code)
+    tokenizer = load_tokenizer(folder, trust_remote_code=trust_remote_code)
+    return tokenizer, longest_context(config.get_text_config())

@@ -37,6 +37,9 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     rerank.add_argument("--model", default="smollm2-135m", help="known name, local folder or hub name (%(default)s)")
     rerank.add_argument("--adapter", help="folder or hub name of a LoRA adapter")
+    rerank.add_argument(
+        "--trust-remote-code", action="store_true", help="run code that lies in the model's folder; read it first"
+    )
     rerank.add_argument("--engine", choices=("transformers", "vllm"), default="transformers")
     rerank.add_argument("--prompt", metavar="P", help="name of a prompt template, or a .toml file")
     rerank.add_argument("--decoding", choices=("inline", "first-token", "listwise"), default="inline")
@@ -85,6 +88,7 @@ def _rerank(arguments: argparse.Namespace) -> int:
         seed=arguments.seed,
         max_prompt_tokens=arguments.max_prompt_tokens,
         calibration=arguments.calibration,
+        trust_remote_code=arguments.trust_remote_code,
     )
     reranker.check_options(top_k=arguments.top_k, reasons=arguments.reasons, deadline=arguments.deadline)
     summary = Summary()

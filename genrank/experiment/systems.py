@@ -13,6 +13,7 @@ from genrank.engines.base import Dtype, Engine
 from genrank.experiment.config import Name, Strict
 from genrank.files import files_fingerprint
 from genrank.models.store import resolve
+from genrank.models.weights import model_fingerprint
 from genrank.prompting.template import Template, load_template
 from genrank.reranker import DEFAULT_PROMPTS, Reranker
 
@@ -112,7 +113,7 @@ def template_of(system: GenrankSystem) -> Template:
 
 def weights_fingerprints(system: GenrankSystem) -> dict[str, str]:
     """Fingerprints of the files of the model and, if the system has one that is a folder, of the adapter."""
-    found = {"model": files_fingerprint(resolve(system.model))}
+    found = {"model": model_fingerprint(resolve(system.model))}
     if system.adapter and (folder := Path(system.adapter).expanduser()).is_dir():
         found["adapter"] = files_fingerprint(folder)
     return found

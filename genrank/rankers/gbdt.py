@@ -1,4 +1,4 @@
-"""BERT + GBDT: a trained LightGBM ranker over the features of `genrank.rankers.features`, as it serves.
+"""BERT + GBDT: a trained LightGBM ranker over the features of `genrank.rankers.features`, for serving.
 
 Its folder holds ``baseline.json`` (settings, figures on dev, where it came from, a hash of every other file),
 ``statistics.json.gz`` and LightGBM's text models, ``model-0.txt`` and so on. Nothing in it is code. A clone of genrank
@@ -104,14 +104,14 @@ class GbdtRanker:
         calibration: ClickCurve | None,
         record: dict[str, Any],
     ) -> None:
-        """Put a ranker together; `load` reads one.
+        """Assemble a ranker; `load` reads one from a folder.
 
         Args:
             config: How it was trained, as JSON types; see `GbdtSettings` for what must be there.
-            featuriser: Makes its features.
-            boosters: Its models.
+            featuriser: Computes its features.
+            boosters: Its LightGBM models.
             calibration: From scores to probabilities; None for ``lambdarank``.
-            record: What is known of the training, for the folder.
+            record: What is known about the training; stored in the folder.
         """
         self.config = dict(config)
         self.settings = GbdtSettings.model_validate(self.config)
@@ -126,7 +126,7 @@ class GbdtRanker:
         return self.settings.objective
 
     def prepare(self, requests: Sequence[Request]) -> None:
-        """Encode what is known of listings before a query comes, and load the encoder, so that `score` need not.
+        """Encode the listings before a query arrives, and load the encoder, so that `score` need not.
 
         Raises:
             GenrankError: Whatever the encoder raises.
@@ -164,7 +164,7 @@ class GbdtRanker:
         """
         if self._calibration is None:
             raise InputError(
-                f"only a ranker trained with objective: binary knows probabilities, this one has {self.objective}",
+                f"only a ranker trained with objective: binary gives probabilities; this one has {self.objective}",
                 field="objective",
             )
         scores = self.score(requests)
@@ -174,12 +174,12 @@ class GbdtRanker:
         """Write the folder, whole or not at all.
 
         Raises:
-            ConfigError: When the folder holds something else than a baseline.
+            ConfigError: When the folder holds something other than a baseline.
             OSError: When it cannot be written.
         """
         target = Path(folder)
         if target.exists() and not (target / MANIFEST).is_file() and (not target.is_dir() or any(target.iterdir())):
-            raise ConfigError(f"{target} holds something else than a BERT + GBDT ranker; name another folder")
+            raise ConfigError(f"{target} holds something other than a BERT + GBDT ranker; name another folder")
         target.parent.mkdir(parents=True, exist_ok=True)
         with write_folder_atomically(target) as staging:
             for i, booster in enumerate(self._boosters):
@@ -202,7 +202,7 @@ class GbdtRanker:
         """Read a folder that `save` wrote.
 
         Args:
-            folder: Where.
+            folder: The folder.
             encoder: None takes the one that is named there.
 
         Raises:
@@ -252,13 +252,13 @@ class GbdtRanker:
 
 
 def split_scores(requests: Sequence[Request], scores: Floats) -> list[list[float]]:
-    """Scores of all candidates, dealt out to their requests."""
+    """Scores of all candidates, split by request."""
     ends = np.cumsum([len(request.candidates) for request in requests])[:-1]
     return [[float(score) for score in part] for part in np.split(scores, ends)] if requests else []
 
 
 def import_lightgbm() -> Any:
-    """The package, or the error that says how to get it."""
+    """The package; where it is missing, an error that says how to install it."""
     try:
         import lightgbm
     except ImportError:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import errno
+import hashlib
 import os
 import stat
 import threading
@@ -7,7 +9,18 @@ from pathlib import Path
 
 import pytest
 
-from genrank.files import read_text, wide_encoding, write_atomically, write_folder_atomically
+from genrank.files import (
+    files_fingerprint,
+    fingerprint,
+    raise_if_full,
+    read_text,
+    sha256_of,
+    sync,
+    wide_encoding,
+    write_atomically,
+    write_folder_atomically,
+)
+from tests.small_wheels import Log
 
 
 def test_a_file_is_replaced_and_nothing_else_is_left(tmp_path: Path) -> None:
@@ -171,3 +184,42 @@ def test_a_folder_that_cannot_take_its_place_leaves_the_old_one(tmp_path: Path) 
         part.rmdir()
     assert [path.name for path in folder.iterdir()] == ["old"]
     assert list(tmp_path.iterdir()) == [folder]
+
+
+def test_a_file_s_hash_and_its_progress(tmp_path: Path) -> None:
+    content = b"x" * (3 << 20)
+    (tmp_path / "file").write_bytes(content)
+    log = Log()
+    log.start("hash", len(content))
+    assert sha256_of(tmp_path / "file", log) == hashlib.sha256(content).hexdigest()
+    assert log.bytes == [len(content)]
+
+
+def test_a_value_s_fingerprint_does_not_depend_on_the_order_of_keys() -> None:
+    assert fingerprint({"a": 1, "b": [2]}) == fingerprint({"b": [2], "a": 1})
+    assert fingerprint({"a": 1}) != fingerprint({"a": "1"})
+
+
+def test_a_folder_s_fingerprint_is_of_names_and_contents_but_not_of_hidden_files(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("1")
+    before = files_fingerprint(tmp_path)
+    (tmp_path / ".hidden").write_text("x")
+    assert files_fingerprint(tmp_path) == before
+    (tmp_path / "a").rename(tmp_path / "b")
+    assert files_fingerprint(tmp_path) != before
+    assert files_fingerprint(tmp_path / "b") == sha256_of(tmp_path / "b")
+
+
+def test_a_full_disk_is_an_error_of_the_system_whoever_met_it(tmp_path: Path) -> None:
+    raise_if_full("something else", tmp_path)
+    with pytest.raises(OSError, match=str(tmp_path)) as caught:
+        raise_if_full(f"tar: {os.strerror(errno.ENOSPC)}", tmp_path)
+    assert caught.value.errno == errno.ENOSPC
+
+
+def test_files_and_folders_are_written_through(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    sync(tmp_path / "file")
+    sync(tmp_path)
+    with pytest.raises(FileNotFoundError):
+        sync(tmp_path / "none")

@@ -32,7 +32,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[object, ...]]:
     """Which engines were asked for; in place of each comes one that knows the grades."""
     calls: list[tuple[object, ...]] = []
 
-    def load(engine: object, model: str, adapter: str | None) -> Engine:
+    def load(engine: object, model: str, adapter: str | None, *_: bool) -> Engine:
         calls.append((engine, model, adapter))
         return OracleEngine(GRADES)
 

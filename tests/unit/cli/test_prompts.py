@@ -25,7 +25,7 @@ def tokenizer(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         def decode(self, ids: list[int], **_: object) -> str:
             return self.words.decode(ids)
 
-    def load(model: str) -> tuple[Words, int]:
+    def load(model: str, _: bool) -> tuple[Words, int]:
         asked.append(model)
         return Words(), 1000
 

@@ -2,7 +2,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from eval import systems
 from eval.cache import StoredResult
@@ -89,6 +91,7 @@ class Counted:
         self.model = tmp_path / "model"
         self.model.mkdir()
         (self.model / "config.json").write_text("{}", encoding="utf-8")
+        save_file({"weight": np.ones(1, dtype=np.float32)}, self.model / "model.safetensors")
         monkeypatch.setattr("genrank.experiment.systems.make_engine", lambda _: engine)
 
     def answer(self, shop: Dataset, cache: Path | None, name: str = "g", **settings: int | str) -> SystemResult:
