@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
-from genrank.text.clean import fold
+from genrank.text.words import words
 from genrank.types import Interaction, Listing, Query
 
 EVENT_WORDS = {"view": "viewed", "click": "clicked", "cart": "put in cart", "purchase": "bought", "rating": "rated"}
@@ -24,12 +23,12 @@ def usefulness(history: Sequence[Interaction], query: Query, candidates: Sequenc
         candidates: The listings of the window.
     """
     categories = {one.category[-1].casefold() for one in candidates if one.category}
-    wanted = _words(query.text)
+    wanted = set(words(query.text))
     found = []
     for i, interaction in enumerate(history):
         listing = interaction.listing
         same = bool(listing.category) and listing.category[-1].casefold() in categories
-        near = 1.0 if same else len(wanted & _words(listing.title)) / max(1, len(wanted))
+        near = 1.0 if same else len(wanted.intersection(words(listing.title))) / max(1, len(wanted))
         found.append((i + 1) / len(history) + near + event_weight(interaction))
     return found
 
@@ -39,8 +38,3 @@ def event_weight(interaction: Interaction) -> float:
     if interaction.event == "rating":
         return 0.6 + 0.2 * (2.5 if interaction.rating is None else interaction.rating) / 5
     return {"purchase": 1.0, "cart": 0.6, "click": 0.4, "view": 0.2}[interaction.event]
-
-
-def _words(text: str) -> set[str]:
-    """Words of ASCII, and single characters of other scripts, of which many put no spaces between words."""
-    return set(re.findall(r"[a-z0-9]+|[^\W_]", fold(text)))
