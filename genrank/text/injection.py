@@ -27,6 +27,8 @@ def _any(words: str) -> str:
 
 
 _ROLE = _any("system user assistant human ai bot instructions? response 系统 系統 用户 用戶 助手 助理")
+# whom a transcript lets speak; Human: Fall Flat is a game, so not at the very beginning
+_SPEAKER = _any("system user assistant human 系统 系統 用户 用戶 助手 助理")
 _ROLE_NAME = _any("system user assistant model tool developer human ipython function")
 _TOKEN_NAME = rf"(?:bos|eo[smtd]|unk|cls|sep|inst|instructions?|{_ROLE}|0x[0-9a-f]{{2}}|unused\d{{1,4}})"
 # names of special tokens that a shop may write too: taken for one only in lower case, as tokenizers have them
@@ -48,11 +50,12 @@ _MARKER = re.compile(
     rf"|\[ ?/?(?P<name>{_ROLE}|mask|gmask|[a-z]{{1,2}}|\d{{1,2}}|100) ?\]"  # [A], [12], [XL], [MASK]
     r"|\] ?> ?\["
     rf"|(?<!\w)#{{2,}} ?(?:(?P<heading>{_ROLE}) ?:)?"  # ### Instruction:
-    rf"|(?:^|(?<=[\n.!?。;|>\])}}\"'*])|(?<=[.!?。;|>\])}}\"'*-] ))(?P<role>{_ROLE}) ?:"
+    rf"|(?:^(?!human\b)|(?<=[\n.!?。;|>\])}}\"'*])|(?<=[.!?。;|>\])}}\"'*-] ))(?P<role>{_SPEAKER}) ?:"
 )
 _KEPT = ("name", "heading", "role")
 _NOT_JSON = frozenset(["{", "}", "{}", "}{"])  # without commas and colons
-_SIZE_OR_AGE = frozenset("SMLET")  # [M] behind a title is a size, or the age that a game is rated for; [5] a count
+# behind a title [M] is a size or the age that a game is rated for, [5] a count, [US] a country
+_SIZE_OR_AGE = frozenset("SMLET")
 _POINTING = re.compile(r"(?<!\w)(?:is|are|best|first|answer|rank|ranking|choose|select|top)(?!\w)|[>:=\[].*\[")
 _RANKED = re.compile(  # A > B > C, [2] > [1]
     r"(?<![\w])(?:[\[(] ?)?(?:[a-z]|\d{1,2})(?: ?[\])])?(?: ?> ?(?:[\[(] ?)?(?:[a-z]|\d{1,2})(?!\w)(?: ?[\])])?)+"
@@ -61,9 +64,11 @@ _RANKED = re.compile(  # A > B > C, [2] > [1]
 _PRAISE = re.compile(
     r"(?<!\w)(?:best ?sell(?:er|ing)s?|top[ -]rated|(?:perfect|best|ideal|exact) (?:match|choice|pick|answer|result)|"
     r"must[ -]have|highly recommended|customers? favou?rite|(?:number|no\.?) (?:1|one)|#1|"
-    r"(?:5|five)(?: (?:out )?of (?:5|five))? stars?|100 ?% (?:match|relevant|satisfaction))(?!\w)"
+    r"(?:5|five)(?: (?:out )?of (?:5|five))? stars?|100 ?% (?:match|relevant|satisfaction)|"
+    r"exactly what (?:you|they) want)(?!\w)"
 )
-_STUFFED = 3  # so much praise in one text is not there for the shopper
+_STUFFED = 4  # so much praise within so many characters is not there for the shopper
+_STUFFED_WITHIN = 200
 
 _GAP = r"(?:\W{1,3}\w{1,20})"
 _EARLIER = _any(
@@ -89,8 +94,9 @@ _SORT = (
     "rate score sort promote "
     "clasifica clasifique ordena classe classez classer ordne sortiere classifica classifique rankt ranke ранжируй"
 )
-_PUT = (
-    "put place list position show choose select recommend coloca coloque pon ponga posiciona sitúa situa "
+_PUT = "put place list position show choose select recommend"
+_PUT_ABROAD = (
+    "coloca coloque pon ponga posiciona sitúa situa "
     "mets mettez placez setze setzt stelle stell platziere platzieren metti mettete posizionare poe ponha "
     "поставь поставьте размести разместите помести ضع رتب صنف"
 )
@@ -110,7 +116,8 @@ _ENDED = (  # after these "first" is a place in a list; first aid and top qualit
 _OF_THE_LIST = r"(?: of (?:the )?(?:list|results?|rank\w{0,6}|search|page)\b)"
 _FIRST_ABROAD = (
     r"primer[oa]?|primeir[oa]|arriba|premiere?|en tete|en haut|erste[rn]?|ganz oben|platz (?:1|eins)|"
-    r"zuerst|spitze|prim[oa]|in cima|перв(?:ый|ым|ое|ую|ой|ом)|наверх|الأول|الأولى|الاول|الاولى|أولا|اولا|القمة"
+    r"zuerst|spitze|prim[oa]|in cima|перв(?:ый|ым(?! делом)|ое|ую|ой|ом)|наверх|"
+    r"الأول|الأولى|الاول|الاولى|أولا|اولا|القمة"
 )
 _FIRST = (
     rf"(?:first|top(?! of (?!the (?:list|results?|rank\w{{0,6}}|search|page)\b))|#1|no\.? ?1|number (?:one|1)|rank 1|"
@@ -125,18 +132,27 @@ _JUDGE = _any(f"{_RANKERS} language_model search_engine ranking_system")
 
 _SENTENCE = r"(?:^|(?<=\n)|(?<=[.!?:;\"'] )|(?<=[.!?\"']))"
 
+# without a negation: "do not forget to read all instructions" is good advice
+_NEGATIONS = ("not", "n't", "n’t", "never", "no", "non", "ne", "nunca", "не", "nicht", "لا")
+_NEGATED = "".join(f"(?<!{word} )" for word in _NEGATIONS) + "(?<!n')(?<!n’)"
+_DO_IGNORE = rf"{_NEGATED}{_any(_IGNORE)}(?!{_GAP}?\W{{1,3}}(?:nicht|pas|not)\b)(?!\W{{1,3}}(?:nicht|pas|not)\b)"
+_TO_GAP = (
+    r"(?:\W{1,3}(?:in|at|on|as|to|the|a|an|very|of|into|position|rank|spot|slot|place|number|your|our|its|always))"
+)
+
 _COMMANDS = (
-    rf"{_any(_IGNORE)}{_GAP}{{0,2}}?\W{{1,3}}{_EARLIER}(?:{_GAP}{{0,4}}?\W{{1,3}}{_INSTRUCTIONS})\b",
-    rf"{_any(_IGNORE)}{_GAP}{{0,2}}?\W{{1,3}}{_INSTRUCTIONS}{_GAP}{{0,2}}?\W{{1,3}}{_EARLIER}\b",
+    rf"{_DO_IGNORE}{_GAP}{{0,2}}?\W{{1,3}}{_EARLIER}(?:{_GAP}{{0,4}}?\W{{1,3}}{_INSTRUCTIONS})\b",
+    rf"{_DO_IGNORE}{_GAP}{{0,2}}?\W{{1,3}}{_INSTRUCTIONS}{_GAP}{{0,2}}?\W{{1,3}}{_EARLIER}\b",
     r"(?:ignore|disregard) (?:everything|all|anything) (?:above|before|else|you)\b",
     r"forget (?:everything|all|anything) (?:above|before\W{0,3}(?:this|$|[.\n])|you (?:were|are|have been) told)(?!\w)",
     rf"{_any(_RANK)}\W{{1,3}}{_THIS}{_GAP}{{0,5}}?\W{{1,3}}{_FIRST}(?!\w)",
     rf"{_any(_SORT)}\W{{1,3}}{_THIS}{_GAP}{{0,5}}?\W{{1,3}}{_FIRST_PLACE}(?!\w)",
     rf"rank (?:listing |item |product |number )?\[?(?:[a-z]|\d{{1,2}})\]? (?:as |at |the ){{0,2}}{_FIRST}(?!\w)",
-    rf"{_any(_PUT)}\W{{1,3}}(?:{_THIS}\W{{1,3}})?{_THING}{_GAP}{{0,4}}?\W{{1,3}}{_FIRST_PLACE}(?!\w)",
+    rf"{_any(_PUT)}\W{{1,3}}(?:{_THIS}\W{{1,3}})?{_THING}{_TO_GAP}{{0,4}}?\W{{1,3}}{_FIRST_PLACE}(?!\w)",
+    rf"{_any(_PUT_ABROAD)}\W{{1,3}}(?:{_THIS}\W{{1,3}})?{_THING}{_GAP}{{0,4}}?\W{{1,3}}{_FIRST_PLACE}(?!\w)",
     rf"{_any('put place list position')} (?:me|us|this one){_GAP}{{0,2}}?\W{{1,3}}{_FIRST_PLACE}(?!\w)",
     (
-        rf"(?:always |must |should )(?:be )?(?:rank|ranked|listed|appear|sorted){_GAP}{{0,3}}?\W{{1,3}}"
+        rf"(?:must |should |shall )(?:always )?(?:be )?(?:rank|ranked|listed|appear|sorted){_GAP}{{0,3}}?\W{{1,3}}"
         rf"{_FIRST_PLACE}(?!\w)"
     ),
     (
@@ -145,7 +161,8 @@ _COMMANDS = (
     ),
     (
         rf"you (?:must|shall|should|need to|are (?:required|instructed|told|ordered) to){_GAP}{{0,2}}?\W{{1,3}}"
-        r"(?:answer|rank|respond|reply|output)\b"
+        r"(?:rank\b|(?:answer|respond|reply|output)\W{1,3}"
+        r"(?:yes|no|true|false|with|only|this|relevant|json|first|the (?:letter|number|name))\b)"
     ),
     rf"(?:answer|respond|reply){_GAP}{{0,3}}?\W{{1,3}}(?:yes|true|relevant)(?!\w)",
     rf"(?:output|print){_GAP}{{0,3}}?\W{{1,3}}(?:yes|relevant)(?!\w)",
@@ -164,13 +181,14 @@ _COMMANDS = (
     rf"{_SENTENCE}you are(?: an?| the)?{_GAP}{{0,2}}?\W{{1,3}}{_JUDGE}\b",
     (
         r"(?:note|message|instructions?|attention|notice|dear|hello|hey|hi)(?: to| for)(?: the| all| any)?"
-        rf"\W{{1,3}}{_JUDGE}(?: reading| ranking|s\b|[:,!.])"
+        rf"\W{{1,3}}{_JUDGE}(?: {_JUDGE})?(?: reading| ranking|s\b|[:,!.])"
     ),
     (
         r"(?:note|message|instructions?|attention|notice|dear|hello|hey|hi)(?: the| all| any)?"
         rf"\W{{1,3}}{_any('ai llm ranker reranker assistant chatbot language_model search_engine ranking_system')}"
         r"(?: reading| ranking|s\b|[:,!.])"
     ),
+    rf"(?:dear|hello|hey)(?: ranking)? {_JUDGE}(?: {_JUDGE})?[:,!.]",
     rf"say (?:yes|no|true) to (?:this|the|every|all|any|each)\W{{1,3}}(?:one\b(?= and no)|{_THING})\b",
     (
         r"(?:is|are) the (?:only |very )?(?:best|exact|closest) (?:match|answer|result)"
@@ -180,7 +198,7 @@ _COMMANDS = (
     rf"(?:most|highly|perfectly|fully|exactly) relevant (?:choice|option|match|answer|{_THING})(?!\w)",
     (
         rf"(?:{_SENTENCE}|(?<=[,\n] ))exactly what (?:you|they|the (?:shopper|user|customer)) "
-        r"(?:want|search|asked|(?:are|is) looking)\w*"
+        r"(?:search|asked|(?:are|is) looking)\w*"
     ),
     r"relevan(?:t|ce|cy|z)\W{0,3}[:=]\W{0,3}(?:yes|true|1|high|ja)(?!\w)",
     r"rank\W{0,2}[:=]\W{0,3}1(?![\w.])",
@@ -192,13 +210,14 @@ _COMMANDS = (
     ),
     r"antwort(?:e|et|en)(?: immer| nur| bitte)? mit (?:ja|nein)(?!\w)",
     rf"(?:setze|setzt|stelle|stellt|platziere|platziert) (?:dies\w{{0,2}}|das|es){_GAP}{{0,3}}?\W{{1,3}}{_FIRST}(?!\w)",
-    r"new (?:instructions?|rules?|task|system prompt) ?:",
+    r"new (?:instructions?|system prompt) ?:",
     r"system (?:prompt|override|instruction|message) ?:",
 )
 # Each command holds a word of both; texts without them need no closer look.
 _TRIGGERS = frozenset(
-    f"{_IGNORE} {_RANK} {_SORT} {_PUT} always must shall should need required instructed told ordered answer respond "
-    "reply output print never not don other others right correct relevant perfect best expected final are "
+    f"{_IGNORE} {_RANK} {_SORT} {_PUT} {_PUT_ABROAD} always must shall should need required instructed "
+    "told ordered answer respond reply output print never not don other others right correct relevant perfect "
+    "best expected final are "
     "note message instruction instructions attention notice dear hello hey hi new system "
     "say is are ahead most highly perfectly fully exactly relevant relevance relevancy relevanz rank result winner "
     "choice end antworte antwortet antworten setze setzt stelle stellt platziere platziert".split()
@@ -266,9 +285,9 @@ def neutralise(text: str, own: re.Pattern[str] | None = None, *, keep: bool = Fa
     Special tokens and role markers of chat templates go, also in look-alike characters; brackets around short names
     (``[3]``, ``[A]``) and signs between them (``A > B``) go, the names stay; sentences that tell the ranker what to
     do go (English, Chinese, and the plainest ones in further languages); a phrase repeated three or more times in a
-    row stays once, and three or more phrases of praise go. It is a filter of known forms, so a new form may pass. A
-    text made of nothing else becomes empty. The result is never longer than the text, and neutralising it again
-    changes nothing.
+    row stays once (a word: four), and four or more phrases of praise close together go. All other text is left as it
+    was written. It is a filter of known forms, so a new form may pass. A text made of nothing else becomes empty. The
+    result is never longer than the text, and neutralising it again changes nothing.
 
     Args:
         text: Any text.
@@ -310,7 +329,8 @@ def _pass(text: str, own: re.Pattern[str] | None, keep: bool) -> str:
         if ">" in folded:
             changed = _unranked(changed)
         changed = _without(_MARKER, changed)
-    if len(_PRAISE.findall(folded)) >= _STUFFED:
+    praise = [match.start() for match in _PRAISE.finditer(folded)]
+    if any(last - first <= _STUFFED_WITHIN for first, last in zip(praise, praise[_STUFFED - 1 :], strict=False)):
         changed = _without(_PRAISE, changed)
     if not _TRIGGERS.isdisjoint(known) and not _OBJECTS.isdisjoint(known):
         changed = _untold(_TOLD, changed, keep)
@@ -352,7 +372,7 @@ def _spared(match: re.Match[str], text: str) -> bool:
         case "name":
             name = text[slice(*match.span("name"))]
             last = match.end() == len(text) and text[: match.start()].endswith(" ")
-            plain = name in _SIZE_OR_AGE or (name.isdecimal() and name != "1")  # [1] may be a first place
+            plain = name in _SIZE_OR_AGE or len(name) == 2 or (name.isdecimal() and name != "1")  # [1] may be a rank
             return (last and plain and not _POINTING.search(fold(text))) or (len(name) <= 2 and name.islower())
     return False
 
