@@ -62,15 +62,25 @@ def words(text: str, *, cut_han: Callable[[str], Iterable[str]] = list, whole: b
     if text.isascii():
         return _ascii_pattern(whole).findall(text.lower())
     found: list[str] = []
-    text = unicodedata.normalize("NFKC", text).lower()
+    text = _normal(text)
     for match in _pattern(whole).finditer(text):
         if match.lastgroup == "han":
             found += cut_han(match[0])
         elif match.lastgroup == "unspaced":
-            clusters = regex.findall(r"\X", match[0])
+            clusters = regex.findall(r"\X", match[0].translate(_INVISIBLE))
             found += map("".join, itertools.pairwise(clusters)) if len(clusters) > 1 else clusters
-        elif match.lastgroup == "emoji":
-            found.append(match[0].replace("\ufe0f", ""))
         else:
-            found.append(match[0].replace("\u200c", "").replace("\u200d", ""))
+            found.append(match[0].translate(_INVISIBLE))
     return found
+
+
+def searchable(text: str) -> str:
+    """A text as `words` compares it: each word of a text is somewhere in this, so a quick search can rule words out."""
+    return text.lower() if text.isascii() else _normal(text).translate(_INVISIBLE)
+
+
+def _normal(text: str) -> str:
+    return unicodedata.normalize("NFKC", text).lower()
+
+
+_INVISIBLE = dict.fromkeys(map(ord, "\u200c\u200d\ufe0f"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from hypothesis import given
@@ -29,7 +30,8 @@ Men > Shoes > Boots; Cup[s]; <<SALE>>; $9.99; €10; ★; ™; 10 > 5; best sell
     .split("; ")
 )
 GAPS = (" ", ", ", " - ", " / ", "/", " | ", " & ", " + ", " (", ") ", "; ", "! ", "-")
-FORMS = ("NFC", "NFD")
+Form = Literal["NFC", "NFD"]
+FORMS: tuple[Form, ...] = ("NFC", "NFD")
 
 
 @st.composite
@@ -47,7 +49,7 @@ def shop_texts(draw: st.DrawFn) -> str:
 
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("name", LANGUAGES)
-def test_cleaning_keeps_real_words_whole(name: str, form: str) -> None:
+def test_cleaning_keeps_real_words_whole(name: str, form: Form) -> None:
     for word in LANGUAGES[name]:
         written = unicodedata.normalize(form, word)
         assert clean(written) == written
@@ -56,7 +58,7 @@ def test_cleaning_keeps_real_words_whole(name: str, form: str) -> None:
 
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("name", LANGUAGES)
-def test_neutralising_keeps_all_words_of_a_language(name: str, form: str) -> None:
+def test_neutralising_keeps_all_words_of_a_language(name: str, form: Form) -> None:
     for text in (" ".join(LANGUAGES[name]), ", ".join(reversed(LANGUAGES[name])), "".join(LANGUAGES[name])):
         written = unicodedata.normalize(form, text)
         assert neutralise(written) == written
