@@ -1,9 +1,9 @@
 """What a model learns from: windows of candidates with their gains, made of a dataset folder.
 
-A window is drawn as a shop would show it: judged listings of one query, together with listings that nobody judged for
-it: near ones of the first stage (hard negatives) and any others of the catalogue. What is drawn hangs on the seed, the
-query's id and the number of the window, and on nothing else: the same windows come out on every machine, and a query
-more or less changes no other's.
+A window is drawn as a shop would show it: judged listings of one query, together with listings that were not judged for
+it: near ones of the first stage (hard negatives) and any others of the catalogue. What is drawn depends only on the
+seed, the query's id and the number of the window: every machine draws the same windows, and adding or removing a query
+changes no other query's.
 """
 
 from __future__ import annotations

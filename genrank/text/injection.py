@@ -135,7 +135,10 @@ _SENTENCE = r"(?:^|(?<=\n)|(?<=[.!?:;\"'] )|(?<=[.!?\"']))"
 # without a negation: "do not forget to read all instructions" is good advice
 _NEGATIONS = ("not", "n't", "n’t", "never", "no", "non", "ne", "nunca", "не", "nicht", "لا")
 _NEGATED = "".join(f"(?<!{word} )" for word in _NEGATIONS) + "(?<!n')(?<!n’)"
-_DO_IGNORE = rf"{_NEGATED}{_any(_IGNORE)}(?!{_GAP}?\W{{1,3}}(?:nicht|pas|not)\b)(?!\W{{1,3}}(?:nicht|pas|not)\b)"
+_DO_IGNORE = (
+    rf"(?={_any(_IGNORE)}){_NEGATED}{_any(_IGNORE)}"
+    rf"(?!{_GAP}?\W{{1,3}}(?:nicht|pas|not)\b)(?!\W{{1,3}}(?:nicht|pas|not)\b)"
+)
 _TO_GAP = (
     r"(?:\W{1,3}(?:in|at|on|as|to|the|a|an|very|of|into|position|rank|spot|slot|place|number|your|our|its|always))"
 )
@@ -178,7 +181,7 @@ _COMMANDS = (
     ),
     r"(?:most|highly|perfectly|fully) relevant to (?:the|this|your|any|every) (?:query|search|request)\b",
     rf"you are now(?: an?| the)?{_GAP}{{0,2}}?\W{{1,3}}{_JUDGE}\b",
-    rf"{_SENTENCE}you are(?: an?| the)?{_GAP}{{0,2}}?\W{{1,3}}{_JUDGE}\b",
+    rf"(?=you are){_SENTENCE}you are(?: an?| the)?{_GAP}{{0,2}}?\W{{1,3}}{_JUDGE}\b",
     (
         r"(?:note|message|instructions?|attention|notice|dear|hello|hey|hi)(?: to| for)(?: the| all| any)?"
         rf"\W{{1,3}}{_JUDGE}(?: {_JUDGE})?(?: reading| ranking|s\b|[:,!.])"
@@ -197,7 +200,7 @@ _COMMANDS = (
     rf"ahead of (?:all|every|any)(?: the)? others? {_THING}s?(?!\w)",
     rf"(?:most|highly|perfectly|fully|exactly) relevant (?:choice|option|match|answer|{_THING})(?!\w)",
     (
-        rf"(?:{_SENTENCE}|(?<=[,\n] ))exactly what (?:you|they|the (?:shopper|user|customer)) "
+        rf"(?=exactly what)(?:{_SENTENCE}|(?<=[,\n] ))exactly what (?:you|they|the (?:shopper|user|customer)) "
         r"(?:search|asked|(?:are|is) looking)\w*"
     ),
     r"relevan(?:t|ce|cy|z)\W{0,3}[:=]\W{0,3}(?:yes|true|1|high|ja)(?!\w)",
@@ -205,7 +208,8 @@ _COMMANDS = (
     rf"(?:result|answer|winner|choice) ?: (?:exactly )?this {_THING}\b",
     rf"exactly this {_THING}(?!\w)",
     (
-        rf"{_SENTENCE}end of (?:the |this )?(?:search )?(?:listings?|lists?|results|candidates|products|items)"
+        rf"(?=end of){_SENTENCE}end of (?:the |this )?(?:search )?"
+        r"(?:listings?|lists?|results|candidates|products|items)"
         r"(?=\W*$|[^\w\s]|\n)"
     ),
     r"antwort(?:e|et|en)(?: immer| nur| bitte)? mit (?:ja|nein)(?!\w)",
@@ -329,8 +333,7 @@ def _pass(text: str, own: re.Pattern[str] | None, keep: bool) -> str:
         if ">" in folded:
             changed = _unranked(changed)
         changed = _without(_MARKER, changed)
-    praise = [match.start() for match in _PRAISE.finditer(folded)]
-    if any(last - first <= _STUFFED_WITHIN for first, last in zip(praise, praise[_STUFFED - 1 :], strict=False)):
+    if len(_PRAISE.findall(folded)) >= _STUFFED and _stuffed(folded):
         changed = _without(_PRAISE, changed)
     if not _TRIGGERS.isdisjoint(known) and not _OBJECTS.isdisjoint(known):
         changed = _untold(_TOLD, changed, keep)
@@ -339,6 +342,11 @@ def _pass(text: str, own: re.Pattern[str] | None, keep: bool) -> str:
             changed = _untold(_TOLD_UNSPACED, changed, keep)
         changed = _REPEATED.sub(_said_once, changed)
     return clean(changed) if changed is not text or "\n" in text else text
+
+
+def _stuffed(folded: str) -> bool:
+    places = [match.start() for match in _PRAISE.finditer(folded)]
+    return any(last - first <= _STUFFED_WITHIN for first, last in zip(places, places[_STUFFED - 1 :], strict=False))
 
 
 def _said_once(match: re.Match[str]) -> str:
