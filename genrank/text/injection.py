@@ -1,7 +1,7 @@
 """Text that speaks to the model, taken out of a shop's data before a model reads it.
 
 What is no attack stays as it was written. So a rule here needs more than a suspicious word: it needs a form that shops
-and shoppers do not write. ``python -m eval.false_positives`` lists what the rules change in real texts.
+and shoppers do not write. In a clone, ``python -m eval.false_positives`` lists what the rules change in real texts.
 """
 
 from __future__ import annotations
