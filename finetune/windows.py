@@ -1,9 +1,9 @@
 """What a model learns from: windows of candidates with their gains, made of a dataset folder.
 
-A window is drawn as a shop would show it: judged listings of one query, together with listings that nobody judged for
-it: near ones of the first stage (hard negatives) and any others of the catalogue. What is drawn hangs on the seed, the
-query's id and the number of the window, and on nothing else: the same windows come out on every machine, and a query
-more or less changes no other's.
+A window is drawn as a shop would show it: judged listings of one query, together with listings that were not judged for
+it: near ones of the first stage (hard negatives) and any others of the catalogue. What is drawn depends only on the
+seed, the query's id and the number of the window: every machine draws the same windows, and adding or removing a query
+changes no other query's.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from genrank.data.dataset import Dataset, DatasetQuery
 from genrank.errors import InputError
 from genrank.reasons import lexicon
-from genrank.text.clean import clean, fold
+from genrank.text.clean import clean
+from genrank.text.words import words
 from genrank.types import Candidate, Interaction, Listing, Query
 
 DROPPABLE: Mapping[str, object] = {
@@ -123,8 +124,8 @@ def draw_windows(dataset: Dataset, split: str, options: WindowOptions, seed: int
 def check_splits(datasets: Sequence[Dataset], train: str, others: Iterable[str]) -> None:
     """Refuse data in which what a model is measured on is also what it learned.
 
-    Two queries are the same when their words are, whatever their case, order and punctuation, and their histories hold
-    the same listings.
+    Two queries are the same when they have the same words (`genrank.text.words.words`), whatever their case, order and
+    punctuation, and their histories hold the same listings. Accents count, and so do the signs inside numbers.
 
     Args:
         datasets: All that take part, in training or in measuring.
@@ -165,8 +166,9 @@ def _measured(datasets: Sequence[Dataset], splits: Iterable[str]) -> Iterator[tu
 
 
 def _identity(query: DatasetQuery) -> tuple[object, ...]:
-    words = sorted(re.findall(r"\w+", fold(clean(query.query.text))))
-    return (*words, *(interaction.listing.listing_id for interaction in query.history))
+    text = clean(query.query.text)
+    found = sorted(words(text, cut_han=lambda run: [run], whole=True)) or [text]  # a query of signs alone is its signs
+    return (*found, *(interaction.listing.listing_id for interaction in query.history))
 
 
 def _draw(

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import functools
 import heapq
-import re
 from collections.abc import Collection, Iterable, Sequence
 from datetime import UTC, datetime
 from itertools import pairwise
 
-from genrank.text.clean import fold
+from genrank.text.words import searchable, words
 from genrank.types import Interaction, Listing, Query
 
 EVENT_WORDS = {"view": "viewed", "click": "clicked", "cart": "put in cart", "purchase": "bought", "rating": "rated"}
@@ -17,9 +16,6 @@ EVENT_WORDS = {"view": "viewed", "click": "clicked", "cart": "put in cart", "pur
 _WEIGHTS = {"purchase": 1.0, "cart": 0.6, "click": 0.4, "view": 0.2}
 _TITLE_CHARS = 1000  # how much of a title is searched for the query's words
 _MOST_WORDS_SOUGHT = 24  # of a longer query no bounds are computed
-_MAY_FOLD = re.compile(
-    "[^\x00-\x7f\u3041-\u3096\u30a1-\u30fa\u4e00-\u9fff\uac00-\ud7a3]"
-)  # not ASCII, kana, Han, Hangul
 
 
 def time_order(history: Sequence[Interaction]) -> Sequence[int]:
@@ -80,7 +76,7 @@ class Usefulness:
         ]
         self._lateness = [(i + 1) / n for i in range(n)]
         self._weights = [_WEIGHTS.get(interaction.event) or event_weight(interaction) for interaction in history]
-        self._wanted = _words(query.text)
+        self._wanted = set(words(query.text))
         self._shares: dict[int, float] = {}
 
     def of(self, i: int, categories: Collection[str]) -> float:
@@ -112,24 +108,20 @@ class Usefulness:
     def _share(self, i: int) -> float:
         """The share of the query's words in a title."""
         if i not in self._shares:
-            shared = self._wanted & _words(self._titles[i])
+            shared = self._wanted.intersection(words(self._titles[i]))
             self._shares[i] = len(shared) / max(1, len(self._wanted))
         return self._shares[i]
 
     @functools.cached_property
     def _most_shares(self) -> Sequence[float]:
-        """The most that `_share` can be, ``[n]``: a word that is in a title is somewhere in its folded text."""
+        """The most that `_share` can be, ``[n]``: a word that is in a title is somewhere in its searchable text."""
         n = len(self._titles)
         if len(self._wanted) > _MOST_WORDS_SOUGHT:
             return [1.0] * n
-        joined = "\n".join(self._titles)
-        for char in set(_MAY_FOLD.findall(joined)):
-            if (plain := fold(char)) != char.lower():
-                joined = joined.replace(char, plain)
-        joined = joined.lower()
+        joined = searchable("\n".join(self._titles))
         titles = joined.split("\n")
         if len(titles) != n:  # a title of several lines
-            titles = [fold(title) for title in self._titles]
+            titles = [searchable(title) for title in self._titles]
         found = [0] * n
         for word in self._wanted:
             if word in joined:
@@ -147,11 +139,6 @@ def event_weight(interaction: Interaction) -> float:
     if interaction.event == "rating":
         return 0.6 + 0.2 * (2.5 if interaction.rating is None else interaction.rating) / 5
     return _WEIGHTS[interaction.event]
-
-
-def _words(text: str) -> set[str]:
-    """Words of ASCII, and single characters of other scripts, of which many put no spaces between words."""
-    return set(re.findall(r"[a-z0-9]+|[^\W_]", fold(text)))
 
 
 def _seconds(time: datetime) -> float:

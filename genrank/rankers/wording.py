@@ -7,56 +7,39 @@ import re
 import unicodedata
 from collections.abc import Mapping
 
+from genrank.reasons import lexicon
 from genrank.text.clean import clean
 
-_COLOURS = {
-    "black": ("black", "黑"),
-    "white": ("white", "ivory", "白"),
-    "grey": ("grey", "gray", "charcoal", "graphite", "灰"),
-    "red": ("red", "burgundy", "maroon", "红"),
-    "pink": ("pink", "粉"),
-    "orange": ("orange", "coral", "橙", "橘"),
-    "yellow": ("yellow", "mustard", "黄"),
-    "green": ("green", "olive", "sage", "mint", "绿"),
-    "blue": ("blue", "navy", "teal", "turquoise", "cyan", "蓝", "藏青"),
-    "purple": ("purple", "violet", "lilac", "lavender", "plum", "紫"),
-    "brown": ("brown", "tan", "camel", "cognac", "chocolate", "棕", "咖啡", "焦糖"),
-    "beige": ("beige", "cream", "sand", "khaki", "米", "杏", "卡其"),
-    "gold": ("gold", "golden", "金"),
-    "silver": ("silver", "银"),
-    "transparent": ("transparent", "透明"),
-}
-_COLOUR_OF = {word: colour for colour, words in _COLOURS.items() for word in words}
+_COLOUR_OF = lexicon.COLOUR_FAMILIES
 _ENGLISH_COLOUR = re.compile("(?<![a-z])(" + "|".join(word for word in _COLOUR_OF if word.isascii()) + ")(?![a-z])")
 _CHINESE_COLOUR = "(" + "|".join(word for word in _COLOUR_OF if not word.isascii()) + ")"
 _COLOUR_KEYS = ("colour", "color", "颜色")
 
-# unit: what it measures, and how much of that
-_UNITS: Mapping[str, tuple[str, float]] = {
-    **dict.fromkeys(("mm", "millimeter", "millimetre", "毫米"), ("length", 0.1)),
-    **dict.fromkeys(("cm", "centimeter", "centimetre", "厘米", "公分"), ("length", 1.0)),
-    **dict.fromkeys(("m", "meter", "metre", "米"), ("length", 100.0)),
-    **dict.fromkeys(("in", "inch", "inche", '"', "”", "寸", "英寸"), ("length", 2.54)),
-    **dict.fromkeys(("ft", "foot", "feet", "'", "’", "英尺"), ("length", 30.48)),
-    **dict.fromkeys(("mg", "毫克"), ("weight", 0.001)),
-    **dict.fromkeys(("g", "gram", "克"), ("weight", 1.0)),
-    **dict.fromkeys(("kg", "kilo", "kilogram", "千克", "公斤"), ("weight", 1000.0)),
-    "斤": ("weight", 500.0),
-    **dict.fromkeys(("oz", "ounce"), ("weight", 28.35)),
-    **dict.fromkeys(("lb", "pound"), ("weight", 453.6)),
-    **dict.fromkeys(("ml", "毫升"), ("volume", 1.0)),
-    **dict.fromkeys(("l", "liter", "litre", "升"), ("volume", 1000.0)),
-    **dict.fromkeys(("gal", "gallon"), ("volume", 3785.0)),
-    **dict.fromkeys(("qt", "quart"), ("volume", 946.0)),
-    "mb": ("memory", 0.001),
-    "gb": ("memory", 1.0),
-    "tb": ("memory", 1000.0),
-    **dict.fromkeys(("w", "watt", "瓦"), ("power", 1.0)),
-    **dict.fromkeys(("v", "volt", "伏"), ("voltage", 1.0)),
-    "mah": ("charge", 1.0),
-    **dict.fromkeys(("pack", "pk", "count", "ct", "pc", "piece", "片", "包", "件", "只", "个"), ("count", 1.0)),
-    "码": ("shoe size", 1.0),
+# what the lexicon's dimensions are called here, and how many of this module's units (cm, g, ml, GB) make one of theirs
+_DIMENSIONS = {
+    "length": ("length", 100.0),
+    "mass": ("weight", 1.0),
+    "volume": ("volume", 1000.0),
+    "data": ("memory", 1.0),
+    "power": ("power", 1.0),
+    "voltage": ("voltage", 1.0),
+    "charge": ("charge", 1.0),
+    "count": ("count", 1.0),
 }
+# the units that rankers were trained with
+_READ = """
+mm millimeter millimetre 毫米 cm centimeter centimetre 厘米 公分 m meter metre 米 in inch " 寸 英寸 ft foot feet ' 英尺
+mg 毫克 g gram 克 kg kilo kilogram 千克 公斤 斤 oz ounce lb pound ml 毫升 l liter litre 升 gal gallon qt quart mb gb tb
+w watt 瓦 v volt 伏 mah pack pk count ct pc piece 片 包 件 只 个
+"""
+_UNITS: Mapping[str, tuple[str, float]] = {
+    name: (kind, float(f"{factor * scale:.4g}"))
+    for dimension, (kind, scale) in _DIMENSIONS.items()
+    for name, factor in lexicon.UNITS[dimension].items()
+    if name in _READ.split()
+}
+# other spellings of units, and a unit that is none elsewhere
+_UNITS = {**_UNITS, "inche": _UNITS["inch"], "”": _UNITS['"'], "’": _UNITS["'"], "码": ("shoe size", 1.0)}
 _UNIT = "|".join(sorted(map(re.escape, _UNITS), key=len, reverse=True))
 _DIGITS = r"(?<![\d.])\d{1,9}(?:\.\d{1,6})?"  # bounded, so that a megabyte of digits is read in one go
 _SIZE = re.compile(rf"(?<!/)({_DIGITS})[ -]?({_UNIT})s?(?![a-z0-9])")

@@ -3,9 +3,9 @@
 A claim is a brand or another name, a number with or without a unit, a price, a rating, a size, a colour, a material, a
 feature, another candidate's attribute value, a word of praise, or a word about the shopper's past. It is grounded where
 a field says the same. The query is no evidence, and praise never has any. A reason with a claim that is not grounded
-is written anew from the fields that are left.
+is rewritten from the fields that are left.
 
-Rules and word lists (`genrank.lexicon`), no model: a claim in words that no list holds is not seen.
+Rules and word lists (`genrank.reasons.lexicon`), no model: a claim in words that no list holds is not seen.
 """
 
 from __future__ import annotations
@@ -40,6 +40,8 @@ _KANA = "\u3040-\u30ff"
 _HANGUL = "\uac00-\ud7af"
 _LATIN_WORD = re.compile(r"[^\W\d_]+(?:['’-][^\W\d_]+)*")
 _OPEN_QUOTE = "“"
+_TEMPERATURES = ("celsius", "fahrenheit")
+_DEGREES = ("degrees", *_TEMPERATURES)  # 70 degrees are grounded by 70 °C, but 70 °C only by itself
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +67,7 @@ class Grounded:
         text: One line, at most `MAX_CHARS` characters, without a claim that is not grounded.
         evidence: The fields that it rests on.
         claims: Of the text that came in.
-        rewritten: Whether `text` was written anew.
+        rewritten: Whether `text` was rewritten.
     """
 
     text: str
@@ -96,8 +98,8 @@ class _Measure:
         if self.kind == fact.kind == "price":
             return not (self.currencies and fact.currencies) or bool({*self.currencies} & {*fact.currencies})
         bare = ("", "count", "reviews") if self.counts else (fact.kind,)
-        allowed = {"": bare, "count": ("count", ""), "size": ("size", "")}.get(self.kind, (self.kind,))
-        return fact.kind in allowed
+        allowed = {"": bare, "count": ("count", ""), "size": ("size", ""), "degrees": _DEGREES}
+        return fact.kind in allowed.get(self.kind, (self.kind,))
 
     def _equals(self, fact: _Measure) -> bool:
         own = _float(self.word) if self.word else self.value
@@ -223,9 +225,9 @@ def find_claims(text: str, facts: Facts) -> list[Claim]:
 
 
 def ground(text: str, facts: Facts) -> Grounded:
-    """Keep a reason whose claims are all grounded, and write any other anew from the fields that are left.
+    """Keep a reason whose claims are all grounded, and rewrite any other from the fields that are left.
 
-    Also written anew: what is in another script than the query, asks a question, repeats itself, copies the listing
+    Also rewritten: what is in another script than the query, asks a question, repeats itself, copies the listing
     field by field, or has nothing to do with any field. The new reason is made of whole field values; where it would
     still claim something that does not stand (a title that praises itself in the wrong place), it is the title alone.
 
@@ -457,7 +459,9 @@ def _measure_patterns() -> tuple[tuple[str, re.Pattern[str]], ...]:
     names = {name for table in lexicon.UNITS.values() for name in table}
     unit = "|".join(_unit(name) for name in sorted(names, key=len, reverse=True))
     signs = sorted(lexicon.CURRENCIES, key=len, reverse=True)
-    before, after = "|".join(map(re.escape, signs)), "|".join(map(_unit, signs))
+    before = "|".join(map(re.escape, signs))
+    # Gbps are no pounds
+    after = "|".join(f"{s}(?![a-z0-9])" if lexicon.CURRENCIES[s] == (s,) else _unit(s) for s in signs)
     words = "|".join(lexicon.NUMBER_WORDS)
     number = r"\d+(?:[.,]\d+)*(?:\s\d+/\d+)?"
     start = r"(?<![a-z\d])(?<!\d[.,])"
@@ -497,8 +501,10 @@ def _measure_patterns() -> tuple[tuple[str, re.Pattern[str]], ...]:
 
 
 def _unit(name: str) -> str:
-    """A pattern for a unit, in the plural too; ``in`` only where it is no preposition."""
+    """A pattern for a unit, in the plural too; ``in`` only where it is no preposition, ``f`` only behind a digit."""
     form = re.escape(name)
+    if name in lexicon.ATTACHED_UNITS:
+        return rf"(?:(?<=\d)|(?<=\d\d )){name}(?![-'./&+]?\w)"
     if name == "in":
         return r"in\.?(?=\s*(?:$|[^\w\s.-]|x\b|wide|long|tall|high|deep|diameter|thick|[whdl]\b))"
     if name[-1:].isascii() and name[-1:].isalpha():
@@ -520,8 +526,11 @@ def _measures(said: str) -> Iterator[_Measure]:
                 yield _Measure(span, kind, word=parts["n"])
             elif kind == "unit":
                 dimension, factor = _dimension(parts["unit"])
+                if dimension in _DEGREES and re.search(r"(?:^|[\s(\[,;:/~])-$", said[: span[0]]):
+                    factor = -factor  # below zero, and no range such as 5-20 °C
                 for value in (parts["n"], *re.findall(r"\d+(?:[.,]\d+)*", parts["more"])):
                     yield _Measure(span, dimension, _float(value) * factor)
+                    factor = abs(factor)
             else:
                 codes = _currencies(parts.get("sign2") or parts.get("sign") or "")
                 yield _Measure(span, kind, _float(parts["n"]), currencies=codes, counts=bool(parts.get("noun")))
@@ -621,7 +630,7 @@ def _broken(text: str) -> bool:
     return looped or copied or not re.search(r"\w", text) or text.rstrip("… ").endswith(("?", "？"))
 
 
-# --- writing anew
+# --- rewriting
 
 
 def _evidence(claims: Iterable[Claim], facts: Facts) -> tuple[str, ...]:

@@ -1,10 +1,12 @@
-"""Words by which claims of a reason are known: colours, materials, features, praise, units.
+"""Words that name colours, materials, features, praise and units; `genrank.rankers.wording` reads the same tables.
 
-All of it is data, easy to extend: one group of synonyms a line, separated by commas, in lower case. A claim stands in a
-field when a word of the same group does. English and Chinese; of other languages the commonest colours.
+All of it is data, easy to extend: one group of synonyms a line, separated by commas, in lower case. A reason's claim is
+grounded where a field has a word of the same group. English and Chinese; of other languages the commonest colours.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterator
 
 Groups = tuple[tuple[str, ...], ...]
 
@@ -17,38 +19,66 @@ def _groups(text: str) -> Groups:
     return tuple(_words(line) for line in text.strip().splitlines())
 
 
-COLOURS = _groups("""
-red, 红, 红色, 赤, rot, rouge, rojo, roja
-blue, 蓝, 蓝色, 青色, 青, blau, bleu, azul
-navy, navy blue, 藏青, 藏青色, 海军蓝
-green, 绿, 绿色, 緑, grün, vert, verde
-yellow, 黄色, 黄, gelb, jaune, amarillo, amarilla
-black, 黑, 黑色, 黒, schwarz, noir, noire, negro, negra
-white, 白, 白色, weiss, blanc, blanche, blanco, blanca
-grey, gray, 灰, 灰色, grau, gris
-brown, 棕色, 棕, 褐色, 咖啡色, 茶色, braun, marron, marrón
-orange, 橙色, 橘色, オレンジ
-purple, 紫, 紫色, lila, violet, violett, morado, morada
-pink, 粉色, 粉红, 粉红色, ピンク, rosa
-rose gold, 玫瑰金
-gold, golden, 金色
-silver, 银色, 銀色
-beige, 米色, 杏色
-cream, 奶白, 奶白色
-ivory, 象牙白
-burgundy, 酒红, 酒红色
-turquoise, 绿松石色
-teal
-khaki, 卡其, 卡其色
-charcoal, 炭灰
-coral, 珊瑚色
-maroon
-multicolour, multicolor, multi-colour, multi-color, multicoloured, multicolored, 彩色
-transparent, 透明
-""")
+# family: words that rankers read too; further words for the same colour
+_COLOUR_TABLE = """
+red: red, 红; 红色, 赤, rot, rouge, rojo, roja
+red: burgundy; 酒红, 酒红色
+red: maroon;
+pink: pink; 粉色, 粉红, 粉红色, ピンク, rosa
+orange: orange; 橙色, 橘色, オレンジ
+orange: coral; 珊瑚色
+yellow: yellow, 黄; 黄色, gelb, jaune, amarillo, amarilla
+green: green, 绿; 绿色, 緑, grün, vert, verde
+blue: blue, 蓝; 蓝色, 青色, 青, blau, bleu, azul
+blue: navy, 藏青; navy blue, 藏青色, 海军蓝
+blue: turquoise; 绿松石色
+blue: teal;
+purple: purple, violet, 紫; 紫色, lila, violett, morado, morada
+black: black, 黑; 黑色, 黒, schwarz, noir, noire, negro, negra
+white: white, 白; 白色, weiss, blanc, blanche, blanco, blanca
+white: ivory; 象牙白
+grey: grey, gray, 灰; 灰色, grau, gris
+grey: charcoal; 炭灰
+brown: brown, 棕; 棕色, 褐色, 咖啡色, 茶色, braun, marron, marrón
+beige: beige; 米色, 杏色
+beige: cream; 奶白, 奶白色
+beige: khaki, 卡其; 卡其色
+gold: gold, golden; 金色
+silver: silver; 银色, 銀色
+transparent: transparent, 透明;
+: ; rose gold, 玫瑰金
+: ; multicolour, multicolor, multi-colour, multi-color, multicoloured, multicolored, 彩色
+"""
+
+
+def _colours() -> Iterator[tuple[str, tuple[str, ...], tuple[str, ...]]]:
+    for line in _COLOUR_TABLE.strip().splitlines():
+        family, _, names = line.partition(":")
+        read, _, further = (_words(part) if part.strip() else () for part in names.partition(";"))
+        yield family, read, further
+
+
+COLOURS: Groups = tuple(read + further for _, read, further in _colours())
+_ALSO_THINGS = {  # words that mean a colour beside one, but in a reason just as well a thing
+    "grey": "graphite",
+    "pink": "粉",
+    "orange": "橙, 橘",
+    "yellow": "mustard",
+    "green": "olive, sage, mint",
+    "blue": "cyan",
+    "purple": "lilac, lavender, plum",
+    "brown": "tan, camel, cognac, chocolate, 咖啡, 焦糖",
+    "beige": "sand, 米, 杏",
+    "gold": "金",
+    "silver": "银",
+}
+COLOUR_FAMILIES: dict[str, str] = {word: family for family, read, _ in _colours() for word in read} | {
+    word: family for family, words in _ALSO_THINGS.items() for word in _words(words)
+}
+"""By word, the family that a ranker compares colours by: ivory is ``white``."""
 
 SHADES = ("light", "dark", "pale", "bright", "deep", "hot", "深", "浅", "淡", "亮", "暗", "天", "宝", "墨", "军")
-"""Before a colour they make another one of it."""
+"""Before a colour they make a different one of it."""
 
 MATERIALS = _groups("""
 cotton, 棉, 纯棉, 全棉
@@ -220,6 +250,11 @@ NEGATORS_BEFORE_HAN = _words("不是, 没有, 不含, 不带, 不能, 不可, �
 NO = _words("no, false, none, not, n/a, 否, 无, 没有, 不支持, 不是")
 """Values of an attribute that say that the listing does not have it."""
 
+
+def _degrees(*scales: str) -> tuple[str, ...]:
+    return tuple(sign + scale for scale in scales for sign in ("", "°", "° ", "degree ", "degrees ", "deg "))
+
+
 UNITS: dict[str, dict[str, float]] = {
     "length": {
         **dict.fromkeys(("mm", "millimetre", "millimeter", "毫米"), 0.001),
@@ -229,9 +264,11 @@ UNITS: dict[str, dict[str, float]] = {
         **dict.fromkeys(('"', "''", "in", "inch", "inches", "英寸", "寸"), 0.0254),
         **dict.fromkeys(("ft", "foot", "feet", "'", "英尺"), 0.3048),
         **dict.fromkeys(("yd", "yard"), 0.9144),
+        **dict.fromkeys(("mile",), 1609.344),
     },
     "mass": {
-        **dict.fromkeys(("mg", "毫克"), 0.001),
+        **dict.fromkeys(("mcg", "μg", "microgram", "微克"), 0.000001),
+        **dict.fromkeys(("mg", "milligram", "毫克"), 0.001),
         **dict.fromkeys(("g", "gram", "gramme", "克"), 1.0),
         **dict.fromkeys(("kg", "kilo", "kilogram", "公斤", "千克"), 1000.0),
         **dict.fromkeys(("斤",), 500.0),
@@ -242,15 +279,65 @@ UNITS: dict[str, dict[str, float]] = {
         **dict.fromkeys(("ml", "millilitre", "milliliter", "毫升"), 0.001),
         **dict.fromkeys(("cl",), 0.01),
         **dict.fromkeys(("l", "litre", "liter", "升"), 1.0),
-        **dict.fromkeys(("fl oz", "fl. oz", "fluid ounce"), 0.0295735295625),
+        **dict.fromkeys(("fl oz", "fl. oz", "fl.oz", "floz", "fluid oz", "fluid ounce"), 0.0295735295625),
+        **dict.fromkeys(("pint",), 0.473176473),
+        **dict.fromkeys(("cu ft", "cu. ft", "cubic foot", "cubic feet"), 28.316846592),
+        **dict.fromkeys(("cubic inch", "cu in", "cu. in"), 0.016387064),
         **dict.fromkeys(("gallon", "gal", "加仑"), 3.785411784),
         **dict.fromkeys(("quart", "qt"), 0.946352946),
     },
+    "area": {
+        **dict.fromkeys(("sq ft", "sq. ft", "square foot", "square feet", "平方英尺"), 0.09290304),
+        **dict.fromkeys(("sq in", "sq. in", "square inch"), 0.00064516),
+        **dict.fromkeys(("m2", "sq m", "square metre", "square meter", "平方米"), 1.0),
+    },
     "data": {
+        **dict.fromkeys(("kb", "kilobyte"), 0.000001),
         **dict.fromkeys(("mb", "megabyte"), 0.001),
         **dict.fromkeys(("gb", "gigabyte"), 1.0),
         **dict.fromkeys(("tb", "terabyte"), 1000.0),
     },
+    "bits": {
+        **dict.fromkeys(("mbit", "megabit"), 0.001),
+        **dict.fromkeys(("gbit", "gigabit"), 1.0),
+    },
+    "bits a second": {
+        **dict.fromkeys(("kbps", "kbit/s", "kb/s"), 0.000001),
+        **dict.fromkeys(("mbps", "mbit/s", "mb/s"), 0.001),
+        **dict.fromkeys(("gbps", "gbit/s", "gb/s"), 1.0),
+    },
+    "light": dict.fromkeys(("lumen", "lm", "流明"), 1.0),
+    "illuminance": dict.fromkeys(("lux", "勒克斯"), 1.0),
+    "luminance": dict.fromkeys(("nit", "cd/m2"), 1.0),
+    "light intensity": dict.fromkeys(("candela",), 1.0),
+    "loudness": dict.fromkeys(("db", "decibel", "分贝"), 1.0),
+    "turns": dict.fromkeys(("rpm", "转/分"), 1.0),
+    "pressure": {
+        **dict.fromkeys(("psi",), 6.894757293),
+        **dict.fromkeys(("kpa",), 1.0),
+        **dict.fromkeys(("bar",), 100.0),
+    },
+    "heat": dict.fromkeys(("btu",), 1.0),
+    "energy": {
+        **dict.fromkeys(("wh", "watt-hour", "watt hour"), 1.0),
+        **dict.fromkeys(("kwh", "kilowatt-hour", "kilowatt hour"), 1000.0),
+    },
+    "food energy": {
+        **dict.fromkeys(("kcal", "calorie", "大卡", "千卡"), 1.0),
+        **dict.fromkeys(("kj",), 0.239005736),
+    },
+    "current": {**dict.fromkeys(("amp", "ampere", "安培"), 1.0), "ma": 0.001},
+    "resistance": dict.fromkeys(("ohm", "欧姆"), 1.0),
+    "speed": {
+        **dict.fromkeys(("mph", "miles per hour"), 1.609344),
+        **dict.fromkeys(("km/h", "kph", "kmh"), 1.0),
+    },
+    "paper weight": dict.fromkeys(("gsm", "g/m2"), 1.0),
+    "dots": dict.fromkeys(("dpi",), 1.0),
+    "airflow": dict.fromkeys(("cfm",), 1.0),
+    "water flow": dict.fromkeys(("gpm",), 1.0),
+    "horsepower": dict.fromkeys(("hp", "horsepower", "马力"), 1.0),
+    "international units": dict.fromkeys(("iu",), 1.0),
     "power": {**dict.fromkeys(("w", "watt", "瓦"), 1.0), **dict.fromkeys(("kw", "kilowatt", "千瓦"), 1000.0)},
     "charge": {**dict.fromkeys(("mah", "毫安"), 1.0), **dict.fromkeys(("ah",), 1000.0)},
     "voltage": dict.fromkeys(("v", "volt", "伏"), 1.0),
@@ -262,7 +349,10 @@ UNITS: dict[str, dict[str, float]] = {
     },
     "pixels": {**dict.fromkeys(("mp", "megapixel", "百万像素"), 1.0), **dict.fromkeys(("万像素",), 0.01)},
     "percent": dict.fromkeys(("%", "percent", "per cent"), 1.0),
-    "degrees": dict.fromkeys(("°", "°c", "°f", "degree", "度"), 1.0),
+    "degrees": dict.fromkeys(("°", "degree", "deg", "度"), 1.0),
+    "celsius": dict.fromkeys(_degrees("c", "celsius", "centigrade", "摄氏度"), 1.0),
+    "fahrenheit": dict.fromkeys(_degrees("f", "fahrenheit", "华氏度"), 1.0),
+    "kelvin": dict.fromkeys(_degrees("k", "kelvin", "开尔文"), 1.0),
     "time": {
         **dict.fromkeys(("second", "sec", "秒"), 1.0),
         **dict.fromkeys(("minute", "min", "分钟"), 60.0),
@@ -276,7 +366,13 @@ UNITS: dict[str, dict[str, float]] = {
     ),
     "carat": dict.fromkeys(("carat", "ct. tw", "克拉"), 1.0),
 }
-"""By dimension: units with their factor. Values of one dimension are compared in its first unit of factor 1."""
+"""By dimension: units with their factor. Values of one dimension are compared in its unit of factor 1.
+
+Temperatures are no factors of each other, so each scale is a dimension of its own; a bare degree may be of any.
+"""
+
+ATTACHED_UNITS = ("c", "f", "k")
+"""Units only right behind the digits, or a space behind several: ``7F`` and ``70 F``, but not ``7 f``."""
 
 CURRENCIES: dict[str, tuple[str, ...]] = {
     "$": ("usd", "cad", "aud", "hkd", "sgd", "nzd", "twd"),

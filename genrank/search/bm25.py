@@ -12,8 +12,6 @@ from __future__ import annotations
 import functools
 import logging
 import math
-import re
-import unicodedata
 import warnings
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any, Literal, cast
@@ -22,34 +20,29 @@ import numpy as np
 import numpy.typing as npt
 
 from genrank.errors import InputError, MissingExtraError
+from genrank.text.words import words
 from genrank.types import Listing
 
 TextField = Literal["title", "brand", "category", "attributes", "description"]
 FIELDS: tuple[TextField, ...] = ("title", "brand", "category", "attributes", "description")
-_HAN = "\u3400-\u4dbf\u4e00-\u9fff"
-_KANA = "\u3040-\u30ff"
-_WORDS = re.compile(f"([{_HAN}]+)|([{_KANA}]+|[^\\W_{_HAN}{_KANA}]+)")
 _STEP = 1e-4
 _PLACES = 4
 
 
 def tokenise(text: str, *, stem: bool = False) -> list[str]:
-    """The words of a text, in lower case and one width (NFKC).
+    """The words of a text as `genrank.text.words.words` finds them, with Chinese cut by jieba.
 
-    Chinese characters are cut into words by jieba, in search mode (long words also come with the words inside them);
-    a run of kana is one word.
+    jieba runs in search mode: long words also come with the words inside them.
 
     Args:
         text: Any text.
         stem: Take English plural endings off (the S stemmer: Harman 1991, "How effective is suffixing?").
+
+    Raises:
+        MissingExtraError: When the text holds Chinese characters and jieba is not installed.
     """
-    words: list[str] = []
-    for match in _WORDS.finditer(unicodedata.normalize("NFKC", text).lower()):
-        if match.group(1):
-            words += _cut_chinese()(match.group(1))
-        else:
-            words.append(_singular(match.group(2)) if stem else match.group(2))
-    return words
+    found = words(text, cut_han=_cut_chinese)
+    return [_singular(word) for word in found] if stem else found
 
 
 def _singular(word: str) -> str:
@@ -60,8 +53,12 @@ def _singular(word: str) -> str:
     return word[:-1]
 
 
+def _cut_chinese(text: str) -> list[str]:
+    return _jieba()(text)
+
+
 @functools.cache
-def _cut_chinese() -> Callable[[str], list[str]]:
+def _jieba() -> Callable[[str], list[str]]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # jieba imports pkg_resources, which warns
         try:
@@ -129,8 +126,8 @@ class Bm25:
             if listing.listing_id in self._place:
                 raise InputError(f"the id {listing.listing_id!r} comes twice", field="listings")
             self._place[listing.listing_id] = len(self._place)
-            words = tokenise(listing_text(listing, fields), stem=stem)
-            documents.append([self._vocabulary.setdefault(word, len(self._vocabulary)) for word in words])
+            found = tokenise(listing_text(listing, fields), stem=stem)
+            documents.append([self._vocabulary.setdefault(word, len(self._vocabulary)) for word in found])
         self._ids = list(self._place)
         # place of each listing in the order of the ids, for ties
         self._id_order = np.empty(len(self._ids), dtype=np.int64)
@@ -143,8 +140,8 @@ class Bm25:
 
     def scores(self, query: str) -> npt.NDArray[np.float64]:
         """BM25 of each listing, ``[listings]``, in the order they came; rounded to 4 places."""
-        words = tokenise(query, stem=self._stem)
-        known = [self._vocabulary[word] for word in words if word in self._vocabulary]
+        found = tokenise(query, stem=self._stem)
+        known = [self._vocabulary[word] for word in found if word in self._vocabulary]
         if not known:
             return np.zeros(len(self._ids))
         scores = self._index.get_scores_from_ids(known).astype(np.float64)

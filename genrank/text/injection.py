@@ -1,11 +1,19 @@
-"""What is done to every text before it goes anywhere, and to a shop's data before a model reads it."""
+"""Text that speaks to the model, taken out of a shop's data before a model reads it.
+
+What is no attack stays as it was written. So a rule here needs more than a suspicious word: it needs a form that shops
+and shoppers do not write. In a clone, ``python -m eval.false_positives`` lists what the rules change in real texts.
+"""
 
 from __future__ import annotations
 
 import itertools
 import operator
 import re
+import sys
+import unicodedata
 from collections.abc import Iterable
+
+import regex
 
 from genrank.text.clean import clean, fold
 
@@ -18,35 +26,49 @@ def _any(words: str) -> str:
     return "(?:" + "|".join(word.replace("_", " ") for word in words.split()) + ")"
 
 
-_ROLE = _any("system user assistant human ai bot developer instructions? response 系统 系統 用户 用戶 助手 助理")
+_ROLE = _any("system user assistant human ai bot instructions? response 系统 系統 用户 用戶 助手 助理")
+# whom a transcript lets speak; Human: Fall Flat is a game, so not at the very beginning
+_SPEAKER = _any("system user assistant human 系统 系統 用户 用戶 助手 助理")
 _ROLE_NAME = _any("system user assistant model tool developer human ipython function")
-_SPECIAL_NAME = (
-    r"(?:s|[bus]os|eo[smtd]|pad|unk|mask|cls|sep|image|think|thinking|tools?|function|inst|instructions?|prompt|"
-    rf"context|query|{_ROLE_NAME}|0x[0-9a-f]{{2}}|unused\d{{1,4}}|[a-z0-9]{{1,20}}_[a-z0-9_]{{1,30}})"
+_TOKEN_NAME = rf"(?:bos|eo[smtd]|unk|cls|sep|inst|instructions?|{_ROLE}|0x[0-9a-f]{{2}}|unused\d{{1,4}})"
+# names of special tokens that a shop may write too: taken for one only in lower case, as tokenizers have them
+_SHOP_NAME = (
+    rf"(?:[su]|pad|mask|image|think|thinking|tools?|prompt|context|query|{_ROLE_NAME}|"
+    r"[a-z0-9]{1,20}_[a-z0-9_]{1,30})"
 )
+_UPPER_NAME = r"(?:available|tool|system|user|assistant|img|image|begin|end|start|audio|inst)_[a-z_]{1,20}"
 _SIGNS = re.compile(r"[<>\[\]|#:{}`]")
 
-# What is in a group is kept. Matched in folded text, so look-alikes count.
+# What is in a group is kept, as text that says something. Matched in folded text, so look-alikes count.
 _MARKER = re.compile(
     rf"<\|[^<>|\n]{{0,40}}\|>(?: ?{_ROLE_NAME}\b)?"  # <|im_start|>system, <|start_header_id|>, <｜User｜>
-    rf"|<</?[a-z]{{1,12}}>>|</?{_SPECIAL_NAME}>(?:[ \n]?{_ROLE_NAME}\b)?"  # <<SYS>>, </s>, <start_of_turn>model
+    rf"|<</?(?:sys|inst|{_ROLE_NAME})>>|</?{_TOKEN_NAME}>(?:[ \n]?{_ROLE_NAME}\b)?"  # <<SYS>>, <eos>
+    rf"|(?P<lower></?{_SHOP_NAME}>)(?:[ \n]?{_ROLE_NAME}\b)?"  # </s>, <start_of_turn>model
     r"|<\||\|>"
-    r"|`{3,}|[\[\]\"'`,:]{0,8}[{}][{}\[\]\"'`,:]++|[\[\]\"'`,:]{1,8}[{}]"  # ends and beginnings of JSON, fences of code
-    r"|\[/?(?:inst|[a-z]{1,12}_[a-z_]{1,20})\]"  # [/INST], [SYSTEM_PROMPT]
-    rf"|\[ ?/?({_ROLE}|mask|gmask|\w{{1,3}}) ?\]"  # [A], [12], [XL], [MASK]
+    r"|`{3,}|(?P<json>[\[\]\"'`,:]{0,8}[{}][{}\[\]\"'`,:]++|[\[\]\"'`,:]{1,8}[{}])"  # fences of code, JSON's ends
+    rf"|\[/?inst\]|(?P<upper>\[/?{_UPPER_NAME}\])"  # [/INST], [SYSTEM_PROMPT]
+    rf"|\[ ?/?(?P<name>{_ROLE}|mask|gmask|[a-z]{{1,2}}|\d{{1,2}}|100) ?\]"  # [A], [12], [XL], [MASK]
     r"|\] ?> ?\["
-    r"|(?:(?<=[a-z0-9])(?<!\w\w)|(?<=\d\d)(?<!\w\d\d))[\]) ]{0,2}>[ \[(]{0,2}"
-    r"(?=(?:[a-z]|\d{1,2})(?!\w))"  # the signs of A > B > C
-    rf"|#{{2,}} ?(?:({_ROLE}) ?:)?"  # ### Instruction:
-    rf"|(?:^|(?<=[\n.!?。;|>\])}}\"'*-])|(?<=[.!?。;|>\])}}\"'*-] ))({_ROLE}) ?:"
+    rf"|(?<!\w)#{{2,}} ?(?:(?P<heading>{_ROLE}) ?:)?"  # ### Instruction:
+    rf"|(?:^(?!human\b)|(?<=[\n.!?。;|>\])}}\"'*])|(?<=[.!?。;|>\])}}\"'*-] ))(?P<role>{_SPEAKER}) ?:"
+)
+_KEPT = ("name", "heading", "role")
+_NOT_JSON = frozenset(["{", "}", "{}", "}{"])  # without commas and colons
+# behind a title [M] is a size or the age that a game is rated for, [5] a count, [US] a country
+_SIZE_OR_AGE = frozenset("SMLET")
+_POINTING = re.compile(r"(?<!\w)(?:is|are|best|first|answer|rank|ranking|choose|select|top)(?!\w)|[>:=\[].*\[")
+_RANKED = re.compile(  # A > B > C, [2] > [1]
+    r"(?<![\w])(?:[\[(] ?)?(?:[a-z]|\d{1,2})(?: ?[\])])?(?: ?> ?(?:[\[(] ?)?(?:[a-z]|\d{1,2})(?!\w)(?: ?[\])])?)+"
 )
 
 _PRAISE = re.compile(
     r"(?<!\w)(?:best ?sell(?:er|ing)s?|top[ -]rated|(?:perfect|best|ideal|exact) (?:match|choice|pick|answer|result)|"
     r"must[ -]have|highly recommended|customers? favou?rite|(?:number|no\.?) (?:1|one)|#1|"
-    r"(?:5|five)(?: (?:out )?of (?:5|five))? stars?|100 ?% (?:match|relevant|satisfaction))(?!\w)"
+    r"(?:5|five)(?: (?:out )?of (?:5|five))? stars?|100 ?% (?:match|relevant|satisfaction)|"
+    r"exactly what (?:you|they) want)(?!\w)"
 )
-_STUFFED = 3  # so much praise in one text is not there for the shopper
+_STUFFED = 4  # so much praise within so many characters is not there for the shopper
+_STUFFED_WITHIN = 200
 
 _GAP = r"(?:\W{1,3}\w{1,20})"
 _EARLIER = _any(
@@ -67,12 +89,14 @@ _IGNORE = (
     "olvidad oublie oubliez ignoriere ignorieren ignoriert vergiss vergessen missachte dimentica ignorate esqueca "
     "desconsidere игнорируй игнорируйте забудь забудьте проигнорируй تجاهل انس"
 )
-_RANK = (
-    "rank rate score sort order prioritize prioritise promote "
+_RANK = "rank prioritize prioritise"
+_SORT = (
+    "rate score sort promote "
     "clasifica clasifique ordena classe classez classer ordne sortiere classifica classifique rankt ranke ранжируй"
 )
-_PUT = (
-    "put place list position show choose select recommend coloca coloque pon ponga posiciona sitúa situa "
+_PUT = "put place list position show choose select recommend"
+_PUT_ABROAD = (
+    "coloca coloque pon ponga posiciona sitúa situa "
     "mets mettez placez setze setzt stelle stell platziere platzieren metti mettete posizionare poe ponha "
     "поставь поставьте размести разместите помести ضع رتب صنف"
 )
@@ -81,65 +105,123 @@ _THIS = _any(
     "questo questa quest' isto isso этот эту это هذا هذه"
 )
 _THING = _any(
-    "listing item product result offer candidate document one entry me us "
+    "listing item product result offer candidate document entry "
     "producto articulo anuncio resultado produit article annonce resultat produkt artikel angebot ergebnis "
     "prodotto articolo annuncio produto artigo товар продукт объявление المنتج المنتوج السلعة"
 )
+_ENDED = (  # after these "first" is a place in a list; first aid and top quality are not
+    r"(?=\W*$|[ \t]*[^\w\s-]|\s*\n| (?:in|on|for|of|always|now|please|and|or|among|over|before|ahead|position|place|"
+    r"spot|slot|result|choice|because|since|as|to|regardless|every|all|at|by)\b)"
+)
+_OF_THE_LIST = r"(?: of (?:the )?(?:list|results?|rank\w{0,6}|search|page)\b)"
+_FIRST_ABROAD = (
+    r"primer[oa]?|primeir[oa]|arriba|premiere?|en tete|en haut|erste[rn]?|ganz oben|platz (?:1|eins)|"
+    r"zuerst|spitze|prim[oa]|in cima|перв(?:ый|ым(?! делом)|ое|ую|ой|ом)|наверх|"
+    r"الأول|الأولى|الاول|الاولى|أولا|اولا|القمة"
+)
 _FIRST = (
-    r"(?:first|top(?! of (?!the (?:list|results?|rank\w{0,6}|search|page)\b))|#1|no\.? ?1|number (?:one|1)|rank 1|1st|"
-    r"highest|above|primer[oa]?|primeir[oa]|arriba|premiere?|en tete|en haut|erste[rn]?|ganz oben|platz (?:1|eins)|"
-    r"zuerst|spitze|prim[oa]|in cima|перв(?:ый|ым|ое|ую|ой|ом)|наверх|الأول|الأولى|الاول|الاولى|أولا|اولا|القمة)"
+    rf"(?:first|top(?! of (?!the (?:list|results?|rank\w{{0,6}}|search|page)\b))|#1|no\.? ?1|number (?:one|1)|rank 1|"
+    rf"1st|highest|above|{_FIRST_ABROAD})"
+)
+_FIRST_PLACE = (
+    rf"(?:(?:first|#1|no\.? ?1|number (?:one|1)|rank 1|1st|highest){_ENDED}|top(?:{_OF_THE_LIST}|(?! of\b){_ENDED})|"
+    rf"above(?= (?:the |all |any |every )*(?:others?|rest|competi\w*))|{_FIRST_ABROAD})"
 )
 _RANKERS = "ai llm ranker reranker model assistant engine judge chatbot"
 _JUDGE = _any(f"{_RANKERS} language_model search_engine ranking_system")
 
+_SENTENCE = r"(?:^|(?<=\n)|(?<=[.!?:;\"'] )|(?<=[.!?\"']))"
+
+# without a negation: "do not forget to read all instructions" is good advice
+_NEGATIONS = ("not", "n't", "n’t", "never", "no", "non", "ne", "nunca", "не", "nicht", "لا")
+_NEGATED = "".join(f"(?<!{word} )" for word in _NEGATIONS) + "(?<!n')(?<!n’)"
+_DO_IGNORE = (
+    rf"(?={_any(_IGNORE)}){_NEGATED}{_any(_IGNORE)}"
+    rf"(?!{_GAP}?\W{{1,3}}(?:nicht|pas|not)\b)(?!\W{{1,3}}(?:nicht|pas|not)\b)"
+)
+_TO_GAP = (
+    r"(?:\W{1,3}(?:in|at|on|as|to|the|a|an|very|of|into|position|rank|spot|slot|place|number|your|our|its|always))"
+)
+
 _COMMANDS = (
-    rf"{_any(_IGNORE)}{_GAP}{{0,2}}?\W{{1,3}}{_EARLIER}(?:{_GAP}{{0,4}}?\W{{1,3}}{_INSTRUCTIONS})\b",
-    rf"{_any(_IGNORE)}{_GAP}{{0,2}}?\W{{1,3}}{_INSTRUCTIONS}{_GAP}{{0,2}}?\W{{1,3}}{_EARLIER}\b",
-    r"(?:ignore|disregard|forget) (?:everything|all|anything) (?:above|before|else|you)\b",
+    rf"{_DO_IGNORE}{_GAP}{{0,2}}?\W{{1,3}}{_EARLIER}(?:{_GAP}{{0,4}}?\W{{1,3}}{_INSTRUCTIONS})\b",
+    rf"{_DO_IGNORE}{_GAP}{{0,2}}?\W{{1,3}}{_INSTRUCTIONS}{_GAP}{{0,2}}?\W{{1,3}}{_EARLIER}\b",
+    r"(?:ignore|disregard) (?:everything|all|anything) (?:above|before|else|you)\b",
+    r"forget (?:everything|all|anything) (?:above|before\W{0,3}(?:this|$|[.\n])|you (?:were|are|have been) told)(?!\w)",
     rf"{_any(_RANK)}\W{{1,3}}{_THIS}{_GAP}{{0,5}}?\W{{1,3}}{_FIRST}(?!\w)",
+    rf"{_any(_SORT)}\W{{1,3}}{_THIS}{_GAP}{{0,5}}?\W{{1,3}}{_FIRST_PLACE}(?!\w)",
     rf"rank (?:listing |item |product |number )?\[?(?:[a-z]|\d{{1,2}})\]? (?:as |at |the ){{0,2}}{_FIRST}(?!\w)",
-    rf"{_any(_PUT)}\W{{1,3}}(?:{_THIS}\W{{1,3}})?{_THING}{_GAP}{{0,4}}?\W{{1,3}}{_FIRST}(?!\w)",
+    rf"{_any(_PUT)}\W{{1,3}}(?:{_THIS}\W{{1,3}})?{_THING}{_TO_GAP}{{0,4}}?\W{{1,3}}{_FIRST_PLACE}(?!\w)",
+    rf"{_any(_PUT_ABROAD)}\W{{1,3}}(?:{_THIS}\W{{1,3}})?{_THING}{_GAP}{{0,4}}?\W{{1,3}}{_FIRST_PLACE}(?!\w)",
+    rf"{_any('put place list position')} (?:me|us|this one){_GAP}{{0,2}}?\W{{1,3}}{_FIRST_PLACE}(?!\w)",
     (
-        rf"(?:always |must |should )(?:be )?(?:rank|ranked|placed|listed|put|come|appear|sorted){_GAP}{{0,3}}?\W{{1,3}}"
-        rf"{_FIRST}(?!\w)"
+        rf"(?:must |should |shall )(?:always )?(?:be )?(?:rank|ranked|listed|appear|sorted){_GAP}{{0,3}}?\W{{1,3}}"
+        rf"{_FIRST_PLACE}(?!\w)"
+    ),
+    (
+        rf"{_THING}\W{{1,3}}(?:always |must |should )(?:be )?(?:placed|put|come){_GAP}{{0,3}}?\W{{1,3}}"
+        rf"{_FIRST_PLACE}(?!\w)"
     ),
     (
         rf"you (?:must|shall|should|need to|are (?:required|instructed|told|ordered) to){_GAP}{{0,2}}?\W{{1,3}}"
-        r"(?:answer|rank|respond|reply|output)\b"
+        r"(?:rank\b|(?:answer|respond|reply|output)\W{1,3}"
+        r"(?:yes|no|true|false|with|only|this|relevant|json|first|the (?:letter|number|name))\b)"
     ),
-    rf"(?:answer|respond|reply|output|print){_GAP}{{0,3}}?\W{{1,3}}(?:yes|true|relevant)(?!\w)",
+    rf"(?:answer|respond|reply){_GAP}{{0,3}}?\W{{1,3}}(?:yes|true|relevant)(?!\w)",
+    rf"(?:output|print){_GAP}{{0,3}}?\W{{1,3}}(?:yes|relevant)(?!\w)",
     rf"(?:do not|don't|never) (?:rank|recommend|show|list|choose){_GAP}{{0,2}}?\W{{1,3}}(?:others|competing)\b",
-    r"(?:all|every|the|any) other (?:listing|item|product|result|candidate)s (?:are|must|should)\b",
+    r"(?:all|every|the|any) other (?:listing|result|candidate)s (?:are|must|should)\b",
+    (
+        r"(?:all|every|the|any) other (?:item|product)s (?:are|must be|should be) "
+        r"(?:irrelevant|not relevant|wrong|bad|worse|inferior|ignored|ranked|lower|last)\b"
+    ),
     (
         rf"(?:the|this is the|is the) (?:only |most )?(?:correct|right|relevant|perfect|best|expected|final) "
         rf"(?:answer|ranking|order|match|result){_GAP}{{0,3}}?\W{{1,3}}(?:query|search|request)\b"
     ),
     r"(?:most|highly|perfectly|fully) relevant to (?:the|this|your|any|every) (?:query|search|request)\b",
-    rf"you are(?: now)?(?: an?| the)?{_GAP}{{0,2}}?\W{{1,3}}{_JUDGE}\b",
+    rf"you are now(?: an?| the)?{_GAP}{{0,2}}?\W{{1,3}}{_JUDGE}\b",
+    rf"(?=you are){_SENTENCE}you are(?: an?| the)?{_GAP}{{0,2}}?\W{{1,3}}{_JUDGE}\b",
     (
-        r"(?:note|message|instructions?|attention|notice|dear|hello|hey|hi)(?: to| for)?(?: the| all| any)?"
-        rf"\W{{1,3}}{_JUDGE}(?: reading| ranking|s\b|[:,!.])"
+        r"(?:note|message|instructions?|attention|notice|dear|hello|hey|hi)(?: to| for)(?: the| all| any)?"
+        rf"\W{{1,3}}{_JUDGE}(?: {_JUDGE})?(?: reading| ranking|s\b|[:,!.])"
     ),
-    rf"say (?:yes|no|true) to (?:this|the|every|all|any|each)\W{{1,3}}{_THING}\b",
-    r"(?:is|are) (?:the |an? )?(?:only |very )?(?:best|perfect|exact|closest|ideal) (?:match|fit|answer|result)(?!\w)",
-    rf"ahead of (?:all|every|any)(?: the)? others?(?: {_THING}s?)?(?!\w)",
+    (
+        r"(?:note|message|instructions?|attention|notice|dear|hello|hey|hi)(?: the| all| any)?"
+        rf"\W{{1,3}}{_any('ai llm ranker reranker assistant chatbot language_model search_engine ranking_system')}"
+        r"(?: reading| ranking|s\b|[:,!.])"
+    ),
+    rf"(?:dear|hello|hey)(?: ranking)? {_JUDGE}(?: {_JUDGE})?[:,!.]",
+    rf"say (?:yes|no|true) to (?:this|the|every|all|any|each)\W{{1,3}}(?:one\b(?= and no)|{_THING})\b",
+    (
+        r"(?:is|are) the (?:only |very )?(?:best|exact|closest) (?:match|answer|result)"
+        r"(?=\W*$|[^\w\s-]|\n| for (?:the|this|your|any|every) (?:query|search|request)| ahead)"
+    ),
+    rf"ahead of (?:all|every|any)(?: the)? others? {_THING}s?(?!\w)",
     rf"(?:most|highly|perfectly|fully|exactly) relevant (?:choice|option|match|answer|{_THING})(?!\w)",
-    r"exactly what (?:you|they|the (?:shopper|user|customer)) (?:want|need|search|asked|(?:are|is) looking)\w*",
-    r"relevan(?:t|ce|cy|z)\W{1,5}(?:yes|true|1|high|ja)(?!\w)",
+    (
+        rf"(?=exactly what)(?:{_SENTENCE}|(?<=[,\n] ))exactly what (?:you|they|the (?:shopper|user|customer)) "
+        r"(?:search|asked|(?:are|is) looking)\w*"
+    ),
+    r"relevan(?:t|ce|cy|z)\W{0,3}[:=]\W{0,3}(?:yes|true|1|high|ja)(?!\w)",
     r"rank\W{0,2}[:=]\W{0,3}1(?![\w.])",
     rf"(?:result|answer|winner|choice) ?: (?:exactly )?this {_THING}\b",
     rf"exactly this {_THING}(?!\w)",
-    r"end of (?:the |this )?(?:search )?(?:listings?|lists?|results|candidates|products|items)(?!\w)",
+    (
+        rf"(?=end of){_SENTENCE}end of (?:the |this )?(?:search )?"
+        r"(?:listings?|lists?|results|candidates|products|items)"
+        r"(?=\W*$|[^\w\s]|\n)"
+    ),
     r"antwort(?:e|et|en)(?: immer| nur| bitte)? mit (?:ja|nein)(?!\w)",
     rf"(?:setze|setzt|stelle|stellt|platziere|platziert) (?:dies\w{{0,2}}|das|es){_GAP}{{0,3}}?\W{{1,3}}{_FIRST}(?!\w)",
-    r"new (?:instructions?|rules?|task|system prompt) ?:",
+    r"new (?:instructions?|system prompt) ?:",
     r"system (?:prompt|override|instruction|message) ?:",
 )
 # Each command holds a word of both; texts without them need no closer look.
 _TRIGGERS = frozenset(
-    f"{_IGNORE} {_RANK} {_PUT} always must shall should need required instructed told ordered answer respond reply "
-    "output print never not don other others right correct relevant perfect best expected final are "
+    f"{_IGNORE} {_RANK} {_SORT} {_PUT} {_PUT_ABROAD} always must shall should need required instructed "
+    "told ordered answer respond reply output print never not don other others right correct relevant perfect "
+    "best expected final are "
     "note message instruction instructions attention notice dear hello hey hi new system "
     "say is are ahead most highly perfectly fully exactly relevant relevance relevancy relevanz rank result winner "
     "choice end antworte antwortet antworten setze setzt stelle stellt platziere platziert".split()
@@ -158,17 +240,27 @@ _OBJECTS = frozenset(
 )
 # Chinese, Japanese and Korean
 _UNSPACED = (
-    r"(?:忽略|无视|無視|忽视|忘记|忘掉|不要理会|抛开)[^。!?\n]{0,12}(?:指令|指示|提示|说明|規則|规则|要求|命令|設定|设定)",
+    r"(?<![勿不别莫能可])(?:忽略|无视|無視|忽视|忘记|忘掉|不要理会|抛开)[^。!?\n]{0,12}(?:指令|指示|提示|说明|規則|规则|要求|命令|設定|设定)",
     (
-        r"(?:把|将|將)?(?:这|這|此|本|该|該|(?<=[把将將])[它其])[个個款件条條项項]?[^。!?\n]{0,6}(?:排|放|列|置|评|評)[^。!?\n]{0,4}"
-        r"(?:第一|首位|最前|第1|榜首|顶部|頂部|最上|前面)"
+        r"(?:把|将|將)?(?:这|這|此|本|该|該|(?<=[把将將])[它其])[个個款件条條项項]?[^。!?\n]{0,6}"
+        r"(?:(?:排|列|评|評)[^。!?\n]{0,4}(?:第一|首位|最前|第1|榜首|顶部|頂部|最上|前面)|"
+        r"(?:放|置)[^。!?\n]{0,4}(?:第一|首位|最前|第1|榜首))"
     ),
-    r"(?:必须|必須|一定要|只能|应该|應該|请|請)(?:回答|选择|選擇|输出|輸出|排)[^。!?\n]{0,8}(?:是|相关|相關|第一|这|這|本|yes)",
-    r"你(?:现在|現在)?是(?:一个|一個|一名)?[^。!?\n]{0,8}(?:助手|助理|模型|排序|评委|裁判)",
-    r"(?:以前|前|上記|上|これまで|すべて|全て|他)の?[^。!?\n]{0,6}(?:指示|命令|指図|ルール)[^。!?\n]{0,6}(?:無視|忘れ|従わ)",
-    r"(?:この|本)(?:商品|製品|アイテム|結果|品)?[をが][^。!?\n]{0,8}(?:1位|一位|一番|最初|先頭|トップ|最上位)",
+    r"(?:必须|必須|一定要|只能|应该|應該|请|請)(?:回答|输出|輸出)[^。!?\n]{0,8}(?:是|相关|相關|第一|这|這|本|yes)",
+    r"(?:必须|必須|一定要|只能|应该|應該|请|請)(?:选择|選擇)[这這本][个個款件条條项項]?(?:商品|产品|產品|结果|結果|选项|選項)",
+    r"(?:必须|必須|一定要|只能|应该|應該|请|請)排[^。!?，,\n]{0,8}(?:第一|首位|最前|榜首)",
+    (
+        r"(?<![果若管论論要])你(?:现在是|現在是|是(?:一个|一個|一名))[^。!?\n]{0,8}"
+        r"(?:助手|助理|模型(?![爱愛迷控玩])|排序|评委|裁判)"
+    ),
+    r"(?:以前|前|上記|上|これまで|すべて|全て|他)の?[^。!?\n]{0,6}(?:指示|命令|指図|ルール)[^。!?\n]{0,6}(?:無視|忘れ(?!ず|な)|従わないで)",
+    (
+        r"(?:この|本)(?:商品|製品|アイテム|結果|品)?を[^。!?\n]{0,8}"
+        r"(?:(?:1位|一位|先頭|トップ|最上位)[にへ]|(?:一番上?|最初)に(?:し|置|表示|配置|並べ|出し|ランク))"
+    ),
+    r"(?:この|本)(?:商品|製品|アイテム|結果)が(?:1位|一位|最上位)(?:です|だ|に)",
     r"(?:이전|위의|앞의|모든|기존)[^.!?\n]{0,10}(?:지시|명령|지침|규칙)[^.!?\n]{0,6}(?:무시|잊)",
-    r"이 ?(?:상품|제품|항목|결과)[을를][^.!?\n]{0,10}(?:1위|첫 ?번째|맨 ?위|최상위|일위)",
+    r"이 ?(?:상품|제품|항목|결과)[을를][^.!?\n]{0,10}(?:1위|첫 ?번째|맨 ?위|최상위|일위)(?:로|에)",
 )
 
 
@@ -181,10 +273,14 @@ def _patterns(forms: Iterable[str], edge: str) -> tuple[re.Pattern[str], re.Patt
 _TOLD = _patterns(_COMMANDS, r"(?<!\w)")
 _TOLD_UNSPACED = _patterns(_UNSPACED, "")
 _UNSPACED_STARTS = re.compile("[把将將忽无無忘不抛这這此本该該必一只应應请請你以前上こす全他이위앞모기]")
-_REPEATED = re.compile(r"([\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]{2,20}?)\1{2,}")
+_UNSPACED_LETTER = "\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af"
+_REPEATED = re.compile(  # two characters five times, or three times what is longer; 哈哈哈 says something
+    rf"(([{_UNSPACED_LETTER}])(?!\2)[{_UNSPACED_LETTER}])\1{{4,}}|([{_UNSPACED_LETTER}]{{3,20}}?)\3{{2,}}"
+)
 _WORDS_ONLY = bytes(code if chr(code).isalnum() or code == ord("_") else ord(" ") for code in range(128)) + bytes(128)
-_WORD = re.compile(r"\w+")
-_LETTER = re.compile(r"[^\W\d_]")
+_WORD = regex.compile(r"\w+")  # unlike `re`, regex counts marks and joiners as parts of words
+_MARKUP = re.compile(r"[<>{}=\n]")
+_LISTED = re.compile(r"[ ;]?[/&+x×-] ?")
 
 
 def neutralise(text: str, own: re.Pattern[str] | None = None, *, keep: bool = False) -> str:
@@ -193,9 +289,9 @@ def neutralise(text: str, own: re.Pattern[str] | None = None, *, keep: bool = Fa
     Special tokens and role markers of chat templates go, also in look-alike characters; brackets around short names
     (``[3]``, ``[A]``) and signs between them (``A > B``) go, the names stay; sentences that tell the ranker what to
     do go (English, Chinese, and the plainest ones in further languages); a phrase repeated three or more times in a
-    row stays once, and three or more phrases of praise go. It is a filter of known forms, so a new form may pass. A
-    text made of nothing else becomes empty. The result is never longer than the text, and neutralising it again
-    changes nothing.
+    row stays once (a word: four), and four or more phrases of praise close together go. All other text is left as it
+    was written. It is a filter of known forms, so a new form may pass. A text made of nothing else becomes empty. The
+    result is never longer than the text, and neutralising it again changes nothing.
 
     Args:
         text: Any text.
@@ -234,26 +330,80 @@ def _pass(text: str, own: re.Pattern[str] | None, keep: bool) -> str:
     if len(words) - len(known) > 1 and len(set(itertools.pairwise(words))) < len(words) - 1:
         changed = _once(changed)
     if _SIGNS.search(folded):
+        if ">" in folded:
+            changed = _unranked(changed)
         changed = _without(_MARKER, changed)
-    if len(_PRAISE.findall(folded)) >= _STUFFED:
+    if len(_PRAISE.findall(folded)) >= _STUFFED and _stuffed(folded):
         changed = _without(_PRAISE, changed)
     if not _TRIGGERS.isdisjoint(known) and not _OBJECTS.isdisjoint(known):
         changed = _untold(_TOLD, changed, keep)
     if not text.isascii():
         if _UNSPACED_STARTS.search(folded):
             changed = _untold(_TOLD_UNSPACED, changed, keep)
-        changed = _REPEATED.sub(r"\1", changed)
+        changed = _REPEATED.sub(_said_once, changed)
     return clean(changed) if changed is not text or "\n" in text else text
 
 
+def _stuffed(folded: str) -> bool:
+    places = [match.start() for match in _PRAISE.finditer(folded)]
+    return any(last - first <= _STUFFED_WITHIN for first, last in zip(places, places[_STUFFED - 1 :], strict=False))
+
+
+def _said_once(match: re.Match[str]) -> str:
+    unit = match[1] or match[3]
+    return unit if len(set(unit)) > 1 else match[0]
+
+
 def _without(pattern: re.Pattern[str], text: str) -> str:
-    """The text without what the pattern finds in its folded form; a match's last group is kept."""
+    """The text without what the pattern finds in its folded form; a match's group of `_KEPT` is kept."""
     kept = []
     at = 0
     for match in pattern.finditer(fold(text)):
-        start, end = match.span(match.lastindex) if match.lastindex else (match.end(), match.end())
+        if pattern is _MARKER and _spared(match, text):
+            continue
+        group = match.lastgroup if match.lastgroup in _KEPT else None
+        start, end = match.span(group) if group else (match.end(), match.end())
         kept += [text[at : match.start()], " " * (start > match.start()), text[start:end], " " * (end < match.end())]
         at = match.end()
+    return "".join([*kept, text[at:]]) if kept else text
+
+
+def _spared(match: re.Match[str], text: str) -> bool:
+    """Whether what looks like a marker is how shops write: ``<S>``, ``Cup[s]``, ``{}``, ``[M]`` behind a title."""
+    match match.lastgroup:
+        case "lower":
+            return not _as_written(match, text).islower()
+        case "upper":
+            return not _as_written(match, text).isupper()
+        case "json":
+            return match[0].translate({ord(","): None, ord(":"): None}) in _NOT_JSON
+        case "name":
+            name = text[slice(*match.span("name"))]
+            last = match.end() == len(text) and text[: match.start()].endswith(" ")
+            plain = name in _SIZE_OR_AGE or len(name) == 2 or (name.isdecimal() and name != "1")  # [1] may be a rank
+            return (last and plain and not _POINTING.search(fold(text))) or (len(name) <= 2 and name.islower())
+    return False
+
+
+def _as_written(match: re.Match[str], text: str) -> str:
+    return unicodedata.normalize("NFKC", text[slice(*match.span(match.lastgroup or 0))])
+
+
+def _unranked(text: str) -> str:
+    """The text without the signs of an order such as ``A > B > C``; two names alone only where they stand apart."""
+    folded = fold(text)
+    kept = []
+    at = 0
+    for match in _RANKED.finditer(folded):
+        before, after = folded[: match.start()].rstrip(" "), folded[match.end() :].lstrip(" ")
+        apart = before[-1:] in ("", ":", ".", "\n") and after[:1] in ("", ".", ",", ";", "\n")
+        if match[0].count(">") > 1 or "[" in match[0] or "]" in match[0] or apart:
+            end = match.end()
+            kept += [
+                text[at : match.start()],
+                "".join(" " if folded[i] in ">[]" else text[i] for i in range(match.start(), end)),
+            ]
+            at = end
     return "".join([*kept, text[at:]]) if kept else text
 
 
@@ -264,12 +414,13 @@ def _untold(patterns: tuple[re.Pattern[str], re.Pattern[str]], text: str, keep: 
 
 
 def _once(text: str) -> str:
-    """The text with each phrase of up to 12 words that is repeated three or more times in a row said once."""
-    found: list[re.Match[str]] = []
+    """The text with each phrase of up to 12 words that is repeated too often in a row said once; see `_too_often`."""
+    found: list[regex.Match[str]] = []
     for length in range(1, _LONGEST_PHRASE + 1):
         if not found:
-            found = list(_WORD.finditer(fold(text)))
-            words = [match[0] for match in found]
+            found = list(_WORD.finditer(text))
+            # accents count: dừa dứa dưa are three words
+            words = [match[0].lower() if text.isascii() else _plain(match[0]) for match in found]
         again = bytes(map(operator.eq, words, words[length:]))  # 1 where the word stands again `length` words later
         kept = []
         at = 0  # in `text`
@@ -278,11 +429,43 @@ def _once(text: str) -> str:
             end = again.find(b"\0", first)
             end = len(again) if end < 0 else end
             repeats = (end - first) // length + 1
-            if any(map(_LETTER.search, words[first : first + length])):  # 10-10-10 says something
+            phrase = words[first : first + length]
+            last = found[first + repeats * length - 1].end()
+            between = text[found[first].end() : found[first + length].start()] if length == 1 else ""
+            if repeats >= _too_often(phrase, between) and not _MARKUP.search(
+                text, found[first].end(), found[first + 2 * length - 1].start()
+            ):
                 kept.append(text[at : found[first + length - 1].end()])
-                at = found[first + repeats * length - 1].end()
+                at = last
             first = again.find(b"\1" * (2 * length), end)
         if kept:
             text = "".join([*kept, text[at:]])
             found = []
     return text
+
+
+def _plain(word: str) -> str:
+    return unicodedata.normalize("NFKC", word).lower()
+
+
+def _too_often(phrase: list[str], between: str) -> int:
+    """How many times in a row a phrase is more than a shop or a shopper says it.
+
+    Three times, for a phrase; four, for one word of four letters or more (``Girls Girls Girls`` is a song); ten, for
+    what is shorter (``Ho Ho Ho``, ``3 in. x 3 in. x 3 in.``), or a list such as ``Black/Black/Black/Black``. Words with
+    a digit have no letters here, and Chinese, Japanese and Korean characters count twice.
+    """
+    size = len(phrase)
+    if any(phrase[step:] == phrase[:-step] for step in range(1, size // 2 + 1) if size % step == 0):
+        return sys.maxsize  # a shorter phrase, which was judged already
+    letters = sum(len(word) + len(_UNSPACED_LETTERS.findall(word)) for word in phrase if _LETTERS_ONLY.fullmatch(word))
+    if letters >= _LONG_PHRASE and (size > 1 or _UNSPACED_LETTERS.search(phrase[0])):
+        return 3
+    if size == 1 and letters >= _LONG_WORD and not _LISTED.fullmatch(between):
+        return 4
+    return 10 if letters else sys.maxsize
+
+
+_LONG_PHRASE, _LONG_WORD = 6, 4
+_LETTERS_ONLY = regex.compile(r"[\p{L}\p{M}\u200c\u200d]+")
+_UNSPACED_LETTERS = re.compile(f"[{_UNSPACED_LETTER}]")

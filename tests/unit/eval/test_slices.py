@@ -21,6 +21,12 @@ def test_length_by_words() -> None:
     assert list(groups) == list(expected)
 
 
+def test_words_are_counted_in_any_script() -> None:
+    texts = ["दादी", "दादा दादी", "🎁", "C++ 🎁"]
+    groups = slices([query(str(i), text) for i, text in enumerate(texts)])["query length"]
+    assert groups == {"1 word": ["0", "2"], "2 words": ["1", "3"]}
+
+
 @pytest.mark.parametrize(
     ("text", "script"),
     [

@@ -176,3 +176,42 @@ def test_train_queries_that_are_measured_can_be_left_out() -> None:
     assert [query.query.query_id for query in kept.queries] == ["q2", "q3"]
     check_splits([kept, elsewhere], "train", ["dev", "test"])
     assert drop_leaks(shop(), [shop()], "train", ["dev", "test"]) == (shop(), 0)
+
+
+@pytest.mark.parametrize(
+    ("learned", "measured"),
+    [
+        ("🎁", "👟"),
+        ("C++", "C#"),
+        (".NET", "net"),
+        ("दादा", "दादी"),
+        ("dừa", "dứa"),
+        ("เสื้อแดง", "เสื้อดำ"),
+        ("上海", "海上"),
+        ("pipe 1/2", "pipe 2/1"),
+        ("cable 3.5mm", "cable 5.3mm"),
+        ("★", "♫"),
+        ("?", "!"),
+    ],
+)
+def test_queries_of_other_words_are_no_leak(learned: str, measured: str) -> None:
+    queries = [DatasetQuery(Query(learned, "q1"), "train"), DatasetQuery(Query(measured, "q2"), "test")]
+    check_splits([shop(queries=queries)], "train", ["test"])
+
+
+@pytest.mark.parametrize(
+    ("learned", "measured"),
+    [
+        ("🎁 red", "Red  🎁"),
+        ("C++ book", "book: c++"),
+        ("dừa", "du\u031b\u0300a"),
+        ("ＲＥＤ mug!", "mug, red"),
+        ("❤", "❤\ufe0f"),
+        ("★", " ★"),
+        ("t-shirt", "T shirt"),
+    ],
+)
+def test_the_same_words_are_a_leak(learned: str, measured: str) -> None:
+    queries = [DatasetQuery(Query(learned, "q1"), "train"), DatasetQuery(Query(measured, "q2"), "test")]
+    with pytest.raises(InputError, match="q2"):
+        check_splits([shop(queries=queries)], "train", ["test"])

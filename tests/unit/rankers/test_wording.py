@@ -1,6 +1,7 @@
 import pytest
 
 from genrank.rankers.wording import colours, listing_colours, normal, numbers, price_limit, same_size, sizes
+from genrank.reasons import lexicon
 
 
 @pytest.mark.parametrize(
@@ -80,3 +81,11 @@ def test_price_limit(text: str, expected: float | None) -> None:
 def test_long_hostile_texts_are_read_in_linear_time(text: str) -> None:
     flat = normal(text)
     sizes(flat), colours(flat), numbers(flat), price_limit(flat)
+
+
+def test_colours_and_units_are_those_of_the_lexicon() -> None:
+    families = {word: family for word, family in lexicon.COLOUR_FAMILIES.items() if word.isascii()}
+    assert all(colours(word) == {family} for word, family in families.items())
+    (inches,), (metres,) = sizes("39.37 in"), sizes("1 m")
+    assert same_size(inches, metres)
+    assert inches[1] / 100 == pytest.approx(39.37 * lexicon.UNITS["length"]["in"], rel=1e-3)

@@ -270,3 +270,56 @@ def test_evidence_names_the_latest_purchase_by_its_place_in_the_list_that_was_gi
         claim for claim in find_claims("It is a hat like the one you bought before.", facts) if claim.kind == "history"
     ]
     assert claim.fields == (f"history[{order.index(2)}].event",)
+
+
+@pytest.mark.parametrize(
+    ("said", "stands"),
+    [
+        ("It takes 70 °C.", ["70 °C", "70°C", "70C", "70 degrees Celsius", "70 ℃", "70摄氏度"]),
+        ("It takes 70°F.", ["70 °F", "70F", "70 F", "70 degrees Fahrenheit", "70 ℉"]),
+        ("It takes 70 degrees.", ["70 °C", "70°F", "70 degrees", "70°"]),
+        ("It works at -20 °C.", ["-20 °C", "\u221220°C"]),
+        ("It gives 2700K light.", ["2700 K", "2700 Kelvin", "2700K"]),
+        ("It is 6 ft long.", ["6 feet", "72 inches", "2 yards"]),
+        ("It holds 12 fl oz.", ["12 fl. oz", "12 fluid ounces"]),
+        ("It holds 500 ml.", ["0.5 l", "500ml"]),
+        ("It gives 800 lumens.", ["800 lm", "800 Lumens"]),
+        ("It moves 5 Gbps.", ["5 Gbit/s", "5000 Mbps"]),
+        ("It covers 20 sq ft.", ["20 square feet", "20 sq. ft."]),
+    ],
+)
+def test_a_unit_grounds_the_same_unit(said: str, stands: list[str]) -> None:
+    for value in stands:
+        assert all(claim.fields for claim in find_claims(said, Facts(Query("thing"), Listing("l", "Thing", value)))), (
+            value
+        )
+
+
+@pytest.mark.parametrize(
+    ("said", "other"),
+    [
+        ("It takes 70 °F.", ["70 °C", "70C", "70 degrees Celsius", "70°", "70 K", "70%"]),
+        ("It takes 70F.", ["70 °C", "70C", "70摄氏度"]),
+        ("It takes 70 F.", ["70 °C", "70C"]),
+        ("It takes 70 degrees Fahrenheit.", ["70 °C", "70 degrees", "70 degrees Celsius"]),
+        ("It takes 70 °C.", ["70 °F", "70F", "70 degrees Fahrenheit", "70°", "70 kelvin", "-70 °C"]),
+        ("It works at -20 °C.", ["20 °C", "-20 °F"]),
+        ("It gives 2700K light.", ["2700 lumens", "2700 °C", "2700 W"]),
+        ("It is 6 ft long.", ["6 inches", "6 m", "6 sq ft", '6"']),
+        ("It is 6 inches long.", ["6 ft", "6 cm", "6'"]),
+        ("It holds 12 fl oz.", ["12 oz", "12 ml"]),
+        ("It weighs 12 oz.", ["12 fl oz", "12 lb", "12 g"]),
+        ("It holds 500 ml.", ["500 l", "500 mg", "500 g"]),
+        ("It stores 64 GB.", ["64 MB", "64 Gbps", "64 Gbit", "64 TB"]),
+        ("It moves 5 Gbps.", ["5 GB", "5 Mbps"]),
+        ("It gives 800 lumens.", ["800 lux", "800 W", "800 sheets"]),
+        ("It draws 5 amps.", ["5 V", "5 mA", "5 W", "5 Ah"]),
+        ("It is 40 dB loud.", ["40 Hz", "40 W"]),
+        ("It covers 20 sq ft.", ["20 ft", "20 square meters"]),
+    ],
+)
+def test_a_unit_does_not_ground_another(said: str, other: list[str]) -> None:
+    for value in other:
+        claims = find_claims(said, Facts(Query("thing"), Listing("l", "Thing", value)))
+        assert not all(claim.fields for claim in claims), value
+        assert claims

@@ -13,6 +13,18 @@ def test_tokenise() -> None:
     assert tokenise("夏季连衣裙") == ["夏季", "连衣", "衣裙", "连衣裙"]
     assert tokenise("ワンピース red韩版") == ["ワンピース", "red", "韩版"]
     assert tokenise(" .,!") == []
+    assert tokenise("दादी 🎁 C++", stem=True) == ["दादी", "🎁", "c++"]
+
+
+@pytest.mark.parametrize(
+    ("query", "found"),
+    [("दादी", "b"), ("🎁", "c"), ("👟", "d"), ("c++", "e"), ("c#", "f"), ("เสื้อ", "g"), ("dứa", "h"), ("dừa", "i")],
+)
+def test_words_of_any_script_are_found(query: str, found: str) -> None:
+    titles = ["दादा", "दादी", "🎁 box", "👟 box", "C++ primer", "C# primer", "ขายเสื้อแดง", "kẹo dứa", "kẹo dừa"]
+    index = Bm25([Listing(key, title) for key, title in zip("abcdefghi", titles, strict=True)])
+    scores = index.scores(query)
+    assert [key for key, score in zip("abcdefghi", scores, strict=True) if score > 0] == [found]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,86 @@
+"""The words of a text in any script: the one place that decides what a word is.
+
+- A word is a run of letters and digits with the marks on them, so a vowel sign or an accent stays with its letter.
+- Chinese is cut by `cut_han`, into single characters where none is given; a run of kana is one word.
+- Thai, Lao, Khmer and Burmese put no spaces between words, so each run becomes overlapping pairs of grapheme clusters
+  (what a reader takes for one character). That needs no dictionary, and a shared word shares its pairs.
+- An emoji is a word, whatever its parts: a flag, a family, a skin tone.
+- ``C++``, ``C#`` and ``.NET`` are words of their own.
+- Any other sign parts words: ``AT&T`` is ``at``, ``t``, and ``3.5mm`` is ``3``, ``5mm``, in queries and listings alike.
+  `whole` keeps signs between two digits, for comparisons in which 3.5 must not equal 5.3.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import re
+import unicodedata
+from collections.abc import Callable, Iterable
+
+import regex
+
+_HAN = r"\p{Script=Han}"
+_KANA = "\u3040-\u30ff"
+_UNSPACED = r"\p{Script=Thai}\p{Script=Lao}\p{Script=Khmer}\p{Script=Myanmar}"
+_LETTER = rf"[[\p{{L}}\p{{N}}]--[{_HAN}{_KANA}{_UNSPACED}]]"
+_PART = rf"[[\p{{L}}\p{{N}}\p{{M}}\u200c\u200d]--[{_HAN}{_KANA}{_UNSPACED}]]"
+_EMOJI = r"[\p{Emoji}--[0-9#*©®™‼⁉ℹ↔-↪▪▫▶◀]]"
+
+
+_NAMED = r"(?<![\p{L}\p{N}\p{M}+#])(?:[a-z]{1,10}\+\+(?![+#])|(?:[a-z]#|\.net)(?![\p{L}\p{N}\p{M}+#]))"
+_NUMBER = r"\d+(?:[.,/:x×-]\d+)+"
+
+
+@functools.cache
+def _pattern(whole: bool) -> regex.Pattern[str]:
+    number = f"|{_NUMBER}{_PART}*" if whole else ""
+    return regex.compile(
+        rf"(?P<han>{_HAN}+)"
+        rf"|(?P<unspaced>[[\p{{L}}\p{{N}}]&&[{_UNSPACED}]][[\p{{L}}\p{{N}}\p{{M}}]&&[{_UNSPACED}\p{{M}}]]*)"
+        rf"|(?P<emoji>(?=[0-9#*]\ufe0f?\u20e3|\p{{Regional_Indicator}}|{_EMOJI})\X)"
+        rf"|(?P<word>{_NAMED}{number}|[{_KANA}]+|{_LETTER}{_PART}*)",
+        regex.VERSION1,
+    )
+
+
+@functools.cache
+def _ascii_pattern(whole: bool) -> re.Pattern[str]:
+    """The same for ASCII, where the standard library is three times as fast."""
+    signs = f"{_NAMED}|{_NUMBER}[a-z0-9]*" if whole else _NAMED
+    return re.compile(signs.replace(r"\p{L}\p{N}\p{M}", "a-z0-9").replace(r"\p{L}\p{N}", "a-z0-9") + "|[a-z0-9]+")
+
+
+def words(text: str, *, cut_han: Callable[[str], Iterable[str]] = list, whole: bool = False) -> list[str]:
+    """The words of a text in order, in lower case and one width (NFKC); see this module for what a word is.
+
+    Args:
+        text: Any text.
+        cut_han: Cuts a run of Chinese characters into words.
+        whole: Whether numbers stay whole: ``3.5mm``, ``1/2``, ``10-10-10``.
+    """
+    if text.isascii():
+        return _ascii_pattern(whole).findall(text.lower())
+    found: list[str] = []
+    text = _normal(text)
+    for match in _pattern(whole).finditer(text):
+        if match.lastgroup == "han":
+            found += cut_han(match[0])
+        elif match.lastgroup == "unspaced":
+            clusters = regex.findall(r"\X", match[0].translate(_INVISIBLE))
+            found += map("".join, itertools.pairwise(clusters)) if len(clusters) > 1 else clusters
+        else:
+            found.append(match[0].translate(_INVISIBLE))
+    return found
+
+
+def searchable(text: str) -> str:
+    """A text as `words` compares it: each word of a text is somewhere in this, so a quick search can rule words out."""
+    return text.lower() if text.isascii() else _normal(text).translate(_INVISIBLE)
+
+
+def _normal(text: str) -> str:
+    return unicodedata.normalize("NFKC", text).lower()
+
+
+_INVISIBLE = dict.fromkeys(map(ord, "\u200c\u200d\ufe0f"))
