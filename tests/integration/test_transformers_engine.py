@@ -18,21 +18,6 @@ torch = pytest.importorskip("torch", reason="torch is not installed: pip install
 
 
 @pytest.fixture(scope="module")
-def engine(smollm2: str) -> Any:
-    from genrank.engines.transformers import TransformersEngine
-
-    return TransformersEngine(smollm2)
-
-
-@pytest.fixture(scope="module")
-def exact_engine(smollm2: str) -> Any:
-    """In float32, where batches and caches change a score by rounding only."""
-    from genrank.engines.transformers import TransformersEngine
-
-    return TransformersEngine(smollm2, dtype="float32")
-
-
-@pytest.fixture(scope="module")
 def bare(smollm2: str) -> Any:
     from transformers import AutoModelForCausalLM
 

@@ -33,10 +33,8 @@ PLUGIN = "genrank.engines.vllm_plugin:PermutationProcessor"
 
 
 @pytest.fixture(scope="module")
-def reference(smollm2: str) -> Any:
-    from genrank.engines.transformers import TransformersEngine
-
-    return TransformersEngine(smollm2, dtype="float32")
+def reference(exact_engine: Any) -> Any:
+    return exact_engine
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from genrank.reasons.grounding import MAX_CHARS, Facts, find_claims, ground
@@ -80,7 +80,6 @@ def facts(draw: st.DrawFn) -> Facts:
     )
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(texts, facts())
 def test_what_comes_out_claims_nothing_that_does_not_stand(text: str, facts: Facts) -> None:
     result = ground(text, facts)
@@ -92,7 +91,6 @@ def test_what_comes_out_claims_nothing_that_does_not_stand(text: str, facts: Fac
         assert all(claim.fields for claim in result.claims)
 
 
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(texts, facts())
 def test_grounding_twice_keeps_what_it_kept(text: str, facts: Facts) -> None:
     once = ground(text, facts)
