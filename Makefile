@@ -63,7 +63,7 @@ clean:
 # an environment is made anew in place whenever what it should hold has changed
 $(VENV)/.demo: EXTRAS = transformers,eval
 $(VENV)/.dev: EXTRAS = baseline,train,dev
-$(VENV)/.light: EXTRAS = eval,dev
+$(VENV)/.light: EXTRAS = eval,test
 $(VENV)/.demo $(VENV)/.dev $(VENV)/.light: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) install --quiet --constraint constraints.txt --editable '.[$(EXTRAS)]'
