@@ -6,8 +6,8 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 # Two processes with one thread each; threads of two processes that share two cores would wait for each other.
-# Tests that share a model stay in one process: tests/integration/conftest.py.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q --numprocesses 2 --dist loadgroup
+# A file stays in one process, so that a model is loaded once; those with models come first, the many short ones even out.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q --numprocesses 2 --dist loadfile --no-loadscope-reorder
 WITHOUT_MODELS := tests/unit tests/property tests/test_conventions.py
 
 .PHONY: help demo test check lint prove test-light models vllm-cpu format clean

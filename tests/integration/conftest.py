@@ -10,18 +10,6 @@ import pytest
 from genrank.adapters import load_manifest
 from tests.trainings import make_tiny, sft_options
 
-HERE = Path(__file__).parent
-SHARED = {"test_sft": "trainings", "test_grpo": "trainings", "test_finetune_bench": "trainings"}
-"""Files that share costly fixtures; each other file goes to one process as well, since it loads a model."""
-
-
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tell ``--dist loadgroup`` which tests belong into one process."""
-    for item in items:
-        if item.path.parent == HERE:
-            item.add_marker(pytest.mark.xdist_group(SHARED.get(item.path.stem, item.path.stem)))
-
 
 @pytest.fixture(scope="session")
 def engine(smollm2: str) -> Any:
