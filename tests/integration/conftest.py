@@ -11,6 +11,11 @@ from genrank.adapters import load_manifest
 from tests.trainings import make_tiny, sft_options
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest file comes first, so that of two processes one does not wait for it at the end."""
+    items.sort(key=lambda item: item.path.stem != "test_vllm_engine")
+
+
 @pytest.fixture(scope="session")
 def engine(smollm2: str) -> Any:
     """The transformers engine as users get it, in bfloat16."""

@@ -176,7 +176,15 @@ def test_parity(engine: Any, reference: Any, decoding: Any) -> None:
             assert all(same[b] - same[a] > -2e-2 for a, b in itertools.pairwise(order))
 
 
-@pytest.mark.parametrize(("decoding", "queries"), [("inline", 8), ("first-token", 3)])
+@pytest.mark.parametrize(
+    ("decoding", "queries"),
+    [
+        ("inline", 2),
+        ("first-token", 1),
+        pytest.param("inline", 8, marks=pytest.mark.slow),  # minutes on a CPU
+        pytest.param("first-token", 3, marks=pytest.mark.slow),
+    ],
+)
 @pytest.mark.timeout(1200)
 def test_parity_of_a_trained_adapter(engine: Any, smollm2: str, decoding: Any, queries: int) -> None:
     from genrank.engines.transformers import TransformersEngine

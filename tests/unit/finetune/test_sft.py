@@ -57,8 +57,8 @@ def test_logits_of_some_places_and_tokens_are_those_of_the_model(kind: str) -> N
     whole = model(ids).logits
     states = States(model)
     rows, places, tokens = [0, 1, 1], [3, 0, 11], [5, 60, 7]
-    assert torch.allclose(states.logits(model, ids, rows, places), whole[rows, places])
-    assert torch.allclose(states.logits(model, ids, rows, places, tokens), whole[rows, places][:, tokens])
+    assert torch.allclose(states.logits(model, ids, rows, places), whole[rows, places], atol=1e-5)
+    assert torch.allclose(states.logits(model, ids, rows, places, tokens), whole[rows, places][:, tokens], atol=1e-5)
     assert torch.equal(model(ids).logits, whole)  # asked by others it answers as before
 
 
