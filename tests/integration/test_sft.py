@@ -82,6 +82,7 @@ def test_an_adapter_goes_on_learning(tiny: Path, tmp_path: Path) -> None:
         train(*parse(sft_options(tiny, tmp_path / "third", "--adapter", str(first)), "sft"))
 
 
+@pytest.mark.slow  # a minute of C++ compiler
 @pytest.mark.skipif(shutil.which(os.environ.get("CXX", "g++")) is None, reason="no C++ compiler: apt-get install g++")
 def test_compiled_layers_learn_the_same(tiny: Path, tmp_path: Path) -> None:
     given = ["--max_steps", "4", "--lora_dropout", "0", "--save_steps", "4"]
