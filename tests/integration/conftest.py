@@ -1,12 +1,37 @@
-"""What the training tests share."""
+"""What the integration tests share, made once in a session: engines, a small model to train, and its training."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.trainings import make_tiny
+from genrank.adapters import load_manifest
+from tests.trainings import make_tiny, sft_options
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest file comes first, so that of two processes one does not wait for it at the end."""
+    items.sort(key=lambda item: item.path.stem != "test_vllm_engine")
+
+
+@pytest.fixture(scope="session")
+def engine(smollm2: str) -> Any:
+    """The transformers engine as users get it, in bfloat16."""
+    pytest.importorskip("torch", reason="torch is not installed: pip install 'genrank[transformers]'")
+    from genrank.engines.transformers import TransformersEngine
+
+    return TransformersEngine(smollm2)
+
+
+@pytest.fixture(scope="session")
+def exact_engine(smollm2: str) -> Any:
+    """The transformers engine in float32, where batches and caches change a score by rounding only."""
+    pytest.importorskip("torch", reason="torch is not installed: pip install 'genrank[transformers]'")
+    from genrank.engines.transformers import TransformersEngine
+
+    return TransformersEngine(smollm2, dtype="float32")
 
 
 @pytest.fixture(scope="session")
@@ -14,3 +39,15 @@ def tiny(smollm2: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model that trains in seconds, in float32."""
     del smollm2  # fetches it
     return make_tiny(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(scope="session")
+def trained(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The output folder of a whole training of `tiny` by `finetune.sft`; tests read it, and copy what they change."""
+    from finetune.arguments import parse
+    from finetune.sft import train
+
+    out = tmp_path_factory.mktemp("trained")
+    manifest = train(*parse(sft_options(tiny, out, "--report_to", "tensorboard"), "sft"))
+    assert load_manifest(out / "adapter") == manifest
+    return out

@@ -30,12 +30,13 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 
 FRESH = """
 import json, sys
-from eval.baseline.encoder import Encoder
-from eval.baseline.training import GbdtRanker
-from genrank.dataset import sample_shop
+from genrank import sample_shop
+from genrank.rankers.gbdt import GbdtRanker
+from genrank.search.dense import Encoder
 shop = sample_shop()
-baseline = GbdtRanker.load(sys.argv[1], Encoder("bert-minilm", sys.argv[2]))
-print(json.dumps(baseline.score([shop.request(query) for query in shop.split("test")])))
+requests = [shop.request(query) for query in shop.split("test")]
+folder, *caches = sys.argv[1:]
+print(json.dumps([GbdtRanker.load(folder, Encoder("bert-minilm", cache)).score(requests) for cache in caches]))
 """
 
 
@@ -57,11 +58,11 @@ def test_a_fresh_process_scores_the_same(trained: tuple[Path, GbdtRanker]) -> No
     folder, baseline = trained
     shop = sample_shop()
     expected = baseline.score([shop.request(query) for query in shop.split("test")])
-    for cache in ("encodings", "other"):  # with the vectors that are there, and computed anew
-        command = [sys.executable, "-c", FRESH, str(folder / "ranker"), str(folder / cache)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=True, cwd=ROOT)
-        assert done.stderr == ""
-        assert json.loads(done.stdout) == expected
+    caches = [str(folder / cache) for cache in ("encodings", "other")]  # with the vectors that are there, and without
+    command = [sys.executable, "-c", FRESH, str(folder / "ranker"), *caches]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=True, cwd=ROOT)
+    assert done.stderr == ""
+    assert json.loads(done.stdout) == [expected, expected]
 
 
 def test_as_a_system_beside_cosine(trained: tuple[Path, GbdtRanker], tmp_path: Path) -> None:

@@ -82,8 +82,8 @@ def test_the_manifest_says_what_was_done(folder: Path) -> None:
 def test_another_process_gives_the_same_scores(folder: Path) -> None:
     code = """
 import json, sys
-from eval.cross_encoder import CrossEncoderRanker
 from genrank import sample_shop
+from genrank.rankers.cross_encoder import CrossEncoderRanker
 shop = sample_shop()
 requests = [shop.request(query, 10) for query in shop.split("test")[:3]]
 print(json.dumps(CrossEncoderRanker.load(sys.argv[1]).score(requests)))

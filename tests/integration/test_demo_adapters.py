@@ -56,12 +56,16 @@ def test_there_is_none_for_other_models() -> None:
     assert demo_adapter("../sample_shop") is None
 
 
+@pytest.mark.parametrize("candidates", [10, pytest.param(20, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("model", MODELS)
-def test_it_ranks_the_english_test_queries_better_than_the_first_stage(model: str, smollm2: str) -> None:
+def test_it_ranks_the_english_test_queries_better_than_the_first_stage(
+    model: str, candidates: int, smollm2: str
+) -> None:
     del smollm2  # fetches it
     adapter, _ = adapter_of(fetched(model))
     shop = sample_shop()
-    requests = [shop.request(query) for query in shop.split("test") if query.query.query_id.startswith("q-en")]
+    english = [query for query in shop.split("test") if query.query.query_id.startswith("q-en")]
+    requests = [shop.request(query, candidates) for query in english]
     orders = Reranker(model, adapter=str(adapter), passes=1).rerank_batch(requests)
     assert {ranking.provenance.outcome for ranking in orders} == {"model"}
     scores = []

@@ -13,10 +13,9 @@ import pytest
 pytest.importorskip("torch", reason="torch is not installed: pip install 'genrank[transformers]'")
 pytest.importorskip("trl", reason="trl is not installed: pip install 'genrank[train]'")
 
-from finetune.arguments import parse, parse_grpo
+from finetune.arguments import parse_grpo
 from finetune.checkpoints import last_checkpoint
 from finetune.grpo import train
-from finetune.sft import train as train_sft
 from genrank.adapters import load_manifest
 from genrank.data.dataset import Dataset, sample_shop
 from genrank.errors import InputError
@@ -28,14 +27,18 @@ STEPS = 6
 
 
 @pytest.fixture(scope="module")
-def start(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def start(trained: Path) -> Path:
     """An adapter of `finetune.sft`."""
-    out = tmp_path_factory.mktemp("sft")
-    given = ["--model_name_or_path", str(tiny), "--output_dir", str(out), "--max_steps", "2", "--bf16", "false"]
-    given += ["--dev_queries", "1", "--share", "0.05", "--most_candidates", "4", "--eval_strategy", "no"]
-    given += ["--save_strategy", "no", "--load_best_model_at_end", "false", "--learning_rate", "1e-2"]
-    train_sft(*parse(given, "sft"))
-    return out / "adapter"
+    return trained / "adapter"
+
+
+@pytest.fixture(scope="module")
+def whole(tiny: Path, start: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The output folder of a training that goes on from `start`."""
+    out = tmp_path_factory.mktemp("whole")
+    manifest = train(*parse_grpo(options(tiny, out, "--adapter", str(start), "--beta", "0.04"), "grpo"))
+    assert load_manifest(out / "adapter") == manifest
+    return out
 
 
 def options(tiny: Path, out: Path, *more: str) -> list[str]:
@@ -71,31 +74,27 @@ def rewards(out: Path) -> dict[int, float]:
     return {entry["step"]: entry["reward"] for entry in history(out) if "reward" in entry}
 
 
-def test_an_adapter_goes_on_learning_and_is_served_with_its_manifest(tiny: Path, start: Path, tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    manifest = train(*parse_grpo(options(tiny, out, "--adapter", str(start), "--beta", "0.04"), "grpo"))
+def test_an_adapter_goes_on_learning_and_is_served_with_its_manifest(tiny: Path, whole: Path) -> None:
+    manifest = load_manifest(whole / "adapter")
     assert manifest is not None
     assert set(manifest.prompts) == {"inline", "first-token", "listwise"}
     assert manifest.prompts["listwise"].hash == load_template("listwise").digest
     assert set(manifest.metrics) == {"ndcg@10", "ndcg@10_listwise", "ndcg@10_first-token", "ndcg@10_inline"}
-    assert load_manifest(out / "adapter") == manifest
     files = {"adapter_config.json", "adapter_model.safetensors", "genrank.json"}
-    assert {path.name for path in (out / "adapter").iterdir()} == files
+    assert {path.name for path in (whole / "adapter").iterdir()} == files
     request = sample_shop().request(sample_shop().queries[0], 6)
-    reranker = Reranker(str(tiny), adapter=str(out / "adapter"), decoding="listwise", strategy="single")
+    reranker = Reranker(str(tiny), adapter=str(whole / "adapter"), decoding="listwise", strategy="single")
     assert reranker.rerank_batch([request])[0].provenance.outcome == "model"
-    found = history(out)
+    found = history(whole)
     assert [entry["step"] for entry in found if "eval_ndcg@10_listwise" in entry] == [0, 2, 4, 6]
     kl = [entry["kl"] for entry in found if "kl" in entry]
     assert kl[0] == pytest.approx(0, abs=1e-4)  # the reference is the adapter of before, not the bare model
     assert max(kl) > 0
-    assert all(0 <= reward <= 1 for reward in rewards(out).values())
+    assert all(0 <= reward <= 1 for reward in rewards(whole).values())
 
 
-def test_a_run_that_was_killed_goes_on_to_the_same_end(tiny: Path, start: Path, tmp_path: Path) -> None:
+def test_a_run_that_was_killed_goes_on_to_the_same_end(tiny: Path, start: Path, whole: Path, tmp_path: Path) -> None:
     more = ["--adapter", str(start), "--beta", "0.04"]
-    whole = tmp_path / "whole"
-    train(*parse_grpo(options(tiny, whole, *more), "grpo"))
     out = tmp_path / "killed"
     command = [sys.executable, "-m", "finetune.grpo", *options(tiny, out, *more)]
     kill_behind_a_checkpoint(command, out, STEPS)

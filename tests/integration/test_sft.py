@@ -29,29 +29,7 @@ from genrank.data.dataset import sample_shop
 from genrank.errors import InputError
 from genrank.prompting.template import load_template
 from genrank.reranker import Reranker
-from tests.trainings import kill_behind_a_checkpoint
-
-STEPS = 12
-
-
-def options(tiny: Path, out: Path, *more: str) -> list[str]:
-    given: dict[str, Any] = {
-        "model_name_or_path": tiny,
-        "output_dir": out,
-        "max_steps": STEPS,
-        "dev_queries": 2,
-        "share": 0.1,  # three queries: three steps an epoch
-        "most_candidates": 6,
-        "per_device_train_batch_size": 2,
-        "learning_rate": 1e-2,
-        "lora_dropout": 0.1,
-        "reasons": 0.5,
-        "eval_steps": 4,
-        "save_steps": 4,
-        "logging_steps": 1,
-        "bf16": False,
-    }
-    return [*(text for name, value in given.items() for text in (f"--{name}", str(value))), *more]
+from tests.trainings import SFT_STEPS, kill_behind_a_checkpoint, sft_options
 
 
 def logged(out: Path) -> list[dict[str, float]]:
@@ -67,23 +45,21 @@ def losses(out: Path) -> dict[int, float]:
     return {int(entry["step"]): entry["loss"] for entry in logged(out)}
 
 
-def test_an_adapter_is_trained_and_served_with_its_manifest(tiny: Path, tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    manifest = train(*parse(options(tiny, out, "--report_to", "tensorboard"), "sft"))
+def test_an_adapter_is_trained_and_served_with_its_manifest(tiny: Path, trained: Path) -> None:
+    manifest = load_manifest(trained / "adapter")
     assert manifest is not None
     assert set(manifest.prompts) == {"inline", "first-token", "listwise"}
     assert manifest.prompts["inline"].hash == load_template("inline").digest
     assert 0 < manifest.metrics["ndcg@10_inline"] <= 1
-    assert load_manifest(out / "adapter") == manifest
     files = {"adapter_config.json", "adapter_model.safetensors", "genrank.json"}
-    assert {path.name for path in (out / "adapter").iterdir()} == files
-    assert json.loads((out / "adapter" / "adapter_config.json").read_text())["base_model_name_or_path"] == str(tiny)
-    assert list(out.rglob("events.out.tfevents.*"))
-    reranker = Reranker(str(tiny), adapter=str(out / "adapter"))
+    assert {path.name for path in (trained / "adapter").iterdir()} == files
+    assert json.loads((trained / "adapter" / "adapter_config.json").read_text())["base_model_name_or_path"] == str(tiny)
+    assert list(trained.rglob("events.out.tfevents.*"))
+    reranker = Reranker(str(tiny), adapter=str(trained / "adapter"))
     request = sample_shop().request(sample_shop().queries[0])
     assert reranker.rerank_batch([request])[0].provenance.outcome == "model"
-    found = losses(out)
-    assert list(found) == list(range(1, STEPS + 1))
+    found = losses(trained)
+    assert list(found) == list(range(1, SFT_STEPS + 1))
     assert sum(list(found.values())[-3:]) < sum(list(found.values())[:3])
 
 
@@ -92,36 +68,26 @@ def test_an_adapter_goes_on_learning(tiny: Path, tmp_path: Path) -> None:
         found = load_file(adapter / "adapter_model.safetensors")
         return torch.cat([value.flatten() for _, value in sorted(found.items())])
 
-    short = [
-        "--max_steps",
-        "2",
-        "--forms",
-        "inline",
-        "--reasons",
-        "0",
-        "--eval_strategy",
-        "no",
-        "--save_strategy",
-        "no",
-    ]
+    short = ["--max_steps", "2", "--forms", "inline", "--reasons", "0", "--eval_strategy", "no"]
     short += ["--save_strategy", "no", "--load_best_model_at_end", "false", "--lora_dropout", "0"]
-    train(*parse(options(tiny, tmp_path / "first", *short), "sft"))
+    train(*parse(sft_options(tiny, tmp_path / "first", *short), "sft"))
     first = tmp_path / "first" / "adapter"
     more = [*short, "--adapter", str(first), "--learning_rate", "1e-6"]
-    manifest = train(*parse(options(tiny, tmp_path / "second", *more), "sft"))
+    manifest = train(*parse(sft_options(tiny, tmp_path / "second", *more), "sft"))
     assert manifest is not None
     assert manifest.data["adapter"]["datasets"] == ["sample-shop"]
     before, after = weights(first), weights(tmp_path / "second" / "adapter")
     assert 0 < (before - after).abs().max() < 1e-4 < before.abs().max()
     with pytest.raises(InputError, match=r"^listwise_prompt: .* no listwise prompt"):
-        train(*parse(options(tiny, tmp_path / "third", "--adapter", str(first)), "sft"))
+        train(*parse(sft_options(tiny, tmp_path / "third", "--adapter", str(first)), "sft"))
 
 
+@pytest.mark.slow  # a minute of C++ compiler
 @pytest.mark.skipif(shutil.which(os.environ.get("CXX", "g++")) is None, reason="no C++ compiler: apt-get install g++")
 def test_compiled_layers_learn_the_same(tiny: Path, tmp_path: Path) -> None:
     given = ["--max_steps", "4", "--lora_dropout", "0", "--save_steps", "4"]
-    train(*parse(options(tiny, tmp_path / "plain", *given), "sft"))
-    compiled_too = options(tiny, tmp_path / "compiled", *given, "--compile_layers", "true")
+    train(*parse(sft_options(tiny, tmp_path / "plain", *given), "sft"))
+    compiled_too = sft_options(tiny, tmp_path / "compiled", *given, "--compile_layers", "true")
     # a process of its own, since torch's compiler warns of what torch itself does
     command = [sys.executable, "-m", "finetune.sft", *compiled_too]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -136,11 +102,11 @@ def test_two_processes_train_one_adapter_as_one_does(tiny: Path, tmp_path: Path)
     # eight rows, of which each process takes half
     given = ["--forms", "inline", "--share", "1", "--most_windows", "8", "--reasons", "0", "--lora_dropout", "0"]
     given += ["--max_steps", "4", "--report_to", "none", "--use_cpu", "true"]
-    train(*parse(options(tiny, tmp_path / "one", *given, "--per_device_train_batch_size", "4"), "sft"))
+    train(*parse(sft_options(tiny, tmp_path / "one", *given, "--per_device_train_batch_size", "4"), "sft"))
     out = tmp_path / "two"
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     done = subprocess.run(
-        [*launch, "-m", "finetune.sft", *options(tiny, out, *given)],
+        [*launch, "-m", "finetune.sft", *sft_options(tiny, out, *given)],
         capture_output=True,
         text=True,
         check=False,
@@ -158,40 +124,39 @@ def test_two_processes_train_one_adapter_as_one_does(tiny: Path, tmp_path: Path)
     assert reranker.rerank_batch([request])[0].provenance.outcome == "model"
 
 
-def test_a_run_that_was_killed_goes_on_to_the_same_end(tiny: Path, tmp_path: Path) -> None:
-    train(*parse(options(tiny, tmp_path / "whole"), "sft"))
+def test_a_run_that_was_killed_goes_on_to_the_same_end(tiny: Path, trained: Path, tmp_path: Path) -> None:
     out = tmp_path / "killed"
-    command = [sys.executable, "-m", "finetune.sft", *options(tiny, out)]
-    kill_behind_a_checkpoint(command, out, STEPS)
+    command = [sys.executable, "-m", "finetune.sft", *sft_options(tiny, out)]
+    kill_behind_a_checkpoint(command, out, SFT_STEPS)
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    whole, resumed = losses(tmp_path / "whole"), losses(out)
+    whole, resumed = losses(trained), losses(out)
     assert list(resumed) == list(whole)
-    assert resumed[STEPS] == pytest.approx(whole[STEPS], abs=1e-3)
+    assert resumed[SFT_STEPS] == pytest.approx(whole[SFT_STEPS], abs=1e-3)
 
 
-def test_only_the_same_training_goes_on_from_checkpoints(tiny: Path, tmp_path: Path) -> None:
+def test_only_the_same_training_goes_on_from_checkpoints(tiny: Path, trained: Path, tmp_path: Path) -> None:
     first, second = tmp_path / "first", tmp_path / "second"
+    shutil.copytree(trained / "adapter", first / "adapter")
     given = ["--max_steps", "2", "--save_steps", "2", "--eval_steps", "2"]
-    train(*parse(options(tiny, first, *given), "sft"))
     on = [*given, "--adapter", str(first / "adapter")]
-    manifest = train(*parse(options(tiny, second, *on), "sft"))
+    manifest = train(*parse(sft_options(tiny, second, *on), "sft"))
     told = ["--report_to", "tensorboard", "--logging_steps", "2"]
-    assert train(*parse(options(tiny, second, *on, *told), "sft")) == manifest
+    assert train(*parse(sft_options(tiny, second, *on, *told), "sft")) == manifest
     for other, said in (
         ([*on, "--learning_rate", "1e-3"], r"learning_rate was 0\.01 and is 0\.001\. Give another"),
         ([*given], r"adapter was '.*adapter' and is None; .*adapter files was"),
         ([*on, "--seed", "7"], "seed was 42 and is 7; .*rows was"),
     ):
         with pytest.raises(InputError, match="^output_dir: .*second holds the .* of another training: " + said):
-            train(*parse(options(tiny, second, *other), "sft"))
+            train(*parse(sft_options(tiny, second, *other), "sft"))
     # the same name, other weights
-    shutil.copytree(tmp_path / "second" / "adapter", first / "adapter", dirs_exist_ok=True)
+    shutil.copytree(second / "adapter", first / "adapter", dirs_exist_ok=True)
     with pytest.raises(InputError, match=r"another training: adapter files was '\w+' and is '\w+'\. Give"):
-        train(*parse(options(tiny, second, *on), "sft"))
+        train(*parse(sft_options(tiny, second, *on), "sft"))
     (second / "training.json").unlink()
     with pytest.raises(InputError, match=r"another training: there is no training\.json, which would say which"):
-        train(*parse(options(tiny, second, *on), "sft"))
+        train(*parse(sft_options(tiny, second, *on), "sft"))
 
 
 def test_rows_of_like_length_come_together_in_an_order_of_seed_and_epoch() -> None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
-from genrank.reasons.grounding import MAX_CHARS, Facts, find_claims, ground
+from genrank.reasons.grounding import MAX_CHARS, Facts, find_claims, ground, shorten
 from genrank.reasons.lexicon import COLOURS, FEATURES, MATERIALS, PRAISE, UNITS
 from genrank.text.clean import clean
 from genrank.types import Interaction, Listing, Price, Query
@@ -80,11 +80,12 @@ def facts(draw: st.DrawFn) -> Facts:
     )
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(texts, facts())
 def test_what_comes_out_claims_nothing_that_does_not_stand(text: str, facts: Facts) -> None:
     result = ground(text, facts)
-    assert [claim for claim in find_claims(result.text, facts) if not claim.fields] == []
+    wrong = [claim for claim in find_claims(result.text, facts) if not claim.fields]
+    # the last resort is the title alone, also one such as "you bought"
+    assert wrong == [] or result.text == shorten(facts.title, MAX_CHARS)
     assert 0 < len(result.text) <= MAX_CHARS
     assert clean(result.text) == result.text
     assert result.evidence
@@ -92,7 +93,6 @@ def test_what_comes_out_claims_nothing_that_does_not_stand(text: str, facts: Fac
         assert all(claim.fields for claim in result.claims)
 
 
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(texts, facts())
 def test_grounding_twice_keeps_what_it_kept(text: str, facts: Facts) -> None:
     once = ground(text, facts)

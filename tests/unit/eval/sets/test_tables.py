@@ -31,7 +31,7 @@ def test_plain_and_packed(tmp_path: Path) -> None:
         ("t.csv.gz", gzip.compress(GOOD.encode("utf-16")), "expected UTF-8 text, found UTF-16; save it as UTF-8"),
         ("t.csv", b"\x89PNG\r\n\x1a\n\x00", "UTF-8"),
         ("t.csv.gz", b"a,b\n1,2\n", "gzip"),
-        ("t.csv.gz", gzip.compress(GOOD.encode() * 99)[:-20], "gzip"),
+        ("t.csv.gz", gzip.compress(GOOD.encode() * 99, mtime=0)[:-20], "gzip"),  # the test is named by these bytes
     ],
 )
 def test_broken_files(tmp_path: Path, name: str, content: bytes, words: str) -> None:
