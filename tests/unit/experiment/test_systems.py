@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,7 @@ def test_rankings_depend_on_weights_prompt_and_calibration(tmp_path: Path) -> No
     for name in ("model", "adapter"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "config.json").write_text("{}", encoding="utf-8")
+        (tmp_path / name / "model.safetensors").write_bytes(struct.pack("<Q", 2) + b"{}")  # holds no tensor
     save_calibration(Calibration("inline", 2.0), tmp_path / "calibration.json")
     own = {"model": str(tmp_path / "model")}
     plain = dependencies(system(**own))

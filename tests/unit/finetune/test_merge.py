@@ -58,7 +58,7 @@ def test_an_old_manifest_does_not_stop_a_merge(tmp_path: Path, caplog: pytest.Lo
     adapter = an_adapter(tmp_path / "adapter")
     manifest = {"format": 1, "base_model": "smollm2-135m", "base_revision": "abc", "prompts": {}}
     (adapter / "genrank.json").write_text(json.dumps(manifest))
-    with pytest.raises(ModelError, match=r"does not fit|cannot be loaded"):  # which comes behind that comparison
+    with pytest.raises(ModelError, match=r"does not fit|no tokenizer"):  # which comes behind that comparison
         merge(adapter, tmp_path / "out", str(tmp_path / "base"))
     assert "does not say on which weights of smollm2-135m it was trained" in caplog.text
 

@@ -198,9 +198,9 @@ def test_a_loaded_ranker_scores_the_same(
 
 def test_no_other_folder_is_written_over(trained: GbdtRanker, tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(ConfigError, match="something else"):
+    with pytest.raises(ConfigError, match="something other"):
         trained.save(tmp_path)
-    with pytest.raises(ConfigError, match="something else"):
+    with pytest.raises(ConfigError, match="something other"):
         trained.save(tmp_path / "notes.txt")
     assert (tmp_path / "notes.txt").read_text() == "mine"
     (tmp_path / "empty").mkdir()
