@@ -20,7 +20,7 @@ ROWS = 6
 REASONS = 3
 WIDTH, ROW, HEAD, FOOT = 900, 50, 104, 34
 LEFT, RIGHT, COLUMN = 20, 480, 400
-MOST = 44  # characters of a title that fit into its column
+MOST = 36  # characters of a title that fit into its column
 STYLE = """
     .card { fill: #ffffff; stroke: #d0d7de }  .row { fill: #f6f8fa }
     text { font: 14px system-ui, "Noto Sans CJK SC", sans-serif; fill: #1f2328 }
