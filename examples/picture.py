@@ -71,8 +71,7 @@ def draw(request: Request, ranking: Ranking, grades: Mapping[str, int]) -> str:
     Returns:
         An SVG that depends on nothing but the arguments.
     """
-    listings = {candidate.listing.listing_id: candidate.listing for candidate in request.candidates}
-    shown = min(ROWS, len(ranking.items))
+    shown = min(ROWS, len(ranking))
     height = HEAD + shown * ROW + FOOT
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" role="img">',
@@ -84,7 +83,7 @@ def draw(request: Request, ranking: Ranking, grades: Mapping[str, int]) -> str:
         _text(LEFT, 88, "first stage", "head"),
         _text(RIGHT, 88, "genrank", "head"),
     ]
-    for place, (candidate, item) in enumerate(zip(request.candidates, ranking.items[:shown], strict=False)):
+    for place, (candidate, item) in enumerate(zip(request.candidates, ranking[:shown], strict=False)):
         top = HEAD + place * ROW
         rise = item.source_rank - item.rank
         start = HEAD + (min(item.source_rank, shown + 1) - 1) * ROW + (ROW - 6) // 2
@@ -93,11 +92,11 @@ def draw(request: Request, ranking: Ranking, grades: Mapping[str, int]) -> str:
         parts += [
             f'<path class="{kind}" d="M{x0} {start} C{x0 + 30} {start} {x1 - 30} {y} {x1} {y}"/>',
             *_row(LEFT, top, place + 1, candidate.listing.title, grades[candidate.listing.listing_id]),
-            *_row(RIGHT, top, item.rank, listings[item.listing_id].title, grades[item.listing_id]),
+            *_row(RIGHT, top, item.rank, item.listing.title, grades[item.listing_id]),
             _text(RIGHT + 34, top + 36, item.reason or "", "reason"),
             _text(RIGHT + COLUMN - 12, top + 36, _moved(rise), "quiet up" if rise > 0 else "quiet", anchor="end"),
         ]
-    rest = len(ranking.items) - shown
+    rest = len(ranking) - shown
     source = ranking.provenance
     parts += [
         _text(LEFT + 34, height - 14, f"… and {rest} more" if rest else "", "quiet"),

@@ -30,14 +30,13 @@ def test_a_ranking_is_always_drawn_alike() -> None:
 def test_it_shows_both_orders_with_places_and_reasons() -> None:
     request, ranking, grades = ranked()
     shown = words(draw(request, ranking, grades))
-    titles = {candidate.listing.listing_id: candidate.listing.title for candidate in request.candidates}
-    for candidate, item in zip(request.candidates[:ROWS], ranking.items, strict=False):
-        for title in (candidate.listing.title, titles[item.listing_id]):
+    for candidate, item in zip(request.candidates[:ROWS], ranking, strict=False):
+        for title in (candidate.listing.title, item.listing.title):
             assert any(text.rstrip("…") and title.startswith(text.rstrip("…")) for text in shown), title
-    reasons = [item.reason for item in ranking.items if item.reason]
+    reasons = [item.reason for item in ranking if item.reason]
     assert len(reasons) == 2
     assert set(reasons) <= set(shown)
-    best = ranking.items[0]
+    best = ranking[0]
     assert best.source_rank > 1
     assert f"up {best.source_rank - 1}" in shown
 
@@ -46,7 +45,7 @@ def test_dots_are_the_grades() -> None:
     request, ranking, grades = ranked()
     dots = [dot.get("class") for dot in ET.fromstring(draw(request, ranking, grades)).iter(f"{SVG}circle")]
     before = [grades[candidate.listing.listing_id] for candidate in request.candidates[:ROWS]]
-    after = [grades[item.listing_id] for item in ranking.items[:ROWS]]
+    after = [grades[item.listing_id] for item in ranking[:ROWS]]
     assert dots.count("dot") == sum(before + after)
     assert len(dots) == 2 * ROWS * 3
 
