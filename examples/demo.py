@@ -60,10 +60,10 @@ def main() -> int:
         )
     if adapter:
         console.print(
-            "The model has an adapter that was trained on the sample shop's other queries (--bare leaves it out)."
+            "With an adapter that was trained on the sample shop's other queries (--bare leaves it out)."
         )
     else:
-        console.print("This is the bare model: nothing was trained for this shop.")
+        console.print("Without an adapter: nothing was trained for this shop.")
     return 0
 
 
