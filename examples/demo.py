@@ -59,9 +59,7 @@ def main() -> int:
             style="yellow",
         )
     if adapter:
-        console.print(
-            "With an adapter that was trained on the sample shop's other queries (--bare leaves it out)."
-        )
+        console.print("With an adapter that was trained on the sample shop's other queries (--bare leaves it out).")
     else:
         console.print("Without an adapter: nothing was trained for this shop.")
     return 0
