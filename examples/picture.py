@@ -20,10 +20,10 @@ ROWS = 6
 REASONS = 3
 WIDTH, ROW, HEAD, FOOT = 900, 50, 104, 34
 LEFT, RIGHT, COLUMN = 20, 480, 400
-MOST = 36  # characters of a title that fit into its column
+MOST = 44  # characters of a title that fit into its column
 STYLE = """
     .card { fill: #ffffff; stroke: #d0d7de }  .row { fill: #f6f8fa }
-    text { font: 14px system-ui, "Noto Sans CJK SC", sans-serif; fill: #1f2328 }
+    text { font: 13px system-ui, "Noto Sans CJK SC", sans-serif; fill: #1f2328 }
     .query { font-size: 18px; font-weight: 600 }  .head { font-weight: 600 }
     .quiet, .reason { fill: #59636e; font-size: 12px }  .reason { font-style: italic }
     .up { fill: #116329 }  .dot { fill: #1a7f37 }  .dot.off { fill: #d0d7de }

@@ -65,7 +65,7 @@ def test_markup_and_wide_characters_in_a_title_are_text() -> None:
     assert "<b>&</b>" in shown
     cut = max(shown, key=lambda text: text.count("韩"))
     assert cut.endswith("…")
-    assert len(cut) <= 19
+    assert len(cut) <= 23
 
 
 def test_the_committed_picture_is_one_of_the_sample_shop() -> None:
