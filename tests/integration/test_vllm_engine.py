@@ -165,7 +165,7 @@ class Both:
 @pytest.mark.parametrize("decoding", ["inline", "first-token"])
 @pytest.mark.timeout(3600)
 def test_parity(engine: Any, reference: Any, decoding: Any) -> None:
-    """4 windows by default; GENRANK_PARITY_WINDOWS=500 for the figure in docs/results.md."""
+    """4 windows by default; GENRANK_PARITY_WINDOWS=500 for the figure in docs/results/validity.md."""
     asked = windows(int(os.environ.get("GENRANK_PARITY_WINDOWS", "4")))
     both = Both(engine, reference)
     Reranker(engine=both, decoding=decoding).rerank_batch(asked)

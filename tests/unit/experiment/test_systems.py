@@ -64,10 +64,11 @@ def test_the_decoding_and_its_template() -> None:
 
 
 def test_rankings_depend_on_weights_prompt_and_calibration(tmp_path: Path) -> None:
+    header = b'{"weight": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}'
     for name in ("model", "adapter"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "config.json").write_text("{}", encoding="utf-8")
-        (tmp_path / name / "model.safetensors").write_bytes(struct.pack("<Q", 2) + b"{}")  # holds no tensor
+        (tmp_path / name / "model.safetensors").write_bytes(struct.pack("<Q", len(header)) + header + bytes(4))
     save_calibration(Calibration("inline", 2.0), tmp_path / "calibration.json")
     own = {"model": str(tmp_path / "model")}
     plain = dependencies(system(**own))
