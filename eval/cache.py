@@ -6,7 +6,7 @@ answer. Only what an answer does *not* depend on is left out: the system's name 
 
 A folder of the cache holds ``answer.json`` once the answer is whole, and before that ``part.jsonl``: what a system that
 answers batch by batch has finished, so that a run which was interrupted goes on where it stopped. A ranking that is a
-fallback is never kept.
+fallback is never kept, and of a listing only its id and title are.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import pydantic
 from filelock import FileLock
 
 from genrank.models.store import home
-from genrank.types import Ranking
+from genrank.types import Listing, Ranking
 
 
 def default_folder() -> Path:
@@ -95,7 +95,8 @@ class Entry:
         if any(ranking.provenance.outcome == "fallback" for ranking in answer.rankings):
             return
         part = self._whole.with_suffix(f".{os.getpid()}.part")
-        part.write_bytes(_KEPT.dump_json(answer))
+        slim = dataclasses.replace(answer, rankings=[_slim(ranking) for ranking in answer.rankings])
+        part.write_bytes(_KEPT.dump_json(slim))
         part.replace(self._whole)
         self._part.unlink(missing_ok=True)
 
@@ -119,9 +120,15 @@ class Entry:
         kept = [ranking for ranking in rankings if ranking.provenance.outcome != "fallback"]
         with self._part.open("ab") as out:
             # a line break first: the line before may be cut off
-            out.writelines(b"\n" + _PART.dump_json((seconds / len(rankings), ranking)) for ranking in kept)
+            out.writelines(b"\n" + _PART.dump_json((seconds / len(rankings), _slim(ranking))) for ranking in kept)
             out.flush()
             os.fsync(out.fileno())
+
+
+def _slim(ranking: Ranking) -> Ranking:
+    """The ranking with no more of its listings than their ids and titles: the dataset holds the rest."""
+    items = (dataclasses.replace(item, listing=Listing(item.listing_id, item.listing.title)) for item in ranking.items)
+    return dataclasses.replace(ranking, items=tuple(items))
 
 
 _KEPT = pydantic.TypeAdapter(Kept)

@@ -63,7 +63,7 @@ from genrank.prompting.template import load_template
 
 Logits = Callable[[Sequence[int], Sequence[int], Sequence[int] | None], torch.Tensor]
 
-DECODINGS: Mapping[Form, str] = {"inline": "inline", "listwise": "first-token"}
+DECODINGS: Mapping[Form, Decoding] = {"inline": "inline", "listwise": "first-token"}
 """The decoding by which a form is measured on the way."""
 
 

@@ -8,7 +8,7 @@ import itertools
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, get_args
 
 from rich.console import Console
 from rich.markup import escape
@@ -17,6 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from genrank.cli.console import quiet_libraries
 from genrank.data.jsonl import dump_line, read_requests
 from genrank.errors import DataFormatError, InputError
+from genrank.types import Decoding, Strategy
 
 _ERRORS_SHOWN = 20
 
@@ -41,9 +42,9 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     rerank.add_argument("--adapter", help="folder or hub name of a LoRA adapter")
     rerank.add_argument("--engine", choices=("transformers", "vllm"), default="transformers")
     rerank.add_argument("--prompt", metavar="P", help="name of a prompt template, or a .toml file")
-    rerank.add_argument("--decoding", choices=("inline", "first-token", "listwise"), default="inline")
-    rerank.add_argument("--strategy", choices=("single", "sliding", "tournament"), default="sliding")
-    rerank.add_argument("--window", type=int, default=20, metavar="N", help="candidates in a window (%(default)s)")
+    rerank.add_argument("--decoding", choices=get_args(Decoding), default="inline")
+    rerank.add_argument("--strategy", choices=get_args(Strategy), default="sliding")
+    rerank.add_argument("--window", type=int, metavar="N", help="candidates in a window (20)")
     rerank.add_argument("--stride", type=int, metavar="N", help="candidates a window moves by (half a window)")
     rerank.add_argument(
         "--passes", type=int, metavar="N", help="passes over differently ordered candidates (2; listwise: 1)"
@@ -78,7 +79,7 @@ def _rerank(arguments: argparse.Namespace) -> int:
         decoding=arguments.decoding,
         strategy=arguments.strategy,
         window=arguments.window,
-        stride=arguments.stride if arguments.stride is not None else max(1, arguments.window // 2),
+        stride=arguments.stride,
         passes=arguments.passes,
         seed=arguments.seed,
         max_prompt_tokens=arguments.max_prompt_tokens,

@@ -11,6 +11,7 @@ from genrank.engines.base import Dtype, Engine
 from genrank.experiment.config import Name, Strict
 from genrank.files import files_fingerprint
 from genrank.models.store import resolve
+from genrank.types import Decoding, Strategy
 
 
 class BaselineSystem(Strict):
@@ -69,8 +70,8 @@ class GenrankSystem(Strict):
     engine: Literal["transformers", "vllm"] = "transformers"
     calibration: str | None = None
     prompt: str | None = None
-    decoding: str | None = None
-    strategy: str | None = None
+    decoding: Decoding | None = None
+    strategy: Strategy | None = None
     window: int | None = None
     stride: int | None = None
     passes: int | None = None

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from genrank.decoding.checks import check_count
-from genrank.engines.base import Engine, Stop, TextRequest, never
+from genrank.engines.base import Engine, EngineCall, Stop, TextRequest, TextResult, never
 from genrank.reasons.grounding import Facts, ground
 from genrank.text.clean import clean
 from genrank.types import Claims, Interaction, Listing, Query, Tokens
@@ -78,7 +78,21 @@ def write_reasons(
         EngineError: When the engine fails.
         OutputError: When it does not give an answer to each request.
     """
-    results = engine.write([TextRequest(request.ids, max_tokens, ends) for request in requests], stop=stop)
+    call = ask_reasons(requests, max_tokens=max_tokens, ends=ends)
+    return read_reasons(requests, call.run(engine, stop))
+
+
+def ask_reasons(requests: Sequence[ReasonRequest], *, max_tokens: int, ends: Sequence[int] = ()) -> EngineCall:
+    """The engine's call that writes reasons; `read_reasons` reads its answers. See `write_reasons`."""
+    return EngineCall("write", [TextRequest(request.ids, max_tokens, ends) for request in requests])
+
+
+def read_reasons(requests: Sequence[ReasonRequest], results: Sequence[TextResult | None]) -> list[Reason | None]:
+    """Hold what the model wrote to the facts; see `write_reasons`.
+
+    Raises:
+        OutputError: When there is not one answer for each request.
+    """
     check_count(results, requests)
     return [
         None if result is None else _reason(request, result.text, result.tokens)

@@ -6,11 +6,14 @@ from eval.cache import Entry, Kept
 from genrank.data.dataset import Dataset
 from genrank.experiment.fingerprints import code_fingerprint, requests_fingerprint
 from genrank.files import files_fingerprint, fingerprint
-from genrank.types import Candidate, Provenance, RankedItem, Ranking, Request, Tokens
+from genrank.types import Candidate, Listing, Provenance, RankedItem, Ranking, Request, Tokens
 
 
 def ranking(query_id: str = "q1", outcome: str = "model") -> Ranking:
-    items = (RankedItem("a", 1, 0.5, 2, "It fits.", ("title",)), RankedItem("b", 2, 0.25, 1))
+    items = (
+        RankedItem(Listing("a", "a"), 1, 0.5, 2, "It fits.", ("title",)),
+        RankedItem(Listing("b", "b"), 2, 0.25, 1),
+    )
     provenance = Provenance(model="m", outcome=outcome, tokens=Tokens(3, 2, 1), cuts={"query": 1})  # type: ignore[arg-type]
     return Ranking(query_id, items, provenance)
 

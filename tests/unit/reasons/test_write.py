@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from genrank.engines.base import TextRequest
+from genrank.engines.base import Stop, TextRequest
 from genrank.errors import OutputError
 from genrank.reasons.write import Reason, ReasonRequest, tidy, write_reasons
-from genrank.testing import ScriptedEngine
+from genrank.testing import AnyRequest, ScriptedEngine
 from genrank.types import Claims, Interaction, Listing, Query, Tokens
 
 
@@ -104,9 +104,13 @@ def test_nothing_written_is_built_from_the_listing() -> None:
 
 
 def test_what_is_stopped_has_no_reason() -> None:
-    answers = iter([False, True])
-    engine = ScriptedEngine(["It is a red dress."])
-    first, second = write_reasons(engine, [_request()] * 2, max_tokens=9, stop=lambda: next(answers))
+    stop = Stop()
+
+    def answer(request: AnyRequest) -> str:
+        stop.cancel()
+        return "It is a red dress."
+
+    first, second = write_reasons(ScriptedEngine(answer), [_request(), _request()], max_tokens=9, stop=stop)
     assert first is not None
     assert second is None
 
