@@ -60,6 +60,7 @@ from genrank.experiment.program import exit_status, say
 from genrank.models.store import home, resolve
 from genrank.prompting.renderer import Renderer
 from genrank.prompting.template import load_template
+from genrank.types import Decoding
 
 Logits = Callable[[Sequence[int], Sequence[int], Sequence[int] | None], torch.Tensor]
 

@@ -36,6 +36,7 @@ from genrank.models.store import resolve
 from genrank.prompting.renderer import Renderer
 from genrank.prompting.template import Template, load_template, template_names
 from genrank.reasons.grounding import language
+from genrank.types import Decoding
 
 MEASURED = ("dev", "test")
 """Splits that are never learned."""

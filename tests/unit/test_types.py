@@ -331,7 +331,8 @@ def test_a_request_checks_itself() -> None:
     listing = Listing("a", "A")
     made = Request(Query("q"), [Candidate(listing)], [Interaction("view", listing)])  # type: ignore[arg-type]
     assert made == Request(Query("q"), (Candidate(listing),), (Interaction("view", listing),))
-    assert type(made.candidates) is type(made.history) is tuple
+    assert isinstance(made.candidates, tuple)
+    assert isinstance(made.history, tuple)
 
 
 @pytest.mark.parametrize(

@@ -10,10 +10,8 @@ from genrank.types import Candidate, Listing, Provenance, RankedItem, Ranking, R
 
 
 def ranking(query_id: str = "q1", outcome: str = "model") -> Ranking:
-    items = (
-        RankedItem(Listing("a", "a"), 1, 0.5, 2, "It fits.", ("title",)),
-        RankedItem(Listing("b", "b"), 2, 0.25, 1),
-    )
+    first, second = Listing("a", "red lamp"), Listing("b", "blue lamp")
+    items = (RankedItem(first, 1, 0.5, 2, "It fits.", ("title",)), RankedItem(second, 2, 0.25, 1))
     provenance = Provenance(model="m", outcome=outcome, tokens=Tokens(3, 2, 1), cuts={"query": 1})  # type: ignore[arg-type]
     return Ranking(query_id, items, provenance)
 
@@ -36,6 +34,17 @@ def test_a_fallback_is_never_kept(tmp_path: Path) -> None:
         entry.write(Kept([[1.0], [1.0]], None, [ranking("q1"), ranking("q2", "fallback")]))
         assert entry.read() is None
         assert entry.finished() == {"q1": (ranking("q1"), 0.5)}
+
+
+def test_of_a_listing_only_its_id_and_title_are_kept(tmp_path: Path) -> None:
+    entry = Entry(tmp_path, "k")
+    whole = Ranking("q1", (RankedItem(Listing("a", "red lamp", description="long", brand="Acme"), 1, 0.5, 1),))
+    with entry.locked():
+        entry.write(Kept([[1.0]], None, [whole]))
+        kept = entry.read()
+    assert kept
+    assert [item.listing for item in kept.rankings[0]] == [Listing("a", "red lamp")]
+    assert kept.rankings[0].to_dict() == whole.to_dict()
 
 
 @pytest.mark.parametrize("torn", [b'\n[0.5, {"query_id": "q2", "items": [{"li', b"\n\xff\xfe", b"\n{}"])
