@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import heapq
 import numbers
 import operator
 import random
@@ -20,6 +21,7 @@ from genrank.errors import BudgetError, EngineError, InputError, OutputError, sh
 from genrank.fallback import Fallback
 from genrank.inputs import make_candidates, make_history, make_query
 from genrank.permutation import Permutation, mean_tau
+from genrank.prompting.history import usefulness
 from genrank.prompting.renderer import Prompt, Renderer
 from genrank.prompting.template import Template, load_template
 from genrank.reasons.write import Reason, ReasonRequest, ask_reasons, read_reasons
@@ -59,6 +61,9 @@ DEFAULT_WINDOW = 20
 
 MAX_PROMPT_TOKENS = 8192
 """The most tokens of one prompt, where neither the caller nor the model says less."""
+
+MOST_PAST = 32
+"""The most interactions of a history that reasons may speak of: to check against all of a long one takes seconds."""
 
 TOURNAMENT_TOP = 10
 """How many of the best a tournament looks for, where the call does not say `top_k`."""
@@ -484,7 +489,7 @@ class Reranker(Closing):
             if asked and not deadline.passed():
                 ends = self._renderer.reason_ends
                 results = yield ask_reasons(asked, max_tokens=self.max_reason_tokens, ends=ends)
-                written = read_reasons(asked, results)
+                written = read_reasons(asked, results, stop=deadline.overdue)
         except EngineError as error:
             missing |= dict.fromkeys(requests, ("engine-error", f"the engine failed: {error}"))
         except OutputError as error:
@@ -518,12 +523,24 @@ class Reranker(Closing):
                 listings[place],
                 max_tokens=self.engine.context - self.max_reason_tokens,
             )
-            return ReasonRequest(ids, request.query, listings[place], request.history, others)
+            return ReasonRequest(ids, request.query, listings[place], self._past(state), others)
 
         if place in state.shown:
             with contextlib.suppress(BudgetError):
                 return carried_on(*state.shown[place])
         return carried_on((place,), self._render(request, (place,)))
+
+    def _past(self, state: QueryState) -> Mapping[int, Interaction]:
+        """The interactions that a reason may speak of, by place: of a long history the most useful ones."""
+        if state.past is None:
+            request = state.request
+            places: Iterable[int] = range(len(request.history))
+            if len(request.history) > MOST_PAST:
+                listings = [candidate.listing for candidate in request.candidates]
+                useful = usefulness(request.history, request.query, listings)
+                places = sorted(heapq.nlargest(MOST_PAST, places, key=useful.__getitem__))
+            state.past = {place: request.history[place] for place in places}
+        return state.past
 
     def _ranking(self, state: QueryState, top_k: int | None, deadline: Deadline) -> Ranking:
         items = []

@@ -26,7 +26,7 @@ from genrank.errors import EngineError
 from genrank.fallback import Fallback, ask_fallback
 from genrank.prompting.renderer import Prompt
 from genrank.reasons.write import Reason
-from genrank.types import Cause, Claims, Request, Tokens
+from genrank.types import Cause, Claims, Interaction, Request, Tokens
 from genrank.windows import Interrupted, Ranked, Scores, Steps, Window
 
 T = TypeVar("T")
@@ -79,6 +79,10 @@ class Deadline:
     def passed(self) -> bool:
         """Whether nothing further may be started."""
         return self.ends != math.inf and time.monotonic() >= self.ends
+
+    def overdue(self) -> bool:
+        """Whether what was begun in time has to be dropped as well."""
+        return self.ends != math.inf and time.monotonic() >= self.ends + GRACE
 
     def patience(self) -> float | None:
         """Seconds to wait for an engine from now on; None: as long as it takes."""
@@ -200,6 +204,7 @@ class QueryState:
         self.shown: dict[int, tuple[Window, Prompt]] = {}  # by place: the last window that held it, as it was shown
         self.reasons: dict[int, Reason] = {}
         self.claims = Claims()
+        self.past: Mapping[int, Interaction] | None = None  # what reasons may speak of, by place in the history
         self.ended = 0.0  # when its answer was complete, so far
         self._steps = steps
 

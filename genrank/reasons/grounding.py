@@ -16,7 +16,7 @@ import math
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -119,19 +119,23 @@ class Facts:
     Args:
         query: What the shopper typed: the reason's language, and what of the listing is worth saying.
         listing: The listing.
-        history: The shopper's past.
+        history: The shopper's past; of a long one, interactions by their places in it, 0-based.
         others: The other candidates, whose values a model may take for this listing's.
     """
 
     def __init__(
-        self, query: Query, listing: Listing, history: Sequence[Interaction] = (), others: Sequence[Listing] = ()
+        self,
+        query: Query,
+        listing: Listing,
+        history: Sequence[Interaction] | Mapping[int, Interaction] = (),
+        others: Sequence[Listing] = (),
     ) -> None:
         self.query = _normalise(query.text)
         self.language = language(query.text)
-        self.history = history
+        self.history = dict(history if isinstance(history, Mapping) else enumerate(history))
         self.fields = list(_fields(listing))
         self.title = self.fields[0].value
-        for i, interaction in enumerate(history):
+        for i, interaction in self.history.items():
             for field in _fields(interaction.listing, f"history[{i}]."):
                 if field.kind not in ("rating", "rating_count", "in_stock"):
                     self.fields.append(dataclasses.replace(field, past=i))
@@ -171,7 +175,7 @@ def find_claims(text: str, facts: Facts) -> list[Claim]:
     taken: list[Span] = []
     past = set()
     for event, match in _past_events(said):
-        known = [i for i, past_event in enumerate(facts.history) if event in ("", past_event.event)]
+        known = [i for i, past_event in facts.history.items() if event in ("", past_event.event)]
         past |= set(known)
         claims.append(Claim("history", match.group(), (f"history[{known[-1]}].event",) if known else ()))
         taken.append(match.span())
@@ -694,7 +698,7 @@ def _clauses(names: Sequence[str], claims: Sequence[Claim], facts: Facts) -> Ite
                     yield _word(field, claim.text, facts.language)
         else:
             yield _word(field, _quote(field.value), facts.language)
-    for i, interaction in enumerate(facts.history):
+    for i, interaction in facts.history.items():
         if facts.language != "other" and f"history[{i}].event" in names:
             value = interaction.listing.brand if f"history[{i}].brand" in names else interaction.listing.title
             yield _PAST[facts.language][interaction.event].format(_quote(clean(value)))

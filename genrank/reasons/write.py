@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from genrank.decoding.checks import check_count
@@ -24,14 +24,14 @@ class ReasonRequest:
         ids: ``[prompt_tokens]``; the reason follows the last of them.
         query: What the shopper typed.
         listing: What the reason is for.
-        history: The shopper's past, oldest first.
+        history: The shopper's past; of a long one, interactions by their places in it, 0-based.
         others: The other candidates, whose brands and attribute values the model may take for this listing's.
     """
 
     ids: tuple[int, ...]
     query: Query
     listing: Listing
-    history: tuple[Interaction, ...] = ()
+    history: Sequence[Interaction] | Mapping[int, Interaction] = ()
     others: tuple[Listing, ...] = ()
 
 
@@ -87,15 +87,20 @@ def ask_reasons(requests: Sequence[ReasonRequest], *, max_tokens: int, ends: Seq
     return EngineCall("write", [TextRequest(request.ids, max_tokens, ends) for request in requests])
 
 
-def read_reasons(requests: Sequence[ReasonRequest], results: Sequence[TextResult | None]) -> list[Reason | None]:
-    """Hold what the model wrote to the facts; see `write_reasons`.
+def read_reasons(
+    requests: Sequence[ReasonRequest],
+    results: Sequence[TextResult | None],
+    *,
+    stop: Callable[[], bool] = never,
+) -> list[Reason | None]:
+    """Hold what the model wrote to the facts, until `stop` says to give up; see `write_reasons`.
 
     Raises:
         OutputError: When there is not one answer for each request.
     """
     check_count(results, requests)
     return [
-        None if result is None else _reason(request, result.text, result.tokens)
+        None if result is None or stop() else _reason(request, result.text, result.tokens)
         for request, result in zip(requests, results, strict=True)
     ]
 

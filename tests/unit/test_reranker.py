@@ -387,6 +387,21 @@ def test_a_reason_goes_on_in_the_conversation_that_ranked_its_item_last() -> Non
         assert reason.ends
 
 
+def test_a_reason_may_speak_of_the_most_useful_part_of_a_long_history() -> None:
+    history = [Interaction("view", Listing(f"h{i}", f"lamp {i}", brand=f"Brand{i}")) for i in range(3000)]
+    history[700] = Interaction("purchase", Listing("h700", "red dress", brand="Zara"))
+
+    def answer(request: AnyRequest) -> ScriptedAnswer:
+        return "You bought a dress by Zara." if isinstance(request, TextRequest) else _odds(1.0)
+
+    reranker = Reranker(engine=ScriptedEngine(answer), passes=1)
+    started = time.monotonic()
+    ranking = reranker.rerank("red dress", [Listing("a", "Red dress")], history, reasons=1)
+    assert time.monotonic() - started < 3
+    assert ranking[0].reason == "You bought a dress by Zara."
+    assert "history[700].brand" in ranking[0].evidence
+
+
 def test_no_conversation_is_kept_where_no_reason_is_asked_for() -> None:
     engine = OracleEngine({})
     Reranker(engine=engine).rerank("query", _titles(3))
