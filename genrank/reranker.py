@@ -24,7 +24,7 @@ from genrank.permutation import Permutation, mean_tau
 from genrank.prompting.history import usefulness
 from genrank.prompting.renderer import Prompt, Renderer
 from genrank.prompting.template import Template, load_template
-from genrank.reasons.write import Reason, ReasonRequest, ask_reasons, read_reasons
+from genrank.reasons.write import Reason, ReasonRequest, ask_reasons, read_reasons, warm_up
 from genrank.scheduling import Deadline, FallbackCall, Loop, QueryState, adrive, drive
 from genrank.types import (
     Candidate,
@@ -191,6 +191,8 @@ class Reranker(Closing):
                 f"got {self.max_prompt_tokens}",
                 field="max_prompt_tokens",
             )
+        if template.reason:
+            warm_up()
         use = {"decoding": decoding, "prompt_hash": template.digest, "model": self.engine.model}
         self._calibration = _find_calibration(calibration, self.engine.adapter, use)
         self._provenance = Provenance(
