@@ -92,9 +92,9 @@ class Reranker(Closing):
         strategy: ``sliding`` ranks lists longer than `window` in overlapping windows (arXiv 2304.09542);
             ``tournament`` finds their top in fewer windows, most of them at once (after arXiv 2406.11678); ``single``
             puts all candidates into one.
-        window: Candidates in a window, at least 2; by default `DEFAULT_WINDOW`. Not for ``single``.
+        window: Candidates in a window, at least 2; by default `DEFAULT_WINDOW`. ``single`` has no use for it.
         stride: Candidates by which the window of ``sliding`` moves, 1 to ``window - 1``; by default half the window.
-            For ``sliding`` only.
+            Other strategies have no use for it.
         passes: How often each window is ranked, over differently ordered candidates: as they come, reversed, then
             shuffled by `seed`. Scores are averaged (after permutation self-consistency, arXiv 2310.07712). By default
             2, but 1 for ``listwise``.
@@ -610,14 +610,10 @@ def _check_engine(engine: object, model: str | None, adapter: str | None) -> Non
 
 
 def _sizes(strategy: Strategy, window: int | None, stride: int | None) -> tuple[int, int]:
-    """The window and the stride of a strategy; a size that it has no use for is refused, not ignored."""
-    if window is not None and strategy == "single":
-        raise InputError(f"the strategy single has no windows; leave window out, got {window}", field="window")
-    if stride is not None and strategy != "sliding":
-        raise InputError(f"only the strategy sliding has a stride; leave it out, got {stride}", field="stride")
+    """The window and the stride, with what the caller left out; the provenance says which of them a strategy uses."""
     window = DEFAULT_WINDOW if window is None else _whole("window", window)
     stride = max(1, window // 2) if stride is None else _whole("stride", stride)
-    check_window(window, stride)
+    check_window(window, stride if strategy == "sliding" else 1)
     return window, stride
 
 
