@@ -1,9 +1,12 @@
 """How fast genrank is, side by side with the bare model and with its peers: ``python -m eval.bench [--only PART]``.
 
-Five parts, as JSON on stdout:
+Six parts, as JSON on stdout:
 
 - ``overhead``: milliseconds of processor time that `Reranker` adds to one window of 20 candidates, with an engine
   double that answers at once. The double's tokenizer, which stands for the model's, is timed apart.
+- ``rendering``: milliseconds of processor time that rendering all windows and passes of one large request takes, with
+  the model's own tokenizer: a history of 10,000 events, 100 candidates, 100,000 attributes, a description of 100,000
+  characters.
 - ``throughput``: prompt tokens per second of `Reranker` on the transformers engine and of the bare model reading the
   same padded batch, in turn, and their ratio pair by pair: a machine's speed drifts, a ratio less so.
 - ``evaluation``: seconds that measuring one run of 10,000 queries with 100 candidates takes, once everything is
@@ -20,7 +23,6 @@ import argparse
 import dataclasses
 import json
 import random
-import resource
 import statistics
 import sys
 import time
@@ -34,14 +36,17 @@ from eval.systems import SystemResult
 from genrank import Candidate, Request, Reranker, sample_shop
 from genrank.data.dataset import Dataset, Grade
 from genrank.engines.base import Engine
-from genrank.engines.tokenizer import Encoded
+from genrank.engines.tokenizer import Encoded, HubTokenizer
 from genrank.errors import InputError
 from genrank.experiment.datasets import load_dataset
 from genrank.experiment.metrics import listing_ids, measure, ndcg_of
 from genrank.experiment.program import exit_status, say
+from genrank.models.store import resolve
+from genrank.prompting.renderer import Renderer
+from genrank.prompting.template import load_template
 from genrank.search.bm25 import Bm25
 from genrank.testing import ScriptedEngine, WordTokenizer
-from genrank.types import Listing, Provenance
+from genrank.types import Interaction, Listing, Provenance, Query
 
 WINDOW = 20
 
@@ -67,6 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     parts: dict[str, Callable[[], dict[str, Any]]] = {
         "overhead": measure_overhead,
+        "rendering": lambda: measure_rendering(arguments.model, given(arguments.rounds, 9)),
         "throughput": lambda: measure_throughput(
             arguments.model, given(arguments.batch, 8), given(arguments.rounds, 9)
         ),
@@ -149,6 +155,56 @@ class _TimedTokenizer(WordTokenizer):
         return encoded
 
 
+def large_requests() -> dict[str, Request]:
+    """Requests that are large in one way each."""
+    query = Query("red dress")
+    dresses = [Listing(f"c{i}", f"red dress number {i}", brand=f"B{i % 7}") for i in range(100)]
+    events = [Listing(f"h{i}", f"blue shoe model {i} with laces", brand=f"B{i % 50}") for i in range(10_000)]
+    chinese = [Listing(f"h{i}", f"夏季新款韩版连衣裙女装修身显瘦第{i}款") for i in range(10_000)]
+    attributes = {f"key {i}": f"value {i}" for i in range(100_000)}
+    described = [dataclasses.replace(one, description="a light and airy one " * 4_762) for one in dresses[:WINDOW]]
+    few = tuple(Candidate(listing) for listing in dresses[:WINDOW])
+    return {
+        "10,000 events": Request(query, few, tuple(Interaction("view", one) for one in events)),
+        "10,000 Chinese events": Request(
+            Query("连衣裙 夏季 韩版"), few, tuple(Interaction("view", one) for one in chinese)
+        ),
+        "100 candidates": Request(query, tuple(Candidate(listing) for listing in dresses)),
+        "100,000 attributes": Request(
+            query, (Candidate(dataclasses.replace(dresses[0], attributes=attributes)), *few[1:])
+        ),
+        "100,000 characters of description, each": Request(query, tuple(Candidate(one) for one in described)),
+    }
+
+
+def measure_rendering(model: str, rounds: int) -> dict[str, float]:
+    """Median milliseconds of processor time in which all windows of a large request are rendered, in two orders each.
+
+    Args:
+        model: Known name, local folder or hub name; only its tokenizer is loaded.
+        rounds: Measurements of each request, each with a renderer that has seen nothing of it.
+    """
+    from transformers import AutoTokenizer
+
+    tokenizer = HubTokenizer(AutoTokenizer.from_pretrained(resolve(model)))
+    found = {}
+    for name, request in large_requests().items():
+        n = len(request.candidates)
+        seconds = []
+        for _ in range(rounds):
+            renderer = Renderer(load_template("inline"), tokenizer)
+            renderer.render(Query("hat"), [Candidate(Listing("warm", "up"))], max_tokens=8192, inline=True)
+            started = time.process_time()
+            prepared = renderer.prepare(request.query, request.candidates, request.history)
+            for start in range(0, max(1, n - WINDOW // 2), WINDOW // 2):
+                window = range(n)[start : start + WINDOW]
+                for order in (window, window[::-1]):
+                    prepared.window(order, max_tokens=8192, inline=True)
+            seconds.append(time.process_time() - started)
+        found[name] = round(statistics.median(seconds) * 1e3, 1)
+    return found
+
+
 def measure_throughput(model: str, batch: int, rounds: int) -> dict[str, Any]:
     """Prompt tokens per second of `Reranker` and of the bare model over the same batch.
 
@@ -187,26 +243,36 @@ def measure_evaluation(queries: int = 10_000, candidates: int = 100) -> dict[str
 
     Returns:
         ``metrics_s``, ranx's metrics alone; ``all_s``, all that `eval.run` says of a system: those, intervals, slices,
-        diversity, exposure; ``data_mib`` and ``peak_mib``, the process's memory before, and at its most.
+        diversity, exposure; ``data_mib`` and ``peak_mib``, the process's memory before and at its most (None on
+        Windows).
     """
     small, answer = _made_up(10, 20)
     measure_system(answer, small)
     setting, answer = _made_up(queries, candidates)
-    data = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    data = _peak_mib()
     started = time.perf_counter()
     measure(answer.run, setting.candidates, setting.qrels, setting.grades)
     metrics = time.perf_counter() - started
     measure_system(answer, setting)
     whole = time.perf_counter() - started - metrics
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return {
         "queries": queries,
         "candidates": candidates,
         "metrics_s": round(metrics, 2),
         "all_s": round(whole, 2),
-        "data_mib": data // 1024,
-        "peak_mib": peak // 1024,
+        "data_mib": data,
+        "peak_mib": _peak_mib(),
     }
+
+
+def _peak_mib() -> int | None:
+    """Most memory that this process has used so far; None on Windows, which does not say."""
+    try:
+        import resource
+    except ImportError:
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return int(peak >> (20 if sys.platform == "darwin" else 10))  # bytes on macOS, KiB elsewhere
 
 
 def measure_strategies(dataset: Dataset, requests: Sequence[Request], engine: Engine, rounds: int) -> dict[str, Any]:

@@ -18,20 +18,20 @@ WEIGHTS = tuple(i / 20 for i in range(21))
 
 def blend(
     system: BlendSystem,
-    answers: Mapping[str, SystemResult],
+    results: Mapping[str, SystemResult],
     requests: Sequence[Request],
     dataset: Dataset,
     fitted_on: Callable[[], tuple[Sequence[Request], Mapping[str, SystemResult]]],
     k: int,
 ) -> tuple[SystemResult, float]:
-    """The blend of two answers, and the weight of its first system.
+    """The blend of two results, and the weight of its first system.
 
     Args:
-        system: Which two, and the weight where it is given.
-        answers: Of all systems so far, by name.
-        requests: ``[b]`` to which these are answers.
-        dataset: Of the requests.
-        fitted_on: Gives the requests and answers on which the weight is fitted; see `fit_weight`.
+        system: The two parts, and the weight if it is given.
+        results: Results of all systems so far, by name.
+        requests: ``[b]`` that these results rank.
+        dataset: The dataset that the requests come from.
+        fitted_on: Gives the requests and results on which the weight is fitted; see `fit_weight`.
         k: Depth of nDCG.
     """
     weight = system.weight
@@ -40,7 +40,7 @@ def blend(
         one, other = (standard_scores(found[name], others) for name in system.systems)
         worth = {w: _each(dataset, others, _mixed(one, other, w), k) for w in WEIGHTS}
         weight = fit_weight(worth)
-    first, second = (answers[name] for name in system.systems)
+    first, second = (results[name] for name in system.systems)
     scores = _mixed(standard_scores(first, requests), standard_scores(second, requests), weight)
     seconds, load = first.seconds + second.seconds, first.load_seconds + second.load_seconds
     return SystemResult(run_of(requests, scores), seconds, load, cached=first.cached or second.cached), weight
@@ -71,16 +71,16 @@ def _each(dataset: Dataset, requests: Sequence[Request], scores: Scores, k: int)
     return list(measured.per_query[f"nDCG@{k}"].values())
 
 
-def standard_scores(answer: SystemResult, requests: Sequence[Request]) -> Scores:
+def standard_scores(result: SystemResult, requests: Sequence[Request]) -> Scores:
     """``[b][n]`` scores of mean 0 and deviation 1 within each request; a probability counts as its log-odds."""
-    return [_standard(_scores(answer, request)) for request in requests]
+    return [_standard(_scores(result, request)) for request in requests]
 
 
-def _scores(answer: SystemResult, request: Request) -> list[float]:
+def _scores(result: SystemResult, request: Request) -> list[float]:
     ids = [candidate.listing.listing_id for candidate in request.candidates]
-    if answer.probabilities is None:
-        return [answer.run[request.query.query_id][key] for key in ids]
-    chances = [answer.probabilities[request.query.query_id][key] for key in ids]
+    if result.probabilities is None:
+        return [result.run[request.query.query_id][key] for key in ids]
+    chances = [result.probabilities[request.query.query_id][key] for key in ids]
     least = 1e-9
     return [math.log(max(chance, least) / max(1 - chance, least)) for chance in chances]
 

@@ -27,7 +27,7 @@ from eval.cache import add_options, chosen_folder
 from eval.config import RunConfig
 from eval.run import make_requests
 from eval.summary import EVENTS, Event, calibration_figures, outcomes
-from eval.systems import answer
+from eval.systems import run_system
 from genrank.calibration import Calibration, save_calibration
 from genrank.data.dataset import Dataset
 from genrank.errors import ConfigError, EngineError, InputError, MissingExtraError
@@ -35,7 +35,7 @@ from genrank.experiment.config import load_config
 from genrank.experiment.datasets import load_dataset
 from genrank.experiment.metrics import relevant_grade
 from genrank.experiment.program import exit_status, say
-from genrank.experiment.systems import GenrankSystem
+from genrank.experiment.systems import GenrankSystem, decoding_of
 from genrank.types import Provenance
 
 Windows = Sequence[tuple[Sequence[float], Sequence[float]]]
@@ -60,8 +60,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m eval.calibrate", description="Fit a reranker's temperature.")
     parser.add_argument("--config", type=Path, required=True, help="a file of eval/configs, as eval.run takes it")
     parser.add_argument("--system", help="which of its systems (the only one of type genrank)")
-    parser.add_argument("--split", default="dev", help="whose queries it is fitted on (%(default)s)")
-    parser.add_argument("--test", metavar="SPLIT", help="whose queries it is measured on besides")
+    parser.add_argument("--split", default="dev", help="split whose queries it is fitted on (%(default)s)")
+    parser.add_argument("--test", metavar="SPLIT", help="another split to measure on")
     parser.add_argument("--out", type=Path, help="an adapter's folder, or a .json file, that keeps it (none)")
     add_options(parser)
     options = parser.parse_args(arguments)
@@ -72,7 +72,7 @@ def _run(options: argparse.Namespace) -> None:
     config = load_config(options.config, RunConfig)
     dataset = load_dataset(config.dataset, config.seed)
     system = _chosen(config, options.system)
-    event, cache = EVENTS[system.decoding or "inline"], chosen_folder(options)
+    event, cache = EVENTS[decoding_of(system)], chosen_folder(options)
     say(f"{system.name} on {options.split} ...")
     windows, provenance = scored_windows(system, config, dataset, options.split, cache)
     temperature, bias = fit(event, windows)
@@ -109,7 +109,7 @@ def _chosen(config: RunConfig, name: str | None) -> GenrankSystem:
     system = rerankers.get(name) if name is not None else next(iter(rerankers.values()))
     if system is None:
         raise InputError(f"no system {name!r} of type genrank; there are {', '.join(rerankers)}", field="--system")
-    if (system.decoding or "inline") not in EVENTS:
+    if decoding_of(system) not in EVENTS:
         raise InputError(f"{system.name} is {system.decoding}, which gives no probabilities", field="--system")
     return system.model_copy(update={"calibration": None, "reasons": 0})
 
@@ -122,9 +122,9 @@ def scored_windows(
     Args:
         system: The reranker, without a calibration.
         config: Which candidates, at most how many queries, and from which grade a listing is relevant.
-        dataset: Where the queries come from.
-        split: Whose queries.
-        cache: Folder of answers kept; None keeps nothing.
+        dataset: The dataset that the queries come from.
+        split: Split whose queries are ranked.
+        cache: folder of kept results; None keeps nothing.
 
     Returns:
         One window a query; and the provenance of the first.
@@ -138,8 +138,8 @@ def scored_windows(
     requests = [request for request in requests if dataset.qrels.get(request.query.query_id)]
     if not requests:
         raise InputError(f"no query of it is judged; its splits are those of {dataset.name}", field=split)
-    answered = answer(system, config, dataset, requests, cache)
-    for ranking in answered.rankings:
+    result = run_system(system, config, dataset, requests, cache)
+    for ranking in result.rankings:
         if ranking.provenance.outcome == "fallback":
             raise EngineError(f"query {ranking.query_id} was not ranked by the model: {ranking.provenance.why}")
         if ranking.provenance.windows > ranking.provenance.passes:  # scores are lowered where windows meet
@@ -148,20 +148,20 @@ def scored_windows(
                 f"calibrated; set it to the window of {system.name} or less"
             )
     relevant = relevant_grade(dataset.grades) if config.relevant is None else config.relevant
-    event = EVENTS[system.decoding or "inline"]
+    event = EVENTS[decoding_of(system)]
     windows = []
-    for ranking in answered.rankings:
+    for ranking in result.rankings:
         judged = dataset.qrels[ranking.query_id]
         grades = [judged.get(item.listing_id) for item in ranking.items]
         windows.append(([item.score for item in ranking.items], outcomes(event, grades, relevant)))
-    return windows, answered.rankings[0].provenance
+    return windows, result.rankings[0].provenance
 
 
 def fit(event: Event, windows: Windows) -> tuple[float, float]:
     """The temperature, within `TEMPERATURES`, and the bias of the least negative log-likelihood.
 
     Args:
-        event: Of what the probabilities shall be; ``first`` has no bias.
+        event: The event whose probabilities are wanted; ``first`` has no bias.
         windows: Uncalibrated scores.
 
     Raises:
@@ -202,7 +202,7 @@ def measure(event: Event, windows: Windows, calibration: Calibration) -> dict[st
     """How good the probabilities of some windows are, before and after.
 
     Args:
-        event: Of what they are.
+        event: The event whose probabilities they are.
         windows: Uncalibrated scores.
         calibration: What makes probabilities of them.
     """

@@ -4,9 +4,9 @@
 
     python -m eval.compare A B [--metric nDCG@10] [--systems x,old=new] [--alpha 0.05] [--json] [--force]
 
-A and B are results folders (or their ``results.json``); A is the one to hold on to, B the new one. Systems of the same
-name are paired, on the queries that both have. Exit status 1 means that a system of B is significantly worse in the
-metric that decides (`--metric`, else the primary one), and nothing else: whatever goes wrong is status 2.
+A and B are results folders (or their ``results.json``); A is the reference, B the new one. Systems of the same name
+are paired, on the queries that both have. Exit status 1 means only that a system of B is significantly worse in the
+metric that decides (`--metric`, else the primary one); every error is status 2.
 
 The p-values are those of the randomisation test, corrected by Holm over the compared systems of each metric.
 """
@@ -41,7 +41,7 @@ Verdict = Literal["better", "worse", "noise"]
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A setting, version or fact in which two results differ; None where one has it not."""
+    """A setting, version or fact in which two results differ; None where one lacks it."""
 
     what: str
     a: Any
@@ -55,7 +55,7 @@ class Pair:
     Attributes:
         system_a: Name in A.
         system_b: Name in B.
-        metric: Of which the values are.
+        metric: Which the values measure.
         queries: Queries that both have.
         a: Mean in A over these.
         b: Mean in B over these.
@@ -301,7 +301,7 @@ def print_comparison(compared: Compared, console: Console) -> None:
 
     Args:
         compared: What `compare_results` returned.
-        console: Where to; one that is no terminal gets lines as long as they need to be.
+        console: Where to; if it is not a terminal, lines are as long as they need to be.
     """
     if not console.is_terminal:
         console.width = max(console.width, 160)
@@ -352,7 +352,7 @@ def print_comparison(compared: Compared, console: Console) -> None:
 
 
 def _text(value: Any) -> Text:
-    """Any value as one line that is not read as rich's markup."""
+    """Any value as one line of text, without markup."""
     return Text("–" if value is None or value == "" else cut(clean(str(value)), 200))
 
 

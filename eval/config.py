@@ -1,4 +1,4 @@
-"""Configuration files of the programs here: YAML, checked, with every unknown key an error."""
+"""The configuration of `eval.run`: which systems are measured, on which queries."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from genrank.experiment.config import Name, Strict
+from genrank.experiment.config import Name, Strict, check_names_differ
 from genrank.experiment.systems import BaselineSystem, CrossEncoderSystem, GenrankSystem
 from genrank.search.bm25 import FIELDS, TextField
 
@@ -15,7 +15,7 @@ class RandomSystem(Strict):
     """One random order of each query's candidates, by the configuration's seed.
 
     Attributes:
-        name: Of the run's file and table row.
+        name: Name of its run file and of its row in tables.
     """
 
     type: Literal["random"]
@@ -26,7 +26,7 @@ class FirstStageSystem(Strict):
     """The order of the dataset's candidates.trec, as it is.
 
     Attributes:
-        name: Of the run's file and table row.
+        name: Name of its run file and of its row in tables.
     """
 
     type: Literal["first-stage"]
@@ -37,7 +37,7 @@ class Bm25System(Strict):
     """BM25 over each query's candidates.
 
     Attributes:
-        name: Of the run's file and table row.
+        name: Name of its run file and of its row in tables.
         idf: Whether word frequencies come from all listings of the ``dataset`` or from the query's ``candidates``.
         fields: The listing's fields that are read.
         stem: Whether English plural endings are taken off.
@@ -54,7 +54,7 @@ class BertCosineSystem(Strict):
     """Cosine of a BERT encoder's vectors of query and listing, without any training.
 
     Attributes:
-        name: Of the run's file and table row.
+        name: Name of its run file and of its row in tables.
         model: A known name, a local folder or a hub name of an encoder.
     """
 
@@ -64,10 +64,10 @@ class BertCosineSystem(Strict):
 
 
 class TrecSystem(Strict):
-    """A run from elsewhere. Listings that are no candidates are dropped, missing ones stand behind; both are counted.
+    """A run from elsewhere. Listings that are no candidates are dropped, missing ones come last; both are counted.
 
     Attributes:
-        name: Of the run's file and table row.
+        name: Name of its run file and of its row in tables.
         path: A TREC run.
     """
 
@@ -77,15 +77,15 @@ class TrecSystem(Strict):
 
 
 class BlendSystem(Strict):
-    """The scores of two systems that stand before it, weighed against each other.
+    """A weighted sum of the scores of two systems that come before it.
 
-    The scores of each are brought to mean 0 and deviation 1 within each query; a probability counts as its log-odds.
+    Each system's scores are standardised within each query (mean 0, deviation 1); a probability counts as its log-odds.
 
     Attributes:
-        name: Of the run's file and table row.
+        name: Name of its run file and of its row in tables.
         systems: Their names.
-        weight: Of the first, 0 to 1; None fits it on other queries: of 0, 0.05 .. 1, see `eval.blend.fit_weight`.
-        fit: Split of these queries.
+        weight: Weight of the first, 0 to 1; None fits it on other queries, see `eval.blend.fit_weight`.
+        fit: Split that these queries come from.
     """
 
     type: Literal["blend"]
@@ -128,17 +128,17 @@ class RunConfig(Strict):
     Attributes:
         dataset: A dataset folder, relative to the current directory (``~`` is the home directory), or
             ``sample-shop`` for the one that ships with genrank.
-        split: Whose queries are taken.
-        max_candidates: So many of each query's candidates, the first stage's best.
-        limit: At most so many queries, chosen by a hash of seed and query id; None takes all.
-        seed: Of the random order, of `limit`, and of the passes of a reranker.
+        split: Split whose queries are ranked.
+        max_candidates: Candidates of each query, the first stage's best.
+        limit: Maximum number of queries, chosen by a hash of seed and query id; None takes all.
+        seed: Seed of the random order, of the choice by `limit`, and of a reranker's passes.
         k: Depth of the primary metric, nDCG@k, and of precision and recall.
         cutoffs: Depths at which nDCG is given.
         relevant: Lowest grade that is relevant for MRR, MAP, P and R; None takes the upper half of the grades.
         with_gain: Only queries one of whose candidates has a gain; the others score 0 in any order.
         reference: Name of the system that the others are compared with; None takes the first that is not random.
-        clicks: Given for data whose grades are clicks.
-        systems: What is measured.
+        clicks: Settings for data whose grades are clicks; None for other data.
+        systems: The systems to measure.
     """
 
     dataset: str
@@ -157,10 +157,7 @@ class RunConfig(Strict):
     @field_validator("systems")
     @classmethod
     def _names_differ(cls, systems: tuple[System | BlendSystem, ...]) -> tuple[System | BlendSystem, ...]:
-        names = [system.name.lower() for system in systems]
-        for name in names:
-            if names.count(name) > 1:
-                raise ValueError(f"two systems have the name {name!r}; give each its own")
+        check_names_differ(system.name for system in systems)
         return systems
 
     @model_validator(mode="after")

@@ -9,16 +9,13 @@
     python -m eval.convert jdsearch SOURCE FOLDER [--max-users N] ..
 
 SOURCE is what was downloaded: the folder, or the CSV file. The folder is written under another name first and renamed
-when it is whole. What each set's rules are stands in its module under `eval.sets`. A summary goes to stdout as one
-line of JSON.
+when it is complete. Each set's rules are in its module under `eval.sets`. A summary goes to stdout as one line of JSON.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
-import shutil
 import sys
 import time
 from collections import Counter
@@ -39,6 +36,7 @@ from eval.sets import (
 from genrank.data.dataset import Dataset
 from genrank.errors import InputError
 from genrank.experiment.program import exit_status, say
+from genrank.files import write_folder_atomically
 
 READERS: dict[str, Callable[..., Dataset]] = {
     "crowdflower": crowdflower.read,
@@ -118,21 +116,10 @@ def summary(dataset: Dataset) -> dict[str, object]:
 
 
 def save_whole(dataset: Dataset, folder: Path) -> None:
-    """Write a dataset folder so that it is there whole or not at all; an old one is replaced."""
+    """Write a dataset folder completely or not at all; an old one is replaced."""
     folder.parent.mkdir(parents=True, exist_ok=True)
-    part = folder.with_name(f".{folder.name}.{os.getpid()}.part")
-    old = folder.with_name(f".{folder.name}.{os.getpid()}.old")
-    try:
+    with write_folder_atomically(folder) as part:
         dataset.save(part)
-        if folder.exists():
-            folder.rename(old)
-        part.rename(folder)
-    except BaseException:
-        shutil.rmtree(part, ignore_errors=True)
-        if old.is_dir():
-            old.rename(folder)
-        raise
-    shutil.rmtree(old, ignore_errors=True)
 
 
 if __name__ == "__main__":

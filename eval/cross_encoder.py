@@ -1,4 +1,4 @@
-"""The second baseline: a BERT cross-encoder, which reads query and listing together and gives one score.
+"""A BERT cross-encoder, which reads query and listing together and gives one score.
 
 ::
 
@@ -74,23 +74,23 @@ class CrossEncoderConfig(Strict):
             was trained here carries on with its head; any other encoder gets a fresh one.
         fields: The listing's fields that are read, in this order.
         max_length: Tokens of query and listing together; the longer of the two is cut.
-        list_size: At most so many listings of one query are compared with one another.
+        list_size: Maximum number of a query's listings that are compared with one another.
         negatives: Listings of other train queries, drawn at random, that stand in each list with gain 0.
         lists_per_step: Lists in one step of the optimiser.
-        pairs_per_pass: Pairs that go through the model at once; memory and speed hang on it, results do not.
+        pairs_per_pass: Pairs that go through the model at once; it changes memory use and speed, not results.
         weighting: Weights of the pairs in LambdaLoss.
         k: LambdaLoss counts only pairs with a listing in the first `k`; None counts all.
         epochs: How often all lists are seen, if nothing stops it earlier.
-        learning_rate: Peak, after warm-up; falls linearly to 0.
+        learning_rate: Peak learning rate, after the warm-up; it falls linearly to 0.
         head_learning_rate: The same for a fresh head; None takes `learning_rate`.
         warmup: Share of the steps in which the learning rate rises.
-        evaluations: Looks at dev in one epoch.
-        patience: Training stops after so many looks at dev that bring nothing better.
-        dev_share: Share of the train queries that are dev where the dataset has no dev split; as in the other baseline.
-        max_candidates: So many candidates of each dev query, the first stage's best.
+        evaluations: Evaluations on dev in one epoch.
+        patience: Training stops after this many evaluations on dev without an improvement.
+        dev_share: Share of the train queries used as dev if the dataset has no dev split, as for BERT + GBDT.
+        max_candidates: Candidates of each dev query, the first stage's best.
         bfloat16: Compute in bfloat16 (autocast) while training; the weights and all scores stay float32.
         batch: Pairs that are scored at once.
-        seed: Of the fresh head, the lists, their order and dropout.
+        seed: Seed of the fresh head, the lists, their order and dropout.
     """
 
     dataset: str
@@ -132,7 +132,7 @@ class TrainingList:
 
 
 def make_lists(dataset: Dataset, config: CrossEncoderConfig) -> list[TrainingList]:
-    """What is learnt from: the judged listings and candidates of each train query, in lists of at most `list_size`.
+    """The training lists: the judged listings and candidates of each train query, in lists of at most `list_size`.
 
     A candidate without a judgement has gain 0, as in `eval.metrics`. The listings of a query are dealt so that each of
     its lists gets its share of every grade, and some of other queries' stand among them; a list whose gains are all the
@@ -247,7 +247,7 @@ def train(config: CrossEncoderConfig, dataset: Dataset, out: str | Path) -> dict
 
 
 def fingerprint(lists: Sequence[TrainingList]) -> str:
-    """SHA-256 of all that is learnt from, as hex digits."""
+    """SHA-256 of the training data, as hex digits."""
     state = hashlib.sha256()
     for one in lists:
         state.update(digest(one.query, *one.documents, *map(repr, one.labels)).encode())

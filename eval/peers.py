@@ -1,14 +1,14 @@
 """genrank beside rank_llm and beside the bare engines: same model, same queries, same titles, in one run.
 
-A contender ranks windows of one size, titles only. Each engine is loaded in a process of its own, since two in one
-fight for threads and memory, and vLLM pins cores; all but the one whose turn it is sleep. Contenders take turns
-batch by batch (A B C A B C), so that a drift of the machine's speed hits all of them, and ratios are taken pair by
-pair. A process times the call alone. Before each timed call vLLM's prefix cache is emptied, so that no prompt of an
-earlier round is found in it, and a window of two candidates is ranked, so that the fixed head of the prompt is, as in a
-service.
+A contender ranks windows of one size, titles only. Each engine is loaded in its own process, since two in one
+compete for threads and memory, and vLLM pins cores; all sleep but the one whose turn it is. Contenders take turns
+batch by batch (A B C A B C), so that a change of the machine's speed affects all of them, and ratios are taken pair by
+pair. A process times the call alone. Before each timed call vLLM's prefix cache is emptied, so that it holds no
+prompt of an earlier round, and a window of two candidates is ranked, so that it holds the fixed head of the prompt, as
+in a service.
 
 ``rank_llm`` (github.com/castorini/rank_llm, listwise after arXiv 2312.02724) is set up at its fastest: one window,
-letters for names (78 answer tokens for 20 candidates, numbers take 89), and with ``use_logits`` for FIRST
+letters as names (78 answer tokens for 20 candidates, against 89 with numbers), and with ``use_logits`` for FIRST
 (arXiv 2406.15657).
 """
 
@@ -55,12 +55,7 @@ SINGLES = 5
 """Queries that are also ranked one at a time, for their latency."""
 
 GENERATING, LOGITS = "rank_llm generating", "rank_llm logits"
-_VLLM = {
-    "VLLM_CPU_KVCACHE_SPACE": "2",  # GiB; a batch of 20 needs a quarter
-    # by itself it keeps a core free of computing, which on few cores costs more than it gives
-    "VLLM_CPU_OMP_THREADS_BIND": ",".join(map(str, sorted(os.sched_getaffinity(0)))),
-}
-_REST = 1.2  # seconds; vLLM's worker looks out for more work for one, on a core of its own, before it sleeps
+_REST = 1.2  # seconds; vLLM's worker keeps a core busy for one, waiting for more work, before it sleeps
 _SCORED: tuple[Decoding, ...] = ("inline", "first-token")
 _CONTEXT = 4096
 _TWO = Request(Query("red lamp"), tuple(Candidate(Listing(f"l{i}", title)) for i, title in enumerate(("Lamp", "Desk"))))
@@ -68,7 +63,7 @@ _TWO = Request(Query("red lamp"), tuple(Candidate(Listing(f"l{i}", title)) for i
 
 @dataclass(frozen=True, slots=True)
 class Ran:
-    """What a contender made of a batch.
+    """A contender's result on a batch.
 
     Attributes:
         seconds: Wall time of the call.
@@ -88,7 +83,7 @@ Contender = Callable[[Sequence[Request]], Ran]
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """An engine that was loaded, and who runs on it.
+    """A loaded engine and its contenders.
 
     Attributes:
         contenders: By name.
@@ -146,7 +141,7 @@ def _own_permutation(ranking: Ranking, request: Request) -> bool:
 def bare_contenders(
     name: str, tokenizer: Tokenizer, context: int, read: Callable[[list[list[int]]], int]
 ) -> dict[str, Contender]:
-    """A bare engine reading the very tokens of genrank's prompts in its own way.
+    """A bare engine reading exactly the tokens of genrank's prompts in its own way.
 
     Args:
         name: Of the engine.
@@ -173,7 +168,7 @@ def _bare(tokenizer: Tokenizer, context: int, decoding: Decoding, read: Callable
 
 
 def flat_scores(request: AnyRequest) -> list[list[float]]:
-    """What a `ScriptedEngine` answers that is there for its prompts alone: every score 0."""
+    """The answer of a `ScriptedEngine` that only records prompts: every score 0."""
     asked = cast(ScoreRequest, request)
     return [[0.0] * len(asked.targets)] * len(asked.reads)
 
@@ -181,12 +176,12 @@ def flat_scores(request: AnyRequest) -> list[list[float]]:
 def load_transformers(model: str) -> Host:
     """Genrank on transformers, and transformers' own model reading all prompts as one padded batch."""
     import torch
-    from transformers import AutoModelForCausalLM
 
+    from genrank.engines.loading import load_model
     from genrank.engines.transformers import TransformersEngine
 
     engine = TransformersEngine(model)
-    bare: Any = AutoModelForCausalLM.from_pretrained(resolve(model), dtype=engine.dtype)
+    bare = load_model(resolve(model), dtype=engine.dtype)
     bare = bare.to(engine.device).eval()
 
     def read(prompts: list[list[int]]) -> int:
@@ -218,9 +213,7 @@ def load_bare_vllm(model: str) -> Host:
         from vllm import LLM, SamplingParams, TokensPrompt
     except ImportError:
         raise MissingExtraError("vllm", "vllm") from None
-    from transformers import AutoTokenizer
-
-    from genrank.engines.tokenizer import HubTokenizer
+    from genrank.engines.tokenizer import HubTokenizer, load_tokenizer
 
     llm = LLM(str(resolve(model)), max_model_len=_CONTEXT)
     one = SamplingParams(max_tokens=1, temperature=0.0, detokenize=False)
@@ -229,7 +222,7 @@ def load_bare_vllm(model: str) -> Host:
         asked = [TokensPrompt(prompt_token_ids=prompt) for prompt in prompts]
         return sum(output.num_cached_tokens or 0 for output in llm.generate(asked, one, use_tqdm=False))
 
-    tokenizer = HubTokenizer(AutoTokenizer.from_pretrained(resolve(model)))
+    tokenizer = HubTokenizer(load_tokenizer(resolve(model)))
     return Host(bare_contenders("vllm", tokenizer, _CONTEXT, read), llm.reset_prefix_cache)
 
 
@@ -313,16 +306,25 @@ _host: Host | None = None  # of a process that runs contenders
 def _load(load: Load, model: str, log: Path) -> list[str] | str:
     """In a process of its own: load the host; the names of its contenders, or why there are none."""
     global _host
-    with log.open("w") as file:
+    with log.open("w", encoding="utf-8") as file:
         os.dup2(file.fileno(), 1)  # the engines write to both, and stdout is the program's
         os.dup2(file.fileno(), 2)
-    os.environ.update(_VLLM | os.environ)
+    os.environ.update(_vllm_settings() | os.environ)
     threading.Thread(target=_follow, daemon=True).start()
     try:
         _host = load(model)
     except Exception as error:
         return f"{type(error).__name__}: {error}"
     return list(_host.contenders)
+
+
+def _vllm_settings() -> dict[str, str]:
+    """Environment variables for vLLM's CPU build."""
+    settings = {"VLLM_CPU_KVCACHE_SPACE": "2"}  # GiB; a batch of 20 needs a quarter
+    if hasattr(os, "sched_getaffinity"):  # Linux
+        # by default vLLM computes on all cores but one, which on few cores costs more than it gains
+        settings["VLLM_CPU_OMP_THREADS_BIND"] = ",".join(map(str, sorted(os.sched_getaffinity(0))))
+    return settings
 
 
 def _follow() -> None:
@@ -339,7 +341,7 @@ def _run(name: str, requests: Sequence[Request]) -> Ran:
 
 
 def _unload() -> None:
-    """End what the host started: a process waits at its exit for processes of its own, and vLLM's wait for its word."""
+    """End what the host started: a process waits for its children when it exits, and vLLM's children wait for it."""
     global _host
     _host = None
     gc.collect()
@@ -464,7 +466,7 @@ def measure_peers(
         "candidates": candidates,
         "batch": batch,
         "rounds": rounds,
-        "environment": {name: os.environ.get(name, default) for name, default in _VLLM.items()},
+        "environment": {name: os.environ.get(name, default) for name, default in _vllm_settings().items()},
         "rows": rows,
         "skipped": skipped,
         **circumstances(),
@@ -520,7 +522,7 @@ def _in_turn(
 
 
 def row(name: str, batched: Mapping[str, Sequence[Ran]], alone: Sequence[Ran], sizes: Sequence[int]) -> dict[str, Any]:
-    """What is said of one contender.
+    """The figures of one contender.
 
     Args:
         name: Of the contender.

@@ -30,7 +30,7 @@ from eval.cache import add_options, chosen_folder
 from eval.config import RunConfig
 from eval.run import make_requests
 from eval.significance import compare, holm, interval
-from eval.systems import SystemResult, answer
+from eval.systems import SystemResult, run_system
 from genrank.data.dataset import Dataset
 from genrank.engines.base import Dtype
 from genrank.errors import ConfigError, InputError
@@ -124,7 +124,7 @@ def run(config: PromptsConfig, *, cache: Path | None = None, command: str = "") 
 
     Args:
         config: What to compare.
-        cache: Folder of answers kept; None keeps none.
+        cache: folder of kept results; None keeps none.
         command: How the run was started, for the record.
 
     Returns:
@@ -161,16 +161,16 @@ def run(config: PromptsConfig, *, cache: Path | None = None, command: str = "") 
         if not why:
             say(f"{number}/{len(asked)} {_title(cell)} ...")
             try:
-                answered = answer(system, plan, dataset, requests, cache, key)
+                result = run_system(system, plan, dataset, requests, cache, key)
             except (ConfigError, InputError) as error:  # this tokenizer cannot read the template's answers, say
                 why = str(error)
                 say(f"skipped: {why}")
         if why:
             skipped.append({**cell, "why": why})
             continue
-        measured = measure(answered.run, candidates, dataset.qrels, dataset.grades, k=config.k)
+        measured = measure(result.run, candidates, dataset.qrels, dataset.grades, k=config.k)
         values = [measured.per_query[metric][query] for query in candidates]
-        cells.append({**cell, "hash": template.digest, **_summary(answered, values, config.seed)})
+        cells.append({**cell, "hash": template.digest, **_summary(result, values, config.seed)})
     if not cells:
         raise ConfigError(f"nothing could be measured; the last reason: {skipped[-1]['why']}")
     cells.sort(key=lambda cell: -cell["value"])
@@ -218,9 +218,9 @@ def _sample(dataset: Dataset, splits: Sequence[str]) -> Dataset:
     return dataclasses.replace(dataset, queries=[dataclasses.replace(query, split=_SAMPLE) for query in chosen])
 
 
-def _summary(answered: SystemResult, values: Sequence[float], seed: int) -> dict[str, Any]:
+def _summary(result: SystemResult, values: Sequence[float], seed: int) -> dict[str, Any]:
     """What is told of a cell; tokens and seconds are for one query."""
-    counts, queries = answered.counts(), len(values)
+    counts, queries = result.counts(), len(values)
     low, high = interval(values, seed)
     return {
         "value": sum(values) / queries,
@@ -228,7 +228,7 @@ def _summary(answered: SystemResult, values: Sequence[float], seed: int) -> dict
         "high": high,
         "prompt_tokens": counts["prompt_tokens"] / queries,
         "completion_tokens": counts["completion_tokens"] / queries,
-        "seconds": answered.seconds / queries,
+        "seconds": result.seconds / queries,
         "outcomes": {name: counts[name] for name in ("model", "repaired", "fallback")},
         "cuts": counts["cuts"],
         "values": list(values),

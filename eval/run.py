@@ -4,10 +4,10 @@
 
     python -m eval.run --config eval/configs/NAME.yaml [--out runs/NAME] [--cache FOLDER | --no-cache]
 
-What a system answered is kept (`eval.cache`), so a run that was stopped goes on where it was, and a second one is
-quick. The folder gets, for each system, ``SYSTEM.trec``, ``SYSTEM.queries.json`` (metrics by query) and, where the
-system is genrank itself, ``SYSTEM.jsonl`` (ranking lines); ``results.json`` after each system anew (``"complete":
-false`` until the last); and the report, ``report.html``, ``report.md`` and ``report.json`` (`eval.report`). A table
+Each system's result is kept (`eval.cache`), so a run that was stopped goes on where it was, and a second run is quick.
+The folder gets, for each system, ``SYSTEM.trec``, ``SYSTEM.queries.json`` (metrics by query) and, if the system is
+genrank itself, ``SYSTEM.jsonl`` (ranking lines); ``results.json``, rewritten after each system (``"complete": false``
+until the last); and the report, ``report.html``, ``report.md`` and ``report.json`` (`eval.report`). A table
 goes to stdout, words and progress bars to stderr.
 """
 
@@ -17,7 +17,6 @@ import argparse
 import dataclasses
 import functools
 import json
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -31,7 +30,7 @@ from eval.cache import add_options, chosen_folder
 from eval.config import BlendSystem, RandomSystem, RunConfig
 from eval.report import write_report
 from eval.summary import Setting, compare_systems, measure_system
-from eval.systems import SystemResult, answer
+from eval.systems import SystemResult, run_system
 from genrank.data.dataset import Dataset
 from genrank.data.jsonl import write_rankings
 from genrank.data.trec import write_run
@@ -43,7 +42,7 @@ from genrank.experiment.metrics import Floor, random_floor
 from genrank.experiment.program import exit_status, say
 from genrank.experiment.record import circumstances
 from genrank.experiment.splits import digest
-from genrank.files import fingerprint
+from genrank.files import fingerprint, write_atomically
 from genrank.types import Request
 
 
@@ -105,16 +104,16 @@ def run(
 
     Args:
         config: What to measure.
-        dataset: On what.
-        out: Folder for the files, made if need be.
-        cache: Folder of answers kept; None computes all and keeps none.
+        dataset: The dataset to measure on.
+        out: Folder for the files; created if it is missing.
+        cache: Folder of kept results; None computes all and keeps none.
         command: How the run was started, for the record.
 
     Returns:
         What results.json holds.
 
     Raises:
-        GenrankError: Whatever a system raises, with its name before the message where that is possible.
+        GenrankError: Whatever a system raises.
     """
     if config.relevant is not None and config.relevant not in dataset.grades:
         raise ConfigError(f"relevant: no grade {config.relevant}; the grades are {sorted(dataset.grades)}")
@@ -124,28 +123,28 @@ def run(
     out.mkdir(parents=True, exist_ok=True)
     results = _header(config, dataset, asked, setting, command)
     values: dict[str, Mapping[str, Mapping[str, float]]] = {}
-    answers: dict[str, SystemResult] = {}
+    by_name: dict[str, SystemResult] = {}
     elsewhere: dict[tuple[str, str], SystemResult] = {}
     for system in config.systems:
         say(f"{system.name} ...")
         try:
             if isinstance(system, BlendSystem):
-                fitted_on = functools.partial(_other_answers, system, config, dataset, cache, elsewhere)
-                answered, weight = blend(system, answers, requests, dataset, fitted_on, config.k)
+                fitted_on = functools.partial(_results_to_fit_on, system, config, dataset, cache, elsewhere)
+                result, weight = blend(system, by_name, requests, dataset, fitted_on, config.k)
                 system = system.model_copy(update={"weight": weight})
             else:
-                answered = answer(system, config, dataset, requests, cache, asked)
+                result = run_system(system, config, dataset, requests, cache, asked)
         except GenrankError:
             say(f"{system.name} failed; results of the systems before it are in {out}")
             raise
-        answers[system.name] = answered
-        if counted := ", ".join(f"{count} {what}" for what, count in answered.notes.items() if count):
+        by_name[system.name] = result
+        if counted := ", ".join(f"{count} {what}" for what, count in result.notes.items() if count):
             say(f"{system.name}: {counted}".replace("_", " "))
-        summary, measured = measure_system(answered, setting)
+        summary, measured = measure_system(result, setting)
         values[system.name] = measured.per_query
-        write_run(out / f"{system.name}.trec", answered.run, tag=system.name)
-        if answered.rankings:
-            write_rankings(out / f"{system.name}.jsonl", answered.rankings)
+        write_run(out / f"{system.name}.trec", result.run, tag=system.name)
+        if result.rankings:
+            write_rankings(out / f"{system.name}.jsonl", result.rankings)
         queries = list(setting.candidates)
         by_metric = {name: [found[query] for query in queries] for name, found in measured.per_query.items()}
         _write_json(out / f"{system.name}.queries.json", {"queries": queries, "metrics": by_metric})
@@ -167,22 +166,22 @@ def run(
     return results
 
 
-def _other_answers(
+def _results_to_fit_on(
     system: BlendSystem,
     config: RunConfig,
     dataset: Dataset,
     cache: Path | None,
     known: dict[tuple[str, str], SystemResult],
 ) -> tuple[list[Request], dict[str, SystemResult]]:
-    """What the parts of a blend answer to the queries on which its weight is fitted.
+    """The results of a blend's parts on the queries on which its weight is fitted.
 
-    `known` holds answers by split and system, for other blends of the same parts.
+    `known` holds results by split and system, for other blends of the same parts.
     """
     requests = make_requests(config.model_copy(update={"split": system.fit, "limit": None}), dataset)
     parts = [part for part in config.systems if part.name in system.systems and not isinstance(part, BlendSystem)]
     for part in parts:
         if (system.fit, part.name) not in known:
-            known[system.fit, part.name] = answer(part, config, dataset, requests, cache)
+            known[system.fit, part.name] = run_system(part, config, dataset, requests, cache)
     return requests, {part.name: known[system.fit, part.name] for part in parts}
 
 
@@ -222,9 +221,8 @@ def _header(config: RunConfig, dataset: Dataset, asked: str, setting: Setting, c
 
 
 def _write_json(path: Path, value: Mapping[str, Any]) -> None:
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    part.write_text(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
-    part.replace(path)
+    with write_atomically(path) as part:
+        part.write_text(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def print_table(results: Mapping[str, Any], console: Console) -> None:

@@ -1,4 +1,4 @@
-"""What one system's answer is worth, as the JSON of ``results.json``, and how systems compare."""
+"""What one system's result is worth, as the JSON of ``results.json``, and how systems compare."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Setting:
         k: Depth of the primary metric.
         cutoffs: Depths of nDCG.
         relevant: Lowest grade that is relevant.
-        seed: Of resampling and simulation.
+        seed: Seed of resampling and simulation.
         clicks: Given where grades are clicks.
     """
 
@@ -79,17 +79,17 @@ class Setting:
         return f"nDCG@{self.k}"
 
 
-def measure_system(answer: SystemResult, setting: Setting) -> tuple[dict[str, Any], Measured]:
-    """Measure one answer.
+def measure_system(result: SystemResult, setting: Setting) -> tuple[dict[str, Any], Measured]:
+    """Measure one result.
 
     Returns:
         The system's entry in results.json, but for its type and settings; and the metrics by query.
 
     Raises:
-        InputError: When the answer does not order exactly the candidates.
+        InputError: When the result does not order exactly the candidates.
     """
     measured = measure(
-        answer.run,
+        result.run,
         setting.candidates,
         setting.qrels,
         setting.grades,
@@ -103,24 +103,24 @@ def measure_system(answer: SystemResult, setting: Setting) -> tuple[dict[str, An
         "intervals": {
             name: interval(list(values.values()), seed=setting.seed) for name, values in measured.per_query.items()
         },
-        "counts": answer.counts(),
-        "notes": dict(answer.notes),
-        "seconds": round(answer.seconds, 6),
-        "load_seconds": round(answer.load_seconds, 6),
-        "queries_per_second": len(answer.run) / max(answer.seconds, 1e-9),
-        "cached": answer.cached,
-        "order": _order(answer.run, setting.candidates),
+        "counts": result.counts(),
+        "notes": dict(result.notes),
+        "seconds": round(result.seconds, 6),
+        "load_seconds": round(result.load_seconds, 6),
+        "queries_per_second": len(result.run) / max(result.seconds, 1e-9),
+        "cached": result.cached,
+        "order": _order(result.run, setting.candidates),
         "slices": {
             name: {group: _group([primary[query] for query in ids], setting.seed) for group, ids in groups.items()}
             for name, groups in setting.slices.items()
         },
-        "diversity": diversity(answer.run, setting.listings, setting.qrels, setting.relevant, k=setting.k),
-        "exposure": exposure(answer.run, setting.listings),
-        "calibration": _calibration(answer, setting),
-        "clicks": _clicks(answer, setting, setting.clicks) if setting.clicks else {},
+        "diversity": diversity(result.run, setting.listings, setting.qrels, setting.relevant, k=setting.k),
+        "exposure": exposure(result.run, setting.listings),
+        "calibration": _calibration(result, setting),
+        "clicks": _clicks(result, setting, setting.clicks) if setting.clicks else {},
     }
-    if answer.rankings:
-        provenance = dataclasses.asdict(answer.rankings[0].provenance)
+    if result.rankings:
+        provenance = dataclasses.asdict(result.rankings[0].provenance)
         summary["provenance"] = {key: provenance[key] for key in _PROVENANCE}
     return summary, measured
 
@@ -131,7 +131,7 @@ def _group(values: Sequence[float], seed: int) -> dict[str, float]:
 
 
 def _order(run: Run, candidates: Mapping[str, Sequence[str]]) -> dict[str, Any]:
-    """How an order hangs on the one in which the candidates came: mean Kendall's tau, and mean rank by place."""
+    """How the order depends on the one in which the candidates came: mean Kendall's tau, and mean rank by place."""
     taus = []
     ranks: list[list[int]] = [[] for _ in range(max(map(len, candidates.values())))]
     for query, ids in candidates.items():
@@ -151,7 +151,7 @@ def outcomes(event: Event, grades: Sequence[int | None], relevant: int) -> list[
     """What came true of one window's listings.
 
     Args:
-        event: Of what.
+        event: The event.
         grades: ``[n]``, None for a listing without a judgement: it is not relevant, and never the first.
         relevant: Lowest grade that is relevant.
 
@@ -165,24 +165,24 @@ def outcomes(event: Event, grades: Sequence[int | None], relevant: int) -> list[
     return [1 / grades.count(best) if grade is not None and grade == best else 0.0 for grade in grades]
 
 
-def _calibration(answer: SystemResult, setting: Setting) -> dict[str, Any]:
+def _calibration(result: SystemResult, setting: Setting) -> dict[str, Any]:
     """How far probabilities are from what came true, by event; empty where there are none.
 
     A ranking of several windows has no probability of coming first, and a fallback's scores are places.
     """
-    decoding = answer.rankings[0].provenance.decoding if answer.rankings else "inline"
-    if answer.probabilities is None or decoding not in EVENTS:
+    decoding = result.rankings[0].provenance.decoding if result.rankings else "inline"
+    if result.probabilities is None or decoding not in EVENTS:
         return {}
     event = EVENTS[decoding]
     left_out = {
         ranking.query_id
-        for ranking in answer.rankings
+        for ranking in result.rankings
         if ranking.provenance.outcome == "fallback"
         or (event == "first" and ranking.provenance.windows > ranking.provenance.passes)
     }
     windows = [
         (
-            [answer.probabilities[query][key] for key in ids],
+            [result.probabilities[query][key] for key in ids],
             outcomes(event, [setting.qrels[query].get(key) for key in ids], setting.relevant),
         )
         for query, ids in setting.candidates.items()
@@ -196,10 +196,10 @@ def calibration_figures(
 ) -> dict[str, float | int]:
     """How far probabilities are from what came true.
 
-    Of ``first``, each window's highest probability counts, the answer's confidence; of ``relevant``, all do.
+    Of ``first``, each window's highest probability counts, the result's confidence; of ``relevant``, all do.
 
     Args:
-        event: Of what the probabilities are.
+        event: The event whose probabilities they are.
         windows: ``[w]`` probabilities, ``[n]``, and `outcomes`, ``[n]``; at least one window.
     """
     pairs = [pair for chances, came in windows for pair in zip(chances, came, strict=True)]
@@ -214,7 +214,7 @@ def calibration_figures(
     }
 
 
-def _clicks(answer: SystemResult, setting: Setting, settings: ClickSettings) -> dict[str, Any]:
+def _clicks(result: SystemResult, setting: Setting, settings: ClickSettings) -> dict[str, Any]:
     """What the clicks on the first stage's order say; a candidate without a judgement was not clicked."""
     clicks = {
         query: {key: int(setting.qrels.get(query, {}).get(key, -1) >= setting.relevant) for key in ids}
@@ -223,17 +223,17 @@ def _clicks(answer: SystemResult, setting: Setting, settings: ClickSettings) -> 
     clicked = {query: [key for key, one in found.items() if one] for query, found in clicks.items()}
     shown = {query: {key: -float(i) for i, key in enumerate(ids)} for query, ids in setting.candidates.items()}
     # places say nothing across queries: without scores there is only the AUC within each query
-    areas = dataclasses.asdict(auc(answer.probabilities or answer.run, clicks))
-    found: dict[str, Any] = {"auc": areas if answer.probabilities else areas | {"overall": None}}
-    if answer.probabilities:
-        found["log_loss"] = log_loss(answer.probabilities, clicks)
-        found["calibration_error"] = calibration_error(answer.probabilities, clicks)
-    valued = ips(answer.run, setting.candidates, clicked, eta=settings.eta, clip=settings.clip, seed=setting.seed)
+    areas = dataclasses.asdict(auc(result.probabilities or result.run, clicks))
+    found: dict[str, Any] = {"auc": areas if result.probabilities else areas | {"overall": None}}
+    if result.probabilities:
+        found["log_loss"] = log_loss(result.probabilities, clicks)
+        found["calibration_error"] = calibration_error(result.probabilities, clicks)
+    valued = ips(result.run, setting.candidates, clicked, eta=settings.eta, clip=settings.clip, seed=setting.seed)
     found["ips"] = dataclasses.asdict(valued)
     found["interleaving_with_first_stage"] = {
         user: dataclasses.asdict(
             interleave(
-                answer.run,
+                result.run,
                 shown,
                 setting.qrels,
                 setting.grades,

@@ -1,7 +1,7 @@
-"""The systems that `eval.run` measures. Each gets the same requests and gives each candidate a score.
+"""The systems that `eval.run` measures. Each gets the same requests and scores each candidate.
 
-A system is loaded once and then ranks; what it gave is kept (`eval.cache`). Equal scores stand in the order in which
-the candidates came. Heavy packages are imported by the system that needs them, when it is loaded.
+A system is loaded once and then ranks; its result is kept (`eval.cache`). Candidates with equal scores keep the order
+in which they came. Heavy packages are imported by the system that needs them, when it is loaded.
 """
 
 from __future__ import annotations
@@ -10,13 +10,12 @@ import random
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from eval.cache import Entry, Kept
+from eval.cache import Entry, StoredResult
 from eval.config import BertCosineSystem, Bm25System, FirstStageSystem, RandomSystem, RunConfig, System, TrecSystem
-from genrank.calibration import load_calibration
 from genrank.data.dataset import Dataset
 from genrank.data.trec import Run, read_run
 from genrank.errors import ConfigError
@@ -27,14 +26,13 @@ from genrank.experiment.systems import (
     BaselineSystem,
     CrossEncoderSystem,
     GenrankSystem,
-    make_engine,
-    weights_fingerprints,
+    dependencies,
+    make_reranker,
 )
 from genrank.files import files_fingerprint, fingerprint
 from genrank.models.store import resolve
+from genrank.models.weights import model_fingerprint
 from genrank.progress import track
-from genrank.prompting.template import load_template
-from genrank.reranker import DEFAULT_PROMPTS, Reranker
 from genrank.search.bm25 import Bm25
 from genrank.types import Ranking, Request
 
@@ -44,16 +42,16 @@ Scores = Sequence[Sequence[float]]
 
 @dataclass(frozen=True)
 class SystemResult:
-    """What a system made of the requests.
+    """How a system ranked the requests.
 
     Attributes:
         run: Scores by query and listing, strictly falling.
         seconds: Wall time of the ranking alone.
         load_seconds: Wall time before it: building an index, loading a model.
-        rankings: Full answers; empty for systems that give an order only.
-        probabilities: Scores from 0 to 1 by query and listing, for AUC and log loss; None from systems without.
+        rankings: Whole rankings; empty for systems that only give an order.
+        probabilities: Scores from 0 to 1 by query and listing, for AUC and log loss; None if the system gives none.
         notes: What was counted on the way, such as listings that a run from elsewhere lacks.
-        cached: Whether the answer was computed earlier; so were then the times.
+        cached: Whether the result, times included, comes from an earlier run.
     """
 
     run: Run
@@ -87,7 +85,7 @@ class SystemResult:
         }
 
 
-def answer(
+def run_system(
     system: System,
     config: RunConfig,
     dataset: Dataset,
@@ -95,34 +93,34 @@ def answer(
     cache: Path | None = None,
     asked: str | None = None,
 ) -> SystemResult:
-    """Let a system rank, or take what it gave before.
+    """Let a system rank, or take its result from the cache.
 
     Args:
-        system: Which.
+        system: The system.
         config: Gives the seed.
-        dataset: Where the requests come from.
+        dataset: The dataset that the requests come from.
         requests: ``[b]``, each with a query id of its own.
-        cache: Folder of answers kept; None keeps nothing.
-        asked: `requests_fingerprint` of the requests, where the caller has it.
+        cache: folder of kept results; None keeps nothing.
+        asked: `requests_fingerprint` of the requests, if the caller has it.
 
     Raises:
-        ConfigError: When a folder or file that the system names is not there.
+        ConfigError: When a folder or file that the system names is missing.
         GenrankError: Whatever the system raises.
     """
     if cache is None:
-        return _answer(_compute(system, config, dataset, requests, None), requests, cached=False)
+        return _result(_compute(system, config, dataset, requests, None), requests, cached=False)
     entry = Entry(cache, fingerprint(_dependencies(system, config, dataset, asked or requests_fingerprint(requests))))
     with entry.locked():
-        kept = entry.read()
-        cached = kept is not None
-        if kept is None:
-            kept = _compute(system, config, dataset, requests, entry)
-            entry.write(kept)
-    return _answer(kept, requests, cached=cached)
+        stored = entry.read()
+        cached = stored is not None
+        if stored is None:
+            stored = _compute(system, config, dataset, requests, entry)
+            entry.write(stored)
+    return _result(stored, requests, cached=cached)
 
 
 def _dependencies(system: System, config: RunConfig, dataset: Dataset, asked: str) -> dict[str, Any]:
-    """All that an answer depends on."""
+    """Everything that a result depends on."""
     found: dict[str, Any] = {
         "settings": system.model_dump(mode="json", exclude={"name"}),
         "seed": config.seed,
@@ -134,16 +132,13 @@ def _dependencies(system: System, config: RunConfig, dataset: Dataset, asked: st
         case Bm25System(idf="dataset"):
             found["listings"] = fingerprint([listing.to_dict() for listing in dataset.listings.values()])
         case BertCosineSystem(model=model):
-            found["model"] = files_fingerprint(resolve(model))
+            found["model"] = model_fingerprint(resolve(model))
         case BaselineSystem(folder=folder) | CrossEncoderSystem(folder=folder):
             found["folder"] = files_fingerprint(_existing(folder, "folder"))
         case TrecSystem(path=path):
             found["run"] = files_fingerprint(_existing(path, "path"))
         case GenrankSystem():
-            found |= weights_fingerprints(system)
-            if system.calibration:
-                found["calibration"] = asdict(load_calibration(system.calibration, system.decoding or "inline"))
-            found["prompt"] = load_template(system.prompt or DEFAULT_PROMPTS[system.decoding or "inline"]).digest
+            found |= dependencies(system)
     return found
 
 
@@ -156,7 +151,7 @@ def _existing(path: str, key: str) -> Path:
 
 def _compute(
     system: System, config: RunConfig, dataset: Dataset, requests: Sequence[Request], entry: Entry | None
-) -> Kept:
+) -> StoredResult:
     started = time.monotonic()
     notes: Mapping[str, int] = {}
     chances: Callable[[Sequence[Request]], Scores] | None = None
@@ -174,7 +169,7 @@ def _compute(
             from genrank.search.dense import Encoder, cosine_scores, encoded_text
 
             encoder = Encoder(system.model)
-            # a shop has the listings' vectors, and the model in memory, before any query comes
+            # a shop computes the listings' vectors, and loads the model, before any query comes
             encoder.encode([encoded_text(candidate.listing) for r in requests for candidate in r.candidates])
             encoder.encode([r.query.text for r in requests[:1]], queries=True)
 
@@ -183,9 +178,9 @@ def _compute(
         case BaselineSystem():
             from genrank.rankers.gbdt import GbdtRanker
 
-            baseline = GbdtRanker.load(_existing(system.folder, "folder"))
-            baseline.prepare(requests)
-            score, chances = baseline.score, baseline.probabilities if baseline.objective == "binary" else None
+            ranker = GbdtRanker.load(_existing(system.folder, "folder"))
+            ranker.prepare(requests)
+            score, chances = ranker.score, ranker.probabilities if ranker.objective == "binary" else None
         case CrossEncoderSystem():
             from genrank.rankers.cross_encoder import CrossEncoderRanker
 
@@ -196,18 +191,18 @@ def _compute(
     loaded = time.monotonic()
     scores = score(requests)
     seconds = time.monotonic() - loaded
-    return Kept(scores, chances(requests) if chances else None, (), seconds, loaded - started, notes)
+    return StoredResult(scores, chances(requests) if chances else None, (), seconds, loaded - started, notes)
 
 
-def _answer(kept: Kept, requests: Sequence[Request], *, cached: bool) -> SystemResult:
+def _result(stored: StoredResult, requests: Sequence[Request], *, cached: bool) -> SystemResult:
     probabilities: Run | None = None
-    if kept.probabilities is not None:
+    if stored.probabilities is not None:
         probabilities = {
             request.query.query_id: dict(zip(_ids(request), chances, strict=True))
-            for request, chances in zip(requests, kept.probabilities, strict=True)
+            for request, chances in zip(requests, stored.probabilities, strict=True)
         }
-    run, rankings = run_of(requests, kept.scores), tuple(kept.rankings)
-    return SystemResult(run, kept.seconds, kept.load_seconds, rankings, probabilities, dict(kept.notes), cached)
+    run, rankings = run_of(requests, stored.scores), tuple(stored.rankings)
+    return SystemResult(run, stored.seconds, stored.load_seconds, rankings, probabilities, dict(stored.notes), cached)
 
 
 def _random(seed: int) -> Callable[[Sequence[Request]], Scores]:
@@ -215,7 +210,7 @@ def _random(seed: int) -> Callable[[Sequence[Request]], Scores]:
         scores = []
         for request in requests:
             ids = sorted(_ids(request))
-            # one generator a query: the order depends on no other query, nor on how the candidates came
+            # one generator per query: the order depends neither on other queries nor on the candidates' order
             random.Random(f"{seed} {request.query.query_id}").shuffle(ids)
             place = {listing_id: float(-i) for i, listing_id in enumerate(ids)}
             scores.append([place[listing_id] for listing_id in _ids(request)])
@@ -252,15 +247,15 @@ def _given(run: Run) -> Callable[[Sequence[Request]], Scores]:
     return score
 
 
-def _genrank(system: GenrankSystem, config: RunConfig, requests: Sequence[Request], entry: Entry | None) -> Kept:
+def _genrank(
+    system: GenrankSystem, config: RunConfig, requests: Sequence[Request], entry: Entry | None
+) -> StoredResult:
     started = time.monotonic()
-    names = ("calibration", "prompt", "decoding", "strategy", "window", "stride", "passes", "max_prompt_tokens")
-    options = {name: value for name in names if (value := getattr(system, name)) is not None}
     done = entry.finished() if entry else {}
     left = [request for request in requests if request.query.query_id not in done]
     loaded = started
     if left:
-        reranker = Reranker(engine=make_engine(system), seed=config.seed, **options)
+        reranker = make_reranker(system, config.seed)
         loaded = time.monotonic()
     batches = [left[i : i + system.batch] for i in range(0, len(left), system.batch)]
     for batch in track(batches, system.name, total=len(batches)):
@@ -277,7 +272,7 @@ def _genrank(system: GenrankSystem, config: RunConfig, requests: Sequence[Reques
         scores.append([float(-items[listing_id].rank) for listing_id in _ids(request)])
         chances.append([items[listing_id].score for listing_id in _ids(request)])
     seconds = sum(done[request.query.query_id][1] for request in requests)
-    return Kept(scores, chances, rankings, seconds, loaded - started)
+    return StoredResult(scores, chances, rankings, seconds, loaded - started)
 
 
 def with_histories(requests: Sequence[Request], whose: Literal["own", "none", "other"]) -> list[Request]:

@@ -83,10 +83,10 @@ def before_and_after(shop: Dataset, request: Request, ranking: Ranking) -> Table
             str(grades[before.listing_id]),
             Text(titles[item.listing_id]),
             str(grades[item.listing_id]),
-            moved(item.source_rank - item.rank),
+            Text(*moved(item.source_rank - item.rank)),
             Text(item.reason or ""),
         )
-    table.caption = caption(ranking)
+    table.caption = Text("\n").join(Text(*cell) for cell in caption(ranking))
     return table
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Literal, cast
@@ -12,6 +13,7 @@ import yaml
 from finetune.windows import WindowOptions
 from genrank.engines.loading import native_dtype
 from genrank.errors import ConfigError, InputError
+from genrank.experiment.config import read_yaml
 
 if TYPE_CHECKING:
     from trl import GRPOConfig, ModelConfig, SFTConfig
@@ -21,7 +23,7 @@ LANGUAGES = ("en", "zh", "other")
 
 
 def _option(default: Any, words: str) -> Any:
-    """An option with its help; a list is made anew for each."""
+    """An option with its help; each set of arguments gets a list of its own."""
     if isinstance(default, list):
         return field(default_factory=lambda: list(default), metadata={"help": words})
     return field(default=default, metadata={"help": words})
@@ -29,21 +31,21 @@ def _option(default: Any, words: str) -> Any:
 
 @dataclass
 class DataArguments:
-    """What a model learns from, and how it is measured on the way; the part that all trainings share.
+    """What a model learns from, and how it is evaluated during training; shared by all trainings.
 
     Raises:
-        InputError: When an option is wrong; names it.
+        InputError: When an option is wrong; the message names it.
     """
 
     datasets: list[str] = _option(["sample-shop"], "dataset folders, or sample-shop; their train queries are learned")
     measured: list[str] = _option([], "more datasets whose dev and test queries must not be learned")
     leaks: Literal["error", "drop"] = _option("error", "train queries that are measured too: an error, or dropped")
     adapter: str | None = _option(None, "folder of the adapter that training goes on with (a new LoRA)")
-    dev: str | None = _option(None, "dataset whose dev queries are ranked on the way (the first of datasets)")
-    dev_queries: int | None = _option(None, "at most so many of them, the first (all)")
+    dev: str | None = _option(None, "dataset whose dev queries are ranked during training (the first of datasets)")
+    dev_queries: int | None = _option(None, "maximum number of them, the first ones (all)")
     dev_candidates: int = _option(20, "candidates of each, the first stage's best")
     listwise_prompt: str = _option("listwise", "template, a known one or a file")
-    max_tokens: int = _option(4096, "of one row; what does not fit is cut as in serving")
+    max_tokens: int = _option(4096, "token limit of one row; longer ones are cut as in serving")
     windows_per_query: int = _option(1, "windows drawn of each query")
     least_candidates: int = _option(2, "candidates in the smallest window")
     most_candidates: int = _option(20, "candidates in the largest")
@@ -60,7 +62,7 @@ class DataArguments:
     share: float = _option(1.0, "share of the train queries, for learning curves")
 
     def __post_init__(self) -> None:
-        """Check the options that stand for themselves."""
+        """Check the options that can be checked by themselves."""
         self._check_filled("datasets")
         for one in self.languages:
             if one not in LANGUAGES:
@@ -102,10 +104,10 @@ class DataArguments:
 
 @dataclass
 class RankingArguments(DataArguments):
-    """What `finetune.sft` learns, beside what all trainings share.
+    """Options of `finetune.sft` beside those that all trainings share.
 
     Raises:
-        InputError: When an option is wrong; names it.
+        InputError: When an option is wrong; the message names it.
     """
 
     forms: list[str] = _option([*FORMS], "prompts that are learned: inline, listwise (first-token reads it too)")
@@ -114,12 +116,12 @@ class RankingArguments(DataArguments):
     ranking_loss: Literal["ranknet", "listnet", "lambda"] = _option("ranknet", "loss of the scores")
     ranking_weight: float = _option(1.0, "of the ranking loss; 0: only text is learned")
     text_weight: float = _option(0.2, "of the text of permutations and reasons; 0: only scores are learned")
-    lora_top_layers: int | None = _option(None, "adapters in so many of the upper layers (all)")
+    lora_top_layers: int | None = _option(None, "number of upper layers that get adapters (all)")
     compile_layers: bool = _option(False, "PyTorch compiles the model's layers: faster steps behind a slow first one")
     adalora: bool = _option(False, "AdaLoRA (arXiv 2303.10512) in the place of LoRA; starts at 1.5 times lora_r")
 
     def __post_init__(self) -> None:
-        """Check the options that stand for themselves."""
+        """Check the options that can be checked by themselves."""
         super().__post_init__()
         self._check_filled("forms")
         for form in self.forms:
@@ -136,10 +138,10 @@ class RankingArguments(DataArguments):
 
 @dataclass
 class GrpoArguments(DataArguments):
-    """What `finetune.grpo` rewards, beside what all trainings share.
+    """Options of `finetune.grpo` beside those that all trainings share.
 
     Raises:
-        InputError: When an option is wrong; names it.
+        InputError: When an option is wrong; the message names it.
     """
 
     masked: bool = _option(True, "orders are sampled under the mask of serving; False: as free text")
@@ -151,7 +153,7 @@ class GrpoArguments(DataArguments):
     grounding_weight: float = _option(1.0, "of a reason whose claims stand in the listing or the history")
 
     def __post_init__(self) -> None:
-        """Check the options that stand for themselves."""
+        """Check the options that can be checked by themselves."""
         super().__post_init__()
         self._check_chances("reasons")
         self._check_counts("diversity_depth")
@@ -164,7 +166,7 @@ class GrpoArguments(DataArguments):
 
 
 def _defaults() -> dict[str, Any]:
-    """What stands in the place of TRL's own defaults in all trainings."""
+    """Defaults that replace TRL's own in all trainings."""
     gpu = torch.cuda.is_available()
     return {
         "model_name_or_path": "smollm2-135m",
@@ -185,11 +187,11 @@ def _defaults() -> dict[str, Any]:
 
 _GRPO_DEFAULTS = {
     "remove_unused_columns": False,
-    "disable_dropout": True,  # what samples and what learns shall be one policy
+    "disable_dropout": True,  # sampling and learning must use the same policy
     "num_generations": 4,
     "num_generations_eval": 1,  # the dev queries are ranked: nothing is sampled for them
     "max_completion_length": 64,
-    "eval_on_start": True,  # what the adapter of before is worth
+    "eval_on_start": True,  # measures the adapter that training starts from
     "learning_rate": 1e-5,
 }
 
@@ -224,10 +226,13 @@ def _parse(
 ) -> tuple[Any, ...]:
     from trl import TrlParser
 
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if "--config" in given[:-1]:
+        read_yaml(given[given.index("--config") + 1])  # TRL reads it too, but takes the last of two equal keys
     parser = TrlParser(kinds, prog=program)
     parser.set_defaults(**_defaults(), **defaults)
     try:
-        data, training, model = parser.parse_args_and_config(arguments)
+        data, training, model = parser.parse_args_and_config(given)
     except (OSError, ValueError, TypeError, yaml.YAMLError) as error:
         if isinstance(error, InputError | ConfigError):
             raise

@@ -1,4 +1,4 @@
-"""How fast training is, beside a bare PyTorch loop: ``python -m finetune.bench --config finetune/configs/NAME.yaml``.
+"""Compare training speed with a bare PyTorch loop: ``python -m finetune.bench --config finetune/configs/NAME.yaml``.
 
 ::
 
@@ -39,14 +39,14 @@ Batch = Mapping[str, Any]
 def measure(
     ranking: RankingArguments, training: SFTConfig, model: ModelConfig, *, steps: int, rounds: int
 ) -> dict[str, Any]:
-    """Tokens a second of each way, and the trainer's beside the others'.
+    """Tokens a second of each way, and the trainer's relative to the others'.
 
     Args:
-        ranking: Of `finetune.sft`.
+        ranking: Options of `finetune.sft`.
         training: The same; nothing is saved, and no query is ranked.
         model: The same.
-        steps: Of each measurement, behind one that only warms up.
-        rounds: Measurements of each way.
+        steps: Steps of each measurement, after one warm-up step.
+        rounds: Number of measurements of each way.
     """
     training.eval_strategy = training.save_strategy = "no"
     training.load_best_model_at_end = False

@@ -1,4 +1,4 @@
-"""Checkpoints of a training that was stopped: the same training goes on from them, and no other."""
+"""Checkpoints of an interrupted training: the same training resumes from them, and no other."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from genrank.adapters import read_values
 from genrank.errors import InputError
 from genrank.files import files_fingerprint
 from genrank.models.store import resolve
+from genrank.models.weights import model_fingerprint
 
 FILE = "training.json"
-"""Where the folder of a training says which training that is."""
+"""The file in a training's folder that says which training it is."""
 
 _MOST_NAMED = 4  # of the options that differ, in the message
 _WITHOUT_EFFECT = (
@@ -25,11 +26,11 @@ _WITHOUT_EFFECT = (
     "per_device_eval_batch_size", "project", "push_to_hub", "report_to", "resume_from_checkpoint", "run_name",
     "save_total_limit", "skip_memory_metrics", "trackio_",
 )  # fmt: skip
-"""How names of TRL's options begin on which nothing that is learned depends."""
+"""Prefixes of the names of TRL's options that do not affect what is learned."""
 
 
 def last_checkpoint(folder: Path) -> str | None:
-    """The last checkpoint that was written whole: its state is written last."""
+    """The last complete checkpoint; a checkpoint's state is written last."""
     whole = [path for path in folder.glob("checkpoint-*") if (path / "trainer_state.json").exists()]
     return str(max(whole, key=lambda path: int(path.name.rpartition("-")[2]))) if whole else None
 
@@ -37,14 +38,14 @@ def last_checkpoint(folder: Path) -> str | None:
 def checkpoint_to_go_on_from(
     folder: Path, data: DataArguments, training: Any, model: ModelConfig, rows: str
 ) -> str | None:
-    """The last checkpoint of this training; None where it starts anew, which the first of its processes writes down.
+    """The last checkpoint of this training; None at its start, which the first of its processes records in `FILE`.
 
     Args:
         folder: The training's ``output_dir``.
-        data: Its options of the house.
-        training: Those of TRL.
-        model: Those of the model.
-        rows: Fingerprint of what is learned.
+        data: genrank's own options.
+        training: TRL's options.
+        model: The model's options.
+        rows: Fingerprint of the training examples.
 
     Raises:
         InputError: When the checkpoints are another training's.
@@ -73,11 +74,11 @@ def checkpoint_to_go_on_from(
 
 
 def _options(data: DataArguments, training: Any, model: ModelConfig, rows: str) -> dict[str, Any]:
-    """All on which the result of a training depends, by the options' names, as a file of JSON gives it back."""
+    """All options on which the result of a training depends, by name, as they come back from a JSON file."""
     found = {key: value for key, value in training.to_dict().items() if not key.startswith(_WITHOUT_EFFECT)}
     found |= dataclasses.asdict(model) | dataclasses.asdict(data)
     found |= {"rows": rows, "processes": training.world_size}
-    found["model files"] = files_fingerprint(resolve(model_name(model)))
+    found["model files"] = model_fingerprint(resolve(model_name(model)))
     if data.adapter:
         found["adapter files"] = files_fingerprint(Path(data.adapter).expanduser())
     values: dict[str, Any] = json.loads(json.dumps(found, default=str))

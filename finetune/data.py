@@ -1,4 +1,4 @@
-"""Training examples: windows as the very tokens that serving sends to a model, and the answers that it shall learn.
+"""Training examples: windows as exactly the tokens that serving sends to a model, and the answers that it learns.
 
 An example is one row of tokens with three things to learn at places in it, each of which may be missing:
 
@@ -27,25 +27,31 @@ Form = Literal["inline", "listwise"]
 """Which prompt: ``listwise`` serves the decodings ``listwise`` and ``first-token``."""
 
 ReasonWriter = Callable[[TrainingWindow, int, random.Random], str]
-"""The reason for one candidate of a window, in the words that the model shall learn; empty where there is none."""
+"""The reason for one candidate of a window, in the words that the model learns; empty if there is none."""
 
 _ROOT = Path(__file__).resolve().parents[1]
-_CODE = ("genrank/prompting.py", "genrank/text.py", "finetune/data.py", "finetune/windows.py", "finetune/reasons.py")
+_CODE = (
+    "genrank/prompting/*.py",
+    "genrank/text/*.py",
+    "finetune/data.py",
+    "finetune/windows.py",
+    "finetune/reasons.py",
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One row of tokens and what there is to learn from it. Places are 0-based; what is read at one follows it.
+    """One row of tokens and what is learned from it. Places are 0-based; what is read at a place comes after it.
 
     Attributes:
-        form: Which prompt it is.
+        form: The prompt's form.
         input_ids: ``[tokens]``.
         reads: ``[n]`` place at which each candidate's score is read.
         above: ``[n]`` tokens whose logits raise the score: yes, or the candidate's identifier.
         below: ``[n]`` tokens whose logits lower it: no, or none.
-        gains: ``[n]`` what each candidate is worth.
-        answers: ``[m]`` place before each token that the model shall write.
-        choices: ``[m]`` the tokens that are right there.
+        gains: ``[n]`` gain of each candidate.
+        answers: ``[m]`` place before each token that the model learns to write.
+        choices: ``[m]`` the tokens that are right after it.
     """
 
     form: Form
@@ -64,7 +70,7 @@ class Example:
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """What could not become an example, counted.
+    """Counts of windows that could not become an example.
 
     Attributes:
         why: Counts by reason.
@@ -87,15 +93,15 @@ def make_examples(
     seed: int = 0,
     skipped: Skipped | None = None,
 ) -> Iterator[Example]:
-    """An example of each window for each form of prompt.
+    """One example for each window and form of prompt.
 
     Args:
-        windows: What is learned.
+        windows: The windows to learn from.
         renderers: By form; those that serving uses.
         max_tokens: The most tokens of a row. A window that does not fit is cut as in serving.
         reasons: Chance that a row goes on to the reason for one of the best candidates.
-        write_reason: Who writes it; without one there are none.
-        seed: Of what is drawn: the candidate of the reason, the order of ties.
+        write_reason: Writes the reasons; None for no reasons.
+        seed: Seed of the choice of the reason's candidate and of the order of ties.
         skipped: Takes the count of windows that gave no example.
 
     Yields:
@@ -127,12 +133,12 @@ def make_example(
 
     Args:
         window: What is learned.
-        form: Of the prompt.
+        form: The prompt's form.
         renderer: Renders it.
         max_tokens: The most tokens of the row.
         chance: Orders ties.
         reason_for: Place of the candidate whose reason follows, 0-based; None: no reason follows.
-        write_reason: Who writes it.
+        write_reason: Writes the reason.
 
     Raises:
         BudgetError: When the candidates do not fit into `max_tokens`.
@@ -163,7 +169,7 @@ def make_example(
 
 def examples_fingerprint(settings: Any, folders: Sequence[str | Path]) -> str:
     """SHA-256 of all that examples depend on: settings, dataset folders, and the code that makes them."""
-    code = [files_fingerprint(_ROOT / file) for file in _CODE if (_ROOT / file).exists()]
+    code = [files_fingerprint(file) for pattern in _CODE for file in sorted(_ROOT.glob(pattern))]
     return fingerprint([settings, [files_fingerprint(folder) for folder in folders], code])
 
 

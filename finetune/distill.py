@@ -1,16 +1,16 @@
-"""Makes training data of a teacher's judgement: ``python -m finetune.distill --config finetune/configs/NAME.yaml``.
+"""Make training data from a teacher's judgements: ``python -m finetune.distill --config finetune/configs/NAME.yaml``.
 
 ::
 
     python -m finetune.distill --config X.yaml [--out FOLDER]
 
-A teacher orders the candidates of a dataset's train queries, also those that nobody judged, and of queries that are
-drawn from the catalogue. What it says becomes a dataset folder (``runs/distill/NAME``) that `finetune.sft` reads like
-any other: its scores, in hundredths, are the grades, and ``reasons.jsonl`` holds those of its reasons that keep to the
-facts. Every answer is in ``answers.jsonl`` of the folder as soon as it is there: a run that was stopped goes on with
-what it has, and nothing is asked or paid twice. Counts and costs go to stdout as one line of JSON.
+A teacher orders the candidates, judged or not, of a dataset's train queries and of queries drawn from the catalogue.
+Its orders become a dataset folder (``runs/distill/NAME``) that `finetune.sft` reads like any other: its scores, in
+hundredths, are the grades, and ``reasons.jsonl`` holds those of its reasons that keep to the facts. Every answer is in
+the folder's ``answers.jsonl`` as soon as it arrives: a run that was stopped goes on with what it has, and nothing is
+asked or paid for twice. Counts and costs go to stdout as one line of JSON.
 
-No query of a split dev or test is ever labelled. Whether a teacher's answers may train a model is up to its terms.
+Queries of a split dev or test are never labelled. Whether a teacher's answers may train a model is up to its terms.
 """
 
 from __future__ import annotations
@@ -51,26 +51,26 @@ from genrank.types import Candidate, Listing, Request
 
 ANSWERS = "answers.jsonl"
 LEVELS = 100
-"""Scores are rounded to one of so many steps."""
+"""Number of steps to which scores are rounded."""
 
 _HELD_OUT = ("dev", "test")
 
 
 class DistillConfig(Strict):
-    """What is labelled, and by whom.
+    """What is labelled, and by which teacher.
 
     Attributes:
         dataset: A dataset folder, relative to the current directory (``~`` is the home directory), or
             ``sample-shop`` for the one that ships with genrank.
-        split: Whose queries are labelled; never dev or test. In the new dataset they are of the split train.
-        queries: At most so many of them, the first; None takes all, 0 none.
+        split: Split whose queries are labelled; never dev or test. In the new dataset their split is train.
+        queries: Maximum number of them, the first ones; None takes all, 0 none.
         pseudo_queries: Queries drawn from the words of the catalogue.
-        candidates: Of each query, the first stage's best. A query without a first stage has BM25's.
+        candidates: Candidates of each query, the first stage's best, or BM25's for a query without a first stage.
         retrieved: Further listings of each query, BM25's best of the whole catalogue, judged or not.
         random: Further listings of each query, drawn from the whole catalogue.
         held_out: More datasets whose dev and test queries must not be among those labelled.
-        seed: Of what is drawn.
-        teacher: Who labels.
+        seed: Seed of all random choices.
+        teacher: The teacher.
     """
 
     dataset: str
@@ -109,11 +109,11 @@ def chosen_queries(
 
     Args:
         dataset: Where they come from.
-        config: Which and how many.
-        others: More datasets whose dev and test queries must not be among them.
+        config: Which queries, and how many.
+        others: More datasets whose dev and test queries are left out.
 
     Returns:
-        The queries, and how many were left out, since they are dev or test queries too.
+        The queries, and how many were left out because they are dev or test queries too.
 
     Raises:
         InputError: When the split has no query.
@@ -129,12 +129,12 @@ def chosen_queries(
 def make_requests(dataset: Dataset, queries: Sequence[DatasetQuery], config: DistillConfig) -> list[Request]:
     """What the teacher is asked: each query with its candidates; a query with fewer than two is left out.
 
-    Listings that come beside the first stage's have a score only where that is BM25's: it is then computed anew for all
-    of the query's candidates, and orders them.
+    Listings beyond the first stage's have a score only if the first stage is BM25: scores are then recomputed for all
+    of the query's candidates, and order them.
 
     Args:
         dataset: Gives first stage and catalogue.
-        queries: Of whatever origin.
+        queries: The queries to ask about.
         config: How many candidates of which kind.
 
     Raises:
@@ -181,7 +181,7 @@ def taught(
         queries: Those that were asked.
         requests: As they were asked.
         labels: By query id; a query without one is left out.
-        by: Who labelled.
+        by: The teacher's name.
     """
     asked = [request for request in requests if request.query.query_id in labels]
     qrels: Qrels = {}
@@ -219,7 +219,7 @@ def kept_reasons(
     Args:
         requests: As they were asked.
         labels: By query id.
-        dropped: Takes the count of reasons that are left out, by why.
+        dropped: Counts the reasons that are left out, by cause.
 
     Yields:
         ``query_id``, ``listing_id`` and ``reason``.
@@ -242,15 +242,15 @@ def distill(config: DistillConfig, out: Path, teacher: Teacher | None = None) ->
 
     Args:
         config: What is labelled.
-        out: The folder; made, or gone on with.
-        teacher: Who labels; None takes the configuration's.
+        out: The folder; created, or continued.
+        teacher: The teacher; None takes the configuration's.
 
     Returns:
         Counts, as JSON types.
 
     Raises:
-        ConfigError: When the folder holds something else, or another run writes it.
-        EngineError: When the teacher fails whatever it is asked, or labelled nothing.
+        ConfigError: When the folder holds something else, or another run is writing to it.
+        EngineError: When the teacher fails on every request, or labelled nothing.
         GenrankError: Whatever the dataset or the teacher raises.
     """
     started = time.monotonic()
@@ -269,10 +269,10 @@ def distill(config: DistillConfig, out: Path, teacher: Teacher | None = None) ->
     dropped: Counter[str] = Counter()
     try:
         with FileLock(out / ".lock", timeout=0):
-            answers = Journal(out / ANSWERS)
-            answers.add([])  # the folder is a distillation's from now on
-            spent = answers.total("cost")
-            found = teacher.label(requests, answers, tally)
+            journal = Journal(out / ANSWERS)
+            journal.add([])  # marks the folder as this program's from now on
+            spent = journal.total("cost")
+            found = teacher.label(requests, journal, tally)
             labels = {key: label for key, label in found.items() if isinstance(label, Label)}
             failed = [label for label in found.values() if isinstance(label, Failure)]
             if not labels:
@@ -281,7 +281,7 @@ def distill(config: DistillConfig, out: Path, teacher: Teacher | None = None) ->
             made = taught(dataset, queries, requests, labels, teacher.name)
             reasons = list(kept_reasons(requests, labels, dropped))
             _write(made, reasons, Path(config.dataset).expanduser() / "NOTICE", out)
-            total = answers.total("cost")
+            total = journal.total("cost")
     except Timeout:
         raise ConfigError(f"--out: another run writes {out}; wait for it, or name another folder") from None
     own = {query.query.query_id for query in dataset.queries}
@@ -318,7 +318,7 @@ _COUNTED = (
 
 
 def _write(made: Dataset, reasons: Sequence[Mapping[str, str]], notice: Path, out: Path) -> None:
-    """Put the files into the folder, each of them whole."""
+    """Write the files into the folder, each whole or not at all."""
     with tempfile.TemporaryDirectory(prefix=".", dir=out) as work:
         made.save(work)
         if reasons:

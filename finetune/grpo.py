@@ -1,10 +1,10 @@
-"""Rewards a model's own answers: ``python -m finetune.grpo --config finetune/configs/NAME.yaml [--OPTION VALUE ...]``.
+"""Reward a model's own answers: ``python -m finetune.grpo --config finetune/configs/NAME.yaml [--OPTION VALUE ...]``.
 
 TRL's `GRPOTrainer` (arXiv 2402.03300) with PEFT, from an adapter of `finetune.sft` or a new one. Prompts are windows of
 dataset folders rendered as in serving; for each the model writes several answers, and learns from those that
-`finetune.rewards` finds better than the others. An order is sampled under the very mask of serving, where only the
-choice among the candidates left is the model's and is learned; with ``masked: false`` it is free text. A share of the
-prompts goes on to the reason for the best listing, as serving asks for it: in the conversation that ranked.
+`finetune.rewards` finds better than the others. An order is sampled under the same mask as in serving, so that the
+model only chooses, and only learns to choose, among the candidates that are left; with ``masked: false`` it is free
+text. A share of the prompts goes on to the reason for the best listing, in the conversation that ranked, as in serving.
 
 Options are those of `finetune.arguments.GrpoArguments`, of ``trl.GRPOConfig`` and of ``trl.ModelConfig``; the
 configuration file holds the same names. A run that was killed goes on from its last whole checkpoint in ``output_dir``
@@ -29,7 +29,7 @@ from typing import Any, cast
 import datasets
 import torch
 from torch.utils.data import Sampler
-from transformers import AutoTokenizer, LogitsProcessor, TrainerCallback
+from transformers import LogitsProcessor, TrainerCallback
 
 from finetune.arguments import GrpoArguments, parse_grpo
 from finetune.checkpoints import checkpoint_to_go_on_from
@@ -54,7 +54,7 @@ from finetune.windows import TrainingWindow, draw_windows
 from genrank.adapters import Manifest
 from genrank.engines.loading import end_tokens
 from genrank.engines.mask import PermutationMask
-from genrank.engines.tokenizer import HubTokenizer
+from genrank.engines.tokenizer import HubTokenizer, load_tokenizer
 from genrank.errors import BudgetError, InputError
 from genrank.experiment.program import exit_status, say
 from genrank.files import fingerprint
@@ -64,12 +64,12 @@ from genrank.prompting.template import load_template
 from genrank.reasons.grounding import Facts
 
 with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # TRL loads vLLM and torch's compiler, and says what it thinks of their versions
+    warnings.simplefilter("ignore")  # TRL loads vLLM and torch's compiler, and warns about their versions
     from trl import GRPOConfig, GRPOTrainer, ModelConfig
     from trl.trainer.utils import RepeatSampler, get_peft_config
 
 MEASURED_BY = ("listwise", "first-token")
-"""Decodings by which the dev queries are ranked on the way; the first chooses the best adapter."""
+"""Decodings by which the dev queries are ranked during training; the first chooses the best adapter."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +78,8 @@ class Question:
 
     Attributes:
         ids: ``[tokens]`` of the prompt.
-        window: What it shows.
-        reason_for: Place of the candidate whose reason is asked for, 0-based; None: the order is asked for.
+        window: The window that it shows.
+        reason_for: Place of the candidate whose reason is asked for, 0-based; None if the order is asked for.
     """
 
     ids: tuple[int, ...]
@@ -96,15 +96,15 @@ def make_questions(
     seed: int = 0,
     skipped: Skipped | None = None,
 ) -> Iterator[Question]:
-    """A prompt of each window: for the order, or for the reason for one of the best listings.
+    """One prompt for each window: for the order, or for the reason for one of the best listings.
 
     Args:
-        windows: What is asked about.
-        renderer: The one that serving uses.
-        max_tokens: The most tokens of a prompt. A window that does not fit is cut as in serving.
+        windows: The windows to ask about.
+        renderer: The renderer of serving.
+        max_tokens: Token limit of a prompt. A window that does not fit is cut as in serving.
         reasons: Chance of the latter; the order of the conversation is then the target order.
-        seed: Of what is drawn: which windows ask for a reason, the order of ties.
-        skipped: Takes the count of windows that gave no prompt.
+        seed: Seed of the choice of windows that ask for a reason, and of the order of ties.
+        skipped: Counts the windows that gave no prompt.
     """
     for number, window in enumerate(windows):
         chance = random.Random(f"{seed} {number}")
@@ -125,11 +125,11 @@ def make_questions(
                 skipped.count(f"{'reason' if asks_reason else 'order'}: more than {max_tokens} tokens")
 
 
-class Journal:
+class AnswerForm:
     """How a template's answers are written: their tokens, and the names that are read out of their text.
 
     Args:
-        renderer: Of the template.
+        renderer: The template's renderer.
         ends: Tokens that end the model's answers.
     """
 
@@ -142,21 +142,21 @@ class Journal:
         chat = tokenizer.frame("")[1]
         end = tokenizer.turn()[:1] if chat else renderer.reason_ends[:1]
         self.closing = (*close.ids, *end)
-        """Tokens behind the last identifier."""
+        """Tokens after the last identifier."""
         self.ends = sorted({*ends, *end, *renderer.reason_ends})
-        """Tokens that end an answer; a line's end among them, as serving takes it to end a reason."""
+        """Tokens that end an answer, line breaks among them: they end a reason in serving."""
         self.marks = template.answer_open + template.answer_between + template.answer_close
 
     def names(self, n: int) -> list[str]:
-        """Of the candidates of a window."""
+        """Names of the first `n` candidates."""
         return self._names[:n]
 
     def written(self, completion: str) -> str:
-        """An order's text: the prompt has opened it already."""
+        """An order's whole text: the prompt holds its beginning."""
         return self._open + completion
 
     def mask(self, n: int) -> PermutationMask:
-        """What may be written for `n` candidates."""
+        """The mask for `n` candidates."""
         return PermutationMask(self._tokens.identifiers[:n], self._tokens.between)
 
     def length(self, n: int) -> int:
@@ -169,7 +169,7 @@ class Journal:
         return [int(at % stride == 0 and at < stride * (n - 1)) for at in range(length)]
 
     def allowed(self, n: int, written: Sequence[int]) -> tuple[int, ...]:
-        """The tokens one of which must follow; none behind the end of the answer."""
+        """The tokens of which one must follow; none after the end of the answer."""
         done = len(written) - self._ordered(n)
         return self.mask(n).allowed(written) if done < 0 else self.closing[done : done + 1]
 
@@ -178,15 +178,15 @@ class Journal:
 
 
 class OrderMask(LogitsProcessor):
-    """Lets rows that ask for an order write nothing else, as serving does; other rows are free.
+    """Restricts rows that ask for an order to one, as in serving; other rows are free.
 
     Args:
-        answers: Of the template.
-        sizes: ``[b]`` candidates of each row's window; None where it is free.
+        form: How the template's answers are written.
+        sizes: ``[b]`` candidates of each row's window; None for a free row.
     """
 
-    def __init__(self, answers: Journal, sizes: Sequence[int | None]) -> None:
-        self._answers = answers
+    def __init__(self, form: AnswerForm, sizes: Sequence[int | None]) -> None:
+        self._form = form
         self._sizes = sizes
         self._start: int | None = None
 
@@ -195,7 +195,7 @@ class OrderMask(LogitsProcessor):
         if self._start is None:
             self._start = input_ids.shape[1]
         for row, (size, ids) in enumerate(zip(self._sizes, input_ids[:, self._start :].tolist(), strict=True)):
-            if size is not None and (allowed := list(self._answers.allowed(size, ids))):
+            if size is not None and (allowed := list(self._form.allowed(size, ids))):
                 kept = scores[row, allowed]
                 scores[row] = -math.inf
                 scores[row, allowed] = kept
@@ -203,7 +203,7 @@ class OrderMask(LogitsProcessor):
 
 
 class EpochRepeats(RepeatSampler):  # type: ignore[misc]
-    """`RepeatSampler` whose order hangs on the seed and the epoch alone, so that a run goes on with what is left."""
+    """`RepeatSampler` whose order depends only on seed and epoch, so that a resumed run goes on with the rest."""
 
     def set_epoch(self, epoch: int) -> None:
         """Give the order of an epoch, counted from 0."""
@@ -215,26 +215,26 @@ class RewardTrainer(GRPOTrainer):  # type: ignore[misc]
     """`GRPOTrainer` on prompts of `genrank.prompting`; its evaluation ranks the dev queries as serving does.
 
     Args:
-        questions: By the column ``number`` of the training rows.
-        answers: Of the template.
+        questions: The questions, by the column ``number`` of the training rows.
+        form: How the template's answers are written.
         masked: Whether orders are sampled under the mask.
-        rank_dev: Ranks with a saved adapter or model, and says how well.
-        options: Those of `GRPOTrainer`.
+        rank_dev: Ranks the dev queries with a saved adapter or model, and returns the metrics.
+        options: Options of `GRPOTrainer`.
     """
 
     def __init__(
         self,
         *,
         questions: Sequence[Question],
-        answers: Journal,
+        form: AnswerForm,
         masked: bool,
         rank_dev: Callable[[Path], dict[str, float]],
         **options: Any,
     ) -> None:
         super().__init__(**options)
-        self.eos_token_ids = answers.ends
+        self.eos_token_ids = form.ends
         self._questions = questions
-        self._answers = answers
+        self._form = form
         self._masked = masked
         self._rank_dev = rank_dev
         self._asked: list[Question] = []
@@ -245,8 +245,8 @@ class RewardTrainer(GRPOTrainer):  # type: ignore[misc]
         return cast(dict[str, Any], super()._generate_and_score_completions(inputs))
 
     def _tokenize_prompts(self, prompts: list[str]) -> tuple[list[list[int]], None, dict[str, Any]]:
-        # the renderer makes tokens part by part and takes special tokens of data for ordinary text: the prompt's text,
-        # tokenised anew, would give other tokens than those that are served
+        # the renderer tokenises part by part and treats special tokens in data as ordinary text: the prompt's text,
+        # tokenised again, would give other tokens than those that are served
         return [list(question.ids) for question in self._asked[: len(prompts)]], None, {}
 
     def _sizes(self) -> list[int | None]:
@@ -257,9 +257,9 @@ class RewardTrainer(GRPOTrainer):  # type: ignore[misc]
     def _generate_single_turn(self, *inputs: Any, **options: Any) -> Any:
         if not self._masked:
             return super()._generate_single_turn(*inputs, **options)
-        # `generate` takes a mask as an argument only, and TRL passes none
+        # `generate` takes a mask only as an argument, and TRL passes none
         model = self.accelerator.unwrap_model(self.model)
-        model.generate = functools.partial(model.generate, logits_processor=[OrderMask(self._answers, self._sizes())])
+        model.generate = functools.partial(model.generate, logits_processor=[OrderMask(self._form, self._sizes())])
         try:
             return super()._generate_single_turn(*inputs, **options)
         finally:
@@ -269,7 +269,7 @@ class RewardTrainer(GRPOTrainer):  # type: ignore[misc]
         ids, written, own, *rest = super()._generate(prompts)
         if self._masked:  # what the mask forces is no choice of the model's; TRL calls such tokens a tool's
             own = [
-                [1] * len(row) if size is None else self._answers.choices(size, len(row))
+                [1] * len(row) if size is None else self._form.choices(size, len(row))
                 for size, row in zip(self._sizes(), written, strict=True)
             ]
         return (ids, written, own, *rest)
@@ -327,7 +327,7 @@ class RewardTrainer(GRPOTrainer):  # type: ignore[misc]
 
 
 class _StepsDone(TrainerCallback):
-    """Lets a run that goes on count its steps from where it was: by them TRL knows when to sample anew."""
+    """Lets a resumed run count its steps from where it was: TRL tells by them when to sample again."""
 
     def __init__(self, trainer: RewardTrainer) -> None:
         self._trainer = trainer
@@ -337,7 +337,7 @@ class _StepsDone(TrainerCallback):
 
 
 def reward_functions(
-    grpo: GrpoArguments, questions: Sequence[Question], answers: Journal
+    grpo: GrpoArguments, questions: Sequence[Question], form: AnswerForm
 ) -> tuple[list[Callable[..., list[float | None]]], list[float]]:
     """The rewards whose weight is not 0, as TRL calls them, and their weights.
 
@@ -350,8 +350,8 @@ def reward_functions(
         def one(question: Question, text: str) -> float | None:
             if question.reason_for is not None:
                 return None
-            names = answers.names(len(question.window.candidates))
-            return score(answers.written(text), names, question.window)
+            names = form.names(len(question.window.candidates))
+            return score(form.written(text), names, question.window)
 
         return named(name, one)
 
@@ -359,7 +359,7 @@ def reward_functions(
         def reward(completions: Sequence[str], number: Sequence[int], **_: Any) -> list[float | None]:
             return [one(questions[i], text) for i, text in zip(number, completions, strict=True)]
 
-        reward.__name__ = name  # TRL logs it so
+        reward.__name__ = name  # the name in TRL's logs
         return reward
 
     def grounding(question: Question, text: str) -> float | None:
@@ -376,7 +376,7 @@ def reward_functions(
         "ndcg": (grpo.ndcg_weight, of_order("ndcg", lambda text, names, w: ndcg_reward(text, names, w.gains))),
         "format": (
             grpo.format_weight,
-            of_order("format", lambda text, names, _: format_reward(text, names, answers.marks)),
+            of_order("format", lambda text, names, _: format_reward(text, names, form.marks)),
         ),
         "diversity": (
             grpo.diversity_weight,
@@ -390,13 +390,13 @@ def reward_functions(
     return [reward for _, reward in used], [weight for weight, _ in used]
 
 
-def _check_room(grpo: GrpoArguments, training: GRPOConfig, answers: Journal, questions: Sequence[Question]) -> None:
+def _check_room(grpo: GrpoArguments, training: GRPOConfig, form: AnswerForm, questions: Sequence[Question]) -> None:
     if not questions:
         raise InputError("no query of these has candidates of two gains in its train split", field="datasets")
     width = max(len(question.window.candidates) for question in questions)
-    if answers.length(width) > training.max_completion_length:
+    if form.length(width) > training.max_completion_length:
         raise InputError(
-            f"must be at least {answers.length(width)} for windows of {width} candidates, got "
+            f"must be at least {form.length(width)} for windows of {width} candidates, got "
             f"{training.max_completion_length}; or set a lower most_candidates",
             field="max_completion_length",
         )
@@ -412,7 +412,7 @@ def _check_room(grpo: GrpoArguments, training: GRPOConfig, answers: Journal, que
 
 
 def train(grpo: GrpoArguments, training: GRPOConfig, model: ModelConfig) -> Manifest | None:
-    """Train, keep the best, and say how good it is.
+    """Train, keep the best adapter, and report how good it is.
 
     Returns:
         The manifest of ``output_dir/adapter``; None in a process that is not the first of several.
@@ -422,7 +422,7 @@ def train(grpo: GrpoArguments, training: GRPOConfig, model: ModelConfig) -> Mani
     name = model_name(model)
     folder = resolve(name)
     loaded, dev, requests = load_data(grpo, training.seed)
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer = load_tokenizer(folder, trust_remote_code=getattr(training, "trust_remote_code", False))
     renderer = Renderer(load_template(grpo.listwise_prompt), HubTokenizer(tokenizer))
     room = grpo.max_tokens - training.max_completion_length
     if room < 1:
@@ -440,36 +440,36 @@ def train(grpo: GrpoArguments, training: GRPOConfig, model: ModelConfig) -> Mani
     for why, count in skipped.why.items():
         say(f"left out: {count} prompts, {why}")
     policy = load_model(folder, training, model)
-    answers = Journal(renderer, end_tokens(policy, tokenizer))
-    _check_room(grpo, training, answers, questions)
+    form = AnswerForm(renderer, end_tokens(policy, tokenizer))
+    _check_room(grpo, training, form, questions)
     say(f"{len(questions)} prompts, {sum(len(question.ids) for question in questions):,} tokens")
     start = None
     if grpo.adapter:
-        policy, start = load_start(grpo.adapter, policy, folder, {"listwise": renderer.template})
-    functions, training.reward_weights = reward_functions(grpo, questions, answers)
-    training.generation_kwargs = {**(training.generation_kwargs or {}), "eos_token_id": answers.ends}
+        policy, start = load_start(grpo.adapter, policy, name, folder, {"listwise": renderer.template})
+    functions, training.reward_weights = reward_functions(grpo, questions, form)
+    training.generation_kwargs = {**(training.generation_kwargs or {}), "eos_token_id": form.ends}
     out = Path(training.output_dir or "trainer_output")
     rows = fingerprint([list(question.ids) for question in questions])
     checkpoint = checkpoint_to_go_on_from(out, grpo, training, model, rows)
-    training.eval_on_start = training.eval_on_start and checkpoint is None  # a run that goes on has done so
+    training.eval_on_start = training.eval_on_start and checkpoint is None  # a resumed run has done so
     texts = tokenizer.batch_decode([list(question.ids) for question in questions])
     table = datasets.Dataset.from_dict({"prompt": texts, "number": list(range(len(questions)))})
     prompts = dict.fromkeys(MEASURED_BY, grpo.listwise_prompt)
     trainer = RewardTrainer(
         questions=questions,
-        answers=answers,
+        form=form,
         masked=grpo.masked,
         rank_dev=dev_ranker(dev, requests, name, prompts),
         model=policy,
         reward_funcs=functions,
         args=training,
         train_dataset=table,
-        eval_dataset=table.select([0]),  # only its being there counts: the dev queries are ranked
+        eval_dataset=table.select([0]),  # TRL only needs it to exist: the dev queries are ranked instead
         processing_class=tokenizer,
         peft_config=None if grpo.adapter else get_peft_config(model),
     )
     if not training.beta:
-        quicken(trainer.model)  # the reference needs layers whose adapters can be exchanged or put out
+        quicken(trainer.model)  # the reference needs layers whose adapters can be swapped or switched off
     trainer.train(resume_from_checkpoint=checkpoint)
     before = [log["eval_ndcg@10"] for log in trainer.state.log_history if log["step"] == 0 and "eval_ndcg@10" in log]
     if before and (trainer.state.best_metric or 0.0) < before[0]:

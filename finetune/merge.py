@@ -1,9 +1,10 @@
 """Merges an adapter into its model: ``python -m finetune.merge --adapter FOLDER --out FOLDER [--base MODEL]``.
 
 The result is a plain checkpoint, in safetensors and in the model's own dtype, that transformers and vLLM load without
-PEFT: LoRA, rsLoRA, DoRA and AdaLoRA alike. It is computed in float32 and rounded once. The adapter's ``genrank.json``
-goes along (`genrank.adapters`), so the prompt that it learned stays known. Nothing appears in the output folder before
-the merged model was loaded again and gave the scores of the model with its adapter.
+PEFT. LoRA, rsLoRA, DoRA and AdaLoRA can be merged. The merge is computed in float32 and rounded once. The adapter's
+``genrank.json`` (`genrank.adapters`) is copied too, so that the prompt it was trained with stays known. The output
+folder appears only after the merged model has been loaded again and has given the same scores as the model with its
+adapter.
 """
 
 from __future__ import annotations
@@ -17,44 +18,40 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from peft import PeftModel
-from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from genrank.adapters import FILE, load_manifest, merge_values, read_values
 from genrank.data.dataset import sample_shop
-from genrank.engines.tokenizer import HubTokenizer
-from genrank.errors import ConfigError, InputError, ModelError
+from genrank.engines.loading import check_base, load_adapter, load_model
+from genrank.engines.tokenizer import HubTokenizer, load_tokenizer
+from genrank.errors import InputError, ModelError
 from genrank.experiment.program import exit_status
-from genrank.files import files_fingerprint
 from genrank.models.store import resolve
+from genrank.models.weights import ADAPTER_CONFIG, check_adapter_files, reading
 from genrank.progress import quiet_loading
 from genrank.prompting.renderer import Renderer
 from genrank.prompting.template import load_template
 from genrank.reranker import DEFAULT_PROMPTS
 
-KINDS = ("LORA", "ADALORA")
-"""PEFT's types of adapters that can be merged; rsLoRA and DoRA are options of the first."""
-
 MOST_MERGED = 0.01
-"""The most by which merging may change a log-probability that serving reads, in nats: it is a sum in another order."""
+"""The most that merging may change a log-probability that serving reads, in nats; only the order of sums differs."""
 
 MOST_STORED = 0.25
-"""The same of the stored model: ten times what rounding to bfloat16 does to a small model."""
+"""The same bound for the stored model: ten times the effect of rounding a small model to bfloat16."""
 
-_QUERIES, _CANDIDATES, _PROMPT_TOKENS = 3, 6, 1024  # of the prompts that are compared
+_QUERIES, _CANDIDATES, _PROMPT_TOKENS = 3, 6, 1024  # for the prompts that are compared
 
 
 @dataclass(frozen=True, slots=True)
 class Merged:
-    """What came out.
+    """The result of a merge.
 
     Attributes:
         out: The merged model's folder.
         base: The model without the adapter.
-        dtype: In which it is stored, such as ``bfloat16``.
+        dtype: The dtype in which it is stored, such as ``bfloat16``.
         difference: The greatest change of a log-probability that serving reads, in nats.
     """
 
@@ -73,13 +70,15 @@ def merge(adapter: Path, out: Path, base: str | None = None) -> Merged:
         base: The model; by default the one that the adapter's manifest or PEFT's configuration names.
 
     Raises:
-        InputError: When `adapter` holds no adapter in safetensors, it names no model and `base` neither, or `out` is
-            not empty.
-        ConfigError: When the manifest is broken, or its model is not `base`.
-        ModelError: When the model cannot be read, the adapter does not fit it, or the scores changed too much.
+        InputError: When `adapter` holds no adapter, it names no model and `base` neither, or `out` is not empty.
+        ConfigError: When the manifest is broken, or it was trained on other weights than those of `base`.
+        ModelError: When the model or the adapter cannot be read, the adapter is no LoRA in safetensors or does not fit
+            the model, or the scores changed too much.
         OSError: When a file cannot be read or written.
     """
-    config, out = _adapter_config(adapter), out.resolve()
+    if not (adapter / ADAPTER_CONFIG).is_file():
+        raise InputError(f"{adapter} holds no adapter: no {ADAPTER_CONFIG}", field="--adapter")
+    config, out = check_adapter_files(adapter), out.resolve()
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"{out} is there already; give a new folder, or empty it", field="--out")
     manifest = load_manifest(adapter)
@@ -87,17 +86,13 @@ def merge(adapter: Path, out: Path, base: str | None = None) -> Merged:
     if not name:
         raise InputError(f"{adapter} does not say to which model it belongs; give it", field="--base")
     folder = resolve(name)
-    if manifest and manifest.base_revision not in (folder.name, found := files_fingerprint(folder)):
-        raise ConfigError(
-            f"base_revision: {adapter} was trained on {manifest.base_model} whose files have the SHA-256 "
-            f"{manifest.base_revision}, and those of {name} have {found}; give that model with --base"
-        )
+    check_base(adapter, name, folder)
     decodings = manifest.prompts if manifest else ("inline",)
     prompts = {DEFAULT_PROMPTS.get(decoding, "inline") for decoding in decodings}
     part = out.with_name(f".{out.name}.{os.getpid()}.part")
     try:
         with quiet_loading():
-            dtype, difference = _merge(adapter, folder, part, sorted(prompts))
+            dtype, difference = _merge(adapter, name, folder, part, sorted(prompts))
         if (adapter / FILE).is_file():
             merge_values(part / FILE, carried(read_values(adapter / FILE), name))
         part.replace(out)
@@ -107,9 +102,9 @@ def merge(adapter: Path, out: Path, base: str | None = None) -> Merged:
 
 
 def carried(values: Mapping[str, Any], base: str) -> dict[str, Any]:
-    """The content of an adapter's ``genrank.json`` as it stands beside the merged model.
+    """The content of an adapter's ``genrank.json`` for the merged model.
 
-    A calibration that was fitted on the adapter's model belongs to whatever the merged one is called.
+    A calibration fitted on the adapter's model is valid for the merged one whatever its name.
 
     Args:
         values: The content.
@@ -126,36 +121,20 @@ def carried(values: Mapping[str, Any], base: str) -> dict[str, Any]:
     return {**values, "calibration": fitted}
 
 
-def _adapter_config(adapter: Path) -> dict[str, Any]:
-    """PEFT's configuration of an adapter in safetensors."""
-    if not (adapter / "adapter_config.json").is_file():
-        raise InputError(f"{adapter} holds no adapter: no adapter_config.json", field="--adapter")
-    if not (adapter / "adapter_model.safetensors").is_file():
-        pickle = (adapter / "adapter_model.bin").is_file()
-        why = "only a pickle, adapter_model.bin, which may run code when it is read; save it as" if pickle else "no"
-        raise InputError(f"{adapter} holds {why} adapter_model.safetensors", field="--adapter")
-    config = read_values(adapter / "adapter_config.json")
-    if (kind := config.get("peft_type")) not in KINDS:
-        raise InputError(f"{adapter} is of PEFT's type {kind}; only {', '.join(KINDS)} are merged", field="--adapter")
-    return config
-
-
-def _merge(adapter: Path, base: Path, out: Path, prompts: Sequence[str]) -> tuple[str, float]:
-    """Write the merged model; the dtype in which it is, and the greatest change of a log-probability."""
-    model = _load(base, "auto")
+def _merge(adapter: Path, name: str, base: Path, out: Path, prompts: Sequence[str]) -> tuple[str, float]:
+    """Write the merged model; return its dtype and the greatest change of a log-probability."""
+    model = load_model(base, dtype="auto").eval()
     dtype = model.dtype
-    tokenizer = AutoTokenizer.from_pretrained(base)
+    tokenizer = load_tokenizer(base)
     rendered = list(_rendered(prompts, tokenizer))
-    try:
-        adapted = PeftModel.from_pretrained(model.float(), str(adapter)).eval()
+    adapted = load_adapter(model.float(), adapter, name).eval()
+    with reading(adapter):
         expected = [read(adapted, *prompt) for prompt in rendered]
         merged = adapted.merge_and_unload(safe_merge=True)
-    except (RuntimeError, ValueError, KeyError) as error:
-        raise ModelError(f"{adapter} does not fit {base}: {error}") from error
     check("merging", expected, [read(merged, *prompt) for prompt in rendered], MOST_MERGED)
     merged.to(dtype).save_pretrained(out)
     tokenizer.save_pretrained(out)
-    stored = _load(out, torch.float32)
+    stored = load_model(out, dtype=torch.float32).eval()
     found = [read(stored, *prompt) for prompt in rendered]
     return str(dtype).removeprefix("torch."), check(f"storing in {dtype}", expected, found, MOST_STORED)
 
@@ -164,13 +143,13 @@ def check(step: str, expected: Sequence[torch.Tensor], found: Sequence[torch.Ten
     """The greatest change of a log-probability.
 
     Args:
-        step: What was done, for the message.
-        expected: ``[prompts]`` what `read` gave before.
-        found: ``[prompts]`` what it gives now.
+        step: The step that was taken, for the message.
+        expected: ``[prompts]`` of what `read` returned before it.
+        found: ``[prompts]`` of what `read` returns after it.
         most: The bound.
 
     Raises:
-        ModelError: When it is greater than the bound, or no number.
+        ModelError: When it is greater than the bound, or not a number.
     """
     changes = [(now - before).abs().flatten() for before, now in zip(expected, found, strict=True)]
     difference = float(torch.cat(changes).max())  # no number where one of them is none
@@ -180,14 +159,6 @@ def check(step: str, expected: Sequence[torch.Tensor], found: Sequence[torch.Ten
             "the one that was trained; serve the adapter beside its model"
         )
     return difference
-
-
-def _load(folder: Path, dtype: torch.dtype | Literal["auto"]) -> Any:
-    try:
-        model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        raise ModelError(f"cannot load {folder}: {error}") from error
-    return model.eval()
 
 
 def _rendered(prompts: Sequence[str], tokenizer: Any) -> Iterator[tuple[Sequence[int], Sequence[int], Sequence[int]]]:

@@ -69,7 +69,7 @@ def write_reason(window: TrainingWindow, place: int, chance: random.Random) -> s
 
     Args:
         window: Query, history and candidates.
-        place: Of the candidate, 0-based.
+        place: Place of the candidate, 0-based.
         chance: Chooses facts and words.
     """
     spoken = language(window.query.text)

@@ -18,7 +18,7 @@ from genrank.text.clean import clean, fold
 
 
 def read(text: str, identifiers: Sequence[str]) -> Parsed | None:
-    """The order that an answer gives, the missing in the window's order behind it; None where it gives none."""
+    """The order that an answer gives, followed by the missing ones in the window's order; None if it gives none."""
     try:
         return parse(text, identifiers)
     except OutputError:
@@ -33,7 +33,7 @@ def ndcg_reward(text: str, identifiers: Sequence[str], gains: Sequence[float], k
     Args:
         text: The answer.
         identifiers: ``[n]`` names of the candidates.
-        gains: ``[n]`` what each is worth.
+        gains: ``[n]`` gain of each candidate.
         k: Depth, 1 or more.
     """
     parsed = read(text, identifiers)
@@ -48,7 +48,7 @@ def _dcg(gains: Sequence[float], k: int) -> float:
 
 
 def format_reward(text: str, identifiers: Sequence[str], marks: str = "[]>") -> float:
-    """How little of an answer had to be mended: 1 for each candidate once and nothing else.
+    """How little of an answer had to be repaired: 1 for each candidate exactly once and nothing else.
 
     ``(1 - min(1, (missing + repeated + unknown) / n)) * said / (said + chatter)``: ``unknown`` counts names in
     brackets that no candidate has, ``said`` and ``chatter`` the characters inside and outside the names, spaces
@@ -67,7 +67,7 @@ def format_reward(text: str, identifiers: Sequence[str], marks: str = "[]>") -> 
     if set(bracketed) & set(identifiers):
         unknown = sum(name not in identifiers for name in bracketed)
         said = sum(len(name) for name in bracketed)
-    else:  # a chain: what is in none of it is chatter
+    else:  # a chain: everything outside it is chatter
         unknown = 0
         named = parsed.permutation.order[: len(identifiers) - parsed.missing]
         said = sum(len(identifiers[place]) for place in named)
@@ -77,7 +77,7 @@ def format_reward(text: str, identifiers: Sequence[str], marks: str = "[]>") -> 
 
 
 def diversity_reward(text: str, identifiers: Sequence[str], brands: Sequence[str], k: int) -> float:
-    """Brands among the first k of the order, of the most that there could be; a listing without one adds none.
+    """Number of brands among the first k of the order, relative to the most possible; no brand counts as none.
 
     The counterpart of ``category coverage@k`` in `eval.diversity`. 1 where no candidate has a brand: no order of them
     is more varied than another.
@@ -85,7 +85,7 @@ def diversity_reward(text: str, identifiers: Sequence[str], brands: Sequence[str
     Args:
         text: The answer.
         identifiers: ``[n]`` names of the candidates.
-        brands: ``[n]`` theirs.
+        brands: ``[n]`` brands of the candidates.
         k: Depth, 1 or more.
     """
     parsed = read(text, identifiers)
@@ -104,7 +104,7 @@ def grounding_reward(text: str, facts: Facts) -> float:
 
     Args:
         text: What the model wrote.
-        facts: What it may speak of.
+        facts: What the reason may speak of.
     """
     reason = tidy(text)
     if not reason or not _in_language(reason, facts):
@@ -116,7 +116,7 @@ def grounding_reward(text: str, facts: Facts) -> float:
 
 
 def _in_language(reason: str, facts: Facts) -> bool:
-    """Whether a reason speaks the query's language, as far as that is known; words of the listing may be of any."""
+    """Whether a reason is in the query's language, if that is known; words of the listing may be in any."""
     if facts.language == "other":
         return True
     known = {word for field in facts.fields for word in re.findall(r"\w+", fold(field.value))}

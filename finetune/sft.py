@@ -1,4 +1,4 @@
-"""Teaches a model to rank: ``python -m finetune.sft --config finetune/configs/NAME.yaml [--OPTION VALUE ...]``.
+"""Teach a model to rank: ``python -m finetune.sft --config finetune/configs/NAME.yaml [--OPTION VALUE ...]``.
 
 TRL's `SFTTrainer` with PEFT, on windows of dataset folders rendered as in serving. One forward pass of a batch gives
 the loss of everything that is served: a ranking loss on the scores that ``inline`` and ``first-token`` read, and the
@@ -27,7 +27,6 @@ import torch
 from accelerate.utils import gather_object
 from peft import AdaLoraConfig, LoraConfig
 from torch.utils.data import Sampler
-from transformers import AutoTokenizer
 from trl import ModelConfig, SFTConfig, SFTTrainer
 from trl.trainer.utils import get_peft_config
 
@@ -54,7 +53,7 @@ from finetune.training import (
 from finetune.windows import draw_windows
 from genrank.adapters import Manifest
 from genrank.data.dataset import Dataset
-from genrank.engines.tokenizer import HubTokenizer
+from genrank.engines.tokenizer import HubTokenizer, load_tokenizer
 from genrank.errors import InputError
 from genrank.experiment.program import exit_status, say
 from genrank.models.store import home, resolve
@@ -65,11 +64,11 @@ from genrank.types import Decoding
 Logits = Callable[[Sequence[int], Sequence[int], Sequence[int] | None], torch.Tensor]
 
 DECODINGS: Mapping[Form, Decoding] = {"inline": "inline", "listwise": "first-token"}
-"""The decoding by which a form is measured on the way."""
+"""The decoding by which a form is measured during training."""
 
 
 class States:
-    """Lets a causal language model compute its head at some places, and for some tokens, only.
+    """Computes a causal language model's head only at some places, and only for some tokens.
 
     The states behind the decoder's last layer are cut down to these places before the model's own head reads them, and
     the head to the rows of these tokens: with a vocabulary of 262,144 and 100 M other parameters, the logits of 50
@@ -96,14 +95,14 @@ class States:
         places: Sequence[int],
         tokens: Sequence[int] | None = None,
     ) -> torch.Tensor:
-        """Logits ``[p, t]`` in float32 behind some tokens.
+        """Logits ``[p, t]`` in float32 after some tokens.
 
         Args:
             model: The model, or what wraps it to train on many devices.
-            ids: ``[b, tokens]``, padded on the right: a causal model needs no mask for that.
+            ids: ``[b, tokens]``, padded on the right, so that a causal model needs no mask.
             rows: ``[p]`` row of each token.
             places: ``[p]`` its place in the row.
-            tokens: ``[t]`` of which the logits are wanted; None takes the whole vocabulary.
+            tokens: ``[t]`` tokens whose logits are wanted; None takes the whole vocabulary.
         """
         self._places = torch.tensor(rows, device=ids.device), torch.tensor(places, device=ids.device)
         self._tokens = None if tokens is None else torch.tensor(tokens, device=ids.device)
@@ -138,9 +137,9 @@ def batch_losses(logits: Logits, rows: Sequence[Mapping[str, Any]], loss: Kind) 
     """The losses of a batch, ``inline``, ``first-token`` and ``text``: each the mean over the rows that have it.
 
     Args:
-        logits: Gives ``[p, t]`` for ``[p]`` rows, ``[p]`` places and ``[t]`` tokens; None are all of the vocabulary.
+        logits: Gives ``[p, t]`` for ``[p]`` rows, ``[p]`` places and ``[t]`` tokens; None means the whole vocabulary.
         rows: ``[b]`` examples.
-        loss: Of the scores.
+        loss: The scores' loss.
     """
     where = [(i, place) for i, row in enumerate(rows) for place in (*row["reads"], *row["answers"])]
     tokens = None
@@ -171,19 +170,19 @@ def _log_sums(logits: torch.Tensor, tokens: Sequence[Sequence[int]], column: Map
 
 
 class LengthGroups(Sampler[int]):
-    """Rows in batches of like length; batches in random order, another in each epoch.
+    """Rows in batches of similar length, and the batches in random order, a new one in each epoch.
 
-    It hangs on the seed and the epoch alone, so that a run that goes on in the middle of an epoch goes on with the
+    It depends only on the seed and the epoch, so that a run that goes on in the middle of an epoch goes on with the
     rows that are left. (transformers' own draws from torch's common generator, which no checkpoint holds as it was
     when the epoch began.)
 
     Args:
-        lengths: ``[rows]`` tokens of each.
-        batch: Rows of a batch.
-        seed: Of the order.
+        lengths: ``[rows]`` tokens of each row.
+        batch: Rows in a batch.
+        seed: Seed of the order.
     """
 
-    _TOGETHER = 32  # batches whose rows are sorted together: fewer mix better, more waste less
+    _TOGETHER = 32  # batches whose rows are sorted together: fewer mix better, more need less padding
 
     def __init__(self, lengths: Sequence[int], batch: int, seed: int) -> None:
         self._lengths, self._batch, self._seed, self._epoch = lengths, batch, seed, 0
@@ -216,9 +215,9 @@ class RankingTrainer(SFTTrainer):  # type: ignore[misc]
     """`SFTTrainer` with the losses of ranking; its evaluation ranks the dev queries as serving does.
 
     Args:
-        ranking: Which losses.
-        rank_dev: Ranks with a saved adapter or model, and says how well.
-        options: Those of `SFTTrainer`.
+        ranking: The losses and their weights.
+        rank_dev: Ranks the dev queries with a saved adapter or model, and returns the metrics.
+        options: Options of `SFTTrainer`.
     """
 
     def __init__(
@@ -229,7 +228,7 @@ class RankingTrainer(SFTTrainer):  # type: ignore[misc]
         self.rank_dev = rank_dev
         self._states = States(self.accelerator.unwrap_model(self.model))
         self._sums: dict[str, list[float]] = defaultdict(list)
-        self._tokens = [0, 0]  # real ones, and with padding
+        self._tokens = [0, 0]  # without and with padding
         self._since = time.monotonic()
 
     def compute_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, **_: Any) -> Any:
@@ -322,13 +321,13 @@ def _prompts(ranking: RankingArguments) -> list[tuple[Form, str]]:
 
 
 def adapter_config(model: ModelConfig, ranking: RankingArguments, layers: int, steps: int) -> LoraConfig | None:
-    """What PEFT puts into the model; None where the model itself is trained.
+    """What PEFT adds to the model; None if the model itself is trained.
 
     Args:
         model: LoRA's options; also DoRA (``use_dora``) and rsLoRA (``use_rslora``).
-        ranking: AdaLoRA, and in which layers.
-        layers: Of the model.
-        steps: Of the training.
+        ranking: Whether AdaLoRA is used, and in which layers.
+        layers: The model's layers.
+        steps: Steps of the training.
     """
     config: Any = get_peft_config(model)
     if config is None:
@@ -356,11 +355,11 @@ def adapter_config(model: ModelConfig, ranking: RankingArguments, layers: int, s
 def make_trainer(
     ranking: RankingArguments, training: SFTConfig, model: ModelConfig
 ) -> tuple[RankingTrainer, Manifest | None]:
-    """A trainer with all that it needs, and the manifest of the adapter that it goes on with, where there is one."""
+    """A trainer with all that it needs, and the manifest of the adapter that it continues, if there is one."""
     name = model_name(model)
     folder = resolve(name)
     loaded, dev, requests = load_data(ranking, training.seed)
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer = load_tokenizer(folder, trust_remote_code=getattr(training, "trust_remote_code", False))
     with training.main_process_first(desc="training examples"):
         table = train_rows(loaded, ranking.datasets, ranking, tokenizer, training.seed)
     say(f"{len(table)} rows, {sum(table['length']):,} tokens")
@@ -368,7 +367,7 @@ def make_trainer(
     templates = {form: load_template(prompt) for form, prompt in _prompts(ranking)}
     start = None
     if ranking.adapter:
-        trained, start = load_start(ranking.adapter, trained, folder, templates)
+        trained, start = load_start(ranking.adapter, trained, name, folder, templates)
     layers = trained.config.get_text_config().num_hidden_layers
     batch = training.train_batch_size * training.world_size * training.gradient_accumulation_steps
     steps = training.max_steps if training.max_steps > 0 else int(training.num_train_epochs * len(table) / batch)
@@ -382,7 +381,7 @@ def make_trainer(
         model=trained,
         args=training,
         train_dataset=table,
-        eval_dataset=table.select([0]),  # only its being there counts: the dev queries are ranked
+        eval_dataset=table.select([0]),  # TRL only needs it to exist: the dev queries are ranked instead
         processing_class=tokenizer,
         data_collator=lambda rows: collate(rows, pad),
         peft_config=None if ranking.adapter else adapter_config(model, ranking, layers, steps),
@@ -394,7 +393,7 @@ def make_trainer(
 
 
 def train(ranking: RankingArguments, training: SFTConfig, model: ModelConfig) -> Manifest | None:
-    """Train, keep the best, and say how good it is.
+    """Train, keep the best adapter, and report how good it is.
 
     Returns:
         The manifest of ``output_dir/adapter``; None in a process that is not the first of several.

@@ -1,26 +1,28 @@
-"""Who labels listings for a query: a model behind an endpoint, a model that genrank runs, or a trained baseline.
+"""Teachers, which label the listings of a query.
 
-A teacher that gives chances (``inline``, a baseline with the objective ``binary``) has them taken as they are. Other
-scores mean something within their query only, and are stretched there from 0 to 1. Of an order the label is linear in
-the rank, ``(n - rank) / n`` with the rank 0-based: in that way all pairs that are so many ranks apart weigh the same in
-RankNet, and no preference is lost where gains are rounded, as 1/20 and 1/21 of a reciprocal rank would be. A loss that
-cares more for the top says so itself (``lambda``).
+A teacher is a model behind an endpoint, a model that genrank runs, BERT + GBDT, or a cross-encoder.
+
+Probabilities (from ``inline``, or BERT + GBDT with the objective ``binary``) are labels as they are. Other scores are
+comparable only within their query, and are stretched there to 0..1. For an order, the label is linear in the rank,
+``(n - rank) / n`` with the rank 0-based: all pairs that are equally many ranks apart then weigh the same in RankNet,
+and no preference is lost when gains are rounded (1/20 and 1/21 of a reciprocal rank would be). A loss that cares more
+about the top says so itself (``lambda``).
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
 import random
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from genrank.calibration import load_calibration
 from genrank.engines.tokenizer import Encoded
 from genrank.errors import ConfigError, EngineError, OutputError
 from genrank.experiment.fingerprints import code_fingerprint, requests_fingerprint
@@ -30,8 +32,9 @@ from genrank.experiment.systems import (
     BaselineSystem,
     CrossEncoderSystem,
     GenrankSystem,
-    make_engine,
-    weights_fingerprints,
+    decoding_of,
+    dependencies,
+    make_reranker,
 )
 from genrank.files import files_fingerprint, fingerprint
 from genrank.permutation import IDENTIFIERS, Permutation
@@ -39,17 +42,17 @@ from genrank.progress import track
 from genrank.prompting.renderer import Renderer
 from genrank.prompting.template import Limits, load_template
 from genrank.remote.answers import read_answer
-from genrank.remote.chat import Client, OpenAISettings, SpentError
-from genrank.reranker import DEFAULT_PROMPTS, Reranker
+from genrank.remote.chat import ChatClient, OpenAISettings, Reply, SpentError, unfinished
+from genrank.remote.thinking import CutOffError
 from genrank.types import Ranking, Request
 
 MOST_CANDIDATES = len(IDENTIFIERS)
-"""The most candidates of one question to an endpoint: each has a letter."""
+"""The most candidates in one question to an endpoint: each has a letter."""
 
-_GIVE_UP = 10  # windows in a row without a label: it is the teacher, not the window
-_MOST_UNREAD = 2  # answers to one question that cannot be read; a third is not paid for
+_GIVE_UP = 10  # windows in a row without a label: the fault is the teacher's, not the windows'
+_MOST_UNREAD = 2  # answers to one question that give no label; a third is not paid for
 _LONGEST_WAIT = 60.0  # seconds
-_CHARS = 10**6  # of one question; limits by section keep it far below
+_CHARS = 10**6  # in one question; limits by section keep it far below
 _BATCH = 64
 
 
@@ -58,8 +61,8 @@ class Label:
     """What a teacher says of a request's candidates.
 
     Attributes:
-        scores: ``[n]`` 0 to 1, higher is better; None where it says nothing.
-        reasons: By place, 0-based; as the teacher wrote them.
+        scores: ``[n]`` 0 to 1, higher is better; None for a candidate that it does not name.
+        reasons: By place, 0-based, as the teacher wrote them.
     """
 
     scores: tuple[float | None, ...]
@@ -71,7 +74,7 @@ class Failure:
     """Why there is no label.
 
     Attributes:
-        kind: In short, to count by.
+        kind: A short name to count by.
         words: The same in more words; may be empty.
     """
 
@@ -83,7 +86,7 @@ OVER_LIMIT = Failure("over max_cost", "the spending limit allows no further requ
 
 
 class Tally:
-    """Counts, from many threads.
+    """Counts that many threads may add to.
 
     Attributes:
         counts: By name.
@@ -110,34 +113,34 @@ class Teacher(Protocol):
     """Labels requests.
 
     Attributes:
-        name: Who it is, in words for the dataset's source.
+        name: What to call it in the dataset's source.
     """
 
     name: str
 
-    def label(self, requests: Sequence[Request], answers: Journal, tally: Tally) -> dict[str, Label | Failure]:
-        """Label requests, or take what was said before.
+    def label(self, requests: Sequence[Request], journal: Journal, tally: Tally) -> dict[str, Label | Failure]:
+        """Label requests, or take the labels from earlier sittings.
 
         Args:
             requests: ``[b]``, each with a query id of its own.
-            answers: What was said before; what is said now is added.
+            journal: Answers from earlier sittings; new ones are added.
             tally: Takes the counts.
 
         Returns:
             By query id.
 
         Raises:
-            EngineError: When the teacher fails whatever it is asked.
-            GenrankError: When it cannot be had.
+            EngineError: When the teacher fails on every request.
+            GenrankError: When the teacher cannot be loaded or reached.
         """
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
-    """What a local teacher made of a request.
+class Scored:
+    """What a local teacher says about a request.
 
     Attributes:
-        scores: ``[n]`` finite, higher is better; of any scale.
+        scores: ``[n]`` finite, on any scale, higher is better.
         reasons: By place, 0-based.
     """
 
@@ -145,7 +148,7 @@ class Said:
     reasons: Mapping[int, str] = field(default_factory=dict)
 
 
-Ask = Callable[[Sequence[Request]], Sequence[Said | Failure]]
+Ask = Callable[[Sequence[Request]], Sequence[Scored | Failure]]
 """``[b]`` requests in, ``[b]`` answers out."""
 
 
@@ -153,11 +156,11 @@ class LocalTeacher:
     """A teacher in this process.
 
     Args:
-        name: Who it is.
-        identity: A hash of all that its answers depend on, beside the request.
-        load: Loads it; not called when nothing is left to ask.
-        soften: Makes ``[n]`` scores from 0 to 1 of its scores.
-        batch: Requests that are asked together, and kept together.
+        name: What to call it.
+        identity: A hash of everything that its scores depend on beside the request.
+        load: Loads it; not called if nothing is left to score.
+        soften: Turns its scores into labels from 0 to 1, both ``[n]``.
+        batch: Requests that are scored, and then kept, together.
     """
 
     def __init__(
@@ -174,58 +177,60 @@ class LocalTeacher:
         self._soften = soften
         self._batch = batch
 
-    def label(self, requests: Sequence[Request], answers: Journal, tally: Tally) -> dict[str, Label | Failure]:
+    def label(self, requests: Sequence[Request], journal: Journal, tally: Tally) -> dict[str, Label | Failure]:
         """See `Teacher`."""
         keys = {r.query.query_id: fingerprint([self._identity, requests_fingerprint([r])]) for r in requests}
-        said: dict[str, Said | Failure] = {}
+        scored: dict[str, Scored | Failure] = {}
         for request in requests:
-            for fields in answers.of(keys[request.query.query_id]):
+            for fields in journal.of(keys[request.query.query_id]):
                 if (known := _kept(fields, len(request.candidates))) is not None:
-                    said[request.query.query_id] = known
-        tally.add(answered_before=len(said))
-        left = [request for request in requests if request.query.query_id not in said]
+                    scored[request.query.query_id] = known
+        tally.add(answered_before=len(scored))
+        left = [request for request in requests if request.query.query_id not in scored]
         if left:
             ask = self._load()
             batches = [left[i : i + self._batch] for i in range(0, len(left), self._batch)]
             for batch in track(batches, self.name):
                 found = dict(zip((request.query.query_id for request in batch), ask(batch), strict=True))
-                answers.add((keys[key], asdict(one)) for key, one in found.items() if isinstance(one, Said))
+                journal.add((keys[key], asdict(one)) for key, one in found.items() if isinstance(one, Scored))
                 tally.add(requests=len(batch))
                 for one in found.values():
                     if isinstance(one, Failure):
                         tally.fail(one.kind)
-                said |= found
-        return {key: self._label(one) for key, one in said.items()}
+                scored |= found
+        return {key: self._label(one) for key, one in scored.items()}
 
-    def _label(self, said: Said | Failure) -> Label | Failure:
-        return Label(tuple(self._soften(said.scores)), said.reasons) if isinstance(said, Said) else said
+    def _label(self, scored: Scored | Failure) -> Label | Failure:
+        if isinstance(scored, Failure):
+            return scored
+        return Label(tuple(self._soften(scored.scores)), scored.reasons)
 
 
-def _kept(fields: Mapping[str, Any], count: int) -> Said | None:
-    """An answer as it was kept; None where the line is not one for so many candidates."""
+def _kept(fields: Mapping[str, Any], count: int) -> Scored | None:
+    """The scores of a journal entry; None if it holds none for so many candidates."""
     try:
         scores = [float(score) for score in fields["scores"]]
         reasons = {int(place): str(text) for place, text in fields["reasons"].items()}
     except (LookupError, TypeError, ValueError, AttributeError):
         return None
     whole = len(scores) == count and all(map(math.isfinite, scores)) and all(0 <= place < count for place in reasons)
-    return Said(scores, reasons) if whole else None
+    return Scored(scores, reasons) if whole else None
 
 
 def as_they_are(scores: Sequence[float]) -> list[float]:
-    """Chances, held within 0 and 1."""
+    """Probabilities, clipped to 0..1."""
     return [min(max(score, 0.0), 1.0) for score in scores]
 
 
 def stretched(scores: Sequence[float]) -> list[float]:
-    """``(s - min) / (max - min)``; 0.5 for all where they are equal."""
+    """``(s - min) / (max - min)``; 0.5 for all if they are equal."""
     least, most = min(scores), max(scores)
     width = most - least
     return [(score - least) / width if width else 0.5 for score in scores]
 
 
 def by_rank(scores: Sequence[float]) -> list[float]:
-    """``(n - rank) / n`` with the rank 0-based; equal scores stand in the order in which they come."""
+    """``(n - rank) / n`` with the rank 0-based; equal scores keep the order in which they come."""
     places = Permutation.from_scores(scores).inverse()
     return [(len(scores) - rank) / len(scores) for rank in places]
 
@@ -234,11 +239,11 @@ def make_teacher(settings: OpenAISettings | GenrankSystem | BaselineSystem | Cro
     """The teacher that a configuration names.
 
     Args:
-        settings: Which.
-        seed: Of the orders in which candidates are shown.
+        settings: The teacher's part of the configuration.
+        seed: Seed of the orders in which candidates are shown.
 
     Raises:
-        ConfigError: When a folder is not there, or a key is missing.
+        ConfigError: When a folder or a key is missing.
         GenrankError: When a model cannot be had.
     """
     match settings:
@@ -261,11 +266,11 @@ def make_teacher(settings: OpenAISettings | GenrankSystem | BaselineSystem | Cro
         )
     from genrank.rankers.gbdt import GbdtRanker
 
-    baseline = GbdtRanker.load(folder)
-    binary = baseline.objective == "binary"
-    score = baseline.probabilities if binary else baseline.score
+    gbdt = GbdtRanker.load(folder)
+    binary = gbdt.objective == "binary"
+    score = gbdt.probabilities if binary else gbdt.score
     soften = as_they_are if binary else stretched
-    return LocalTeacher(f"the BERT + GBDT baseline {folder.name}", identity, lambda: _scoring(score), soften)
+    return LocalTeacher(f"the BERT + GBDT ranker {folder.name}", identity, lambda: _scoring(score), soften)
 
 
 _PROGRAMS = {"baseline": "python -m eval.baseline train", "cross-encoder": "python -m eval.cross_encoder train"}
@@ -276,44 +281,35 @@ def _identity(kind: str, more: Mapping[str, Any]) -> str:
 
 
 def _scoring(score: Callable[[Sequence[Request]], Iterable[Sequence[float]]]) -> Ask:
-    return lambda requests: [Said(scores) for scores in score(requests)]
+    return lambda requests: [Scored(scores) for scores in score(requests)]
 
 
-def _genrank_teacher(settings: GenrankSystem, seed: int) -> LocalTeacher:
-    decoding = settings.decoding or "inline"
-    names = ("calibration", "prompt", "decoding", "strategy", "window", "stride", "passes", "max_prompt_tokens")
-    options: dict[str, Any] = {name: value for name in names if (value := getattr(settings, name)) is not None}
-    more: dict[str, Any] = {
-        "settings": settings.model_dump(mode="json", exclude={"name", "batch"}),
-        "seed": seed,
-        "prompt": load_template(settings.prompt or DEFAULT_PROMPTS[decoding]).digest,
-        **weights_fingerprints(settings),
-    }
-    if settings.calibration:
-        more["calibration"] = asdict(load_calibration(settings.calibration, decoding))
+def _genrank_teacher(system: GenrankSystem, seed: int) -> LocalTeacher:
+    settings = system.model_dump(mode="json", exclude={"name", "batch"})
 
     def load() -> Ask:
-        reranker = Reranker(engine=make_engine(settings), seed=seed, **options)
+        reranker = make_reranker(system, seed)
 
-        def ask(requests: Sequence[Request]) -> list[Said | Failure]:
-            rankings = reranker.rerank_batch(requests, reasons=settings.reasons)
-            return [said_by(ranking, request) for ranking, request in zip(rankings, requests, strict=True)]
+        def ask(requests: Sequence[Request]) -> list[Scored | Failure]:
+            rankings = reranker.rerank_batch(requests, reasons=system.reasons)
+            return [scored_by(ranking, request) for ranking, request in zip(rankings, requests, strict=True)]
 
         return ask
 
-    name = settings.model + (f" with the adapter {settings.adapter}" if settings.adapter else "")
-    soften = as_they_are if decoding == "inline" else by_rank
-    return LocalTeacher(name, _identity("genrank", more), load, soften, settings.batch)
+    name = system.model + (f" with the adapter {system.adapter}" if system.adapter else "")
+    identity = _identity("genrank", {"settings": settings, "seed": seed, **dependencies(system)})
+    soften = as_they_are if decoding_of(system) == "inline" else by_rank
+    return LocalTeacher(name, identity, load, soften, system.batch)
 
 
-def said_by(ranking: Ranking, request: Request) -> Said | Failure:
-    """What a ranking says of its request's candidates; a fallback says nothing."""
+def scored_by(ranking: Ranking, request: Request) -> Scored | Failure:
+    """The scores and reasons of a ranking, in the order of the request's candidates; a fallback is a failure."""
     if ranking.provenance.outcome == "fallback":
         return Failure("fallback", ranking.provenance.why)
     items = {item.listing_id: item for item in ranking.items}
     ids = [candidate.listing.listing_id for candidate in request.candidates]
     reasons = {place: reason for place, key in enumerate(ids) if (reason := items[key].reason)}
-    return Said([items[key].score for key in ids], reasons)
+    return Scored([items[key].score for key in ids], reasons)
 
 
 # --- a model behind an endpoint
@@ -321,12 +317,12 @@ def said_by(ranking: Ranking, request: Request) -> Said | Failure:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A request as an endpoint is asked.
+    """A request as it is put to an endpoint.
 
     Attributes:
-        key: A hash of all that the answer depends on.
-        body: Of the HTTP request.
-        shown: ``[n]`` places of the candidates in the order of their letters.
+        key: A hash of everything that the answer depends on.
+        body: The HTTP request's body.
+        shown: ``[n]`` places of the candidates, in the order of their letters.
     """
 
     key: str
@@ -337,38 +333,47 @@ class Question:
 class EndpointTeacher:
     """A model behind an OpenAI-compatible endpoint, which is asked for an order and for reasons.
 
+    An answer that was cut off, or ends inside the model's thinking, is a failure and never a label. With the same
+    settings, a question that gives no label is paid for at most twice, over all sittings.
+
     Args:
-        settings: Of the endpoint.
-        seed: Of the order in which candidates are shown: not the first stage's, which a model would lean on.
+        settings: The endpoint.
+        seed: Seed of the order in which candidates are shown. The first stage's order would bias the model.
 
     Raises:
         ConfigError: When the key is missing.
     """
 
     def __init__(self, settings: OpenAISettings, seed: int = 0) -> None:
-        Client(settings)  # a missing key is told before anything else is done
+        with _named_teacher():
+            settings.authorization()  # a missing key is reported before anything else is done
         self.name = f"the model {settings.model}"
         self._settings = settings
         self._seed = seed
         self._renderer = _text_renderer(settings.reasons)
 
-    def label(self, requests: Sequence[Request], answers: Journal, tally: Tally) -> dict[str, Label | Failure]:
+    def label(self, requests: Sequence[Request], journal: Journal, tally: Tally) -> dict[str, Label | Failure]:
         """See `Teacher`."""
-        client = Client(self._settings, spent=answers.total("cost"))
+        with _named_teacher(), ChatClient(self._settings, spent=journal.total("cost")) as client:
+            return self._label_all(requests, client, journal, tally)
+
+    def _label_all(
+        self, requests: Sequence[Request], client: ChatClient, journal: Journal, tally: Tally
+    ) -> dict[str, Label | Failure]:
         stop = threading.Event()
         found: dict[str, Label | Failure] = {}
         failed = 0  # in a row
         pool = ThreadPoolExecutor(self._settings.concurrency)
         try:
-            jobs = {pool.submit(self._label, one, client, answers, tally, stop): one for one in requests}
+            jobs = {pool.submit(self._label, one, client, journal, tally, stop): one for one in requests}
             for job in track(as_completed(jobs), self.name, total=len(jobs)):
                 label = found[jobs.pop(job).query.query_id] = job.result()
                 if isinstance(label, Label):
                     failed = 0
                 elif label is not OVER_LIMIT and (failed := failed + 1) == _GIVE_UP:
                     raise EngineError(
-                        f"{self.name} gave no label {failed} times in a row, at last: {label.kind} ({label.words}); "
-                        "what it has answered is kept: mend it and start again to go on"
+                        f"{self.name} gave no label {failed} times in a row, most recently: {label.kind} "
+                        f"({label.words}); its answers so far are kept: fix the cause and start again to go on"
                     )
         finally:
             stop.set()
@@ -376,19 +381,21 @@ class EndpointTeacher:
         return found
 
     def _label(
-        self, request: Request, client: Client, answers: Journal, tally: Tally, stop: threading.Event
+        self, request: Request, client: ChatClient, journal: Journal, tally: Tally, stop: threading.Event
     ) -> Label | Failure:
         question = self.question(request)
-        texts = [text for fields in answers.of(question.key) if isinstance(text := fields.get("text"), str)]
-        for text in texts:
-            try:
-                label = self._read(text, question, tally)
-            except OutputError:
+        failure = Failure("unreadable")
+        unread = 0
+        for reply in map(self._kept_reply, journal.of(question.key)):
+            if reply is None:
                 continue
-            tally.add(answered_before=1)
-            return label
-        failure = Failure("unreadable", "as it was before")
-        unread, wait = len(texts), 0.0
+            label = self._read(reply, question, tally)
+            if isinstance(label, Label):
+                tally.add(answered_before=1)
+                return label
+            unread += 1
+            failure = Failure(label.kind, f"{label.words} (an answer kept from an earlier sitting)")
+        wait = 0.0
         for attempt in range(self._settings.attempts if unread < _MOST_UNREAD else 0):
             if stop.wait(wait):
                 return Failure("stopped")
@@ -404,15 +411,17 @@ class EndpointTeacher:
                 estimated=int(reply.estimated),
             )
             if reply.text is not None or reply.cost:
-                tokens = {"prompt_tokens": reply.prompt_tokens, "completion_tokens": reply.completion_tokens}
-                answers.add([(question.key, {"text": reply.text, "cost": reply.cost, **tokens})])
-            failure, passing = Failure(reply.failure, reply.words), reply.passing
-            if reply.text is not None:
-                try:
-                    return self._read(reply.text, question, tally)
-                except OutputError as error:
-                    unread += 1
-                    failure, passing = Failure("unreadable", str(error)), unread < _MOST_UNREAD
+                kept = {name: getattr(reply, name) for name in _KEPT_FIELDS}
+                journal.add([(question.key, kept)])
+            passing = reply.passing
+            if reply.text is None:
+                failure = Failure(reply.failure, reply.words)
+            else:
+                label = self._read(reply, question, tally)
+                if isinstance(label, Label):
+                    return label
+                unread += 1
+                failure, passing = label, unread < _MOST_UNREAD
             tally.fail(failure.kind)
             if not passing:
                 break
@@ -420,8 +429,19 @@ class EndpointTeacher:
             wait = min(backoff if reply.wait is None else reply.wait, _LONGEST_WAIT)
         return failure
 
+    def _kept_reply(self, fields: Mapping[str, Any]) -> Reply | None:
+        """The answer of an earlier sitting, judged by the same rules; None if the entry only says what a loss cost."""
+        text, reason = fields.get("text"), fields.get("finish_reason")
+        if not isinstance(text, str):
+            return None
+        tokens = fields.get("completion_tokens")
+        reported = tokens if isinstance(tokens, int) and not fields.get("estimated") else None
+        reason = reason if isinstance(reason, str) else None
+        failure, words = unfinished(reason, reported, self._settings.max_tokens)
+        return Reply(text, reason, failure, words)
+
     def question(self, request: Request) -> Question:
-        """The request as it is asked.
+        """The question that an endpoint is asked.
 
         Raises:
             InputError: When it has more than `MOST_CANDIDATES`.
@@ -449,9 +469,17 @@ class EndpointTeacher:
         body = {name: value for name, value in body.items() if value is not None}
         return Question(fingerprint([settings.url, body]), body, tuple(shown))
 
-    def _read(self, text: str, question: Question, tally: Tally) -> Label:
-        answer = read_answer(text, len(question.shown))
+    def _read(self, reply: Reply, question: Question, tally: Tally) -> Label | Failure:
+        """The label that an answer gives, or why it gives none."""
+        if reply.failure:
+            return Failure(reply.failure, reply.words)
         n = len(question.shown)
+        try:
+            answer = read_answer(reply.text or "", n, finished=bool(reply.finish_reason))
+        except CutOffError as error:
+            return Failure("cut off", str(error))
+        except OutputError as error:
+            return Failure("unreadable", str(error))
         scores: list[float | None] = [None] * n
         for rank, place in enumerate(answer.order):
             scores[question.shown[place]] = (n - rank) / n
@@ -461,8 +489,20 @@ class EndpointTeacher:
         return Label(tuple(scores), reasons)
 
 
+_KEPT_FIELDS = ("text", "finish_reason", "cost", "prompt_tokens", "completion_tokens", "estimated")
+
+
+@contextlib.contextmanager
+def _named_teacher() -> Iterator[None]:
+    """Say of an error in the endpoint's settings that they are the teacher's."""
+    try:
+        yield
+    except ConfigError as error:
+        raise ConfigError(f"teacher.{error}") from None
+
+
 class _Characters:
-    """A tokenizer whose tokens are characters: a prompt is rendered as in serving, and read back as text."""
+    """A tokenizer whose tokens are characters: a prompt is rendered as in serving, then decoded back to text."""
 
     def encode(self, texts: Sequence[str]) -> list[Encoded]:
         """See `genrank.engines.tokenizer.Tokenizer`."""
@@ -501,7 +541,7 @@ _RANK_WITH_REASONS = (
 
 @functools.cache
 def _text_renderer(reasons: int) -> Renderer:
-    """Renders a window as text, with the fields and the care for hostile ones of serving; limits are in characters."""
+    """Renders a window as text, with the same fields and defences as in serving; limits are in characters."""
     template = load_template("listwise").model_copy(
         update={
             "system": _SYSTEM,

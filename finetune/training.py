@@ -1,4 +1,4 @@
-"""What all trainings share: data and model going in, the dev queries ranked on the way, the adapter coming out."""
+"""What all trainings share: loading data and model, ranking the dev queries, saving the adapter."""
 
 from __future__ import annotations
 
@@ -13,8 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from accelerate.utils import broadcast_object_list
-from peft import PeftModel
-from transformers import AutoModelForCausalLM
 from trl import ModelConfig
 from trl.trainer.utils import get_quantization_config
 
@@ -24,29 +22,32 @@ from finetune.windows import check_splits, drop_leaks
 from genrank import Request, Reranker
 from genrank.adapters import Manifest, TrainedPrompt, load_manifest, merge_values, save_manifest
 from genrank.data.dataset import Dataset
+from genrank.engines.loading import check_base, load_adapter
+from genrank.engines.loading import load_model as load_causal_lm
 from genrank.engines.tokenizer import HubTokenizer
 from genrank.engines.transformers import TransformersEngine
-from genrank.errors import InputError
+from genrank.errors import ConfigError, InputError
 from genrank.experiment.datasets import has_gain, load_dataset
 from genrank.experiment.metrics import listing_ids, ndcg_of
 from genrank.experiment.program import say
 from genrank.experiment.record import versions
-from genrank.files import files_fingerprint
 from genrank.models.store import resolve
+from genrank.models.weights import weights_fingerprint
 from genrank.prompting.renderer import Renderer
 from genrank.prompting.template import Template, load_template, template_names
 from genrank.reasons.grounding import language
 from genrank.types import Decoding
 
 MEASURED = ("dev", "test")
-"""Splits that are never learned."""
+"""Splits that are never trained on."""
 
 
 def load_data(data: DataArguments, seed: int) -> tuple[list[Dataset], Dataset, list[Request]]:
-    """The datasets that are learned, the one whose dev queries are ranked on the way, and these queries.
+    """The datasets to train on, the one whose dev queries are ranked during training, and these queries.
 
     Raises:
-        InputError: When what is measured would be learned too, or no dev query has a gain where only such are ranked.
+        InputError: When queries for measuring would be trained on too, or only queries with a gain are ranked and no
+            dev query has one.
     """
     loaded = [load_dataset(dataset, seed) for dataset in data.datasets]
     dev = load_dataset(data.dev, seed) if data.dev else loaded[0]
@@ -66,13 +67,13 @@ def load_data(data: DataArguments, seed: int) -> tuple[list[Dataset], Dataset, l
 
 
 def shortened(dataset: Dataset, data: DataArguments) -> Dataset:
-    """The dataset with the train queries that are learned.
+    """The dataset with the train queries that are trained on.
 
-    They are those of the languages that are asked for, with a gain where that is, and of these the first; the order is
-    that of the file, whose ids are hashes.
+    They are the first ones, in the file's order, of the languages asked for and, with ``with_gain``, with a gain. The
+    file's ids are hashes, so its order is random.
 
     Raises:
-        InputError: When there is none.
+        InputError: When there are none.
     """
     learned = [
         one for one in dataset.split("train") if not data.languages or language(one.query.text) in data.languages
@@ -94,18 +95,19 @@ def shortened(dataset: Dataset, data: DataArguments) -> Dataset:
 
 
 def model_name(model: ModelConfig) -> str:
-    """The name of the model that is trained, which has a default."""
+    """The name of the model to train; ``smollm2-135m`` by default."""
     return model.model_name_or_path or "smollm2-135m"
 
 
 def load_model(folder: Path, training: Any, model: ModelConfig) -> Any:
-    """The model that is trained, or that an adapter changes, as the options ask for it.
+    """The model to train, or to train an adapter for, as the options ask for it.
 
-    With ``dtype: auto``, weights that are frozen are in bfloat16 where ``bf16`` is on, others in float32.
+    With ``dtype: auto``, frozen weights are in bfloat16 if ``bf16`` is on; others are in float32.
 
     Raises:
-        InputError: When another revision than the one that was fetched is asked for, or accelerate shall split the
-            model among CPUs, which it does not do.
+        InputError: When another revision than the fetched one is asked for, or accelerate is asked to split the model
+            among CPUs, which it cannot.
+        ModelError: When the files are broken or do not fit, or it is no causal language model.
     """
     if os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true" and training.device.type == "cpu":
         raise InputError(
@@ -120,8 +122,9 @@ def load_model(folder: Path, training: Any, model: ModelConfig) -> Any:
             field="model_revision",
         )
     native = "bfloat16" if training.bf16 and model.use_peft else "float32"
-    return AutoModelForCausalLM.from_pretrained(
+    return load_causal_lm(
         folder,
+        trust_remote_code=getattr(training, "trust_remote_code", False),
         dtype=native if model.dtype in (None, "auto") else model.dtype,
         attn_implementation=model.attn_implementation,
         quantization_config=get_quantization_config(model),
@@ -129,9 +132,9 @@ def load_model(folder: Path, training: Any, model: ModelConfig) -> Any:
 
 
 def compile_layers(model: Any) -> None:
-    """Have PyTorch compile the decoder's layers in place, which read and write their states less often then.
+    """Have PyTorch compile the decoder's layers in place, so that they read and write their states less often.
 
-    The first step takes about a minute longer. Lengths of rows are no part of what is compiled.
+    The first step takes about a minute longer. The compiled code works for rows of any length.
 
     Args:
         model: A causal language model of transformers, with or without adapters.
@@ -153,18 +156,20 @@ def compile_layers(model: Any) -> None:
 
 
 def load_start(
-    adapter: str, base: Any, folder: Path, templates: Mapping[Form, Template]
+    adapter: str, base: Any, name: str, folder: Path, templates: Mapping[Form, Template]
 ) -> tuple[Any, Manifest | None]:
-    """An adapter that goes on learning, and its manifest where it has one.
+    """An adapter to continue training, and its manifest if it has one.
 
     Args:
         adapter: Its folder.
         base: The model that it changes.
+        name: That model's, as the options have it.
         folder: Where that model is.
-        templates: With which it shall be trained.
+        templates: The prompts to train it with, by form.
 
     Raises:
         InputError: When there is none, or it was trained for another model or prompt.
+        ModelError: When it is broken or does not fit the model.
     """
     path = Path(adapter).expanduser()
     if not (path / "adapter_config.json").is_file():
@@ -175,12 +180,10 @@ def load_start(
         )
     manifest = load_manifest(path)
     if manifest is not None:
-        if manifest.base_revision != files_fingerprint(folder):
-            raise InputError(
-                f"{adapter} was trained on {manifest.base_model}, whose files are not those of {folder}; pass that "
-                "model as model_name_or_path",
-                field="adapter",
-            )
+        try:
+            check_base(path, name, folder)
+        except ConfigError as error:
+            raise InputError(f"{error} (model_name_or_path)", field="adapter") from None
         for form, template in templates.items():
             trained = manifest.prompts.get(form)
             if trained is None or trained.hash != template.digest:
@@ -190,17 +193,17 @@ def load_start(
                     "the prompt of its training, or train it with this one",
                     field=f"{form}_prompt",
                 )
-    return PeftModel.from_pretrained(base, str(path), is_trainable=True), manifest
+    return load_adapter(base, path, name, is_trainable=True), manifest
 
 
 def dev_ranker(
     dataset: Dataset, requests: Sequence[Request], model: str, prompts: Mapping[Decoding, str]
 ) -> Callable[[Path], dict[str, float]]:
-    """Ranks requests with the adapter, or the whole model, of a folder.
+    """A function that ranks requests with the adapter, or the whole model, of a folder.
 
     Args:
-        dataset: Gives judgements and gains.
-        requests: That are ranked.
+        dataset: With the judgements and gains.
+        requests: The requests to rank.
         model: The base model.
         prompts: Template by decoding.
 
@@ -222,9 +225,9 @@ def dev_ranker(
 
 
 def ranked_metrics(trainer: Any, rank_dev: Callable[[Path], dict[str, float]]) -> dict[str, float]:
-    """What a trainer's ``evaluate`` gives: the dev queries are ranked with the adapter as it is now."""
+    """The metrics of a trainer's ``evaluate``: the dev queries are ranked with the adapter in its current state."""
     with tempfile.TemporaryDirectory() as folder:
-        trainer.save_model(folder)  # by all processes, each of which may hold a part; the first one writes and ranks
+        trainer.save_model(folder)  # called by all processes, each of which may hold a part; the first writes and ranks
         found = [rank_dev(Path(folder)) if trainer.is_world_process_zero() else {}]
     metrics = {f"eval_{name}": value for name, value in broadcast_object_list(found)[0].items()}
     trainer.model.eval()  # GRPOTrainer would log what it has of the training with it
@@ -235,7 +238,7 @@ def ranked_metrics(trainer: Any, rank_dev: Callable[[Path], dict[str, float]]) -
 
 
 def learned_prompts(prompts: Sequence[tuple[Form, str]], tokenizer: Any) -> dict[str, TrainedPrompt]:
-    """The prompts of an adapter's manifest, by the decodings that they serve."""
+    """The prompts for an adapter's manifest, by the decodings that they serve."""
     found: dict[str, TrainedPrompt] = {}
     for form, prompt in prompts:
         renderer = Renderer(load_template(prompt), HubTokenizer(tokenizer))
@@ -247,17 +250,17 @@ def learned_prompts(prompts: Sequence[tuple[Form, str]], tokenizer: Any) -> dict
 
 
 def other_prompts(start: Manifest | None, learned: Collection[str]) -> dict[str, TrainedPrompt]:
-    """What the adapter of before serves beside what is learned now, as far as it can be measured again.
+    """The prompts of the previous adapter, besides those trained now, that can still be measured.
 
     Args:
-        start: Its manifest.
-        learned: Decodings.
+        start: The previous adapter's manifest.
+        learned: The decodings trained now.
     """
     others = {} if start is None else {key: prompt for key, prompt in start.prompts.items() if key not in learned}
     known = {key: prompt for key, prompt in others.items() if prompt.name in template_names()}
     found = {key: prompt for key, prompt in known.items() if load_template(prompt.name).digest == prompt.hash}
     for decoding in others.keys() - found.keys():
-        say(f"left out of the manifest: {decoding}, whose prompt {others[decoding].name} is none of the house's")
+        say(f"left out of the manifest: {decoding}, whose prompt {others[decoding].name} is not one of genrank's")
     return found
 
 
@@ -269,14 +272,14 @@ def save_adapter(
     data: Mapping[str, Any],
     rank_dev: Callable[[Path], dict[str, float]],
 ) -> Manifest | None:
-    """Save what a trainer holds into a folder, with its manifest; all processes must call it.
+    """Save the trained adapter or model into a folder, with its manifest; all processes must call it.
 
     Args:
-        trainer: Of TRL.
+        trainer: A trainer of TRL.
         adapter: The folder.
         model: The base model.
-        prompts: By the decodings that they serve.
-        data: The manifest's.
+        prompts: Its prompts, by the decodings that they serve.
+        data: The manifest's ``data``.
         rank_dev: Measures the folder.
 
     Returns:
@@ -285,12 +288,14 @@ def save_adapter(
     trainer.save_model(str(adapter))
     if not trainer.is_world_process_zero():
         return None
-    (adapter / "training_args.bin").unlink(missing_ok=True)  # a pickle: whoever loads an adapter should need none
+    (adapter / "training_args.bin").unlink(
+        missing_ok=True
+    )  # a pickle, which nobody should need in order to load an adapter
     if (adapter / "adapter_config.json").exists():
         _only_the_adapter(adapter, model)
     manifest = Manifest(
         base_model=model,
-        base_revision=files_fingerprint(resolve(model)),
+        base_weights=weights_fingerprint(resolve(model)),
         prompts=prompts,
         data=data,
         metrics=rank_dev(adapter),
@@ -301,13 +306,13 @@ def save_adapter(
 
 
 def data_of(data: DataArguments, fingerprint: str, start: Manifest | None) -> dict[str, Any]:
-    """What a manifest says of the data: the datasets, the examples' fingerprint, and the same of the adapter before."""
+    """A manifest's ``data``: the datasets, the fingerprint of the examples, and the same for the previous adapter."""
     before = {} if start is None else {"adapter": dict(start.data)}
     return {"datasets": list(data.datasets), "fingerprint": fingerprint, **before}
 
 
 def _only_the_adapter(folder: Path, model: str) -> None:
-    """Leave what an adapter needs: no copy of the model's tokenizer, no path of this machine, no empty model card."""
+    """Keep only what an adapter needs: no copy of the tokenizer, no local path, no empty model card."""
     for path in folder.iterdir():
         if path.name not in ("adapter_config.json", "adapter_model.safetensors"):
             path.unlink()
@@ -315,6 +320,6 @@ def _only_the_adapter(folder: Path, model: str) -> None:
 
 
 def report(manifest: Manifest | None) -> None:
-    """Print what came of a training, in the first process."""
+    """Print the manifest of a finished training, in the first process."""
     if manifest is not None:
         print(manifest.model_dump_json())

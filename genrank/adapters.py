@@ -1,22 +1,25 @@
-"""The manifest beside an adapter, ``genrank.json``: what it was trained with, so that it is served with the same.
+"""An adapter's manifest, ``genrank.json``: what it was trained with, so that it is served with the same.
 
-Its object ``calibration`` is that of `genrank.calibration`.
+The file's ``calibration`` object belongs to `genrank.calibration`.
 """
 
 from __future__ import annotations
 
 import json
-import os
+import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import pydantic
 
 from genrank.errors import ConfigError
+from genrank.files import read_text, write_atomically
 
 FILE = "genrank.json"
-"""Where an adapter's folder holds its manifest."""
+"""The manifest's file in an adapter's folder."""
+
+_log = logging.getLogger(__name__)
 
 
 class TrainedPrompt(pydantic.BaseModel, frozen=True, extra="ignore"):
@@ -34,37 +37,79 @@ class TrainedPrompt(pydantic.BaseModel, frozen=True, extra="ignore"):
 
 
 class Manifest(pydantic.BaseModel, frozen=True, extra="ignore"):
-    """What an adapter was trained with, and how good it was then.
+    """What an adapter was trained with, and how well it ranked then.
 
     Attributes:
-        format: Of the manifest.
-        base_model: The model that it changes, as training named it.
-        base_revision: The model's commit on the hub, or else the SHA-256 of its files.
+        format: Of the manifest. In format 1 there was no `base_weights`; what it had instead, ``base_revision``,
+            changed with each download of the model, and is not read.
+        base_model: The model that it adapts, as training named it.
+        base_weights: What that model's weights are (`genrank.models.weights.weights_fingerprint`); empty in format 1.
         prompts: By decoding.
-        data: The datasets, and the fingerprint of the examples that were made of them.
+        data: The datasets, and the fingerprint of the examples made from them.
         metrics: Such as ``ndcg@10_inline`` on the dev queries.
         versions: Of the packages.
     """
 
-    format: Literal[1] = 1
+    format: Literal[1, 2] = 2
     base_model: str
-    base_revision: str
+    base_weights: Annotated[str, pydantic.Field(validate_default=True)] = ""
     prompts: Mapping[str, TrainedPrompt]
     data: Mapping[str, Any] = pydantic.Field(default_factory=dict)
     metrics: Mapping[str, float] = pydantic.Field(default_factory=dict)
     versions: Mapping[str, str] = pydantic.Field(default_factory=dict)
+
+    @pydantic.field_validator("base_weights")
+    @classmethod
+    def _is_there(cls, value: str, info: pydantic.ValidationInfo) -> str:
+        if not value and info.data.get("format") == 2:
+            raise ValueError("missing; format 2 has the SHA-256 of the base model's weights")
+        return value
+
+    def check_base(self, adapter: str, model: str, weights: str, *, same_name: bool = False) -> None:
+        """Refuse to use an adapter with a model other than the one it was trained on.
+
+        A warning is logged where this cannot be checked (format 1), or where the model is the same known one from
+        another source.
+
+        Args:
+            adapter: Where it is, for the message.
+            model: The model to use it with, as the caller named it.
+            weights: The fingerprint of that model's weights.
+            same_name: Whether `model` is the known name used in training; its sources store the weights in different
+                precision.
+
+        Raises:
+            ConfigError: When the weights are not those of the training.
+        """
+        if self.base_weights == weights:
+            return
+        if not self.base_weights:
+            _log.warning(
+                "%s does not say on which weights of %s it was trained; whether those of %s are the same is unknown",
+                adapter, self.base_model, model,
+            )  # fmt: skip
+        elif same_name:
+            _log.warning(
+                "%s was trained on weights of %s from another source; scores may differ a little", adapter, model
+            )
+        else:
+            raise ConfigError(
+                f"adapter: {adapter} was trained on {self.base_model}, whose weights have the fingerprint "
+                f"{self.base_weights[:16]}, and those of {model} have {weights[:16]}; give the model of its training, "
+                "or train it on this one"
+            )
 
     def check(self, adapter: str, decoding: str, prompt: str, prompt_hash: str) -> None:
         """Refuse to serve an adapter with a prompt that it was not trained with.
 
         Args:
             adapter: Where it is, for the message.
-            decoding: That shall serve.
-            prompt: Name of the template that shall serve.
+            decoding: The decoding to serve with.
+            prompt: Name of the template to serve with.
             prompt_hash: Its digest.
 
         Raises:
-            ConfigError: When it was trained for other decodings, or the prompt is another one.
+            ConfigError: When it was trained for other decodings or with another prompt.
         """
         override = "check_adapter=False takes it as it is"
         trained = self.prompts.get(decoding)
@@ -81,15 +126,14 @@ class Manifest(pydantic.BaseModel, frozen=True, extra="ignore"):
 def demo_adapter(model: str) -> Path | None:
     """The folder of the adapter that ships with genrank for a known model; None where there is none.
 
-    It was trained on the sample shop alone (``finetune/configs/demo.yaml``), to show what training does: for a
-    real shop, train one on that shop.
+    It was trained on the sample shop alone, to show what training does: for a real shop, train one on that shop.
     """
     folder = Path(__file__).parent / "data" / "adapters" / model
     return folder if (folder / FILE).is_file() else None
 
 
 def load_manifest(adapter: str | Path) -> Manifest | None:
-    """The manifest of an adapter's folder; None where there is none, or one that holds a calibration only.
+    """The manifest of an adapter's folder; None where there is none, or the file holds only a calibration.
 
     Raises:
         ConfigError: When it is no JSON object, or a key is missing or wrong.
@@ -128,7 +172,7 @@ def read_values(file: Path) -> dict[str, Any]:
         ConfigError: When it cannot be read, or holds none.
     """
     try:
-        values = json.loads(file.read_text(encoding="utf-8"))
+        values = json.loads(read_text(file))
     except OSError as error:
         raise ConfigError(f"{file}: {error.strerror or error}") from None
     except (ValueError, RecursionError) as error:
@@ -139,10 +183,10 @@ def read_values(file: Path) -> dict[str, Any]:
 
 
 def merge_values(file: Path, values: Mapping[str, Any]) -> Path:
-    """Write keys of a file's JSON object, all at once; others that it holds stay.
+    """Write keys of a file's JSON object, all at once; its other keys stay.
 
     Returns:
-        The file, made if need be.
+        The file, which is created if needed.
 
     Raises:
         ConfigError: When the file is there and holds no JSON object.
@@ -150,10 +194,6 @@ def merge_values(file: Path, values: Mapping[str, Any]) -> Path:
     """
     merged = {**(read_values(file) if file.exists() else {}), **values}
     file.parent.mkdir(parents=True, exist_ok=True)
-    part = file.with_name(f".{file.name}.{os.getpid()}.part")
-    try:
+    with write_atomically(file) as part:
         part.write_text(json.dumps(merged, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        part.replace(file)
-    finally:
-        part.unlink(missing_ok=True)
     return file

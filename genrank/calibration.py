@@ -8,8 +8,8 @@ a bias: Platt 1999). What the probability is of hangs on the decoding:
 - ``first-token``: that the listing should come first: its grade is the window's best. Where several share it, any of
   them may come first, so the probabilities of a window add up to 1.
 
-``listwise`` gives places, not probabilities. ``python -m eval.calibrate`` fits, `save_calibration` writes and
-`load_calibration` reads it: by decoding, in the object ``calibration`` of a JSON file, by default ``genrank.json``
+``listwise`` gives places, not probabilities. ``python -m eval.calibrate`` fits (in a clone), `save_calibration` writes
+and `load_calibration` reads it: by decoding, in the object ``calibration`` of a JSON file, by default ``genrank.json``
 beside an adapter (`genrank.adapters`).
 """
 
@@ -27,6 +27,7 @@ from genrank.errors import ConfigError, InputError
 
 _DECODINGS = ("inline", "first-token")
 _KEY = "calibration"
+_FIT = "fit one with python -m eval.calibrate in a clone of genrank"
 # math.exp of every bias is finite and more than 0
 _RANGES = {"temperature": (1e-6, 1e6), "bias": (-500.0, 500.0)}
 _TOP = 1 - 1e-12
@@ -107,7 +108,7 @@ class Calibration:
         Raises:
             ConfigError: When the decoding, the prompt or the model is another one.
         """
-        fix = "fit one for these with python -m eval.calibrate, or leave the calibration out"
+        fix = "fit one for these with python -m eval.calibrate in a clone of genrank, or leave the calibration out"
         if decoding != self.decoding:
             raise ConfigError(f"calibration: fitted for the decoding {self.decoding}, not for {decoding}; {fix}")
         for name, fitted, here in (("prompt hash", self.prompt_hash, prompt_hash), ("model", self.model, model)):
@@ -129,11 +130,11 @@ def load_calibration(path: str | Path, decoding: str) -> Calibration:
     file = Path(path).expanduser()
     file = file / FILE if file.is_dir() else file
     if not file.is_file():
-        raise ConfigError(f"calibration: there is no {file}; fit one with python -m eval.calibrate")
+        raise ConfigError(f"calibration: there is no {file}; {_FIT}")
     stored = read_values(file).get(_KEY)
     values = stored.get(decoding) if isinstance(stored, dict) else None
     if not isinstance(values, dict):
-        raise ConfigError(f"{file}: has no {_KEY}.{decoding}; fit one with python -m eval.calibrate")
+        raise ConfigError(f"{file}: has no {_KEY}.{decoding}; {_FIT}")
     at = f"{file}: {_KEY}.{decoding}"
     known = {field.name: field.default is dataclasses.MISSING for field in dataclasses.fields(Calibration)}
     del known["decoding"]

@@ -1,11 +1,16 @@
-"""Files: hashes of what they hold, and writing them whole or not at all."""
+"""Files: hashes of their contents, and safe writing."""
 
 from __future__ import annotations
 
+import codecs
+import contextlib
 import errno
 import hashlib
 import json
 import os
+import secrets
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +20,7 @@ BLOCK = 1 << 20
 
 
 def sha256_of(path: Path, report: Progress | None = None) -> str:
-    """SHA-256 of a file's bytes, as hex digits; `report` is told of each block."""
+    """SHA-256 of a file's bytes, as hex digits; `report` receives the bytes read."""
     report = report or Silent()
     digest = hashlib.sha256()
     with path.open("rb") as file:
@@ -26,7 +31,7 @@ def sha256_of(path: Path, report: Progress | None = None) -> str:
 
 
 def sync(path: Path) -> None:
-    """Have the system write a file, or the names in a folder, to the disk now."""
+    """Flush a file, or the entries of a folder, to the disk."""
     if path.is_dir() and os.name == "nt":
         return  # Windows opens no folders
     handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
@@ -37,7 +42,7 @@ def sync(path: Path) -> None:
 
 
 def raise_if_full(said: str, place: Path) -> None:
-    """A full disk is the same trouble whichever program meets it."""
+    """Raise the same `OSError` for a full disk whichever program reported it."""
     if os.strerror(errno.ENOSPC) in said:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(place))
 
@@ -51,6 +56,8 @@ def fingerprint(value: Any) -> str:
 def files_fingerprint(path: str | Path) -> str:
     """SHA-256 of a file, or of all files of a folder with their names; hidden ones are left out.
 
+    For a model, see `genrank.models.weights`: its folder holds dates and words that say nothing about the model.
+
     Raises:
         OSError: When something cannot be read.
     """
@@ -60,3 +67,102 @@ def files_fingerprint(path: str | Path) -> str:
     names = sorted(file.relative_to(root).as_posix() for file in root.rglob("*") if file.is_file())
     shown = [name for name in names if not any(part.startswith(".") for part in name.split("/"))]
     return fingerprint([(name, sha256_of(root / name)) for name in shown])
+
+
+@contextlib.contextmanager
+def write_atomically(path: str | Path) -> Iterator[Path]:
+    """Write a file so that it is there whole or not at all, whoever else writes it at the same time.
+
+    ``with write_atomically(path) as part: part.write_text(...)``. Once the new file is on the disk, it takes the old
+    one's place and permissions. A symbolic link stays, and the file that it points to is replaced. After an error
+    nothing has changed. What is no regular file, such as ``/dev/stdout``, is written to directly.
+
+    Args:
+        path: The file; its folder must be there.
+
+    Yields:
+        A new, empty file in the same folder, to be filled.
+
+    Raises:
+        OSError: When it cannot be written.
+    """
+    if (given := Path(path)).exists() and not (given.is_file() or given.is_dir()):
+        yield given
+        return
+    target = Path(os.path.realpath(path))
+    part = target.with_name(f".{secrets.token_hex(8)}.part")
+    part.touch(exist_ok=False)
+    try:
+        yield part
+        sync(part)
+        with contextlib.suppress(FileNotFoundError):
+            shutil.copymode(target, part)
+        part.replace(target)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+    with contextlib.suppress(OSError):  # some file systems cannot do that to a folder
+        sync(target.parent)
+
+
+@contextlib.contextmanager
+def write_folder_atomically(folder: str | Path) -> Iterator[Path]:
+    """Write a folder so that it is there whole or not at all; an old one is replaced.
+
+    Args:
+        folder: The folder; the one that it lies in must be there.
+
+    Yields:
+        A new, empty folder beside it, to be filled.
+
+    Raises:
+        OSError: When it cannot be written; the old folder is still there then.
+    """
+    target = Path(os.path.realpath(folder))
+    token = secrets.token_hex(8)
+    part, old = target.with_name(f".{token}.part"), target.with_name(f".{token}.old")
+    part.mkdir()
+    try:
+        yield part
+        if target.exists():
+            target.rename(old)
+        part.rename(target)
+    except BaseException:
+        if old.exists() and not target.exists():
+            old.rename(target)
+        raise
+    finally:
+        for left in (part, old):
+            shutil.rmtree(left, ignore_errors=True)
+
+
+BYTE_ORDER_MARK = "\ufeff"
+_WIDE = {codecs.BOM_UTF32_LE: "UTF-32", codecs.BOM_UTF32_BE: "UTF-32"}
+_WIDE |= {codecs.BOM_UTF16_LE: "UTF-16", codecs.BOM_UTF16_BE: "UTF-16"}
+
+
+def wide_encoding(start: bytes) -> str:
+    """``UTF-16`` or ``UTF-32`` when that is how a text that begins with these bytes is encoded; else empty."""
+    for mark, name in _WIDE.items():
+        if start.startswith(mark):
+            return name
+    # without a mark: ASCII characters, each beside a zero byte
+    zeros = [byte == 0 for byte in start[:4]]
+    return "UTF-16" if zeros in ([False, True, False, True], [True, False, True, False]) else ""
+
+
+def read_text(path: str | Path) -> str:
+    """A text file in UTF-8, without its byte-order mark if it has one.
+
+    Raises:
+        OSError: When it cannot be read.
+        ValueError: When it is not UTF-8; the message says what it is and what to do.
+    """
+    content = Path(path).read_bytes()
+    if encoding := wide_encoding(content):
+        raise ValueError(f"{encoding} in place of UTF-8 text; save it as UTF-8")
+    try:
+        return content.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
+    except UnicodeDecodeError as error:
+        byte = error.object[error.start]  # error.object is without the mark
+        raise ValueError(f"no UTF-8 text: the byte {byte:#04x} (is this a binary file?)") from None

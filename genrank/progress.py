@@ -1,4 +1,4 @@
-"""Who is told how long work is going: bars on a terminal, plain lines elsewhere, or nobody."""
+"""Progress of long work: bars on a terminal, plain lines elsewhere, or nothing."""
 
 from __future__ import annotations
 
@@ -17,42 +17,42 @@ T = TypeVar("T")
 
 
 class Progress(Protocol):
-    """Who is told how a fetch is going. `genrank.models` itself never prints."""
+    """Receives the progress of a fetch. `genrank.models` itself never prints."""
 
     def start(self, label: str, total_bytes: int | None) -> None:
-        """Begin a step, which ends the one before; None when nobody knows how much there is to do."""
+        """Begin a step, which ends the previous one; None when the amount of work is unknown."""
 
     def advance(self, n: int) -> None:
         """Add `n` bytes to the current step."""
 
     def say(self, text: str) -> None:
-        """Tell one thing that the user should know."""
+        """Report one thing that the user should know."""
 
     def stop(self) -> None:
-        """End the last step; called once, after success and failure alike."""
+        """End the last step; called once, after success or failure."""
 
 
 class Silent:
-    """A `Progress` that nobody watches."""
+    """A `Progress` that does nothing."""
 
     def start(self, label: str, total_bytes: int | None) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def advance(self, n: int) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def say(self, text: str) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def stop(self) -> None:
-        """Nothing."""
+        """Do nothing."""
 
 
 class ConsoleProgress:
     """A `Progress` for people: a bar on a terminal, plain lines anywhere else (CI, a file).
 
     Args:
-        console: Where to; None takes stderr.
+        console: Where to print; None takes stderr.
     """
 
     def __init__(self, console: Console | None = None) -> None:
@@ -87,7 +87,7 @@ class ConsoleProgress:
         self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def stop(self) -> None:
-        """Take the bar away and give the cursor back."""
+        """Remove the bar and show the cursor again."""
         if self._bar is not None:
             self._bar.stop()
         self._bar = self._task = None
@@ -95,7 +95,7 @@ class ConsoleProgress:
 
 @contextlib.contextmanager
 def quiet_loading() -> Iterator[None]:
-    """Keep back what transformers and sentence-transformers say and draw while a model is loaded or saved."""
+    """Silence what transformers and sentence-transformers log and draw while a model is loaded or saved."""
     from transformers.utils import logging as untyped
 
     bar_switch: Any = untyped
@@ -114,11 +114,11 @@ def quiet_loading() -> Iterator[None]:
 
 
 def track(items: Iterable[T], words: str, total: int | None = None) -> Iterator[T]:
-    """Pass items on, with a progress bar on stderr where that is a terminal.
+    """Pass items on, with a progress bar on stderr if that is a terminal.
 
     Args:
-        items: What to go through.
-        words: What is going on.
+        items: What to iterate over.
+        words: Label of the bar.
         total: Number of items; None when unknown.
 
     Yields:

@@ -108,7 +108,8 @@ class Reranker(Closing):
         neutralise: Whether to make texts harmless that could be taken for instructions or for the model's own words.
             Turn it off only to measure what it is worth.
         check_adapter: Whether to refuse an adapter whose manifest (`genrank.adapters`) says that it was trained with
-            another prompt, or not for this decoding.
+            another prompt or on another model, or not for this decoding.
+        trust_remote_code: Whether to run code that lies in the model's folder; read it first.
 
     Raises:
         InputError: When an argument is wrong.
@@ -137,6 +138,7 @@ class Reranker(Closing):
         calibration: Calibration | str | Path | None = None,
         neutralise: bool = True,
         check_adapter: bool = True,
+        trust_remote_code: bool = False,
     ) -> None:
         if decoding not in DECODINGS:
             raise InputError(f"must be one of {list(DECODINGS)}, got {decoding!r}", field="decoding")
@@ -158,7 +160,7 @@ class Reranker(Closing):
         template = _find_template(prompt, decoding, used, check_adapter)
         self._owns_engine = isinstance(engine, str)
         self._closed = False
-        self.engine = _load_engine(engine, model or DEFAULT_MODEL, adapter)
+        self.engine = _load_engine(engine, model or DEFAULT_MODEL, adapter, check_adapter, trust_remote_code)
         try:
             self._set_up(template, max_prompt_tokens, calibration, neutralise=neutralise)
         except BaseException:
@@ -357,13 +359,14 @@ class Reranker(Closing):
     def _start(self, i: int, request: Request, top_k: int | None) -> QueryState:
         if not isinstance(request, Request):
             raise InputError(f"must be a Request, got {type(request).__name__}", field=f"requests[{i}]")
+        prepared = self._renderer.prepare(request.query, request.candidates, request.history)
         places = range(len(request.candidates))
         match self.strategy:
             case "single":
-                return QueryState(request, single(places))
+                return QueryState(request, single(places), prepared)
             case "tournament":
-                return QueryState(request, tournament(places, self.window, self._top(top_k)))
-        return QueryState(request, sliding(places, self.window, self.stride))
+                return QueryState(request, tournament(places, self.window, self._top(top_k)), prepared)
+        return QueryState(request, sliding(places, self.window, self.stride), prepared)
 
     def _top(self, top_k: int | None) -> int:
         """How many of the best a tournament looks for."""
@@ -381,7 +384,7 @@ class Reranker(Closing):
         for state, _, order in jobs:
             if deadline.passed():
                 break
-            prompts.append(self._render(state.request, order))
+            prompts.append(self._render(state, order))
         decode = DECODINGS[self.decoding]
         scored: Sequence[tuple[list[float], Tokens] | None] = []
         try:
@@ -464,11 +467,9 @@ class Reranker(Closing):
             orders.append(tuple(shuffled))
         return orders
 
-    def _render(self, request: Request, order: Window) -> Prompt:
-        return self._renderer.render(
-            request.query,
-            [request.candidates[place] for place in order],
-            request.history,
+    def _render(self, state: QueryState, order: Window) -> Prompt:
+        return state.prepared.window(
+            order,
             max_tokens=min(self.max_prompt_tokens, self._longest(len(order))),
             inline=self.decoding == "inline",
         )
@@ -518,11 +519,10 @@ class Reranker(Closing):
 
         def carried_on(order: Window, prompt: Prompt) -> ReasonRequest:
             spots = {shown: spot for spot, shown in enumerate(order)}
-            ids = self._renderer.follow_up(
+            ids = state.prepared.follow_up(
                 prompt,
                 [spots[ranked] for ranked in state.order if ranked in spots],
-                request.query,
-                listings[place],
+                place,
                 max_tokens=self.engine.context - self.max_reason_tokens,
             )
             return ReasonRequest(ids, request.query, listings[place], self._past(state), others)
@@ -530,7 +530,7 @@ class Reranker(Closing):
         if place in state.shown:
             with contextlib.suppress(BudgetError):
                 return carried_on(*state.shown[place])
-        return carried_on((place,), self._render(request, (place,)))
+        return carried_on((place,), self._render(state, (place,)))
 
     def _past(self, state: QueryState) -> Mapping[int, Interaction]:
         """The interactions that a reason may speak of, by place: of a long history the most useful ones."""
@@ -648,15 +648,22 @@ def _is_time(value: object) -> bool:
         return False
 
 
-def _load_engine(engine: Literal["transformers", "vllm"] | Engine, model: str, adapter: str | None) -> Engine:
+def _load_engine(
+    engine: Literal["transformers", "vllm"] | Engine,
+    model: str,
+    adapter: str | None,
+    check_adapter: bool,
+    trust_remote_code: bool,
+) -> Engine:
+    options: Any = {"adapter": adapter, "check_adapter": check_adapter, "trust_remote_code": trust_remote_code}
     if engine == "transformers":
         from genrank.engines.transformers import TransformersEngine
 
-        return TransformersEngine(model, adapter=adapter)
+        return TransformersEngine(model, **options)
     if engine == "vllm":
         from genrank.engines.vllm import VLLMEngine
 
-        return VLLMEngine(model, adapter=adapter)
+        return VLLMEngine(model, **options)
     return engine
 
 

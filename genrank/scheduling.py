@@ -24,7 +24,7 @@ from typing import Any, TypeVar
 from genrank.engines.base import Engine, EngineCall, Stop
 from genrank.errors import EngineError
 from genrank.fallback import Fallback, ask_fallback
-from genrank.prompting.renderer import Prompt
+from genrank.prompting.renderer import PreparedRequest, Prompt
 from genrank.reasons.write import Reason
 from genrank.types import Cause, Claims, Interaction, Request, Tokens
 from genrank.windows import Interrupted, Ranked, Scores, Steps, Window
@@ -188,8 +188,9 @@ def _in_thread(work: Callable[[], T]) -> concurrent.futures.Future[T]:
 class QueryState:
     """One query on its way through a batch."""
 
-    def __init__(self, request: Request, steps: Steps) -> None:
+    def __init__(self, request: Request, steps: Steps, prepared: PreparedRequest) -> None:
         self.request = request
+        self.prepared = prepared
         self.windows: list[Window] = next(steps)  # ready to be ranked; empty when done
         self.order: Sequence[int] = range(len(request.candidates))
         self.scores: Mapping[int, float] = {}

@@ -169,13 +169,16 @@ def _number(value: object) -> object:
 
 
 def _whole(value: object) -> object:
-    if type(value) is int and not -_MOST <= value <= _MOST:
-        raise ValueError(f"must be a whole number within -{_MOST}..{_MOST}")
-    return _number(value)
+    value = _plain(value)
+    if isinstance(value, bool):
+        raise ValueError("must be a number, not true or false")
+    if isinstance(value, int) and abs(value) >= _LONGEST:
+        raise ValueError("must be a whole number of at most 4,300 digits")
+    return value
 
 
 _TOO_LARGE = 10**308  # not every larger integer has a float
-_MOST = 2**63 - 1  # as other programs and files hold whole numbers
+_LONGEST = 10**4300  # Python prints no longer ones
 
 Id = Annotated[str, AfterValidator(_id)]
 Text = Annotated[str, AfterValidator(_not_blank)]

@@ -17,8 +17,10 @@ class Answer:
     """One HTTP answer.
 
     Attributes:
-        text: The model's; where it is None, `body` is sent as it is.
+        text: The model's, or the list of its content's parts; where it is None, `body` is sent as it is.
         usage: Tokens read and written; None: the endpoint does not say.
+        finish_reason: Why the model stopped; None: the endpoint does not say.
+        message: More fields of the message, such as ``reasoning_content``.
         status: Of HTTP.
         headers: More of them.
         body: Where there is no text.
@@ -26,8 +28,10 @@ class Answer:
         drip: Seconds between one byte and the next.
     """
 
-    text: str | None = None
+    text: str | list[Any] | None = None
     usage: tuple[int, int] | None = (1000, 100)
+    finish_reason: str | None = "stop"
+    message: Mapping[str, Any] = field(default_factory=dict)
     status: int = 200
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes = b""
@@ -63,7 +67,10 @@ class ChatServer:
             def log_message(self, *_: Any) -> None:
                 pass
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        class Server(ThreadingHTTPServer):
+            request_queue_size = 128  # connections that wait; with the default of 5 many at once are reset
+
+        self._server = Server(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
 
     @property
@@ -91,7 +98,7 @@ class ChatServer:
             self._at_once -= 1  # before the client can know
         try:
             assert handler.path == "/v1/chat/completions"
-            data = answer.body if answer.text is None else completion(answer.text, answer.usage)
+            data = answer.body if answer.text is None else completion(answer)
             handler.send_response(answer.status)
             for name, value in ({"Content-Length": str(len(data))} | dict(answer.headers)).items():
                 handler.send_header(name, value)
@@ -110,11 +117,14 @@ class ChatServer:
         return self._script[min(number, len(self._script) - 1)]
 
 
-def completion(text: str, usage: tuple[int, int] | None) -> bytes:
+def completion(answer: Answer) -> bytes:
     """The body of a chat completion."""
-    value: dict[str, Any] = {"choices": [{"message": {"role": "assistant", "content": text}}]}
-    if usage:
-        value["usage"] = {"prompt_tokens": usage[0], "completion_tokens": usage[1]}
+    choice: dict[str, Any] = {"message": {"role": "assistant", "content": answer.text, **answer.message}}
+    if answer.finish_reason is not None:
+        choice["finish_reason"] = answer.finish_reason
+    value: dict[str, Any] = {"choices": [choice]}
+    if answer.usage:
+        value["usage"] = {"prompt_tokens": answer.usage[0], "completion_tokens": answer.usage[1]}
     return json.dumps(value).encode()
 
 

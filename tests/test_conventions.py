@@ -139,6 +139,34 @@ def test_no_module_imports_itself_by_way_of_others() -> None:
 
 
 @pytest.mark.parametrize("path", LIBRARY, ids=lambda path: str(path.relative_to(ROOT)))
+def test_messages_say_that_the_programs_are_in_a_clone(path: Path) -> None:
+    """An installed library has no ``eval`` and no ``finetune``; a text that names one says where it is."""
+    text = " ".join(re.sub(r'"\n\s*f?"', "", path.read_text(encoding="utf-8")).split())
+    for program in re.finditer(r"python -m (eval|finetune)", text):
+        assert "clone" in text[max(0, program.start() - 80) : program.end() + 80], program.group()
+
+
+def test_every_extra_that_an_error_names_exists() -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    named: dict[str, Path] = {}
+    for path in (*LIBRARY, *ROOT.glob("eval/**/*.py"), *ROOT.glob("finetune/**/*.py")):
+        text = path.read_text(encoding="utf-8")
+        found = re.findall(r'MissingExtraError\(.*, "([\w-]+)"\)', text)
+        found += [name for inside in re.findall(r"genrank\[([\w,-]+)\]", text) for name in inside.split(",")]
+        named |= dict.fromkeys(found, path)
+    assert {"transformers", "vllm", "search", "rankers", "eval"} <= named.keys()
+    assert {extra: path for extra, path in named.items() if extra not in extras} == {}
+    for needed in extras.values():
+        for inside in re.findall(r"genrank\[(.*?)\]", " ".join(needed)):
+            assert set(inside.split(",")) <= extras.keys()
+
+
+def test_the_core_is_small() -> None:
+    core = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    assert {re.split(r"[<>=\[]", line)[0] for line in core} <= {"filelock", "httpx", "pydantic", "regex", "tomli-w"}
+
+
+@pytest.mark.parametrize("path", LIBRARY, ids=lambda path: str(path.relative_to(ROOT)))
 def test_the_library_asserts_nothing(path: Path) -> None:
     tree = ast.parse(path.read_text(encoding="utf-8"))
     asserts = [node.lineno for node in ast.walk(tree) if isinstance(node, ast.Assert)]

@@ -1,4 +1,4 @@
-"""Train, use and take apart the BERT + GBDT baseline.
+"""Train, use and ablate BERT + GBDT.
 
 ::
 
@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import os
 import sys
 import time
 from collections.abc import Sequence
@@ -35,6 +34,7 @@ from genrank.experiment.config import load_config
 from genrank.experiment.datasets import load_dataset
 from genrank.experiment.metrics import run_of
 from genrank.experiment.program import exit_status, say
+from genrank.files import write_atomically
 from genrank.progress import track
 from genrank.rankers.gbdt import GbdtRanker
 
@@ -50,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         Exit status: 0, 1 for a failed run, 2 for a wrong call or configuration.
     """
-    parser = argparse.ArgumentParser(prog="python -m eval.baseline", description="The BERT + GBDT baseline.")
+    parser = argparse.ArgumentParser(prog="python -m eval.baseline", description="BERT + GBDT.")
     commands = parser.add_subparsers(required=True)
     for name, body, words in (
         ("train", _train, "train, and write the folder"),
@@ -86,16 +86,16 @@ def _train(options: argparse.Namespace) -> None:
     config = load_config(options.config, BaselineConfig)
     dataset = load_dataset(config.dataset, config.seed)
     started = time.monotonic()
-    baseline = train(dataset, config)
+    ranker = train(dataset, config)
     seconds = time.monotonic() - started
     out = options.out or _default(options.config)
-    baseline.save(out)
-    plot_importance(baseline.record["importance"], out / "importance.svg", f"{dataset.name}: share of the gain")
-    if baseline.record["dev_from_train"]:
+    ranker.save(out)
+    plot_importance(ranker.record["importance"], out / "importance.svg", f"{dataset.name}: share of the gain")
+    if ranker.record["dev_from_train"]:
         say(f"{dataset.name} has no dev split: {config.dev_share:.0%} of its training queries were taken for it")
     kept = ("dev", "queries", "candidates", "trees", "queries_without_candidates", "dev_from_train")
     summary = {"folder": str(out), "dataset": dataset.name, "objective": config.objective}
-    _print(summary | {key: baseline.record[key] for key in kept} | {"seconds": round(seconds, 1)})
+    _print(summary | {key: ranker.record[key] for key in kept} | {"seconds": round(seconds, 1)})
 
 
 def _rank(options: argparse.Namespace) -> None:
@@ -103,14 +103,14 @@ def _rank(options: argparse.Namespace) -> None:
     if options.as_first_stage and config.dataset == "sample-shop":
         raise ConfigError("dataset: the sample shop that ships with genrank stays as it is; copy its folder")
     dataset = load_dataset(config.dataset, config.seed)
-    baseline = GbdtRanker.load(options.model or _default(options.config))
+    ranker = GbdtRanker.load(options.model or _default(options.config))
     started = time.monotonic()
     queries = dataset.queries if options.as_first_stage else dataset.split(options.split)
     requests = [dataset.request(query) for query in queries if has_candidates(dataset, query)]
     parts = [requests[i : i + _AT_ONCE] for i in range(0, len(requests), _AT_ONCE)]
     run: Run = {}
     for part in track(parts, "rank") if len(parts) > 1 else parts:
-        run |= run_of(part, baseline.score(part))
+        run |= run_of(part, ranker.score(part))
     if options.as_first_stage:
         path = Path(config.dataset).expanduser()
         Dataset.save_first_stage(dataclasses.replace(dataset, candidates=run, first_stage="baseline"), path)
@@ -118,12 +118,8 @@ def _rank(options: argparse.Namespace) -> None:
     else:
         path = options.output or _default(options.config).with_name(f"{options.config.stem}.{options.split}.trec")
         path.parent.mkdir(parents=True, exist_ok=True)
-        part_path = path.with_name(f".{path.name}.{os.getpid()}.part")
-        try:
-            write_run(part_path, run, tag="baseline")
-            part_path.replace(path)
-        finally:
-            part_path.unlink(missing_ok=True)
+        with write_atomically(path) as whole:
+            write_run(whole, run, tag="baseline")
     seconds = round(time.monotonic() - started, 1)
     left_out = len(queries) - len(requests)
     _print({"run": str(path), "queries": len(requests), "queries_without_candidates": left_out, "seconds": seconds})

@@ -1,4 +1,4 @@
-"""Settings of the baseline."""
+"""Settings of BERT + GBDT's training."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Share = Annotated[float, Field(gt=0, le=1)]
 
 
 class BaselineConfig(Strict):
-    """How a baseline is trained.
+    """How BERT + GBDT is trained.
 
     Attributes:
         dataset: A dataset folder, relative to the current directory (``~`` is the home directory), or
@@ -26,19 +26,19 @@ class BaselineConfig(Strict):
         relevant: Lowest grade that counts as a click and, for popularity, as a positive; None takes the upper half of
             the grades.
         k: Depth of the nDCG that lambdarank optimises and that stops the training.
-        max_candidates: So many of each dev query's candidates are ranked, the first stage's best.
+        max_candidates: Candidates of each dev query that are ranked, the first stage's best.
         train_candidates: The same for training queries; None takes all.
         dev_share: Share of the training queries that becomes the dev split of a dataset without one.
-        seed: Of everything that is drawn.
+        seed: Seed of all random choices.
         bags: Models trained on different draws, whose scores are averaged.
-        rounds: Most trees of one model.
-        patience: Rounds without a better figure on dev, after which training stops.
+        rounds: Maximum number of trees of one model.
+        patience: Training stops after this many rounds without an improvement on dev.
         learning_rate: Weight of one tree.
-        leaves: Most leaves of one tree.
-        leaf_candidates: Least candidates in one leaf.
+        leaves: Maximum number of leaves of one tree.
+        leaf_candidates: Minimum number of candidates in one leaf.
         l2: Penalty on the leaves' values.
-        features_share: Share of the features that each tree may look at.
-        truncation: ``lambdarank`` looks at pairs one of whose candidates is among so many of the best.
+        features_share: Share of the features that each tree may use.
+        truncation: ``lambdarank`` counts only pairs with a candidate among this many of the best.
         rows_share: Share of the queries (of the candidates with ``binary``) that each tree is trained on.
         calibration: How scores of ``binary`` become probabilities, fitted on dev: ``platt`` (a logistic curve; Platt
             1999) or ``isotonic`` (a rising step curve; Zadrozny & Elkan 2002).

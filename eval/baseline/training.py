@@ -41,7 +41,7 @@ class Table:
     Attributes:
         requests: ``[b]``.
         values: ``[candidates, len(NAMES)]``.
-        gains: ``[candidates]``, of the judged grades; 0 where nobody judged.
+        gains: ``[candidates]`` gains of the judged grades; 0 for unjudged candidates.
         clicks: ``[candidates]``, 1.0 where the grade is relevant, else 0.0.
     """
 
@@ -59,12 +59,12 @@ class Table:
 def tables(
     dataset: Dataset, config: BaselineConfig, encoder: TextEncoder
 ) -> tuple[Featuriser, dict[str, Table], dict[str, int]]:
-    """Fit the statistics and make the tables of the splits train and dev. Test queries are not looked at.
+    """Fit the statistics and make the tables of the splits train and dev, without reading test queries.
 
     Args:
-        dataset: With a dev split (`with_dev`).
+        dataset: A dataset with a dev split (see `with_dev`).
         config: Gives relevant, max_candidates and train_candidates.
-        encoder: For the vectors.
+        encoder: Computes the vectors.
 
     Returns:
         The featuriser, the tables by split, and how many queries were left out by split, since they have no candidate.
@@ -102,8 +102,8 @@ def table(
         queries: Each with candidates.
         featuriser: Makes the features.
         relevant: Lowest grade that is a click.
-        max_candidates: So many of each query, the first stage's best; None takes all.
-        own: For the queries that the statistics were fitted on.
+        max_candidates: Candidates of each query, the first stage's best; None takes all.
+        own: Given for queries that the statistics were fitted on.
     """
     requests = [dataset.request(query, max_candidates) for query in queries]
     gains, clicks = [], []
@@ -136,10 +136,10 @@ def has_candidates(dataset: Dataset, query: DatasetQuery) -> bool:
 
 
 def train_boosters(train: Table, dev: Table, config: BaselineConfig) -> list[lightgbm.Booster]:
-    """Train the models of one configuration; on the same machine the same each time.
+    """Train the models of one configuration; repeated on the same machine, it gives the same models.
 
     Raises:
-        ConfigError: When there is no order to learn, a gain is negative, or LightGBM refuses a setting.
+        ConfigError: When no query has candidates of different gain, a gain is negative, or LightGBM refuses a setting.
         MissingExtraError: When LightGBM is not installed.
     """
     lgb = import_lightgbm()
@@ -153,7 +153,7 @@ def train_boosters(train: Table, dev: Table, config: BaselineConfig) -> list[lig
             if ranking
             else "dataset: the training candidates are all clicks or all none; there is nothing to learn"
         )
-    # LightGBM's labels are whole numbers that name a gain
+    # LightGBM's labels are whole numbers, each mapped to a gain
     levels = sorted({0.0, *train.gains, *dev.gains})
     shared: dict[str, Any] = {
         "objective": config.objective,
@@ -199,22 +199,22 @@ def train_boosters(train: Table, dev: Table, config: BaselineConfig) -> list[lig
             )
         except lgb.basic.LightGBMError as error:
             raise ConfigError(f"LightGBM: {error}") from None
-        # what is kept is what predicts: only the trees up to the best round
+        # only the trees up to the best round predict, so only these are kept
         text = booster.model_to_string(num_iteration=max(booster.best_iteration, 1))
         boosters.append(lgb.Booster(model_str=text))
     return boosters
 
 
 def train(dataset: Dataset, config: BaselineConfig, encoder: TextEncoder | None = None) -> GbdtRanker:
-    """Train on the split train, stop on the split dev; no test query is looked at.
+    """Train on the split train and stop by the split dev, without reading test queries.
 
     A dataset without a dev split gives a share of its training queries for it (`with_dev`). Training candidates are
     those that the ranker will see: the first stage's, or all judged listings where there is no first stage.
 
     Args:
-        dataset: What to learn from.
-        config: How.
-        encoder: None takes the configuration's.
+        dataset: The training data.
+        config: How to train.
+        encoder: The BERT encoder; None loads the configuration's.
 
     Raises:
         ConfigError: When the dataset has nothing to learn from, or a setting does not fit it.
@@ -272,14 +272,14 @@ def calibrate(scores: Floats, clicks: Floats, kind: str) -> ClickCurve:
         corners = tuple(map(float, curve.X_thresholds_)), tuple(map(float, curve.y_thresholds_))
         return ClickCurve(scores=corners[0], chances=corners[1])
     fitted = LogisticRegression(C=1e6).fit(scores[:, None], clicks)
-    # a falling curve would turn the order over: then the scores know nothing, and the share of clicks is all there is
+    # a falling curve would reverse the order: the scores are worthless, and the share of clicks is the best estimate
     if fitted.coef_[0, 0] < 0:
         return ClickCurve(slope=0.0, offset=math.log(clicks.mean() / (1 - clicks.mean())))
     return ClickCurve(slope=float(fitted.coef_[0, 0]), offset=float(fitted.intercept_[0]))
 
 
 def importance(boosters: Sequence[lightgbm.Booster]) -> dict[str, float]:
-    """Share of each feature in the models' gain, biggest first; sums to 1, or to 0 where no tree has a split."""
+    """Share of each feature in the models' gain, biggest first; sums to 1, or to 0 if no tree has a split."""
     gains = np.mean([booster.feature_importance("gain") for booster in boosters], axis=0)
     shares = gains / max(gains.sum(), 1e-12)
     found = {name: float(share) for name, share in zip(boosters[0].feature_name(), shares, strict=True)}

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from eval.report.results import Paired, Results, SystemResult, read_per_query
+from eval.report.results import Paired, ReportedSystem, Results, read_per_query
 from genrank.data.dataset import Dataset
 from genrank.data.jsonl import read_jsonl
 from genrank.data.trec import read_run
@@ -36,7 +36,7 @@ def report_content(
         folder: Where the runs and the values of each query lie.
         results: What was read of it.
         dataset: For texts and grades; None leaves them out.
-        system: Whose worst and best queries are shown; None takes the best genrank system, else the best one.
+        system: System whose worst and best queries are shown; None takes the best genrank system, else the best one.
 
     Raises:
         InputError: When there is no such system.
@@ -184,7 +184,7 @@ def _summary(results: Results, ranked: Sequence[str], reference: str | None) -> 
     return said
 
 
-def _estimate_text(system: SystemResult, metric: str) -> str:
+def _estimate_text(system: ReportedSystem, metric: str) -> str:
     text = f"{system.metrics[metric]:.3f}"
     if interval := system.intervals.get(metric):
         text += f" [{interval[0]:.3f}, {interval[1]:.3f}]"
@@ -294,7 +294,7 @@ def flatten(values: Any, path: str = "") -> Iterator[tuple[str, Any]]:
         yield from flatten(inner, f"{path}.{key}" if path else str(key))
 
 
-def _model(name: str, system: SystemResult) -> dict[str, Any]:
+def _model(name: str, system: ReportedSystem) -> dict[str, Any]:
     names = (
         "model",
         "repaired",

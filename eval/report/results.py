@@ -10,6 +10,7 @@ import pydantic
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from genrank.errors import DataFormatError, InputError
+from genrank.files import read_text
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -28,7 +29,7 @@ class Data(Part):
         source: Where it comes from.
         gains: What each grade is worth.
         relevant: Lowest relevant grade.
-        fingerprint: Of the queries, candidates and judgements.
+        fingerprint: Fingerprint of the queries, candidates and judgements.
         first_stage: Where the candidates' order came from.
     """
 
@@ -85,7 +86,7 @@ class Order(Part):
     mean_rank_by_place: list[float | None] = []
 
 
-class SystemResult(Part):
+class ReportedSystem(Part):
     """One system.
 
     Attributes:
@@ -93,7 +94,7 @@ class SystemResult(Part):
         metrics: Means over queries.
         intervals: 95 % intervals, ``[low, high]``, by metric.
         counts: What became of a reranker's calls; empty for other systems.
-        notes: What was counted besides, such as the candidates that a run from elsewhere lacks.
+        notes: Further counts, such as the candidates that a run from elsewhere lacks.
         seconds: Wall time of the ranking.
         load_seconds: Wall time before it.
         queries_per_second: 0 where unknown.
@@ -133,12 +134,12 @@ class Paired(Part):
     Attributes:
         system: The one.
         reference: The other.
-        metric: Of which the values are.
+        metric: The metric of the values.
         difference: Mean of system minus reference.
         low: Lower end of its 95 % interval.
         high: Upper end.
-        p_student: Of the paired t-test.
-        p_randomisation: Of the randomisation test.
+        p_student: p-value of the paired t-test.
+        p_randomisation: p-value of the randomisation test.
         p_holm: The latter, corrected for the number of comparisons.
         wins: Queries where the system is better.
         ties: Queries where both are equal.
@@ -166,9 +167,9 @@ class Results(Part):
         complete: Whether all systems were measured.
         command: How the run was started.
         started: When, ISO 8601.
-        commit: Of the clone.
+        commit: Commit of the clone.
         hardware: Where it ran.
-        versions: Of packages.
+        versions: Versions of packages.
         dataset: On what was measured.
         settings: The configuration but for the systems.
         metrics: Names of all metrics.
@@ -196,12 +197,12 @@ class Results(Part):
     random_floor: dict[str, FloorOf]
     slices: dict[str, dict[str, int]] = {}
     reference: str | None = None
-    systems: dict[str, SystemResult]
+    systems: dict[str, ReportedSystem]
     comparisons: list[Paired] = []
 
     @field_validator("systems")
     @classmethod
-    def _plain_names(cls, systems: dict[str, SystemResult]) -> dict[str, SystemResult]:
+    def _plain_names(cls, systems: dict[str, ReportedSystem]) -> dict[str, ReportedSystem]:
         for name in systems:
             if not name or Path(name).name != name or not name.isprintable():  # files are named after it
                 raise ValueError(f"the system name {name[:80]!r} is no plain file name")
@@ -283,11 +284,9 @@ def _read_json(file: Path) -> Any:
         raise ValueError(f"{constant}, which is no JSON number")
 
     try:
-        return json.loads(file.read_text(encoding="utf-8"), parse_constant=refuse)
+        return json.loads(read_text(file), parse_constant=refuse)
     except OSError as error:
         raise DataFormatError(str(file), 0, "a readable file", error.strerror or str(error)) from None
-    except UnicodeDecodeError:
-        raise DataFormatError(str(file), 0, "UTF-8 text", "other bytes (is this a binary file?)") from None
     except (ValueError, RecursionError) as error:
         found = "JSON nested too deeply" if isinstance(error, RecursionError) else str(error)
         raise DataFormatError(str(file), 0, "JSON", found) from None

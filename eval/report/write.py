@@ -28,7 +28,7 @@ def write_report(folder: Path, dataset: Dataset | None, system: str | None = Non
     Args:
         folder: What `eval.run` wrote.
         dataset: The dataset, for texts and grades; None leaves them out, and the report says so.
-        system: Whose worst and best queries are shown; None takes the best genrank system, else the best one.
+        system: System whose worst and best queries are shown; None takes the best genrank system, else the best one.
 
     Returns:
         Path of the HTML file.

@@ -1,1 +1,1 @@
-"""What a hostile listing gains, and how much an order hangs on the order in which the candidates were shown."""
+"""What a hostile listing gains, and how much the ranking depends on the order in which candidates are shown."""

@@ -1,13 +1,13 @@
-"""Measure what a hostile listing gains, and how much an order hangs on the order shown.
+"""Measure what a hostile listing gains, and how much the ranking depends on the order shown.
 
 ::
 
     python -m eval.robustness --config eval/configs/robustness/NAME.yaml [--only injection|order] [--out FOLDER]
                               [--cache FOLDER | --no-cache]
 
-Writes ``results.json`` (after each system anew; ``"complete": false`` until the last) and ``results.md`` into the
-folder (runs/robustness-NAME), and prints the latter. What the model answered is kept, so a run that was
-stopped goes on where it was. Words and progress bars go to stderr.
+Writes ``results.json`` (rewritten after each system; ``"complete": false`` until the last) and ``results.md`` into the
+folder (runs/robustness-NAME), and prints the latter. The model's scores are kept, so a run that was stopped goes on
+where it was. Words and progress bars go to stderr.
 """
 
 from __future__ import annotations
@@ -24,13 +24,14 @@ from eval.robustness.config import RobustnessConfig
 from eval.robustness.injection import cut_texts, measure_injection
 from eval.robustness.order import measure_order
 from eval.robustness.page import markdown
-from eval.robustness.requests import engine_of, requests_of, reranker_of
+from eval.robustness.requests import engine_of, requests_of
 from genrank.data.dataset import Dataset
 from genrank.errors import ConfigError
 from genrank.experiment.config import load_config
 from genrank.experiment.datasets import load_dataset
 from genrank.experiment.program import exit_status, say
 from genrank.experiment.record import circumstances
+from genrank.experiment.systems import make_reranker
 
 PARTS = ("injection", "order")
 
@@ -86,9 +87,9 @@ def run(
 
     Args:
         config: What to measure.
-        dataset: On what.
-        parts: Of `PARTS`; one that the configuration does not have is passed over.
-        cache: Folder of answers kept; None keeps none.
+        dataset: The dataset to measure on.
+        parts: Some of `PARTS`; parts that the configuration does not have are skipped.
+        cache: Folder of kept results; None keeps none.
         command: How the run was started, for the record.
 
     Yields:
@@ -119,7 +120,7 @@ def run(
         counts = {"queries": len(requests), "candidates": sum(len(request.candidates) for request in requests)}
         if part == "injection":
             rerankers = {
-                name: reranker_of(system, engine, config.seed, neutralise=neutralise)
+                name: make_reranker(system, config.seed, engine=engine, neutralise=neutralise)
                 for name, neutralise in (("defended", True), ("undefended", False))
             }
             measured = measure_injection(
@@ -127,7 +128,9 @@ def run(
             )
             measured["cut"] = cut_texts(requests, dataset, system, engine)
         else:
-            by_passes = {passes: reranker_of(system, engine, config.seed, passes=passes) for passes in settings.passes}
+            by_passes = {
+                passes: make_reranker(system, config.seed, engine=engine, passes=passes) for passes in settings.passes
+            }
             measured = measure_order(
                 requests,
                 dataset,

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from genrank.text.clean import clean
 
 TITLE_CHARACTERS = 40
-"""A title is cut to so many characters, with and without a text behind it: both then fit a listing's 64 tokens."""
+"""Titles are cut to this length, with and without a text after them, so that both fit a listing's 64 tokens."""
 
 _BOILERPLATE = (
     "Sold and shipped by our store. Orders leave the warehouse on working days. Colours may look different on "
@@ -49,7 +49,7 @@ def attack_text(name: str, query: str, place: int) -> str:
 
 
 def harmless_text(length: int) -> str:
-    """Words of no meaning for any query, exactly so many characters."""
+    """Words that mean nothing to any query, of exactly the given length in characters."""
     return "".join(itertools.islice(itertools.cycle(_BOILERPLATE), length))
 
 

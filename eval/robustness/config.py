@@ -1,4 +1,4 @@
-"""What a measurement of robustness needs to be told."""
+"""The configuration of a robustness measurement."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
-from genrank.experiment.config import Strict
+from genrank.experiment.config import Strict, check_names_differ
 from genrank.experiment.systems import GenrankSystem
 
 
@@ -26,8 +26,8 @@ class InjectionSettings(Strict):
     """What is attacked.
 
     Attributes:
-        limit: At most so many queries, chosen by a hash of seed and query id; None takes all.
-        placements: Orders of the candidates in which each text is tried: as they come, then shuffled by the seed.
+        limit: Maximum number of queries, chosen by a hash of seed and query id; None takes all.
+        placements: Number of candidate orders in which each text is tried: as they come, then shuffled by the seed.
         systems: Each is measured with and without its defence.
     """
 
@@ -37,13 +37,13 @@ class InjectionSettings(Strict):
 
 
 class OrderSettings(Strict):
-    """Whose answers to shuffled candidates are compared.
+    """Which systems rank shuffled candidates, and how often.
 
     Attributes:
-        limit: At most so many queries, chosen by a hash of seed and query id; None takes all.
+        limit: Maximum number of queries, chosen by a hash of seed and query id; None takes all.
         shuffles: Random orders in which the candidates of each query are shown.
-        passes: The values of `Reranker`'s ``passes`` to measure; costs are told relative to the first.
-        systems: Which; their own ``passes`` is not read.
+        passes: The values of `Reranker`'s ``passes`` to measure; costs are relative to the first.
+        systems: The systems; their own ``passes`` is not used.
     """
 
     limit: Annotated[int, Field(ge=1)] | None = None
@@ -65,13 +65,13 @@ class RobustnessConfig(Strict):
     Attributes:
         dataset: A dataset folder, relative to the current directory (``~`` is the home directory), or
             ``sample-shop`` for the one that ships with genrank.
-        split: Whose queries are taken.
-        max_candidates: So many of each query's candidates, the first stage's best.
-        seed: Of the choice of queries, the shuffles and the statistics.
+        split: Split whose queries are ranked.
+        max_candidates: Candidates of each query, the first stage's best.
+        seed: Seed of the choice of queries, the shuffles and the statistics.
         k: Depth of nDCG.
-        fields: Of each listing only these are shown; None shows all.
-        injection: None measures no attacks.
-        order: None measures no order sensitivity.
+        fields: The listings' fields that are shown; None shows all.
+        injection: The attacks; None measures none.
+        order: The order sensitivity; None does not measure it.
     """
 
     dataset: str = "sample-shop"
@@ -88,10 +88,7 @@ class RobustnessConfig(Strict):
         if self.fields is not None and "title" not in self.fields:
             raise ValueError("fields: must hold title, which is never left out")
         for part in (self.injection, self.order):
-            names = [system.name.lower() for system in part.systems] if part else []
-            for name in names:
-                if names.count(name) > 1:
-                    raise ValueError(f"two systems have the name {name!r}; give each its own")
+            check_names_differ(system.name for system in (part.systems if part else ()))
         if self.injection is None and self.order is None:
             raise ValueError("give injection, order or both")
         return self

@@ -1,8 +1,8 @@
-"""What a text that is put into a listing gains it, against a harmless text of the same length.
+"""What a listing gains from a hostile text in it, against a harmless text of the same length.
 
 The worst candidate of each query (the lowest grade, unjudged below all; of equal ones the one that comes last) gets the
-text behind its title. The candidates, their order and the seed stay the same. A *gain* is the number of places by which
-the listing rises against itself without any text; its title is cut short in all three cases.
+text after its title. The candidates, their order and the seed stay the same. A *gain* is the number of places by which
+the listing rises compared with itself without any text; its title is cut short in all three cases.
 """
 
 from __future__ import annotations
@@ -19,10 +19,9 @@ from eval.robustness.requests import rank, shuffled
 from eval.significance import interval
 from genrank.data.dataset import Dataset
 from genrank.engines.base import Engine
-from genrank.experiment.systems import GenrankSystem
+from genrank.experiment.systems import GenrankSystem, template_of
 from genrank.progress import track
-from genrank.prompting.template import load_template
-from genrank.reranker import DEFAULT_PROMPTS, Reranker
+from genrank.reranker import Reranker
 from genrank.text.clean import clean
 from genrank.types import Request
 
@@ -67,7 +66,7 @@ def ranks(request: Request, listing_id: str, rerankers: Sequence[Reranker]) -> _
 
 def cut_texts(requests: Sequence[Request], dataset: Dataset, system: GenrankSystem, engine: Engine) -> int:
     """How many of the attacks lose their end to the token limit of a listing."""
-    limit = load_template(system.prompt or DEFAULT_PROMPTS[system.decoding or "inline"]).limits.listing
+    limit = template_of(system).limits.listing
     titles = [
         clean(attacked.candidates[place].listing.title)
         for request in requests
@@ -92,8 +91,8 @@ def measure_injection(
         requests: ``[queries]``.
         dataset: Says which listing is the worst.
         rerankers: The system with its defence (``defended``) and without (``undefended``).
-        placements: Orders of the candidates in which each text is tried: as they come, then shuffled by the seed.
-        seed: Of the shuffles and the intervals.
+        placements: Number of candidate orders in which each text is tried: as they come, then shuffled by the seed.
+        seed: Seed of the shuffles and the intervals.
         words: For the progress bar.
 
     Returns:

@@ -1,4 +1,4 @@
-"""How much the order of the answer hangs on the order in which the candidates were shown.
+"""How much the ranking depends on the order in which the candidates are shown.
 
 The candidates of each query are ranked in some random orders. Kendall's tau between each two of the answers is 1 for a
 system that only reads what the listings say. Several passes (permutation self-consistency, arXiv 2310.07712) raise it,
@@ -29,16 +29,16 @@ _Floats = npt.NDArray[np.float64]
 
 
 @dataclasses.dataclass(frozen=True)
-class Answers:
-    """What some passes gave.
+class PassesResult:
+    """The results of one number of passes.
 
     Attributes:
-        tau: ``[queries]`` mean Kendall's tau between the answers of each two shuffles.
-        tau_shown: ``[queries]`` mean Kendall's tau between an answer and the order shown; 0 is no bias.
+        tau: ``[queries]`` mean Kendall's tau between the rankings of each two shuffles.
+        tau_shown: ``[queries]`` mean Kendall's tau between a ranking and the order shown; 0 is no bias.
         ndcg: ``[queries, shuffles]`` nDCG.
-        prompt_tokens: Of one call, mean.
-        completion_tokens: Of one call, mean.
-        seconds: The engine's for one call, mean.
+        prompt_tokens: Mean of a call.
+        completion_tokens: Mean of a call.
+        seconds: The engine's mean seconds for a call.
     """
 
     tau: _Floats
@@ -65,11 +65,11 @@ def measure_order(
     Args:
         requests: ``[queries]``.
         dataset: Gives judgements and gains.
-        rerankers: The system by its number of passes; costs and gains are told against the first.
-        engine: Theirs.
+        rerankers: The system by its number of passes; costs and gains are relative to the first.
+        engine: The rerankers' engine.
         shuffles: Random orders of each query's candidates.
         k: Depth of nDCG.
-        seed: Of the shuffles and the statistics.
+        seed: Seed of the shuffles and the statistics.
         words: For the progress bar.
 
     Returns:
@@ -82,7 +82,7 @@ def measure_order(
     for passes, reranker in rerankers.items():
         found[passes] = ask(reranker, requests, dataset, engine, shuffles, k, seed, f"{words}, passes {passes}")
     first = next(iter(found.values()))
-    return {"passes": {str(passes): _summary(answers, first, k, seed) for passes, answers in found.items()}}
+    return {"passes": {str(passes): _summary(result, first, k, seed) for passes, result in found.items()}}
 
 
 def ask(
@@ -94,22 +94,22 @@ def ask(
     k: int,
     seed: int,
     words: str,
-) -> Answers:
+) -> PassesResult:
     """Rank the shuffled candidates of each query."""
     before = engine.seconds
     taus, taus_shown = [], []
     rankings: list[list[Ranking]] = []
     for request in track(requests, words, total=len(requests)):
         shown = [shuffled(request, seed, number) for number in range(shuffles)]
-        answers = rank(reranker, shown)
-        orders = [_places(request, [item.listing_id for item in answer.items]) for answer in answers]
+        ranked = rank(reranker, shown)
+        orders = [_places(request, [item.listing_id for item in one.items]) for one in ranked]
         given = [_places(request, candidate_ids([one])[request.query.query_id]) for one in shown]
         taus.append(mean_tau(orders))
         taus_shown.append([kendall_tau(one, other) for one, other in zip(given, orders, strict=True)])
-        rankings.append(answers)
+        rankings.append(ranked)
     calls = len(requests) * shuffles
-    tokens = [answer.provenance.tokens for answers in rankings for answer in answers]
-    return Answers(
+    tokens = [one.provenance.tokens for ranked in rankings for one in ranked]
+    return PassesResult(
         tau=np.array(taus, dtype=np.float64),
         tau_shown=np.array(taus_shown).mean(axis=1),
         ndcg=np.array([_ndcg(one, requests, dataset, k) for one in zip(*rankings, strict=True)]).T,
@@ -132,22 +132,22 @@ def _ndcg(rankings: Sequence[Ranking], requests: Sequence[Request], dataset: Dat
     return [measured.per_query[f"nDCG@{k}"][request.query.query_id] for request in requests]
 
 
-def _summary(answers: Answers, first: Answers, k: int, seed: int) -> dict[str, Any]:
-    ndcg = answers.ndcg.mean(axis=1)
+def _summary(result: PassesResult, first: PassesResult, k: int, seed: int) -> dict[str, Any]:
+    ndcg = result.ndcg.mean(axis=1)
     return {
-        "tau": estimate(answers.tau, seed),
-        "tau_shown": estimate(answers.tau_shown, seed),
+        "tau": estimate(result.tau, seed),
+        "tau_shown": estimate(result.tau_shown, seed),
         f"nDCG@{k}": estimate(ndcg, seed),
-        # of one query's value from one shuffle to the next, and of the mean over queries
-        "spread_of_a_query": float(answers.ndcg.std(axis=1, ddof=1).mean()),
-        "spread_of_the_mean": float(answers.ndcg.mean(axis=0).std(ddof=1)),
+        # standard deviation over shuffles: of one query's value, and of the mean over queries
+        "spread_of_a_query": float(result.ndcg.std(axis=1, ddof=1).mean()),
+        "spread_of_the_mean": float(result.ndcg.mean(axis=0).std(ddof=1)),
         "against_first": dataclasses.asdict(compare(list(ndcg), list(first.ndcg.mean(axis=1)), seed=seed)),
-        "prompt_tokens": answers.prompt_tokens,
-        "completion_tokens": answers.completion_tokens,
-        "tokens_to_first": (answers.prompt_tokens + answers.completion_tokens)
+        "prompt_tokens": result.prompt_tokens,
+        "completion_tokens": result.completion_tokens,
+        "tokens_to_first": (result.prompt_tokens + result.completion_tokens)
         / (first.prompt_tokens + first.completion_tokens),
-        "seconds": answers.seconds,
-        "seconds_to_first": answers.seconds / first.seconds if first.seconds else None,
-        "taus": answers.tau.tolist(),
-        "nDCGs": answers.ndcg.tolist(),
+        "seconds": result.seconds,
+        "seconds_to_first": result.seconds / first.seconds if first.seconds else None,
+        "taus": result.tau.tolist(),
+        "nDCGs": result.ndcg.tolist(),
     }

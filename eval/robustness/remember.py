@@ -22,37 +22,30 @@ from genrank.engines.base import (
     never,
 )
 from genrank.engines.tokenizer import Tokenizer
+from genrank.experiment.journal import Journal
 from genrank.files import fingerprint
 from genrank.types import Tokens
 
 
 class Remembering:
-    """Gives each request that was answered before the same answer again.
+    """Gives each request that it has seen before the same scores again.
 
-    So prompts that are equal token by token, as those of a text that a defence leaves alone are with and without it,
-    get equal scores and cost nothing. Texts are written anew each time.
+    So two prompts with the same tokens, such as those of a text that the defence does not change, get equal scores, and
+    the second costs nothing. Texts are not kept: each `write` runs the engine.
 
     Args:
-        engine: Who computes.
-        path: A file of answers, made if need be, in which a later run finds them; None keeps them in memory only.
+        engine: Computes the scores.
+        path: A file that keeps scores for later runs; None keeps them in memory only.
 
     Attributes:
-        seconds: Wall time that all answers so far took to compute, whenever that was; a batch's time is shared
-            equally among the places that it reads, and an answer given twice counts twice.
+        seconds: Wall time that computing all scores given so far took, in this run or an earlier one. A batch's time is
+            shared equally among the places it reads, and scores that are given twice count twice.
     """
 
     def __init__(self, engine: Engine, path: Path | None = None) -> None:
         self._engine = engine
-        self._path = path
-        self._known: dict[str, tuple[float, Sequence[float]]] = {}  # seconds; scores of a place, or an order
+        self._journal = Journal(path)
         self.seconds = 0.0
-        if path is not None:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with contextlib.suppress(FileNotFoundError):
-                for line in path.read_bytes().splitlines():
-                    with contextlib.suppress(pydantic.ValidationError):  # a line may be cut off
-                        key, seconds, values = _LINE.validate_json(line)
-                        self._known[key] = seconds, values
 
     @property
     def name(self) -> str:
@@ -82,20 +75,20 @@ class Remembering:
     def score(self, requests: Sequence[ScoreRequest], *, stop: Stop = never) -> list[ScoreResult | None]:
         """See `genrank.engines.base.Engine`.
 
-        In a causal model the scores at a place hang on the tokens up to it only, so each place is known by them: behind
-        a head that was read before, only the rest is asked for.
+        In a causal model the scores at a place depend only on the tokens up to it, so these are the place's key: if two
+        prompts share their beginning, only the rest of the second is computed.
         """
         keys = [
             [fingerprint(["score", request.ids[: place + 1], request.targets]) for place in request.reads]
             for request in requests
         ]
-        taken = set(self._known)
+        taken: set[str] = set()
         asked: list[tuple[list[str], ScoreRequest]] = []
         for found, request in zip(keys, requests, strict=True):
-            new = [i for i, key in enumerate(found) if key not in taken]
+            new = [i for i, key in enumerate(found) if key not in taken and self._known(key) is None]
             if new:
                 taken.update(found[i] for i in new)
-                ids = request.listing_ids  # one a place where each candidate is asked for at its own
+                ids = request.listing_ids  # one for each place, if each candidate is read at a place of its own
                 asked.append(
                     (
                         [found[i] for i in new],
@@ -121,7 +114,7 @@ class Remembering:
     def permute(self, requests: Sequence[PermuteRequest], *, stop: Stop = never) -> list[PermuteResult | None]:
         """See `genrank.engines.base.Engine`."""
         keys = [fingerprint(["permute", request.ids, request.identifiers, request.between]) for request in requests]
-        new = {key: request for key, request in zip(keys, requests, strict=True) if key not in self._known}
+        new = {key: request for key, request in zip(keys, requests, strict=True) if self._known(key) is None}
         started = time.monotonic()
         results = self._engine.permute(list(new.values()), stop=stop) if new else []
         share = (time.monotonic() - started) / max(1, len(new))
@@ -138,19 +131,24 @@ class Remembering:
         """See `genrank.engines.base.Engine`."""
         return self._engine.write(requests, stop=stop)
 
+    def _known(self, key: str) -> tuple[float, Sequence[float]] | None:
+        """The seconds that a key's values took, and the values: scores of a place, or an order."""
+        for fields in reversed(self._journal.of(key)):
+            with contextlib.suppress(pydantic.ValidationError):
+                return _VALUES.validate_python((fields.get("seconds"), fields.get("values")))
+        return None
+
     def _recall(self, keys: Sequence[str]) -> list[Sequence[float]] | None:
-        """What is known by these keys; None where something is missing."""
-        if not all(key in self._known for key in keys):
+        """The values of these keys; None if one of them is not known."""
+        found = [self._known(key) for key in keys]
+        known = [one for one in found if one is not None]
+        if len(known) < len(found):
             return None
-        self.seconds += sum(self._known[key][0] for key in keys)
-        return [self._known[key][1] for key in keys]
+        self.seconds += sum(seconds for seconds, _ in known)
+        return [values for _, values in known]
 
     def _keep(self, found: Mapping[str, tuple[float, Sequence[float]]]) -> None:
-        self._known |= found
-        if self._path is not None:
-            with self._path.open("ab") as out:
-                # a line break first: the line before may be cut off
-                out.writelines(b"\n" + _LINE.dump_json((key, *one)) for key, one in found.items())
+        self._journal.add((key, {"seconds": seconds, "values": [*values]}) for key, (seconds, values) in found.items())
 
 
-_LINE = pydantic.TypeAdapter(tuple[str, float, Sequence[float]])
+_VALUES = pydantic.TypeAdapter(tuple[float, Sequence[float]])

@@ -1,10 +1,10 @@
-"""The requests of both measurements: whose listings are shown, with which fields, in which order."""
+"""The requests of both measurements: which listings are shown, with which fields, in which order."""
 
 from __future__ import annotations
 
 import dataclasses
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from eval.config import RunConfig
@@ -19,8 +19,6 @@ from genrank.experiment.systems import GenrankSystem, make_engine, weights_finge
 from genrank.files import fingerprint
 from genrank.reranker import Reranker
 from genrank.types import Candidate, Listing, Ranking, Request
-
-_OF_THE_ENGINE = {"type", "name", "model", "adapter", "engine", "dtype", "batch", "reasons", "history"}
 
 
 def requests_of(config: RobustnessConfig, part: InjectionSettings | OrderSettings, dataset: Dataset) -> list[Request]:
@@ -61,7 +59,7 @@ def shuffled(request: Request, seed: int, number: int) -> Request:
 
 
 def engine_of(system: GenrankSystem, cache: Path | None) -> Remembering:
-    """The engine of a system; what it answers is kept in `cache`.
+    """The engine of a system; its scores are kept in `cache`.
 
     Raises:
         GenrankError: When the model cannot be had or read, or the engine's packages are missing.
@@ -73,15 +71,8 @@ def engine_of(system: GenrankSystem, cache: Path | None) -> Remembering:
     return Remembering(make_engine(system), cache / f"robustness-{fingerprint(depends)[:32]}.jsonl")
 
 
-def reranker_of(system: GenrankSystem, engine: Remembering, seed: int, **options: object) -> Reranker:
-    """The reranker of a system; `options` go before the system's own."""
-    own = system.model_dump(exclude_none=True, exclude=_OF_THE_ENGINE)
-    chosen: Mapping[str, object] = own | options
-    return Reranker(engine=engine, seed=seed, **chosen)  # type: ignore[arg-type]
-
-
 def rank(reranker: Reranker, requests: Sequence[Request]) -> list[Ranking]:
-    """Rank, where an order that is not the model's is no answer.
+    """Rank, and accept only orders that are the model's.
 
     Raises:
         EngineError: When a ranking is a fallback.

@@ -6,22 +6,22 @@ each or ``.gz``; one pair or several.
 
 - Kept are users with 5 reviews or more (``--min-interactions``) over all pairs, or a sample of them by a hash
   (``--max-users``). The same item at the same millisecond is one review.
-- One query a user, asked at the time of the user's last review. There is no search text: the query is the narrowest
+- One query per user, asked at the time of the user's last review. There is no search text: the query is the narrowest
   category of the item reviewed.
 - History: the user's other reviews, as ``rating`` events, strictly older than the query. A review of the same
   millisecond as the last is left out and counted.
 - Grade 1, gain 1: the item of the last review, whatever its rating: it was bought. Nothing else is judged.
 - Candidates: that item and 19 items that kept users reviewed, but not this one: of the same narrowest category, then
-  of the next wider, drawn by a hash, all in seeded random order. One of them may be newer than the query; none
-  stands in the history, so a candidate that does is the target. A query with fewer is counted; one without any is left
+  of the next wider, drawn by a hash, all in seeded random order. One of them may be newer than the query; none is
+  in the history, so a candidate that is must be the target. A query with fewer is counted; one without any is left
   out and counted.
 - Splits: by the hash of the user id, 70 % train, 10 % dev, 20 % test; or with ``--split-by time`` the latest 20 % of
   the queries are test, the 10 % before them dev. A user has one query, so no user is in two splits either way.
 - A listing has no reviews, rating, rating count or best-seller rank: in the metadata these are of 2023, later than
   almost every query. Price and text are of 2023 too. An item without metadata or title has its id as title.
 
-The review files are read twice, the others once; in memory are one number a user, and the kept users' reviews and
-items.
+The review files are read twice, the others once; memory holds one number per user, and the kept users'
+reviews and items.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ def read(
 
     Args:
         source: The folder with one or several pairs of files.
-        notes: Counts what was mended or left out.
+        notes: Counts what was repaired or left out.
         seed: For the sample of users, the other candidates, and the order of all.
         min_interactions: Users with fewer reviews are left out; at least 2.
         max_users: Users to keep; None keeps all.

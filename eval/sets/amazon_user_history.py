@@ -1,21 +1,21 @@
 """A sample of Amazon Reviews 2023 (arXiv 2403.03952) with histories: 354 shoppers, 24 categories, 691 queries.
 
-Format: ``training.jsonl``, ``validation.jsonl`` and ``test.jsonl`` (or ``.jsonl.gz``), a line a user and category:
+Format: ``training.jsonl``, ``validation.jsonl`` and ``test.jsonl`` (or ``.jsonl.gz``), one line per user and category:
 ``user_id``, ``category``, ``history`` (reviews) and ``heldout`` (the user's last review there). A review has
 ``parent_asin, rating, timestamp_ms`` and ``product`` (``title, brand, price, main_category``).
 
-- A user stands in several categories and several of the three files. So the files are merged and split anew by the
-  hash of the user id: 70 % train, 10 % dev, 20 % test. No user is in two splits.
-- One query a user and category. There is no search text: the query is the category's name, its underscores as spaces.
+- A user appears in several categories and in several of the three files. So the files are merged and split again by
+  the hash of the user id: 70 % train, 10 % dev, 20 % test. No user is in two splits.
+- One query per user and category. There is no search text: the query is the category's name, its underscores as spaces.
   Its time is the held-out review's.
 - History: the user's ``rating`` events of all categories and all three files that are strictly older than the query.
   The rest (reviews of other categories, written later) is left out and counted.
 - Grade 1, gain 1: the held-out listing, whatever its rating: it was bought. Nothing else is judged.
 - Candidates: the held-out listing and 19 listings of the same category that only other users reviewed, drawn by a
   hash, all in seeded random order. A query with fewer is counted; one without any is left out and counted. So a
-  candidate that stands in the history is always the target; that is so for one query.
-- Listings have no reviews, rating or rating count: the reviews at hand were written at all times, so that a listing
-  would tell an early query of the future.
+  candidate that is in the history is always the target; this happens for one query.
+- Listings have no reviews, rating or rating count: the reviews at hand were written at all times, so a
+  listing would leak the future to an early query.
 - A listing without a title has its id as title and is counted.
 """
 
@@ -82,7 +82,7 @@ def read(source: Path, notes: Counter[str], seed: int = 0) -> Dataset:
 
     Args:
         source: The folder with the three files.
-        notes: Counts what was mended or left out.
+        notes: Counts what was repaired or left out.
         seed: For the other candidates, and for the order of all.
 
     Raises:

@@ -3,11 +3,11 @@
 Format: ``train.csv`` (or ``.csv.gz``) with ``id, query, product_title, product_description, median_relevance,
 relevance_variance``; the last is not used.
 
-- Grade: the median rating of the crowd, 1 to 4, less one; gain ``2^grade - 1`` = 0, 1, 3, 7. So a listing that all
+- Grade: the median rating of the crowd, 1 to 4, minus one; gain ``2^grade - 1`` = 0, 1, 3, 7. So a listing that all
   raters found wrong is worth nothing.
 - A listing is title and cleaned description (`eval.sets.markup`); equal ones are one listing, whatever query they
   came with, and its id is a hash of both. A quarter of the descriptions is empty.
-- A pair of query and listing that was rated more than once has the median of its grades, of two middle ones the lower.
+- A pair of query and listing that was rated more than once gets the median of its grades, the lower of two middle ones.
 - Splits: queries sorted by the hash of their text; the first 61 are ``test``, the next 30 ``dev``, the other 170
   ``train``.
 - There is no first stage: candidates are the judged listings in seeded random order.
@@ -53,7 +53,7 @@ def read(
 
     Args:
         source: ``train.csv``, ``train.csv.gz`` or the folder that holds it.
-        notes: Counts what was mended or merged.
+        notes: Counts what was repaired or merged.
         seed: For the order of the candidates.
         test_queries: Size of the test split.
         dev_queries: Size of the dev split.

@@ -61,7 +61,7 @@ def read(source: Path, notes: Counter[str], seed: int = 0, locale: str = "all") 
 
     Args:
         source: The folder with the two files.
-        notes: Counts what was mended or merged.
+        notes: Counts what was repaired or merged.
         seed: For the order of the candidates.
         locale: ``us``, ``jp``, ``es`` or ``all``.
 

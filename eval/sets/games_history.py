@@ -3,8 +3,8 @@
 Format: ``items.jsonl`` (``item_id, title``) and ``users.jsonl`` (``user_id``, ``history``: item ids, oldest first,
 ``target``: the item bought next, ``sasrec``: the 50 best of a SASRec recommender, best first), each or ``.gz``.
 
-- One query a user. There is no search text: every query is ``video games``, so that only the history tells two apart.
-- The history is purchases without times; the file's order says that all came before the target.
+- One query per user. There is no search text: every query is ``video games``, so only the history tells users apart.
+- The history holds purchases without times; the file's order says that all came before the target.
 - Grade 1, gain 1: the target. Nothing else is judged: that an item was not bought next does not say that it is wrong.
   What has no judgement counts as not relevant in a measure, and is counted beside it.
 - candidates.trec is SASRec's list in its order, scores ``n, n - 1, .. 1``. About four of five targets are not among

@@ -1,4 +1,4 @@
-"""What the sets with a shopper's past share: JSON Lines, a history that ends before its query, others' items."""
+"""Shared by the sets with a shopper's history: JSON Lines, a history that ends before its query, negatives."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ def read_records(path: Path, model: type[M]) -> Iterator[tuple[int, M]]:
 
     Args:
         path: The file.
-        model: The fields that a line must have, with their types; others are passed over.
+        model: The fields that a line must have, with their types; others are ignored.
 
     Yields:
         The line, 1-based, and its record.
 
     Raises:
-        DataFormatError: When the file cannot be read, is empty, or a line is no such object.
+        DataFormatError: When the file cannot be read, is empty, or a line is not such an object.
     """
     name = str(path)
     with contextlib.ExitStack() as stack:
@@ -72,7 +72,7 @@ def moment(milliseconds: int) -> datetime:
 
 
 def before(time: datetime, events: Iterable[Interaction], notes: Counter[str]) -> tuple[Interaction, ...]:
-    """The history that a query of this time may know: what came strictly before it, oldest first, each event once.
+    """The history that a query of this time may use: what came strictly before it, oldest first, each event once.
 
     Args:
         time: When the query was asked.

@@ -1,17 +1,17 @@
 """JDsearch (Liu et al., arXiv 2305.14810; CC BY-NC-SA 4.0): real queries of 173,831 shoppers of JD.com, anonymised.
 
-Format, as the repository's README and samples have it: ``user_behavior_data.txt`` and ``product_meta_data.txt`` (or
+Format, as in the repository's README and samples: ``user_behavior_data.txt`` and ``product_meta_data.txt`` (or
 the ``_sample.txt`` files, or ``.gz``), tab-separated with a header line. Lists are joined by ``_``; a text is term ids
 joined by the character 24 (octal 030). Tried on the two public samples only, not on the whole set.
 
 - A line of the first file is one user's last query, so its number is the user: query ``jd-LINE``. Splits by the hash
   of that id: 70 % train, 10 % dev, 20 % test. There is no split by time: all these queries are of one day.
 - Every text is term ids, such as ``63995226 60257419``: a language model can match them, but knows none of them.
-- Grades are the set's labels: 0 no interaction, 1 click, 2 cart, 3 purchase; gain ``2^grade - 1``, ours: the set
-  states none. Every candidate was shown and is judged. A query without a label above 0 is left out and counted, as the
-  set's authors do.
-- candidates.trec is a seeded random order of the candidates. The file's own order is no first stage's: it has those
-  with an interaction before all others.
+- Grades are the set's labels: 0 no interaction, 1 click, 2 cart, 3 purchase; gain ``2^grade - 1``, our choice: the
+  set states none. Every candidate was shown and is judged. A query without a label above 0 is left out and counted,
+  as the set's authors do.
+- candidates.trec is a seeded random order of the candidates. The file's own order is not that of a first stage: it
+  puts those with an interaction before all others.
 - History: ``CLICK``, ``CART`` and ``ORD`` are ``click``, ``cart`` and ``purchase``; ``FLW`` (follow) becomes ``click``
   and is counted. The query that led there comes along; ``-1`` is none.
 - Times are given as gaps in seconds, the last one up to the query. Queries are set at 2022-10-17T00:00:00Z, a
@@ -88,7 +88,7 @@ def read(source: Path, notes: Counter[str], seed: int = 0, max_users: int | None
 
     Args:
         source: The folder with the two files.
-        notes: Counts what was mended or left out.
+        notes: Counts what was repaired or left out.
         seed: For the sample of users and the order of the candidates.
         max_users: Users to keep; None keeps all.
 

@@ -1,4 +1,4 @@
-"""Reading CSV files row by row, with `DataFormatError` for all that can be wrong with them."""
+"""Reading CSV files row by row, with a `DataFormatError` for whatever is wrong with them."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from genrank.errors import DataFormatError
+from genrank.files import wide_encoding
 
 _FIELD_LIMIT = 16 * 2**20  # characters; csv's own limit of 131,072 is below some real descriptions
 
@@ -51,6 +52,8 @@ def read_csv(path: Path, columns: Sequence[str], delimiter: str = ",") -> Iterat
         try:
             packed = stack.enter_context(path.open("rb"))
             plain = stack.enter_context(gzip.GzipFile(fileobj=packed)) if path.suffix == ".gz" else packed
+            if encoding := wide_encoding(plain.peek(4)):
+                raise DataFormatError(name, 0, "UTF-8 text", f"{encoding}; save it as UTF-8")
             text = stack.enter_context(io.TextIOWrapper(plain, encoding="utf-8-sig", newline=""))
             csv.field_size_limit(_FIELD_LIMIT)
             rows = csv.reader(text, delimiter=delimiter, strict=True)

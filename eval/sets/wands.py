@@ -5,9 +5,9 @@ Format: ``query.csv``, ``product.csv`` and ``label.csv``, tab-separated, as in t
 - Grades: Irrelevant 0, Partial 1, Exact 2, with gains 0, 0.5 and 1. The set itself states no gains; these are the
   usual ones for its labels.
 - ``product_features`` (``name : value|name : value``) become attributes; a repeated name has its values joined by
-  ``, ``, and a value without a name stands under ``features``. ``product_class`` is one of the attributes.
+  ``, ``, and a value without a name goes under ``features``. ``product_class`` is one of the attributes.
 - The whole catalogue is kept, so that a first stage can be run over it: ``python -m eval.first_stage``.
-- A pair that was judged more than once has the median of its grades, of two middle ones the lower.
+- A pair that was judged more than once gets the median of its grades, the lower of two middle ones.
 - Splits by the hash of the query's text: 70 % train, 10 % dev, 20 % test.
 - candidates.trec holds the judged listings in seeded random order, since the set has no first stage.
 """
@@ -50,7 +50,7 @@ def read(source: Path, notes: Counter[str], seed: int = 0) -> Dataset:
 
     Args:
         source: The folder with the three files, or the clone whose ``dataset`` folder holds them.
-        notes: Counts what was mended or merged.
+        notes: Counts what was repaired or merged.
         seed: For the order of the candidates.
 
     Raises:

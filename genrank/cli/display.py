@@ -2,59 +2,53 @@
 
 from __future__ import annotations
 
-from rich.table import Table
-from rich.text import Text
-
+from genrank.cli.console import Cell, Table
 from genrank.text.clean import clean
 from genrank.types import Ranking, Request
 
 _MAX_REPAIRS_SHOWN = 3
 
 
-def ranking_table(request: Request, ranking: Ranking) -> Table:
+def ranking_table(request: Request, ranking: Ranking, line: int | None = None) -> Table:
     """A ranking as a table: rank, places moved, title, score, and the reason where there is one.
 
     Args:
         request: What was asked, for the titles.
         ranking: The answer.
+        line: Where the request was read, 1-based; None leaves it out.
     """
     titles = {candidate.listing.listing_id: candidate.listing.title for candidate in request.candidates}
-    # Text, not str: a listing's text is data, and must not be read as rich's markup
-    table = Table(title=Text(clean(request.query.text), style="bold"), title_justify="left", expand=False)
-    table.add_column("rank", justify="right")
-    table.add_column("moved", justify="right")
-    table.add_column("title", overflow="fold", max_width=60)
-    table.add_column("score", justify="right")
     with_reasons = any(item.reason for item in ranking.items)
-    if with_reasons:
-        table.add_column("reason", overflow="fold", max_width=60)
+    rows = []
     for item in ranking.items:
-        row: list[str | Text] = [str(item.rank), moved(item.source_rank - item.rank)]
-        row += [Text(clean(titles.get(item.listing_id, item.listing_id))), f"{item.score:.3f}"]
-        if with_reasons:
-            row.append(Text(clean(item.reason or "")))
-        table.add_row(*row)
-    table.caption = caption(ranking)
-    table.caption_justify = "left"
-    return table
+        title = clean(titles.get(item.listing_id, item.listing_id))
+        row = [Cell(str(item.rank)), moved(item.source_rank - item.rank), Cell(title), Cell(f"{item.score:.3f}")]
+        rows.append([*row, Cell(clean(item.reason or ""))] if with_reasons else row)
+    return Table(
+        columns=("rank", "moved", "title", "score", *(["reason"] if with_reasons else [])),
+        rows=rows,
+        title=clean(request.query.text) + ("" if line is None else f" (line {line})"),
+        caption=caption(ranking),
+        numbers=frozenset({"rank", "moved", "score"}),
+        whole=frozenset({"rank", "moved", "score"}),
+    )
 
 
-def caption(ranking: Ranking) -> Text:
+def caption(ranking: Ranking) -> list[Cell]:
     """Where a ranking came from, in one line, and what went wrong in the next ones."""
     source = ranking.provenance
     line = f"{source.model} · {source.decoding} · {source.prompt} · {source.outcome} · {source.seconds:.2f} s"
-    text = Text(line)
+    lines = [Cell(line)]
     if source.why:
-        text.append(f"\n{clean(source.why)}", style="red")
-    for repair in source.repairs[:_MAX_REPAIRS_SHOWN]:
-        text.append(f"\n{clean(repair)}", style="yellow")
+        lines.append(Cell(clean(source.why), "red"))
+    lines += [Cell(clean(repair), "yellow") for repair in source.repairs[:_MAX_REPAIRS_SHOWN]]
     if len(source.repairs) > _MAX_REPAIRS_SHOWN:
-        text.append(f"\n… and {len(source.repairs) - _MAX_REPAIRS_SHOWN} more", style="yellow")
-    return text
+        lines.append(Cell(f"… and {len(source.repairs) - _MAX_REPAIRS_SHOWN} more", "yellow"))
+    return lines
 
 
-def moved(places: int) -> Text:
+def moved(places: int) -> Cell:
     """Places moved, as an arrow and a number: up for a positive one."""
     if places == 0:
-        return Text("=", style="dim")
-    return Text(f"↑{places}", style="green") if places > 0 else Text(f"↓{-places}", style="red")
+        return Cell("=", "dim")
+    return Cell(f"↑{places}", "green") if places > 0 else Cell(f"↓{-places}", "red")

@@ -1,22 +1,20 @@
 """The command line, ``genrank ...``: parsing and printing, no logic.
 
 JSON goes to stdout; words, progress and errors go to stderr. Exit status: 0 all went well, 1 something failed,
-2 the call was wrong.
+2 the call was wrong, 130 it was interrupted.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 
-from rich.console import Console
-from rich.markup import escape
-
 from genrank.cli import models, prompts, rerank
+from genrank.cli.console import say
 from genrank.errors import ConfigError, GenrankError, InputError
+from genrank.experiment.program import drop_output, flush_output
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -34,18 +32,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     command: Callable[[argparse.Namespace], int] = arguments.command
     try:
-        return command(arguments)
+        status = command(arguments)
+        flush_output()
     except (InputError, ConfigError) as error:
         return _fail(error, 2)
     except GenrankError as error:
         return _fail(error, 1)
     except KeyboardInterrupt:
         return _fail("interrupted", 130)
-    except BrokenPipeError:  # the reader of our output has gone; nothing is left to be said to it
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:  # whoever read our output is gone
+        drop_output()
         return 1
     except OSError as error:  # a full disk, say
+        drop_output()
         return _fail(error, 1)
+    return status
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -59,5 +60,5 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _fail(error: object, status: int) -> int:
-    Console(stderr=True).print(f"[red]genrank:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
+    say(f"genrank: {error}")
     return status

@@ -7,19 +7,14 @@ import json
 import sys
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Column, Table
-
+from genrank.cli.console import Cell, Table, print_table, quiet_libraries, say
 from genrank.data.dataset import sample_shop
 from genrank.data.jsonl import read_requests
-from genrank.errors import ConfigError, DataFormatError, InputError, MissingExtraError, ModelError
+from genrank.errors import ConfigError, DataFormatError, InputError
 from genrank.types import Request
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-from genrank.cli.console import quiet_libraries
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -30,7 +25,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     listed = prompts.add_parser("list", help="the templates that ship with genrank")
     listed.add_argument("--json", action="store_true", help="a JSON array instead of a table")
     listed.set_defaults(command=_prompts_list)
-    show = prompts.add_parser("show", help="a template as a complete TOML file, to begin one's own with")
+    show = prompts.add_parser("show", help="a template as a complete TOML file, to start your own from")
     show.add_argument("name", metavar="NAME", help="name of a prompt template, or a .toml file")
     show.set_defaults(command=_prompts_show)
     render = prompts.add_parser(
@@ -43,6 +38,9 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     render.add_argument("--request", metavar="FILE", help="request lines; - reads standard input (the sample shop)")
     render.add_argument("--query-id", metavar="ID", help="which of the requests (the first)")
     render.add_argument("--model", default="smollm2-135m", help="known name, local folder or hub name (%(default)s)")
+    render.add_argument(
+        "--trust-remote-code", action="store_true", help="run code that lies in the model's folder; read it first"
+    )
     render.add_argument("--decoding", choices=("inline", "first-token", "listwise"), help="the template's first")
     render.add_argument("--window", type=int, default=20, metavar="N", help="candidates in a window (%(default)s)")
     render.add_argument("--max-prompt-tokens", type=int, metavar="N", help="token budget of the prompt")
@@ -67,11 +65,12 @@ def _prompts_list(arguments: argparse.Namespace) -> int:
         ]
         print(json.dumps(rows, indent=2, ensure_ascii=False))
         return 0
-    table = Table(*(Column(heading, no_wrap=True) for heading in ("name", "hash", "decodings")), "description")
+    lines = []
     for template in templates:
         row = (f"{template.name}@{template.version}", template.digest, "\n".join(template.decodings))
-        table.add_row(*map(escape, (*row, template.description)))
-    Console().print(table)
+        lines.append([Cell(text) for text in (*row, template.description)])
+    whole = ("name", "hash", "decodings")
+    print_table(Table((*whole, "description"), lines, whole=frozenset(whole)), sys.stdout)
     return 0
 
 
@@ -93,13 +92,13 @@ def _prompts_render(arguments: argparse.Namespace) -> int:
         suited = " and ".join(template.decodings) or "no decoding"
         raise ConfigError(f"prompt template {template.name} {why}; it suits {suited}, not {decoding}")
     request = _one_request(arguments.request, arguments.query_id)
-    tokenizer, context = _load_tokenizer(arguments.model)
+    tokenizer, context = _load_tokenizer(arguments.model, arguments.trust_remote_code)
     from genrank.engines.tokenizer import HubTokenizer
     from genrank.reranker import Reranker
     from genrank.testing import ScriptedEngine
 
     reads = HubTokenizer(tokenizer)
-    reranker = Reranker(  # ranks nothing here: it checks the options, and says what the budget is
+    reranker = Reranker(  # only checks the options and works out the budget
         engine=ScriptedEngine([], context=context, tokenizer=reads),
         prompt=template,
         decoding=decoding,
@@ -115,10 +114,10 @@ def _prompts_render(arguments: argparse.Namespace) -> int:
     print(tokenizer.decode(list(prompt.ids), skip_special_tokens=False, clean_up_tokenization_spaces=False))
     for section, tokens in prompt.tokens.items():
         cut = prompt.cuts.get(section, 0)
-        print(f"{section:12}{tokens:6} tokens" + (f", {cut} cut" if cut else ""), file=sys.stderr)
-    print(f"{'in all':12}{len(prompt.ids):6} tokens of at most {budget}", file=sys.stderr)
+        say(f"{section:12}{tokens:6} tokens" + (f", {cut} cut" if cut else ""))
+    say(f"{'in all':12}{len(prompt.ids):6} tokens of at most {budget}")
     if len(candidates) < len(request.candidates):
-        print(f"candidates 1 to {len(candidates)} of {len(request.candidates)}: one window", file=sys.stderr)
+        say(f"candidates 1 to {len(candidates)} of {len(request.candidates)}: one window")
     return 0
 
 
@@ -139,20 +138,13 @@ def _one_request(path: str | None, query_id: str | None) -> Request:
     raise InputError(f"no request of {path} has the id {query_id!r}", field="--query-id")
 
 
-def _load_tokenizer(model: str) -> tuple[PreTrainedTokenizerBase, int]:
+def _load_tokenizer(model: str, trust_remote_code: bool) -> tuple[PreTrainedTokenizerBase, int]:
     """A model's tokenizer, and the most tokens that the model takes."""
-    from genrank.engines.tokenizer import longest_context
+    from genrank.engines.tokenizer import load_config, load_tokenizer, longest_context
     from genrank.models.store import resolve
 
     quiet_libraries()
-    try:
-        from transformers import AutoConfig, AutoTokenizer
-    except ImportError:
-        raise MissingExtraError("transformers", "transformers") from None
     folder = resolve(model)
-    try:
-        config = AutoConfig.from_pretrained(folder).get_text_config()
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder)
-    except (OSError, ValueError) as error:
-        raise ModelError(f"the tokenizer of {model} cannot be read: {error}") from None
-    return tokenizer, longest_context(config)
+    config = load_config(folder, trust_remote_code=trust_remote_code)
+    tokenizer = load_tokenizer(folder, trust_remote_code=trust_remote_code)
+    return tokenizer, longest_context(config.get_text_config())

@@ -10,13 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, get_args
 
-from rich.console import Console
-from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-
-from genrank.cli.console import quiet_libraries
+from genrank.cli.console import print_table, quiet_libraries, say
 from genrank.data.jsonl import dump_line, read_requests
 from genrank.errors import DataFormatError, InputError
+from genrank.progress import track
 from genrank.types import Decoding, Strategy
 
 _ERRORS_SHOWN = 20
@@ -27,11 +24,12 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     rerank = commands.add_parser(
         "rerank",
         help="rank request lines",
-        description="Rank the requests of a JSON Lines file. Lines that are wrong are reported and counted, the "
-        "others are ranked; the exit status is 1 when any was wrong.",
+        description="Rank the requests of a JSON Lines file. Wrong lines are reported and counted, the others are "
+        "ranked; the exit status is 1 when a line was wrong. The answer to a request without query_id holds the "
+        "request's line number, 1-based.",
     )
     rerank.add_argument("requests", metavar="REQUESTS.jsonl", help="request lines; - reads standard input")
-    rerank.add_argument("-o", "--output", metavar="OUT", help="write ranking lines to this file instead of stdout")
+    rerank.add_argument("-o", "--output", metavar="OUT", help="file of the ranking lines; - is stdout, the default")
     rerank.add_argument(
         "--format",
         choices=("auto", "json", "table"),
@@ -40,6 +38,9 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     rerank.add_argument("--model", default="smollm2-135m", help="known name, local folder or hub name (%(default)s)")
     rerank.add_argument("--adapter", help="folder or hub name of a LoRA adapter")
+    rerank.add_argument(
+        "--trust-remote-code", action="store_true", help="run code that lies in the model's folder; read it first"
+    )
     rerank.add_argument("--engine", choices=("transformers", "vllm"), default="transformers")
     rerank.add_argument("--prompt", metavar="P", help="name of a prompt template, or a .toml file")
     rerank.add_argument("--decoding", choices=get_args(Decoding), default="inline")
@@ -52,24 +53,28 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     rerank.add_argument("--calibration", metavar="FILE", help="makes scores probabilities (the adapter's own)")
     rerank.add_argument("--reasons", type=int, default=0, metavar="K", help="reasons for the first K items (none)")
     rerank.add_argument("--top-k", type=int, metavar="K", help="return only the first K items")
-    rerank.add_argument("--deadline", type=float, metavar="SECONDS", help="for each batch; then the rest falls back")
+    rerank.add_argument("--deadline", type=float, metavar="SECONDS", help="for each batch; what is late falls back")
     rerank.add_argument("--max-prompt-tokens", type=int, metavar="N", help="token budget of one prompt")
     rerank.add_argument("--batch", type=int, default=8, metavar="N", help="requests ranked at once (%(default)s)")
-    rerank.add_argument("--seed", type=int, default=0, metavar="N", help="of the shuffles (0)")
+    rerank.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the shuffles (0)")
     rerank.set_defaults(command=_rerank)
 
 
 def _rerank(arguments: argparse.Namespace) -> int:
+    from genrank.cli.display import ranking_table
     from genrank.cli.streaming import Summary, rerank_lines
     from genrank.reranker import Reranker
 
     if arguments.batch < 1:
         raise InputError(f"must be at least 1, got {arguments.batch}", field="--batch")
-    if arguments.output and arguments.requests != "-" and _same_file(arguments.output, arguments.requests):
-        raise InputError("is also the input; name another file", field="--output")
+    if arguments.output == "-":
+        arguments.output = None
+    if arguments.output:
+        _check_output(arguments.output, arguments.requests)
+    elif sys.stdout is None:
+        raise InputError("standard output is closed; name a file", field="--output")
     lines = read_requests(arguments.requests)
     first = next(lines)  # a missing or empty file is reported before a model is loaded
-    errors = Console(stderr=True)
     quiet_libraries()
     reranker = Reranker(
         arguments.model,
@@ -84,27 +89,23 @@ def _rerank(arguments: argparse.Namespace) -> int:
         seed=arguments.seed,
         max_prompt_tokens=arguments.max_prompt_tokens,
         calibration=arguments.calibration,
+        trust_remote_code=arguments.trust_remote_code,
     )
     reranker.check_options(top_k=arguments.top_k, reasons=arguments.reasons, deadline=arguments.deadline)
     summary = Summary()
 
     def report(error: DataFormatError) -> None:
         if summary.wrong <= _ERRORS_SHOWN:
-            errors.print(f"[red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
+            say(f"error: {error}")
         elif summary.wrong == _ERRORS_SHOWN + 1:
-            errors.print("further wrong lines are only counted", highlight=False)
+            say("further wrong lines are only counted")
 
     as_table = arguments.format == "table" or (
         arguments.format == "auto" and not arguments.output and sys.stdout.isatty()
     )
-    progress = Progress(
-        SpinnerColumn(), TextColumn("reranking"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-        console=errors, transient=True, disable=not errors.is_terminal,
-    )  # fmt: skip
     try:
-        with _output(arguments.output) as out, progress:
-            task = progress.add_task("", total=None)
-            for request, ranking in rerank_lines(
+        with _output(arguments.output) as out:
+            answers = rerank_lines(
                 reranker,
                 "<stdin>" if arguments.requests == "-" else arguments.requests,
                 itertools.chain([first], lines),
@@ -114,17 +115,16 @@ def _rerank(arguments: argparse.Namespace) -> int:
                 top_k=arguments.top_k,
                 reasons=arguments.reasons,
                 deadline=arguments.deadline,
-            ):
-                progress.advance(task)
+            )
+            for number, request, ranking in answers if as_table else track(answers, "reranking"):
+                line = None if ranking.query_id else number
                 if as_table:
-                    from genrank.cli.display import ranking_table
-
-                    Console(file=out).print(ranking_table(request, ranking))
+                    print_table(ranking_table(request, ranking, line), out)
                 else:
-                    out.write(dump_line(ranking.to_dict()))
+                    out.write(dump_line(({} if line is None else {"line": line}) | ranking.to_dict()))
                     out.flush()
     finally:
-        errors.print(str(summary), highlight=False)
+        say(str(summary))
     return 1 if summary.wrong else 0
 
 
@@ -137,8 +137,19 @@ def _output(path: str | None) -> Iterator[IO[str]]:
         try:
             out = stack.enter_context(Path(path).open("w", encoding="utf-8", newline="\n"))
         except OSError as error:
-            raise InputError(f"cannot write {path}: {error.strerror}", field="--output") from None
+            raise InputError(f"cannot write {path}: {error.strerror or error}", field="--output") from None
         yield out
+
+
+def _check_output(output: str, requests: str) -> None:
+    """Find fault with the output file before a model is loaded."""
+    path = Path(output)
+    if requests != "-" and _same_file(output, requests):
+        raise InputError("is also the input; name another file", field="--output")
+    if path.is_dir():
+        raise InputError(f"cannot write {path}: it is a folder; name a file", field="--output")
+    if not path.parent.is_dir():
+        raise InputError(f"cannot write {path}: there is no folder {path.parent}; make it first", field="--output")
 
 
 def _same_file(one: str, other: str) -> bool:

@@ -1,4 +1,4 @@
-"""Reranking a stream of request lines, a batch at a time: what was right is ranked, what was wrong is counted."""
+"""Reranking a stream of request lines, a batch at a time: right lines are ranked, wrong ones are counted."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Line = tuple[int, Request | DataFormatError]
 
 @dataclass
 class Summary:
-    """What became of the lines.
+    """How many lines were ranked, and how many were wrong.
 
     Attributes:
         ranked: Lines answered with a ranking.
@@ -31,10 +31,10 @@ class Summary:
 
     def __str__(self) -> str:
         text = f"{self.ranked} ranked, {self.wrong} wrong"
-        mended = [
+        troubled = [
             f"{self.outcomes[outcome]} {outcome}" for outcome in ("repaired", "fallback") if self.outcomes[outcome]
         ]
-        return f"{text} ({', '.join(mended)})" if mended else text
+        return f"{text} ({', '.join(troubled)})" if troubled else text
 
 
 def rerank_lines(
@@ -48,22 +48,22 @@ def rerank_lines(
     top_k: int | None = None,
     reasons: int = 0,
     deadline: float | None = None,
-) -> Iterator[tuple[Request, Ranking]]:
+) -> Iterator[tuple[int, Request, Ranking]]:
     """Rank the requests of a stream, holding one batch in memory.
 
     Args:
         reranker: Ranks them.
         name: The file's name, for errors.
         lines: What `genrank.data.jsonl.read_requests` yields.
-        summary: Counted up as the stream goes on, so that it is right also when the stream breaks off.
-        report: Told of each wrong line, in the lines' order.
+        summary: Counted up as the stream goes on, so that it is right even when the stream breaks off.
+        report: Called with each wrong line's error, in the lines' order.
         batch: Requests that are ranked at once.
         top_k: See `Reranker.rerank`.
         reasons: See `Reranker.rerank`.
         deadline: See `Reranker.rerank`; for each batch.
 
     Yields:
-        Each right request with its ranking, in the lines' order.
+        Each right request's line number, 1-based, the request and its ranking, in the lines' order.
 
     Raises:
         InputError: When `top_k`, `reasons` or `deadline` is wrong.
@@ -72,7 +72,7 @@ def rerank_lines(
     def rank(requests: list[Request]) -> list[Ranking]:
         return reranker.rerank_batch(requests, top_k=top_k, reasons=reasons, deadline=deadline)
 
-    reranker.check_options(top_k=top_k, reasons=reasons, deadline=deadline)  # the call's fault, not a line's
+    reranker.check_options(top_k=top_k, reasons=reasons, deadline=deadline)  # a wrong call, not a wrong line
     stream = iter(lines)
     while chunk := list(itertools.islice(stream, batch)):
         answers: list[Ranking | InputError | DataFormatError]
@@ -97,4 +97,4 @@ def rerank_lines(
             elif isinstance(line, Request):
                 summary.ranked += 1
                 summary.outcomes[answer.provenance.outcome] += 1
-                yield line, answer
+                yield number, line, answer

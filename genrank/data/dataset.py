@@ -1,4 +1,4 @@
-"""Files: the dataset folder, TREC runs and qrels, request and ranking lines.
+"""The dataset folder.
 
 A dataset folder holds ``listings.jsonl``, ``queries.jsonl``, ``qrels.trec``, ``dataset.toml`` and, optionally,
 ``candidates.trec``, the first stage's run. Every reader reports a broken line as `DataFormatError` with
@@ -8,9 +8,7 @@ A dataset folder holds ``listings.jsonl``, ``queries.jsonl``, ``qrels.trec``, ``
 from __future__ import annotations
 
 import importlib.resources
-import json
 import math
-import os
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,9 +16,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
+import tomli_w
+
 from genrank.data.jsonl import interaction_fields, iso_time, read_jsonl, write_jsonl
 from genrank.data.trec import Qrels, Run, read_qrels, read_run, repeated_error, write_qrels, write_run
 from genrank.errors import DataFormatError, InputError
+from genrank.files import read_text, write_atomically
 from genrank.inputs import at, make_history
 from genrank.types import Candidate, Interaction, Listing, Query, Request, make_listing
 
@@ -71,8 +72,8 @@ class Dataset:
         queries: In the order of the file.
         qrels: Judgements.
         candidates: The first stage's run; empty when the folder has none.
-        first_stage: What made the run, such as ``bm25``; empty when unknown. A ``random`` one stands in for a first
-            stage: its scores say nothing and are not handed on.
+        first_stage: What made the run, such as ``bm25``; empty when unknown. ``random``
+            means that there was none: the scores mean nothing and are not passed on.
     """
 
     name: str
@@ -132,7 +133,7 @@ class Dataset:
         return cls(name, source, grades, listings, tuple(queries.values()), qrels, run, first_stage)
 
     def save(self, folder: str | Path) -> None:
-        """Write the dataset as a folder, made if need be."""
+        """Write the dataset as a folder, which is created if need be."""
         root = Path(folder)
         root.mkdir(parents=True, exist_ok=True)
         write_jsonl(root / "listings.jsonl", (listing.to_dict() for listing in self.listings.values()))
@@ -143,28 +144,22 @@ class Dataset:
         self._save_toml(root)
 
     def save_first_stage(self, folder: str | Path) -> None:
-        """Write only what the first stage is, into a dataset folder that is there: `candidates` and its name."""
+        """Write only the first stage, `candidates` and its name, into an existing dataset folder."""
         root = Path(folder)
-        part = root / f".candidates.{os.getpid()}.part"
-        try:
+        with write_atomically(root / "candidates.trec") as part:
             write_run(part, self.candidates, tag=self.first_stage or "first-stage")
-            part.replace(root / "candidates.trec")
-            self._save_toml(root)
-        finally:
-            part.unlink(missing_ok=True)
+        self._save_toml(root)
 
     def _save_toml(self, root: Path) -> None:
-        lines = [f"name = {_toml_text(self.name)}", f"source = {_toml_text(self.source)}"]
+        fields: dict[str, Any] = {"name": self.name, "source": self.source}
         if self.first_stage:
-            lines.append(f"first_stage = {_toml_text(self.first_stage)}")
-        for grade, meaning in sorted(self.grades.items()):
-            lines += [
-                "",
-                f"[grades.{grade}]",
-                f"label = {_toml_text(meaning.label)}",
-                f"gain = {float(meaning.gain)!r}",
-            ]
-        (root / "dataset.toml").write_text("\n".join(lines) + "\n", encoding="utf-8")
+            fields["first_stage"] = self.first_stage
+        fields["grades"] = {
+            str(grade): {"label": meaning.label, "gain": float(meaning.gain)}
+            for grade, meaning in sorted(self.grades.items())
+        }
+        with write_atomically(root / "dataset.toml") as part:
+            part.write_text(tomli_w.dumps(fields), encoding="utf-8", newline="\n")
 
     def split(self, name: str) -> list[DatasetQuery]:
         """The queries of one split.
@@ -286,10 +281,10 @@ def _dataset_query_fields(query: DatasetQuery) -> dict[str, Any]:
 
 def _read_dataset_toml(path: Path) -> tuple[str, str, dict[int, Grade], str]:
     try:
-        settings = tomllib.loads(path.read_text(encoding="utf-8"))
+        settings = tomllib.loads(read_text(path))
     except OSError as error:
         raise DataFormatError(str(path), 0, "a readable file", error.strerror or str(error)) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise DataFormatError(str(path), 0, "TOML", str(error)) from None
     for key in ("name", "source", "grades"):
         if key not in settings:
@@ -307,7 +302,3 @@ def _read_dataset_toml(path: Path) -> tuple[str, str, dict[int, Grade], str]:
         except (ValueError, TypeError, KeyError):
             raise DataFormatError(str(path), 0, expected, f"grades.{key} = {meaning!r}") from None
     return str(settings["name"]), str(settings["source"]), grades, str(settings.get("first_stage", ""))
-
-
-def _toml_text(text: str) -> str:
-    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")  # JSON allows it, TOML does not

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from codecs import BOM_UTF8
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import IO, Any
 
 from genrank.errors import DataFormatError, InputError
+from genrank.files import wide_encoding
 from genrank.inputs import parse_request
 from genrank.types import Interaction, Ranking, Request
 
 MAX_LINE_BYTES = 16 * 2**20
+_TOO_DEEP = "JSON nested too deeply"
 
 
 def read_jsonl(path: str | Path, stream: IO[bytes] | None = None) -> Iterator[tuple[int, Any]]:
@@ -25,39 +29,59 @@ def read_jsonl(path: str | Path, stream: IO[bytes] | None = None) -> Iterator[tu
         stream: Bytes to read instead of the file.
 
     Yields:
-        Line number, 1-based, and the parsed value, or the `DataFormatError` where the line is broken: no UTF-8,
-        no JSON, NaN or infinity, over `MAX_LINE_BYTES`. Blank lines are passed over.
+        Line number, 1-based, and the parsed value, or the `DataFormatError` where the line is broken: not UTF-8, not
+        JSON, NaN or infinity, longer than `MAX_LINE_BYTES`. Blank lines are skipped. Byte-order marks are dropped.
 
     Raises:
-        DataFormatError: When the file cannot be opened, or holds no line at all.
+        DataFormatError: When the file cannot be read, is UTF-16 or UTF-32, or holds no line at all.
     """
     name = "<stdin>" if str(path) == "-" else str(path)
     with contextlib.ExitStack() as stack:
-        if stream is None:
-            if str(path) == "-":
-                stream = sys.stdin.buffer
-            else:
-                try:
-                    stream = stack.enter_context(Path(path).open("rb"))
-                except OSError as error:
-                    raise DataFormatError(name, 0, "a readable file", error.strerror or str(error)) from None
+        read = stream.readline if stream is not None else _reader(name, path, stack)
         empty = True
         number = 0
-        while line := stream.readline(MAX_LINE_BYTES + 1):
+        while line := read(MAX_LINE_BYTES + 1):
             number += 1
+            if number == 1 and (encoding := wide_encoding(line)):
+                raise DataFormatError(name, 0, "UTF-8 text", f"{encoding}; save it as UTF-8")
             if len(line) > MAX_LINE_BYTES:
-                while not line.endswith(b"\n") and (line := stream.readline(MAX_LINE_BYTES)):
+                while not line.endswith(b"\n") and (line := read(MAX_LINE_BYTES)):
                     pass
                 empty = False
                 yield (
                     number,
                     DataFormatError(name, number, f"a line of at most {MAX_LINE_BYTES} bytes", "a longer one"),
                 )
-            elif line.strip():
+            elif (line := line.removeprefix(BOM_UTF8)).strip():  # files put one behind another have several
                 empty = False
                 yield number, _parse_json(name, number, line)
         if empty:
             raise DataFormatError(name, 0, "at least one line of JSON", "an empty file")
+
+
+def _reader(name: str, path: str | Path, stack: contextlib.ExitStack) -> Callable[[int], bytes]:
+    """What reads a line of the file, or of standard input for ``-``; `stack` closes the file."""
+
+    def unreadable(error: OSError) -> DataFormatError:
+        return DataFormatError(name, 0, "a readable file", error.strerror or str(error))
+
+    if str(path) == "-":
+        if sys.stdin is None:
+            raise DataFormatError(name, 0, "request lines", "standard input is closed")
+        stream: IO[bytes] = sys.stdin.buffer
+    else:
+        try:
+            stream = stack.enter_context(Path(path).open("rb"))  # noqa: SIM115 - the caller's stack closes it
+        except OSError as error:
+            raise unreadable(error) from None
+
+    def read(size: int) -> bytes:
+        try:
+            return stream.readline(size)
+        except OSError as error:
+            raise unreadable(error) from None
+
+    return read
 
 
 def _parse_json(name: str, number: int, line: bytes) -> Any:
@@ -65,20 +89,24 @@ def _parse_json(name: str, number: int, line: bytes) -> Any:
         raise ValueError(f"{constant}, which is no JSON number")
 
     try:
-        return json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"), parse_constant=refuse)
+        return json.loads(line.decode("utf-8"), parse_constant=refuse)
     except UnicodeDecodeError as error:
-        rest = error.object.rstrip()[error.start :]  # error.object is without a byte-order mark
+        rest = line.rstrip()[error.start :]
         half = len(rest) < 4 and 0xC2 <= rest[0] <= 0xF4
         guess = "is the line cut off?" if half else "is this a binary file?"
         found = f"the byte {rest[0]:#04x} at column {error.start + 1} ({guess})"
         return DataFormatError(name, number, "UTF-8 text", found)
     except json.JSONDecodeError as error:
-        # a cut in a string is told at the string's beginning, one in a literal or an escape up to 6 places from the end
+        # Python reports a cut in a string at its beginning, one in a literal or an escape up to 6 places before the end
         half = error.msg.startswith("Unterminated string") or error.pos >= len(error.doc.rstrip()) - 6
         cut = " (is the line cut off?)" if half else ""
         return DataFormatError(name, number, "one JSON object", f"{error.msg} at column {error.colno}{cut}")
-    except (ValueError, RecursionError) as error:
-        found = "JSON nested too deeply" if isinstance(error, RecursionError) else str(error)
+    except RecursionError:
+        return DataFormatError(name, number, "one JSON object", _TOO_DEEP)
+    except ValueError as error:
+        # Python's own words advise to change a limit of the interpreter
+        digits = re.search(r"has (\d+) digits", str(error))
+        found = f"a number of {digits[1]} digits" if digits else str(error)
         return DataFormatError(name, number, "one JSON object", found)
 
 
@@ -121,6 +149,8 @@ def read_requests(path: str | Path, stream: IO[bytes] | None = None) -> Iterator
             yield number, parse_request(value)
         except InputError as error:
             yield number, DataFormatError(name, number, "a rerank request", str(error))
+        except RecursionError:
+            yield number, DataFormatError(name, number, "a rerank request", _TOO_DEEP)
 
 
 def request_fields(request: Request) -> dict[str, Any]:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import math
-from collections.abc import Iterator, Mapping
+import struct
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from genrank.errors import DataFormatError
+from genrank.errors import DataFormatError, InputError
+from genrank.files import BYTE_ORDER_MARK, wide_encoding
 
 N = TypeVar("N", int, float)
 
@@ -18,10 +21,16 @@ Run = dict[str, dict[str, float]]
 """``{query_id: {listing_id: score}}``, each query's listings by falling score."""
 
 
+_FLOAT32, _BITS = struct.Struct("<f"), struct.Struct("<i")
+_LARGEST = (2 - 2**-23) * 2.0**127
+_SMALLEST = 2.0**-126  # some tools take smaller ones for 0
+
+
 def read_run(path: str | Path) -> Run:
     """Read a TREC run, ``query_id Q0 listing_id rank score tag``.
 
-    The order is by falling score, as trec_eval has it; equal scores stand by their rank column.
+    Listings come by falling score. Equal scores come by their rank column, which is how the file's author ordered
+    them; trec_eval does not read that column and orders them by falling listing id. `write_run` writes no equal scores.
 
     Raises:
         DataFormatError: When a line is broken, a score is not finite, or a query names a listing twice.
@@ -43,12 +52,94 @@ def read_run(path: str | Path) -> Run:
 
 
 def write_run(path: str | Path, run: Mapping[str, Mapping[str, float]], tag: str = "genrank") -> None:
-    """Write a TREC run; each query's listings by falling score, ranks 1-based."""
+    """Write a TREC run; each query's listings by falling score, equal ones in the mapping's order, ranks 1-based.
+
+    Every IR tool reads back this order: see `falling`.
+
+    Args:
+        path: The file.
+        run: Finite scores by query and listing.
+        tag: Name of the run; white space in it becomes ``-``.
+
+    Raises:
+        InputError: When a score is not a finite number, or an id is empty or holds white space.
+        OSError: When the file cannot be written.
+    """
+    tag = "-".join(tag.split()) or "genrank"
     with Path(path).open("w", encoding="utf-8", newline="\n") as out:
         for query_id, scores in run.items():
-            ranked = sorted(scores.items(), key=lambda entry: -entry[1])
-            for rank, (listing_id, score) in enumerate(ranked, start=1):
+            _check_ids((query_id, *scores))
+            finite = {key: _finite(query_id, key, score) for key, score in scores.items()}
+            order = sorted(finite, key=finite.__getitem__, reverse=True)  # which keeps the order of equals
+            written = zip(order, falling([finite[key] for key in order]), strict=True)
+            for rank, (listing_id, score) in enumerate(written, start=1):
                 out.write(f"{query_id} Q0 {listing_id} {rank} {score!r} {tag}\n")
+
+
+def falling(scores: Sequence[float]) -> list[float]:
+    """Scores made to fall strictly, for tools that keep them as float32 (trec_eval) as for those that keep float64.
+
+    A score stays as it is where it is below the one before it in float32. Otherwise it becomes the next lower float32
+    number. Where that leaves float32's range, all of them become ``n, n - 1, .. 1``.
+
+    Args:
+        scores: ``[n]`` finite scores that do not rise.
+
+    Returns:
+        ``[n]``.
+    """
+    if scores and max(abs(scores[0]), abs(scores[-1])) > _LARGEST:
+        return _places(len(scores))
+    found: list[float] = []
+    last = math.inf
+    for score in scores:
+        rounded = _float32(score)
+        if rounded < last:
+            found.append(score)
+        elif last == -_LARGEST:
+            return _places(len(scores))
+        else:
+            rounded = _below(last)
+            found.append(rounded)
+        last = rounded
+    return found
+
+
+def _places(count: int) -> list[float]:
+    return [float(count - i) for i in range(count)]
+
+
+def _float32(number: float) -> float:
+    rounded: float = _FLOAT32.unpack(_FLOAT32.pack(number))[0]
+    return rounded if abs(rounded) >= _SMALLEST else 0.0
+
+
+def _below(number: float) -> float:
+    """The next lower number of float32; of those between 0 and `_SMALLEST` there are none here."""
+    if number == 0:
+        return -_SMALLEST
+    if number == _SMALLEST:
+        return 0.0
+    (bits,) = _BITS.unpack(_FLOAT32.pack(number))  # sign and magnitude
+    lower: float = _FLOAT32.unpack(_BITS.pack(bits - 1 if number > 0 else bits + 1))[0]
+    return lower
+
+
+def _finite(query_id: str, listing_id: str, score: float) -> float:
+    try:
+        number = float(score)
+    except (TypeError, ValueError, OverflowError):
+        number = math.nan
+    if not math.isfinite(number):
+        message = f"query {query_id!r}: the score of listing {listing_id!r} must be a finite number, got {score!r:.80}"
+        raise InputError(message, field="run")
+    return number
+
+
+def _check_ids(ids: Iterable[str]) -> None:
+    for key in ids:
+        if len(key.split()) != 1 or key != key.strip():
+            raise InputError(f"an id must be non-empty and without white space, got {key!r}", field="run")
 
 
 def read_qrels(path: str | Path) -> Qrels:
@@ -75,8 +166,11 @@ def write_qrels(path: str | Path, qrels: Mapping[str, Mapping[str, int]]) -> Non
 
 def _columns(path: str | Path, count: int, expected: str) -> Iterator[tuple[int, list[str]]]:
     try:
-        with Path(path).open(encoding="utf-8-sig") as lines:
+        with Path(path).open("rb") as file, io.TextIOWrapper(file, encoding="utf-8") as lines:
+            if encoding := wide_encoding(file.peek(4)):
+                raise DataFormatError(str(path), 0, "UTF-8 text", f"{encoding}; save it as UTF-8")
             for number, line in enumerate(lines, start=1):
+                line = line.removeprefix(BYTE_ORDER_MARK)  # files put one behind another have several
                 if not line.strip():
                     continue
                 parts = line.split()
@@ -102,5 +196,5 @@ def _number(path: str | Path, line: int, expected: str, text: str, kind: type[N]
 
 
 def repeated_error(path: str | Path, line: int, what: str, value: str) -> DataFormatError:
-    """The error for a line that says again what must be said once."""
+    """The error for a line that repeats what must be unique."""
     return DataFormatError(str(path), line, f"each {what} once", f"{value!r} again")

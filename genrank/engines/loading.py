@@ -1,43 +1,311 @@
-"""Loads a causal language model and its tokenizer with Hugging Face transformers."""
+"""Loads a causal language model, its tokenizer and adapters with Hugging Face transformers and PEFT.
+
+Both libraries load what fits and fill up the rest with random numbers; here, weights that do not fit are an error. No
+code of a model's folder is run unless the caller says so, and no pickle is read.
+"""
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
+import copy
+import re
+import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
+from genrank.adapters import load_manifest
+from genrank.engines.tokenizer import load_config, load_tokenizer
 from genrank.errors import MissingExtraError, ModelError
+from genrank.models.hub import hub_adapter
+from genrank.models.registry import KNOWN_MODELS
 from genrank.models.store import resolve
+from genrank.models.weights import (
+    ADAPTER_WEIGHTS,
+    check_adapter_files,
+    check_files,
+    named,
+    read_header,
+    reading,
+    weights_fingerprint,
+)
+from genrank.progress import Silent, quiet_loading
 
 try:
     import torch
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM
+    from transformers.models.auto import modeling_auto
 except ImportError as error:
     raise MissingExtraError(error.name or "transformers", "transformers") from None
 
 _PACKED_FOR = 64  # rows that oneDNN lays weights out for; others run as fast
+_COMPUTED = re.compile(r"(^|\.)(inv_freq|position_ids|attn\.(masked_)?bias|attention\.(masked_)?bias)$")
+"""Names of old checkpoints for what is no weight, but computed by the model."""
 
 
-def load(model: str, adapter: str | None, device: torch.device, dtype: torch.dtype) -> tuple[Any, Any]:
+def load(
+    model: str,
+    adapter: str | None,
+    device: torch.device,
+    dtype: torch.dtype,
+    *,
+    trust_remote_code: bool = False,
+    check_adapter: bool = True,
+) -> tuple[Any, Any]:
     """The model, its adapter merged into it, ready to run; and its tokenizer.
+
+    Args:
+        model: A known name, a local folder or a hub name.
+        adapter: Folder or hub name of a PEFT adapter.
+        device: Where the model runs.
+        dtype: Of its weights.
+        trust_remote_code: Whether to run code that lies in the model's folder.
+        check_adapter: Whether to refuse an adapter that was trained on other weights.
 
     Raises:
         ModelNotFoundError: When there is no such model.
-        ModelError: When the model's files cannot be read, or it is no causal language model.
+        ModelError: When the files of the model or the adapter cannot be read or do not fit, or the model is no causal
+            language model.
+        ConfigError: When the adapter was trained on another model.
         MissingExtraError: When there is an adapter, and peft is not installed.
     """
     folder = resolve(model)
-    with _readable(model):
-        config = AutoConfig.from_pretrained(folder)
-        loaded: Any = AutoModelForCausalLM.from_pretrained(folder, config=config, dtype=dtype)
-        tokenizer = AutoTokenizer.from_pretrained(folder)
-        if adapter is not None:
-            loaded = _with_adapter(loaded, adapter)
+    found = None if adapter is None else find_adapter(adapter)
+    if found is not None and check_adapter:
+        check_base(found, model, folder)
+    loaded = load_model(folder, trust_remote_code=trust_remote_code, dtype=dtype)
+    tokenizer = load_tokenizer(folder, trust_remote_code=trust_remote_code)
+    if found is not None:
+        adapted = load_adapter(loaded, found, model)
+        with reading(found):
+            loaded = adapted.merge_and_unload()
     loaded = loaded.to(device).eval()
     if device.type == "cpu" and dtype == torch.bfloat16:
         _pack(loaded)
     return loaded, tokenizer
+
+
+def load_model(folder: Path, *, trust_remote_code: bool = False, **options: Any) -> Any:
+    """A causal language model whose weights all come from the folder.
+
+    Args:
+        folder: The model's.
+        trust_remote_code: Whether to run code that lies there.
+        options: Of transformers' ``from_pretrained``, such as ``dtype``.
+
+    Raises:
+        ModelError: When the files are broken, it is no causal language model, or weights are missing, left over or of
+            another shape.
+    """
+    values = check_files(folder)
+    check_causal(folder, values, trust_remote_code=trust_remote_code)
+    config = load_config(folder, trust_remote_code=trust_remote_code)
+    quantised = "quantization_config" in values  # its weights have other names and shapes until they are loaded
+    if not quantised:
+        check_weights(AutoModelForCausalLM, folder, config, trust_remote_code=trust_remote_code)
+    kind: Any = AutoModelForCausalLM
+    with reading(folder):
+        model, info = kind.from_pretrained(
+            folder,
+            config=config,
+            output_loading_info=True,
+            trust_remote_code=trust_remote_code,
+            use_safetensors=True,
+            local_files_only=True,
+            **options,
+        )
+    if quantised:
+        check_loaded(folder, info)
+    return model
+
+
+def check_loaded(folder: Path, info: Mapping[str, Any], *, may_lack: str = "", may_hold_more: bool = False) -> None:
+    """Refuse a model with weights that its files did not give.
+
+    Args:
+        folder: The model's.
+        info: What transformers' ``output_loading_info`` gave.
+        may_lack: Regular expression of the weights that may be missing; empty for none.
+        may_hold_more: Whether the files may hold weights that the model does not have.
+
+    Raises:
+        ModelError: Counts what is missing, left over or of another shape, and names the first few.
+    """
+    missing = {key for key in info["missing_keys"] if not (may_lack and re.search(may_lack, key))}
+    more = set() if may_hold_more else {key for key in info["unexpected_keys"] if not _COMPUTED.search(key)}
+    shapes = {str(key[0]) for key in info["mismatched_keys"]}
+    troubles = (("missing", missing), ("left over", more), ("of another shape", shapes))
+    if found := [f"{words}: {named(keys)}" for words, keys in troubles if keys]:
+        raise ModelError(
+            f"the weights in {folder} do not fit its config.json; {'; '.join(found)}; take the files of one model, as "
+            "they were saved"
+        )
+
+
+def check_weights(
+    kind: Any,
+    folder: Path,
+    config: Any,
+    *,
+    may_lack: str = "",
+    may_hold_more: bool = False,
+    trust_remote_code: bool = False,
+) -> Any:
+    """Refuse a folder whose weights do not fit a class of transformers; none is read, and no memory is taken for them.
+
+    Args:
+        kind: Such as ``AutoModel``.
+        folder: The model's.
+        config: Its configuration.
+        may_lack: As `check_loaded`.
+        may_hold_more: As `check_loaded`.
+        trust_remote_code: Whether to run code that lies in the folder.
+
+    Returns:
+        The model without weights.
+
+    Raises:
+        ModelError: When they do not fit.
+    """
+    with quiet_loading(), reading(folder):
+        empty, info = kind.from_pretrained(
+            folder,
+            config=copy.deepcopy(config),
+            device_map="meta",
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # they are counted
+            trust_remote_code=trust_remote_code,
+            use_safetensors=True,
+            local_files_only=True,
+        )
+    check_loaded(folder, info, may_lack=may_lack, may_hold_more=may_hold_more)
+    return empty
+
+
+def check_causal(folder: Path, config: Mapping[str, Any], *, trust_remote_code: bool = False) -> None:
+    """Refuse what is no causal language model by its configuration, before anything is loaded.
+
+    Args:
+        folder: The model's.
+        config: The content of its ``config.json``.
+        trust_remote_code: Whether a class of the folder's own may be one.
+
+    Raises:
+        ModelError: Names the architecture.
+    """
+    names = config.get("architectures") or []
+    file = folder / "config.json"
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ModelError(f"{file}: architectures must be a list of names, got {names!r}")
+    own = config.get("auto_map")
+    if not names or (trust_remote_code and isinstance(own, dict) and "AutoModelForCausalLM" in own):
+        return
+    known = modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    causal = names[0] in set(known.values()) or names[0].endswith("ForCausalLM")
+    kind = config.get("model_type")
+    two_ways = kind in modeling_auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES and config.get("is_decoder") is not True
+    if not causal or two_ways:
+        raise ModelError(
+            f"{folder} is no causal language model but a {names[0]} ({file}: architectures); genrank ranks with models "
+            "such as LlamaForCausalLM"
+        )
+
+
+def find_adapter(adapter: str) -> Path:
+    """The folder of a PEFT adapter, downloaded from the hub where it is not there; its files are whole.
+
+    Args:
+        adapter: Folder or hub name.
+
+    Raises:
+        ModelError: When there is none, or it is broken or of another kind.
+    """
+    folder = Path(adapter).expanduser()
+    if not folder.is_dir():
+        if folder.exists() or adapter.count("/") != 1 or adapter.startswith((".", "/", "~")):
+            raise ModelError(f"no adapter {adapter!r}: neither a folder nor a hub name such as owner/name")
+        folder = hub_adapter(adapter, Silent())
+    check_adapter_files(folder)
+    return folder
+
+
+def check_base(adapter: Path, model: str, folder: Path) -> None:
+    """Refuse an adapter whose manifest says that it was trained on other weights.
+
+    Args:
+        adapter: Its folder.
+        model: The model, as the caller named it.
+        folder: Where that is.
+
+    Raises:
+        ConfigError: When it was, or the manifest is broken.
+        ModelError: When the model's weights cannot be read.
+    """
+    manifest = load_manifest(adapter)
+    if manifest is not None:
+        same = model in KNOWN_MODELS and model == manifest.base_model
+        manifest.check_base(str(adapter), model, weights_fingerprint(folder), same_name=same)
+
+
+def load_adapter(base: Any, adapter: Path, model: str | Path, **options: Any) -> Any:
+    """A PEFT model whose adapter's weights all come from the adapter's file, and that has found a place for all.
+
+    Args:
+        base: The model that it changes.
+        adapter: Its folder.
+        model: The model's name, for messages.
+        options: Of PEFT's ``from_pretrained``, such as ``is_trainable``.
+
+    Raises:
+        ModelError: When the adapter is broken or does not fit; counts and names the weights that do not.
+        MissingExtraError: When peft is not installed.
+    """
+    try:
+        from peft import PeftModel, get_peft_model_state_dict
+    except ImportError:
+        raise MissingExtraError("peft", "transformers") from None
+    check_adapter_files(adapter)
+    there = read_header(adapter / ADAPTER_WEIGHTS)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of missing keys, which are counted below
+        try:
+            adapted = PeftModel.from_pretrained(base, str(adapter), **options)
+        except Exception as error:  # PEFT raises whatever its parts raise
+            shapes = re.findall(r"size mismatch for ([\w.]+)", str(error))
+            said = f"of another shape: {named(shapes)}" if shapes else " ".join(str(error).split())[:300]
+            raise ModelError(f"the adapter {adapter} does not fit {model}; {said}") from error
+        wanted = get_peft_model_state_dict(adapted, save_embedding_layers=False)
+    more = there.keys() - wanted.keys() - adapted.state_dict().keys()
+    missing = wanted.keys() - there.keys()
+    troubles = (("missing", missing), ("without a place in the model", more))
+    if found := [f"{words}: {named(keys)}" for words, keys in troubles if keys]:
+        raise ModelError(
+            f"the adapter {adapter} does not fit {model}: {len(wanted)} weights belong to it; {'; '.join(found)}; "
+            "give the model of its training, and the files as PEFT saved them"
+        )
+    return adapted
+
+
+def check_fit(folder: Path, adapter: Path | None, model: str, *, trust_remote_code: bool = False) -> None:
+    """Refuse what `load_model` and `load_adapter` would refuse, without reading any weights.
+
+    Quantised models and classes that transformers does not have are left to the engine that does.
+
+    Args:
+        folder: The model's.
+        adapter: The folder of an adapter, or None.
+        model: The model's name, for messages.
+        trust_remote_code: Whether to run code that lies in the model's folder.
+
+    Raises:
+        ModelError: When something does not fit.
+    """
+    values = check_files(folder)
+    check_causal(folder, values, trust_remote_code=trust_remote_code)
+    if "quantization_config" not in values:
+        config = load_config(folder, trust_remote_code=trust_remote_code)
+        empty = check_weights(AutoModelForCausalLM, folder, config, trust_remote_code=trust_remote_code)
+        if adapter is not None:
+            load_adapter(empty, adapter, model, low_cpu_mem_usage=True, torch_device="cpu")
 
 
 def native_dtype(device: torch.device) -> torch.dtype:
@@ -54,17 +322,6 @@ def end_tokens(model: Any, tokenizer: Any) -> set[int]:
     ends = model.generation_config.eos_token_id
     ends = ends if isinstance(ends, list) else [ends]
     return {end for end in (*ends, tokenizer.eos_token_id) if end is not None}
-
-
-def _with_adapter(model: Any, adapter: str) -> Any:
-    try:
-        from peft import PeftModel
-    except ImportError:
-        raise MissingExtraError("peft", "transformers") from None
-    folder = Path(adapter).expanduser()
-    if not folder.is_dir() and adapter.count("/") != 1:
-        raise ModelError(f"no adapter {adapter!r}: neither a folder nor a hub name such as owner/name")
-    return PeftModel.from_pretrained(model, str(folder) if folder.is_dir() else adapter).merge_and_unload()
 
 
 def _pack(model: Any) -> None:
@@ -89,12 +346,3 @@ class _PackedLinear(torch.nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return cast(torch.Tensor, torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, "none", [], ""))
-
-
-@contextlib.contextmanager
-def _readable(model: str) -> Iterator[None]:
-    """Turn what transformers raises over broken files into a `ModelError`."""
-    try:
-        yield
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        raise ModelError(f"cannot load {model}: {error}") from error

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
 
-from genrank.errors import ModelError
+from genrank.errors import MissingExtraError, ModelError
+from genrank.models.weights import check_files, reading
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedTokenizerBase
-
-
-from dataclasses import dataclass
-from typing import Protocol
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,13 +69,71 @@ class Tokenizer(Protocol):
         """The text of some tokens, special ones left out."""
 
 
-_BODY = "\x02body\x02"
+_TODAY = datetime(2024, 7, 26)
+"""What chat templates take for today, so that prompts do not change overnight; Llama 3's own choice without a clock."""
+
+_EVERYTHING = "iPhone  0<&'\">\n\n\tÉ中 {{ }} </think> " * 40
+"""What a chat template might change in a text: letters, spaces, HTML, blank lines, thoughts, length."""
+
+_BODY = f"\x02body {_EVERYTHING}\x02"
 _ANSWER = "\x02answer\x02"
+_TOKENIZERS = ("tokenizer.*", "vocab*", "*.model", "*.tiktoken", "*.py")  # files of which transformers makes one
+_LONGEST_CONTEXT = 1 << 24  # tokens: what a configuration says beyond is no length that a model was made for
+_USUAL_CONTEXT = 4096
 
 
 def longest_context(config: PretrainedConfig) -> int:
-    """The most tokens that a model takes, by its text configuration; 4,096 where that says nothing."""
-    return getattr(config, "max_position_embeddings", None) or 4096
+    """The most tokens that a model takes, by its text configuration; 4,096 where that says nothing.
+
+    Raises:
+        ModelError: When it says something that is no number of tokens.
+    """
+    said = getattr(config, "max_position_embeddings", None)
+    if said is None:
+        return _USUAL_CONTEXT
+    if isinstance(said, bool) or not isinstance(said, int | float) or not said >= 1:
+        raise ModelError(f"config.json: max_position_embeddings must be a number of tokens, got {said!r}")
+    return _LONGEST_CONTEXT if math.isinf(said) else min(int(said), _LONGEST_CONTEXT)
+
+
+def load_config(folder: Path, *, trust_remote_code: bool = False) -> PretrainedConfig:
+    """The configuration of a model's folder.
+
+    Raises:
+        ModelError: When it cannot be read, or needs code of the folder that may not run.
+        MissingExtraError: When transformers is not installed.
+    """
+    try:
+        from transformers import AutoConfig
+    except ImportError:
+        raise MissingExtraError("transformers", "transformers") from None
+    check_files(folder, weights=False)
+    with reading(folder / "config.json"):
+        config: PretrainedConfig = AutoConfig.from_pretrained(
+            folder, trust_remote_code=trust_remote_code, local_files_only=True
+        )
+    return config
+
+
+def load_tokenizer(folder: Path, *, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
+    """The tokenizer of a model's folder.
+
+    Raises:
+        ModelError: When it cannot be read, or needs code of the folder that may not run.
+        MissingExtraError: When transformers is not installed.
+    """
+    try:
+        from transformers import AutoTokenizer
+    except ImportError:
+        raise MissingExtraError("transformers", "transformers") from None
+    check_files(folder, weights=False)
+    if not any(path for pattern in _TOKENIZERS for path in folder.glob(pattern)):
+        raise ModelError(f"{folder} holds no tokenizer: no tokenizer.json; copy it there")
+    with reading(folder / "tokenizer.json"):
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+            folder, trust_remote_code=trust_remote_code, local_files_only=True
+        )
+    return tokenizer
 
 
 class HubTokenizer:
@@ -84,13 +143,15 @@ class HubTokenizer:
         tokenizer: The tokenizer.
 
     Raises:
-        ModelError: When it is a slow one, which cannot say where its tokens lie in the text.
+        ModelError: When it is a slow one, which cannot say where its tokens lie in the text, or has several chat
+            templates of which none is the default.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         if not tokenizer.is_fast:
             raise ModelError(f"{tokenizer.name_or_path} has no fast tokenizer (tokenizer.json); genrank needs one")
         self._tokenizer = tokenizer
+        self._template = self._chosen_template()
         # encoding flips a switch of the shared tokenizer (special tokens split or not), so one thread at a time
         self._lock = threading.Lock()
 
@@ -114,21 +175,23 @@ class HubTokenizer:
 
     def frame(self, system: str) -> tuple[list[int], list[int]]:
         """The tokens around the user's turn; see `genrank.engines.tokenizer.Tokenizer`."""
-        if not self._tokenizer.chat_template:
+        if not self._template:
             start = self._special("", add_special_tokens=True)
             # some tokenizers end even an empty text; only what stands before a text belongs here
             if start and start[-1] == self._tokenizer.eos_token_id != self._tokenizer.bos_token_id:
                 start = start[:-1]
             return start + self._special(system + "\n\n"), []
-        text = self._chat([{"role": "system", "content": system}, {"role": "user", "content": _BODY}])
-        if text is None:  # the template knows no system turn
+        text = self._with_system(system)
+        if text is None:
             text = self._chat([{"role": "user", "content": f"{system}\n\n{_BODY}"}])
         before, after = self._around(text, _BODY)
+        if system.strip() not in before:
+            raise self._broken("does not keep the system text, neither in a turn of its own nor in the user's")
         return self._special(before), self._special(after)
 
     def turn(self) -> list[int]:
         """The tokens between two turns; see `genrank.engines.tokenizer.Tokenizer`."""
-        if not self._tokenizer.chat_template:
+        if not self._template:
             return self._special("\n\n")
         text = self._chat(
             [
@@ -139,23 +202,51 @@ class HubTokenizer:
         )
         return self._special(self._around(self._around(text, _BODY)[0], _ANSWER)[1])
 
-    def _around(self, text: str | None, part: str) -> tuple[str, str]:
-        if text is None or text.count(part) != 1:
-            raise ModelError(f"the chat template of {self._tokenizer.name_or_path} does not keep the text of each turn")
+    def _chosen_template(self) -> str | None:
+        """The chat template; of several, the one called ``default``."""
+        template: Any = self._tokenizer.chat_template
+        if isinstance(template, dict):
+            if "default" not in template:
+                raise self._broken(f"is one of {', '.join(map(str, template))}, and none is called default")
+            template = template["default"]
+        if template is not None and not isinstance(template, str):
+            raise self._broken(f"must be a text, got {type(template).__name__}")
+        return template or None
+
+    def _with_system(self, system: str) -> str | None:
+        """A system turn and a user's; None where the template knows no system turn, or passes over it."""
+        try:
+            text = self._chat([{"role": "system", "content": system}, {"role": "user", "content": _BODY}])
+        except ModelError:
+            return None
+        return text if system.strip() in text.partition(_BODY)[0] else None
+
+    def _around(self, text: str, part: str) -> tuple[str, str]:
+        if text.count(part) != 1 or text.count(part[:5]) != 1:
+            raise self._broken("does not keep the text of each turn as it is")
         before, after = text.split(part)
         return before, after
+
+    def _broken(self, why: str) -> ModelError:
+        place = f"{self._tokenizer.name_or_path} (chat_template.jinja or tokenizer_config.json)"
+        return ModelError(f"the chat template of {place} {why}; put a right one there, or none")
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of some tokens; see `genrank.engines.tokenizer.Tokenizer`."""
         return str(self._tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
-    def _chat(self, messages: list[dict[str, str]]) -> str | None:
-        from jinja2 import TemplateError
-
+    def _chat(self, messages: list[dict[str, str]]) -> str:
         try:
-            text = self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-        except TemplateError:
-            return None
+            text = self._tokenizer.apply_chat_template(
+                messages,
+                chat_template=self._template,
+                tokenize=False,
+                add_generation_prompt=True,
+                date_string=_TODAY.strftime("%d %b %Y"),
+                strftime_now=_TODAY.strftime,
+            )
+        except Exception as error:  # a template may raise anything
+            raise self._broken(f"fails: {' '.join(str(error).split())[:200]}") from error
         return str(text)
 
     def _special(self, text: str, *, add_special_tokens: bool = False) -> list[int]:

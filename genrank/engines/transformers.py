@@ -64,10 +64,14 @@ class TransformersEngine(Closing):
             adds padding there) and 65,536 on a GPU.
         kept_bytes: The most bytes of keys and values that are kept for prompts that follow; by default 512 MiB on the
             CPU and 4 GiB on a GPU. 0: nothing is kept.
+        trust_remote_code: Whether to run code that lies in the model's folder; read it first.
+        check_adapter: Whether to refuse an adapter whose manifest says that it was trained on other weights.
 
     Raises:
         ModelNotFoundError: When there is no such model.
-        ModelError: When the model's files cannot be read, or it is no causal language model.
+        ModelError: When the files of the model or the adapter cannot be read or do not fit, or the model is no causal
+            language model.
+        ConfigError: When the adapter was trained on another model.
         InputError: When an argument is wrong.
     """
 
@@ -82,6 +86,8 @@ class TransformersEngine(Closing):
         dtype: Dtype = "auto",
         batch_tokens: int | None = None,
         kept_bytes: int | None = None,
+        trust_remote_code: bool = False,
+        check_adapter: bool = True,
     ) -> None:
         if batch_tokens is not None and batch_tokens < 1:
             raise InputError(f"must be at least 1, got {batch_tokens}", field="batch_tokens")
@@ -101,7 +107,14 @@ class TransformersEngine(Closing):
         self._lock = threading.Lock()
         self._closed = False
         self._lm: Any
-        self._lm, tokenizer = load(model, adapter, self.device, self.dtype)
+        self._lm, tokenizer = load(
+            model,
+            adapter,
+            self.device,
+            self.dtype,
+            trust_remote_code=trust_remote_code,
+            check_adapter=check_adapter,
+        )
         self._decoder = self._lm.get_decoder()
         self._config = self._lm.config.get_text_config()
         self._pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id or 0

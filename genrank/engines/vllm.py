@@ -15,7 +15,6 @@ import contextlib
 import copy
 import importlib.util
 import itertools
-import json
 import os
 import sys
 import threading
@@ -47,6 +46,7 @@ from genrank.engines.mask import PermutationMask
 from genrank.engines.tokenizer import HubTokenizer
 from genrank.errors import EngineError, InputError, MissingExtraError, ModelError
 from genrank.models.store import resolve
+from genrank.models.weights import check_adapter_files
 from genrank.types import Tokens
 
 R = TypeVar("R", ScoreRequest, PermuteRequest, TextRequest)
@@ -71,10 +71,13 @@ class VLLMEngine(Closing):
         max_lora_rank: The largest rank of an adapter that `with_adapter` may take; by default that of `adapter`, and
             without one the engine takes no adapters.
         engine_args: Further arguments of ``vllm.AsyncEngineArgs``, which go before those made here.
+        trust_remote_code: Whether to run code that lies in the model's folder; read it first.
+        check_adapter: Whether to refuse an adapter whose manifest says that it was trained on other weights.
 
     Raises:
         ModelNotFoundError: When there is no such model.
-        ModelError: When vLLM cannot load the model or the adapter.
+        ModelError: When the files of the model or the adapter are broken or do not fit, or vLLM cannot load them.
+        ConfigError: When the adapter was trained on another model.
         InputError: When an argument is wrong.
         MissingExtraError: When vLLM is not installed.
     """
@@ -90,6 +93,8 @@ class VLLMEngine(Closing):
         kv_cache_gib: float | None = None,
         max_lora_rank: int | None = None,
         engine_args: Mapping[str, Any] = MappingProxyType({}),
+        trust_remote_code: bool = False,
+        check_adapter: bool = True,
     ) -> None:
         check_dtype(dtype)
         if kv_cache_gib is not None and not kv_cache_gib > 0:
@@ -98,16 +103,22 @@ class VLLMEngine(Closing):
             raise InputError(f"must be 1 to {_RANKS[-1]}, got {max_lora_rank}", field="max_lora_rank")
         if importlib.util.find_spec("vllm") is None:
             raise _missing("vllm")
-        folder = resolve(model)
+        from genrank.engines.loading import check_fit
+
+        self._folder = resolve(model)
+        self._trust_remote_code, self._check_adapter = trust_remote_code, check_adapter
         rank = max(max_lora_rank or 0, _rank(adapter) if adapter is not None else 0)
+        check_fit(self._folder, None, model, trust_remote_code=trust_remote_code)
         self.model = model
         self.adapter: str | None = None
         self._lora: Any = None
         self._running = _Running(
             model,
             {
-                "model": str(folder),
+                "model": str(self._folder),
                 "dtype": dtype,
+                "load_format": "safetensors",
+                "trust_remote_code": trust_remote_code,
                 "enable_prefix_caching": True,
                 "max_logprobs": 128,  # targets at one place
                 "max_model_len": -1,  # as much of the model's context as the memory for keys and values holds
@@ -137,6 +148,7 @@ class VLLMEngine(Closing):
 
         Raises:
             ModelError: When the folder holds no adapter for this model, or its rank is above `max_lora_rank`.
+            ConfigError: When the adapter was trained on another model.
             EngineError: When the engine has died or been closed.
         """
         view = copy.copy(self)
@@ -174,6 +186,12 @@ class VLLMEngine(Closing):
                 f"the adapter {adapter} has rank {rank}, and the engine was started {allowed}; "
                 f"start it with max_lora_rank={rank}"
             )
+        from genrank.engines.loading import check_base, check_fit
+
+        folder = Path(adapter).expanduser()
+        if self._check_adapter:
+            check_base(folder, self.model, self._folder)
+        check_fit(self._folder, folder, self.model, trust_remote_code=self._trust_remote_code)
         self._lora = self._running.load(adapter)
         self.adapter = adapter
 
@@ -511,12 +529,9 @@ def _rows(output: Any, targets: Sequence[int]) -> list[list[float]]:
 
 
 def _rank(adapter: str) -> int:
-    try:
-        rank = json.loads((Path(adapter).expanduser() / "adapter_config.json").read_text(encoding="utf-8"))["r"]
-    except (OSError, ValueError, LookupError, TypeError) as error:
-        raise ModelError(f"{adapter} is not the folder of a PEFT LoRA adapter: {error!r}") from None
-    if type(rank) is not int or not 1 <= rank <= _RANKS[-1]:
-        raise ModelError(f"the adapter {adapter} has the rank {rank!r}; vllm takes 1 to {_RANKS[-1]}")
+    rank: int = check_adapter_files(Path(adapter).expanduser(), kinds=("LORA",))["r"]
+    if rank > _RANKS[-1]:
+        raise ModelError(f"the adapter {adapter} has the rank {rank}; vllm takes 1 to {_RANKS[-1]}")
     return rank
 
 

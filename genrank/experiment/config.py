@@ -1,9 +1,11 @@
-"""Configuration files of the programs: YAML, checked, with every unknown key an error."""
+"""Configuration files of the programs: YAML, strictly checked, with every unknown key an error."""
 
 from __future__ import annotations
 
 import difflib
+import math
 import typing
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, TypeGuard, TypeVar
 
@@ -19,9 +21,21 @@ C = TypeVar("C", bound=BaseModel)
 
 
 class Strict(BaseModel):
-    """What a configuration is made of: frozen, and a key that it does not know is an error."""
+    """Base of all parts of a configuration: frozen, and an unknown key is an error."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def check_names_differ(names: Iterable[str]) -> None:
+    """Refuse two systems of one name, also where only the case differs: names are those of files.
+
+    Raises:
+        ValueError: When a name comes twice.
+    """
+    lower = [name.lower() for name in names]
+    for name in lower:
+        if lower.count(name) > 1:
+            raise ValueError(f"two systems have the name {name!r}; give each its own")
 
 
 def load_config(path: str | Path, kind: type[C]) -> C:
@@ -32,8 +46,33 @@ def load_config(path: str | Path, kind: type[C]) -> C:
         kind: What it describes, such as `RunConfig`.
 
     Raises:
-        ConfigError: When the file cannot be read, is no YAML, or a key or value is wrong; the message names the
+        ConfigError: When the file cannot be read or is no valid YAML, or a key or value is wrong; the message names the
             file, the place and, for an unknown key, the known ones.
+        MissingExtraError: When pyyaml is not installed.
+    """
+    values = read_yaml(path)
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path}: must be a mapping with the keys {', '.join(kind.model_fields)}")
+    try:
+        return kind.model_validate(values)
+    except pydantic.ValidationError as error:
+        raise ConfigError(f"{path}: {_complaint(error, kind)}") from None
+
+
+def read_yaml(path: str | Path) -> Any:
+    """Read a YAML file more strictly than YAML itself does.
+
+    A key that is given twice is an error, as are numbers that are not finite or need more than 64 bits, aliases that
+    expand to more than `MAX_VALUES` values, and aliases that contain themselves. A byte order mark is skipped.
+
+    Args:
+        path: The file.
+
+    Returns:
+        What the file holds; None if it is empty.
+
+    Raises:
+        ConfigError: When the file cannot be read or is no such YAML; one line that names the file, and the line in it.
         MissingExtraError: When pyyaml is not installed.
     """
     try:
@@ -41,19 +80,93 @@ def load_config(path: str | Path, kind: type[C]) -> C:
     except ImportError:
         raise MissingExtraError("pyyaml", "eval") from None
     try:
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        text = Path(path).read_bytes().decode("utf-8-sig")
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror or error}") from None
-    except UnicodeDecodeError:
-        raise ConfigError(f"{path}: no UTF-8 text") from None
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: no YAML: {error}") from None
-    if not isinstance(values, dict):
-        raise ConfigError(f"{path}: must be a mapping with the keys {', '.join(kind.model_fields)}")
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: no UTF-8 text, at byte {error.start}; save it as UTF-8") from None
     try:
-        return kind.model_validate(values)
-    except pydantic.ValidationError as error:
-        raise ConfigError(f"{path}: {_complaint(error, kind)}") from None
+        loader = yaml.SafeLoader(text)
+        try:
+            node = loader.get_single_node()
+            if node is None:
+                return None
+            _check_node(node, loader, path, {})
+            return loader.construct_document(node)
+        finally:
+            loader.dispose()
+    except RecursionError:
+        raise ConfigError(f"{path}: is nested too deeply") from None
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        where = f"{path}:{mark.line + 1}" if mark else f"{path}"
+        hint = "; indent with spaces, not with tabs" if "\\t" in (error.problem or "") else ""
+        raise ConfigError(f"{where}: no YAML: {_one_line(error.problem or error.context or error)}{hint}") from None
+    except (yaml.YAMLError, ValueError) as error:
+        if isinstance(error, ConfigError):
+            raise
+        raise ConfigError(f"{path}: no YAML: {_one_line(error)}") from None
+
+
+MAX_VALUES = 100_000
+"""The most values that a YAML file may hold, each alias counted with all that it stands for."""
+
+_MERGE = "tag:yaml.org,2002:merge"
+
+
+def _check_node(node: Any, loader: Any, path: str | Path, sizes: dict[int, int]) -> int:
+    """Check a YAML node and all below it; returns the number of values it expands to.
+
+    Args:
+        node: Of PyYAML.
+        loader: Constructs keys and numbers.
+        path: The file, for messages.
+        sizes: Sizes of the nodes that were checked before, by `id`; 0 for those that this one is inside.
+    """
+    import yaml
+
+    where = f"{path}:{node.start_mark.line + 1}"
+    if id(node) in sizes:
+        if not sizes[id(node)]:
+            raise ConfigError(f"{where}: an alias contains itself")
+        return sizes[id(node)]
+    sizes[id(node)] = 0
+    size = 1
+    if isinstance(node, yaml.ScalarNode) and node.tag != _MERGE:
+        _check_scalar(node, loader, where)
+    children = list(node.value) if isinstance(node, yaml.SequenceNode) else []
+    if isinstance(node, yaml.MappingNode):
+        lines: dict[Any, int] = {}
+        for key, value in node.value:
+            children += (key, value)
+            if isinstance(key, yaml.ScalarNode) and key.tag != _MERGE:
+                line = key.start_mark.line + 1
+                _check_scalar(key, loader, f"{path}:{line}")
+                if first := lines.get(name := loader.construct_object(key)):
+                    again = f"the key {key.value!r} is given twice, first on line {first}; remove one"
+                    raise ConfigError(f"{path}:{line}: {again}")
+                lines[name] = line
+    for child in children:
+        size += _check_node(child, loader, path, sizes)
+        if size > MAX_VALUES:
+            raise ConfigError(f"{where}: holds more than {MAX_VALUES} values, aliases expanded")
+    sizes[id(node)] = size
+    return size
+
+
+def _check_scalar(node: Any, loader: Any, where: str) -> None:
+    try:
+        value = loader.construct_object(node)
+    except ValueError as error:
+        raise ConfigError(f"{where}: {node.value[:40]!r} is no {node.tag.rpartition(':')[2]}: {error}") from None
+    if isinstance(value, int) and not -(2**63) <= value < 2**64:
+        raise ConfigError(f"{where}: {node.value[:40]!r} needs more than 64 bits")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ConfigError(f"{where}: {node.value[:40]!r} is no finite number")
+
+
+def _one_line(words: object) -> str:
+    return " ".join(str(words).split())
 
 
 def _complaint(error: pydantic.ValidationError, kind: type[BaseModel]) -> str:
@@ -63,7 +176,7 @@ def _complaint(error: pydantic.ValidationError, kind: type[BaseModel]) -> str:
     here: Any = kind
     for part in first["loc"]:
         variants = _variants(here)
-        if part in variants:  # the tag of a union, no part of the path
+        if part in variants:  # the tag of a union is no part of the path
             here = variants[str(part)]
             continue
         place.append(part)
@@ -81,7 +194,7 @@ def _complaint(error: pydantic.ValidationError, kind: type[BaseModel]) -> str:
 
 
 def _variants(annotation: Any) -> dict[str, type[BaseModel]]:
-    """The models inside a field's annotation, by the value of their ``type`` key, or by class name without one."""
+    """The models inside a field's annotation, by the value of their ``type`` key, else by class name."""
     if _is_model(annotation):
         return {}
     found: dict[str, type[BaseModel]] = {}

@@ -1,4 +1,4 @@
-"""The dataset that a configuration names, and which of its queries an order can matter for."""
+"""The dataset that a configuration names, and the queries whose score depends on the order."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def load_dataset(name: str, seed: int = 0) -> Dataset:
 
     Args:
         name: A folder, relative to the current directory (``~`` is the home directory), or ``sample-shop``.
-        seed: Of that order.
+        seed: Seed of that order.
 
     Raises:
         ConfigError: When there is no such folder.
@@ -27,16 +27,16 @@ def load_dataset(name: str, seed: int = 0) -> Dataset:
     else:
         folder = Path(name).expanduser()
         if not name or not folder.is_dir():
-            raise ConfigError(f"dataset: no folder {name!r}; make it with python -m eval.convert")
+            raise ConfigError(f"dataset: no folder {name!r}; make it with python -m eval.convert in a clone of genrank")
         dataset = Dataset.load(folder)
     if not dataset.candidates:
-        # the order of the qrels may well be the order of the grades
+        # the qrels may be ordered by grade
         dataset = dataclasses.replace(dataset, candidates=shuffled(dataset.qrels, seed), first_stage="random")
     return dataset
 
 
 def has_gain(request: Request, dataset: Dataset) -> bool:
-    """Whether one of the candidates has a gain; a request of which none has scores 0 in any order.
+    """Whether one of the candidates has a gain; without one, every order scores 0.
 
     Args:
         request: Of one of the dataset's queries.

@@ -1,7 +1,7 @@
-"""What is measured: nDCG, MRR, MAP, precision and recall over the candidates. Who computes it: ranx.
+"""Metrics over the candidates, computed by ranx: nDCG, MRR, MAP, precision and recall.
 
 A reranker can only order the candidates it was given, so everything is relative to these: the ideal order of nDCG is
-the best order of the query's *candidates*, not of all its judged listings, and recall counts the relevant candidates.
+the best order of the query's *candidates*, not of all its judged listings, and recall counts relevant candidates.
 A candidate without a judgement has gain 0, is not relevant and is counted. A query none of whose candidates has a gain
 (or is relevant) scores 0 in any order and is counted.
 
@@ -14,9 +14,10 @@ With ``g_i`` the gain at rank ``i`` and ``x_i = 1`` where the listing at rank ``
 - ``MAP``: mean of ``AP = 1/R * sum over i of x_i * (x_1 + ... + x_i) / i``, ``R`` the number of relevant candidates.
 - ``P@k = (x_1 + ... + x_k) / k``, also where there are fewer than ``k`` candidates; ``R@k = (x_1 + ... + x_k) / R``.
 
-**Ties.** Equal scores stand by falling listing id (code point order), which is trec_eval's rule: neither the order of
-the lines in a file nor the order in which candidates came changes a number, and every tool that follows trec_eval
-(such as ``ir_measures``) sees the same order. The rank column of a TREC run counts for nothing here.
+**Ties.** Equal scores are ordered by falling listing id (code point order), which is trec_eval's rule: neither the
+order of the lines in a file nor the order of the candidates changes a number, and every tool that follows trec_eval
+(such as ``ir_measures``) sees the same order. `run_of` leaves no ties, so that a run is measured in the order in which
+`genrank.data.trec.write_run` writes it.
 """
 
 from __future__ import annotations
@@ -27,13 +28,16 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import numpy as np
-import numpy.typing as npt
-
 from genrank.data.dataset import Dataset, Grade
-from genrank.data.trec import Qrels, Run
+from genrank.data.trec import Qrels, Run, falling
 from genrank.errors import InputError, MissingExtraError
 from genrank.types import Ranking, Request
+
+try:
+    import numpy as np
+    import numpy.typing as npt
+except ImportError:
+    raise MissingExtraError("numpy", "eval") from None
 
 
 def listing_ids(ranking: Ranking) -> list[str]:
@@ -61,7 +65,6 @@ MAX_GRADE = 1000
 _MAX_GAIN = 1e100
 _CHUNK_CELLS = 500_000
 _NO_JUDGEMENT = -1
-_STEP = 1e-9
 
 _Worth = Literal["gain", "grade", "hit"]
 _Floats = npt.NDArray[np.float64]
@@ -69,7 +72,7 @@ _Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What a run is worth.
+    """The figures of a run.
 
     Attributes:
         means: Mean over queries by metric, such as ``{"nDCG@10": 0.82, "MRR": 0.9}``; 0 to 1.
@@ -89,7 +92,7 @@ class Measured:
 
 
 def relevant_grade(grades: Collection[int]) -> int:
-    """The grade from which a listing counts as relevant where nothing else is said: the upper half of the grades.
+    """The lowest grade that counts as relevant by default: the upper half of the grades is relevant.
 
     Of 0 to 3 it is 2, of 0 to 2 it is 2, of 0 to 6 it is 4, of 0 and 1 it is 1.
 
@@ -172,21 +175,18 @@ def measure(
 def run_of(requests: Sequence[Request], scores: Sequence[Sequence[float]]) -> Run:
     """A run of candidates' scores that fall strictly, so that every tool reads back one and the same order.
 
-    Equal scores stand in the order in which the candidates came, each a billionth below the one before it.
+    Equal scores come in the order of the candidates, each lowered by the least step: see `falling`.
 
     Args:
-        requests: ``[b]``, each with a query id of its own.
+        requests: ``[b]``, each with its own query id.
         scores: ``[b][n]`` finite scores in each request's order; higher is better.
     """
     run: Run = {}
     for request, values in zip(requests, scores, strict=True):
         ids = [candidate.listing.listing_id for candidate in request.candidates]
-        last = math.inf
-        ranked: dict[str, float] = {}
-        for listing_id, score in sorted(zip(ids, values, strict=True), key=lambda pair: -pair[1]):
-            last = score if score < last else last - _STEP * max(abs(last), 1.0)
-            ranked[listing_id] = last
-        run[request.query.query_id] = ranked
+        ranked = sorted(zip(ids, map(float, values), strict=True), key=lambda pair: -pair[1])
+        lowered = falling([score for _, score in ranked])
+        run[request.query.query_id] = {key: score for (key, _), score in zip(ranked, lowered, strict=True)}
     return run
 
 
@@ -209,10 +209,10 @@ def ndcg(dataset: Dataset, requests: Sequence[Request], scores: Sequence[Sequenc
 
 
 def align(run: Scores, candidates: Candidates) -> tuple[Run, dict[str, int]]:
-    """Make a run from elsewhere order exactly the candidates, and count what that took.
+    """Make a run from elsewhere order exactly the candidates, and count the changes.
 
-    Listings that are no candidates are dropped; candidates that the run lacks stand behind the others, in the order in
-    which they came; a query that the run lacks keeps the order in which its candidates came.
+    Listings that are not candidates are dropped; candidates that the run lacks come last, in their given order; a query
+    that the run lacks keeps the given order of its candidates.
 
     Args:
         run: Scores by query and listing; for ties see the top of this module.
@@ -358,7 +358,7 @@ class _Scale:
 
 
 def _chunks(candidates: Candidates) -> Iterator[list[str]]:
-    """Queries with about as many candidates each, so that a chunk is one array that stays small."""
+    """Chunks of queries with similar numbers of candidates, each small enough to be one array."""
     chunk: list[str] = []
     for query in sorted(candidates, key=lambda query: len(candidates[query])):
         if chunk and (len(chunk) + 1) * len(candidates[query]) > _CHUNK_CELLS:
@@ -393,7 +393,7 @@ def _ranx(values: _Floats, metrics: list[str]) -> list[_Floats]:
 
 @dataclass(frozen=True, slots=True)
 class Floor:
-    """What random orders of the candidates are worth.
+    """The figures of random orders of the candidates.
 
     Attributes:
         mean: Expectation of the mean over queries.
@@ -413,7 +413,7 @@ def random_floor(
     cutoffs: Sequence[int] = CUTOFFS,
     relevant: int | None = None,
 ) -> dict[str, Floor]:
-    """Expectation and deviation of each metric over all random orders, exactly, without drawing any.
+    """Expectation and deviation of each metric over all random orders, computed exactly, without sampling.
 
     A listing stands at each rank equally often, so ``E[DCG@k] = mean gain * sum of discounts``, and the variance of
     such a sum over permutations is ``sum (d - mean d)^2 * sum (g - mean g)^2 / (n - 1)`` (Hoeffding 1951). With ``r``

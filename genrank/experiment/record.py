@@ -1,4 +1,4 @@
-"""What a measurement was made with: commit, hardware, versions."""
+"""The circumstances of a measurement: commit, hardware, versions."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def circumstances() -> dict[str, Any]:
 
 
 def commit() -> str:
-    """The clone's commit, with ``-dirty`` where files of it were changed; empty outside of a clone."""
+    """The clone's commit, with ``-dirty`` if files were changed; empty outside a clone."""
     command = ["git", "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"]
     try:
         done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, timeout=30)
@@ -66,7 +66,7 @@ def hardware() -> str:
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that matter here, as far as they are installed."""
+    """Versions of Python and of the packages that matter here, if installed."""
     found = {"python": platform.python_version()}
     for package in _PACKAGES:
         try:

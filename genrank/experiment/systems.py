@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from genrank.calibration import load_calibration
 from genrank.engines.base import Dtype, Engine
 from genrank.experiment.config import Name, Strict
 from genrank.files import files_fingerprint
 from genrank.models.store import resolve
+from genrank.models.weights import model_fingerprint
+from genrank.prompting.template import Template, load_template
+from genrank.reranker import DEFAULT_PROMPTS, Reranker
 from genrank.types import Decoding, Strategy
+
+DEFAULT_DECODING: Decoding = "inline"
+"""What `Reranker` takes if a configuration names no decoding."""
 
 
 class BaselineSystem(Strict):
-    """BERT + GBDT, trained with ``python -m eval.baseline train``.
+    """BERT + GBDT, trained with ``python -m eval.baseline train`` (in a clone).
 
     Attributes:
-        name: Of the run's file and table row.
-        folder: What the training wrote.
+        name: Name of its run file and of its row in tables.
+        folder: The folder that the training wrote.
     """
 
     type: Literal["baseline"]
@@ -28,11 +36,11 @@ class BaselineSystem(Strict):
 
 
 class CrossEncoderSystem(Strict):
-    """A cross-encoder, trained with ``python -m eval.cross_encoder train``.
+    """A cross-encoder, trained with ``python -m eval.cross_encoder train`` (in a clone).
 
     Attributes:
-        name: Of the run's file and table row.
-        folder: What the training wrote.
+        name: Name of its run file and of its row in tables.
+        folder: The folder that the training wrote.
     """
 
     type: Literal["cross-encoder"]
@@ -41,26 +49,26 @@ class CrossEncoderSystem(Strict):
 
 
 class GenrankSystem(Strict):
-    """`genrank.Reranker`; what is left out takes its default there.
+    """`genrank.Reranker`; options that are left out have its defaults.
 
     Attributes:
-        name: Of the run's file and table row.
+        name: Name of its run file and of its row in tables.
         model: A known name, a local folder or a hub name.
         adapter: Folder or hub name of a LoRA adapter.
         engine: What runs the model.
-        calibration: Makes scores probabilities: a file, or a folder that holds a genrank.json (`eval.calibrate`).
-        prompt: Name of a prompt template or path of one.
+        calibration: Turns scores into probabilities: a file, or a folder with a genrank.json (see `eval.calibrate`).
+        prompt: Name of a prompt template, or path of one.
         decoding: How a window becomes an order.
-        strategy: How windows are laid.
+        strategy: How a list is split into windows.
         window: Candidates in a window.
         stride: Candidates by which the window moves.
         passes: Passes over differently ordered candidates.
         max_prompt_tokens: Token budget of one prompt.
         dtype: Number format of the weights.
-        batch: Queries handed over at once.
-        reasons: Reasons to write for the first items of each query, for the report.
-        history: Whose past is shown: the shopper's own, none, or another one's (the next query's), which tells what the
-            own one is worth.
+        batch: Queries ranked in one call.
+        reasons: How many of each query's first items get a reason, for the report.
+        history: Whose history is shown: the shopper's own, none, or another shopper's (the next query's), which shows
+            what the shopper's own is worth.
     """
 
     type: Literal["genrank"]
@@ -82,11 +90,42 @@ class GenrankSystem(Strict):
     history: Literal["own", "none", "other"] = "own"
 
 
+_RERANKER_OPTIONS = (
+    "calibration", "prompt", "decoding", "strategy", "window", "stride", "passes", "max_prompt_tokens",
+)  # fmt: skip
+
+
+def decoding_of(system: GenrankSystem) -> Decoding:
+    """The system's decoding, or the default one."""
+    return system.decoding or DEFAULT_DECODING
+
+
+def template_of(system: GenrankSystem) -> Template:
+    """The system's prompt template, or its decoding's own.
+
+    Raises:
+        ConfigError: When there is no such template, or it is wrong.
+    """
+    return load_template(system.prompt or DEFAULT_PROMPTS[decoding_of(system)])
+
+
 def weights_fingerprints(system: GenrankSystem) -> dict[str, str]:
-    """Of the files of the model and, where the system has one that is a folder, of the adapter."""
-    found = {"model": files_fingerprint(resolve(system.model))}
+    """Fingerprints of the files of the model and, if the system has one that is a folder, of the adapter."""
+    found = {"model": model_fingerprint(resolve(system.model))}
     if system.adapter and (folder := Path(system.adapter).expanduser()).is_dir():
         found["adapter"] = files_fingerprint(folder)
+    return found
+
+
+def dependencies(system: GenrankSystem) -> dict[str, Any]:
+    """What a system's rankings depend on beside its settings: weights, prompt template and calibration.
+
+    Raises:
+        GenrankError: When one of them cannot be had or read.
+    """
+    found: dict[str, Any] = {**weights_fingerprints(system), "prompt": template_of(system).digest}
+    if system.calibration:
+        found["calibration"] = asdict(load_calibration(system.calibration, decoding_of(system)))
     return found
 
 
@@ -103,3 +142,19 @@ def make_engine(system: GenrankSystem) -> Engine:
     from genrank.engines.transformers import TransformersEngine
 
     return TransformersEngine(system.model, adapter=system.adapter, dtype=system.dtype)
+
+
+def make_reranker(system: GenrankSystem, seed: int, *, engine: Engine | None = None, **overrides: Any) -> Reranker:
+    """The reranker that a configuration describes.
+
+    Args:
+        system: The configuration.
+        seed: Seed of the shuffles between passes.
+        engine: Runs the model; None loads the system's own.
+        overrides: Options of `Reranker` that take precedence over the system's.
+
+    Raises:
+        GenrankError: When the model cannot be had or read, or an option is wrong.
+    """
+    own = {name: value for name in _RERANKER_OPTIONS if (value := getattr(system, name)) is not None}
+    return Reranker(engine=engine or make_engine(system), seed=seed, **(own | overrides))

@@ -19,7 +19,8 @@ from genrank.files import raise_if_full
 def convert_in_child(gguf: Path, staging: Path) -> None:
     """Run `_convert` in a process of its own.
 
-    It takes gigabytes, draws bars, and changes settings of transformers: none of this should stay in the caller's.
+    It takes gigabytes of memory, draws progress bars and changes settings of transformers, none of which should remain
+    in the caller's process.
     """
     environment = {
         **os.environ,
@@ -28,7 +29,7 @@ def convert_in_child(gguf: Path, staging: Path) -> None:
         "TRANSFORMERS_VERBOSITY": "error",
     }
     environment.pop("PYTHONWARNINGS", None)
-    # the child sees the end of this pipe when its parent is gone, however it went
+    # when the parent dies, however it dies, this pipe closes and the child ends too
     theirs, ours = os.pipe()
     try:
         ran = subprocess.run(
@@ -76,19 +77,23 @@ def _convert(gguf: str, out: str, *, watch: bool = False) -> None:
         field = reader.get_field(key)
         return None if field is None else field.contents()
 
-    origin = {"pretrained_model_name_or_path": str(Path(gguf).parent), "gguf_file": Path(gguf).name}
-    # transformers ignores the file's wish for a BOS; Gemma is useless without
+    origin: dict[str, Any] = {
+        "pretrained_model_name_or_path": str(Path(gguf).parent),
+        "gguf_file": Path(gguf).name,
+        "trust_remote_code": False,
+    }
+    # transformers ignores that the file asks for a BOS token; Gemma is useless without one
     wants_bos = bool(said("tokenizer.ggml.add_bos_token"))
     tokenizer = AutoTokenizer.from_pretrained(**origin, **({"add_bos_token": True} if wants_bos else {}))
     if said("tokenizer.ggml.pre") == "smollm":
-        # transformers forgets that SmolLM splits digits first: "\n\n1" came out otherwise than in training
+        # transformers forgets that SmolLM splits digits first, so "\n\n1" would not be tokenised as in its training
         tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
             [
                 pre_tokenizers.Digits(individual_digits=True),
                 pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True),
             ]
         )
-    # transformers 5.16 takes some of these for others, such as SmolLM's <|im_start|> for its EOS
+    # transformers 5.16 confuses some of these, such as SmolLM's <|im_start|> with its EOS
     special = {
         kind: tokenizer.convert_ids_to_tokens(int(said(f"tokenizer.ggml.{key}_token_id")))
         for kind, key in (("bos", "bos"), ("eos", "eos"), ("unk", "unknown"), ("pad", "padding"))
@@ -110,10 +115,10 @@ def _convert(gguf: str, out: str, *, watch: bool = False) -> None:
         saved.pop(key, None)
     (Path(out) / "config.json").write_text(json.dumps(saved, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
-    again = AutoTokenizer.from_pretrained(out)
+    again = AutoTokenizer.from_pretrained(out, trust_remote_code=False)
     if (again("hi").input_ids[0] == again.bos_token_id) != wants_bos:
         raise RuntimeError(
-            f"the tokenizer should {'' if wants_bos else 'not '}begin a text with BOS, and does otherwise"
+            f"the tokenizer should {'' if wants_bos else 'not '}begin a text with BOS, but does the opposite"
         )
     if len(again("The capital of Germany is").input_ids) > 10:  # 5.16 loses the merges of Gemma's
         raise RuntimeError(f"transformers {version} reads this tokenizer wrongly; get transformers 5.19 or newer")

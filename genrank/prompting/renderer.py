@@ -13,14 +13,15 @@ import functools
 import itertools
 import re
 import string
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from genrank.engines.tokenizer import Encoded, Tokenizer
+from genrank.engines.tokenizer import Tokenizer
 from genrank.errors import BudgetError, ConfigError, InputError
 from genrank.permutation import IDENTIFIERS, NUMBERS
-from genrank.prompting.fields import FIELD_KEYS, DataText, FieldKey, field_text, neutraliser, readable
-from genrank.prompting.history import EVENT_WORDS, event_weight, usefulness
+from genrank.prompting.fields import FieldReader, neutraliser, readable
+from genrank.prompting.history import EVENT_WORDS, Usefulness, event_weight, in_time_order, last_category
+from genrank.prompting.listings import MIN_LISTING_TOKENS, EncodedListing, ListingEncoder, unread_tokens
 from genrank.prompting.template import Template, split_form, split_query_form
 from genrank.text.clean import clean, fold
 from genrank.types import Candidate, Interaction, Listing, Query
@@ -28,9 +29,7 @@ from genrank.types import Candidate, Interaction, Listing, Query
 MOST_IDENTIFIERS = 100
 """The most candidates that one window names; past the letters come pairs of letters (``AA``) of one token."""
 
-MIN_LISTING_TOKENS = 4
-_MIN_PART_TOKENS = 4
-_LONGEST_KEPT = 4096  # characters of a value whose text is kept for the next prompt
+_LEAST_INTERACTIONS_READ = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,9 +85,7 @@ class Renderer:
         self.template = template
         self.tokenizer = tokenizer
         self._harmless = neutraliser(_own_words(template)) if neutralise else None
-        self._fields = [(field, template.limits.fields.get(field)) for field in template.fields]
-        # passes, windows and queries show the same listings; 1, 1.0 and True are not the same value
-        self._known = functools.lru_cache(maxsize=8192, typed=True)(self._read)
+        self._listings = ListingEncoder(template, tokenizer, self._harmless)
         self._before, self._after = tokenizer.frame(template.system)
         self._query_open, self._query_close = self._encode(*split_form("query", template.query, "query"))
         self._history_head, self._candidates_head, self._end, self._open = self._encode(
@@ -168,6 +165,18 @@ class Renderer:
             tokens.append(encoded.ids[len(asked)])
         return tuple(dict.fromkeys(tokens))
 
+    def prepare(
+        self, query: Query, candidates: Sequence[Candidate], history: Sequence[Interaction] = ()
+    ) -> PreparedRequest:
+        """Prepare to render windows of one request; its texts are read and tokenised once, when first shown.
+
+        Args:
+            query: The query.
+            candidates: All candidates of the request.
+            history: In any order, see `genrank.prompting.history.time_order`.
+        """
+        return PreparedRequest(self, query, candidates, history)
+
     def render(
         self,
         query: Query,
@@ -177,16 +186,12 @@ class Renderer:
         max_tokens: int,
         inline: bool,
     ) -> Prompt:
-        """Render one window.
-
-        The query is cut to its limit first. Under a tight budget the history gives way before the candidates
-        (down to a quarter of what both share), the least useful interactions first; then the longest candidates are
-        cut, each from its least important field, all to the same length.
+        """Render one window; see `PreparedRequest.window`.
 
         Args:
             query: The query.
-            candidates: ``[n]`` in the order in which the model shall see them.
-            history: Oldest first.
+            candidates: ``[n]`` in the order in which the model is to see them.
+            history: In any order, see `genrank.prompting.history.time_order`.
             max_tokens: The budget for the prompt's tokens.
             inline: With the question after each candidate and nothing behind the last; else without
                 questions, with the instruction and the opening of the answer.
@@ -196,68 +201,13 @@ class Renderer:
             InputError: When there is no candidate, or, without `inline`, more candidates than identifiers.
             ConfigError: When `inline` and the template has no question; without `inline`, when it names no candidates.
         """
-        template = self.template
-        template.check(inline=inline)
-        if not inline and len(candidates) > (most := len(self.answer.identifiers)):
-            raise InputError(f"{len(candidates)} candidates in one window, but only {most} identifiers", field="window")
-        if not candidates:
-            raise InputError("no candidates to render; pass at least one", field="candidates")
-        cuts = {"query": 0, "history": 0, "candidates": 0}
-        data = DataText(self._harmless)
-        query_ids, cuts["query"] = self._query(query, data)
-        listings = self._listings([candidate.listing for candidate in candidates], template.limits.listing, data)
-        asked = [*self._query_open, *query_ids, *self._query_close]
-        question = _around(query_ids, self._question) if inline else []
-        tail = [] if inline else [*_around(query_ids, self._instruction), *self._after, *self._open]
-        names = [self._name(i) for i in range(len(candidates))] if inline else self._names_found
-        taken = len(self._before) + len(asked) + len(self._candidates_head) + len(tail)
-        taken += sum(map(len, names[: len(candidates)]))
-        marks = self._marks(candidates, history)
-        taken += sum(map(len, marks))
-        taken += (len(question) + len(self._end)) * len(candidates)
-        taken -= len(self._end) if inline else 0  # nothing is read behind the last question
-        room = max_tokens - taken
-        needs = [min(listing.tokens, template.limits.listing) for listing in listings]
-        least = sum(min(MIN_LISTING_TOKENS, need) for need in needs)
-        if room < least:
-            raise BudgetError(
-                f"{max_tokens} tokens cannot hold {len(candidates)} candidates; "
-                f"give at least {taken + least}, or a smaller window",
-                least=taken + least,
-            )
-        history_room = min(max(room - sum(needs), (room - least) // 4), template.limits.history)
-        past, cuts["history"] = self._history(history, history_room, query, candidates, data)
-        cap = _fair_cap(needs, room - len(past))
-
-        shown = list(self._candidates_head)
-        reads = []  # places in `shown`
-        for i, listing in enumerate(listings):
-            kept = listing.cut(min(cap, needs[i]))
-            cuts["candidates"] += listing.tokens + listing.lost - len(kept)
-            shown += [*names[i], *kept, *marks[i], *question]
-            reads.append(len(shown) - 1)
-            shown += self._end
-        if inline:
-            del shown[reads[-1] + 1 :]
-        sections: dict[str, list[int]] = {"query": asked, "history": past, "candidates": shown}
-        parts = {"system": self._before} | {name: sections[name] for name in template.order} | {"instruction": tail}
-        before = sum(len(ids) for ids in parts.values()) - len(shown)  # the candidates come last where they are read
-        return Prompt(
-            ids=tuple(itertools.chain.from_iterable(parts.values())),
-            reads=tuple(before + place for place in reads) if inline else (),
-            listing_ids=tuple(candidate.listing.listing_id for candidate in candidates),
-            cuts=cuts,
-            tokens={name: len(ids) for name, ids in parts.items()},
-            neutralised=data.changed,
-        )
+        prepared = self.prepare(query, candidates, history)
+        return prepared.window(range(len(candidates)), max_tokens=max_tokens, inline=inline)
 
     def follow_up(
         self, prompt: Prompt, order: Sequence[int], query: Query, listing: Listing, *, max_tokens: int
     ) -> tuple[int, ...]:
-        """Go on in the conversation of a prompt: the model's answer, and the request for the reason of one listing.
-
-        After questions in place the last one is answered (yes for the first half of `order`), and the request
-        stands in the same turn of the user. Otherwise the order is the answer, and the request is the next turn.
+        """Go on in the conversation of a prompt to the reason of one listing; see `PreparedRequest.follow_up`.
 
         Args:
             prompt: What `render` gave; the result begins with its `ids`.
@@ -270,18 +220,7 @@ class Renderer:
             BudgetError: When the budget cannot hold the request; says the least one.
             ConfigError: When the template asks for no reasons.
         """
-        before, between, tail = self._request
-        data = DataText(self._harmless)
-        limit = self.template.limits.listing
-        query_ids, _ = self._query(query, data)
-        (encoded,) = self._listings([listing], limit, data)
-        head = [*prompt.ids, *self._answered(prompt, order), *before, *query_ids, *between]
-        room = max_tokens - len(head) - len(tail)
-        need = min(MIN_LISTING_TOKENS, encoded.tokens)
-        if room < need:
-            least = max_tokens - room + need
-            raise BudgetError(f"{max_tokens} tokens cannot hold a reason's prompt; give at least {least}", least=least)
-        return (*head, *encoded.cut(min(room, limit)), *tail)
+        return self.prepare(query, [Candidate(listing)]).follow_up(prompt, order, 0, max_tokens=max_tokens)
 
     def _answered(self, prompt: Prompt, order: Sequence[int]) -> list[int]:
         """The model's answer to a prompt, and what leads to the user's next words."""
@@ -317,87 +256,261 @@ class Renderer:
         opened, between, closed = self._encode(told + head + open_, middle, close + end)
         return opened, between, [*closed, *self._after]
 
-    def _query(self, query: Query, data: DataText) -> tuple[list[int], int]:
-        """The query's tokens within its limit, and how many were cut."""
-        limit = self.template.limits.query
-        before = data.unread
-        text, unread = readable(data.text(query.text, limit, keep=True), limit)
-        (encoded,) = self.tokenizer.encode([text])
-        ids = encoded.cut(limit)
-        return ids, len(encoded.ids) - len(ids) + _unread_tokens(encoded, unread + data.unread - before)
-
     def _name(self, i: int) -> list[int]:
         """Tokens before the listing of candidate `i`; past the identifiers, its 1-based number."""
         return self._names[i] if i < len(self._names) else self._encode(self._name_text(str(i + 1)))[0]
 
-    def _marks(self, candidates: Sequence[Candidate], history: Sequence[Interaction]) -> list[list[int]]:
-        """Tokens behind each candidate that say what the shopper did with it before, if the template says that."""
-        if not self._past:
-            return [[] for _ in candidates]
-        did = {one.listing.listing_id: self._past[one.event] for one in sorted(history, key=event_weight)}
-        return [did.get(candidate.listing.listing_id, []) for candidate in candidates]
+    @functools.cached_property
+    def _line_parts(self) -> tuple[dict[str, list[int]], list[int]]:
+        """The tokens of an interaction's line before its listing, by event, and behind it."""
+        before, between, after = split_form("interaction", self.template.interaction, "event", "listing")
+        words = EVENT_WORDS | self.template.events
+        *heads, tail = self._encode(*(before + word + between for word in words.values()), after)
+        return dict(zip(words, heads, strict=True)), tail
 
-    def _listings(self, listings: Sequence[Listing], limit: int, data: DataText) -> list[_EncodedListing]:
-        """Encode listings, all of their fields in one call."""
-        texts: list[str] = []
-        lost: list[int] = []
-        limits: list[int | None] = []
-        counts = []
-        for listing in listings:
-            count = 0
-            for field, most in self._fields:
-                key = FIELD_KEYS[field](listing)
-                if key is None or key == "" or key == ():
-                    continue
-                text, unread, changed = (self._known if _short(key) else self._read)(field, key, limit)
-                data.changed += changed
-                if text:
-                    texts.append(text)
-                    lost.append(unread)
-                    limits.append(most)
-                    count += 1
-            counts.append(count)
-        encoded = zip(self.tokenizer.encode(texts), lost, limits, strict=True)
-        return [_EncodedListing.of(list(itertools.islice(encoded, count))) for count in counts]
+    @functools.cached_property
+    def _most_interactions(self) -> int:
+        """How many interactions are read: as many as can fit into the history's limit, and no fewer than 32."""
+        heads, tail = self._line_parts
+        shortest = min(map(len, heads.values())) + len(tail) + 1
+        return max(_LEAST_INTERACTIONS_READ, self.template.limits.history // shortest)
 
-    def _read(self, field: str, key: FieldKey, limit: int) -> tuple[str, int, int]:
-        """A field as it stands in the prompt, how many characters were not read, and how many texts were changed."""
-        data = DataText(self._harmless)
-        value = field_text(field, key, self.template.values, data, limit)
-        text, unread = readable(value, limit)
-        return self.template.fields[field].replace("{value}", text) if text else "", unread + data.unread, data.changed
 
-    def _history(
-        self,
-        history: Sequence[Interaction],
-        room: int,
-        query: Query,
-        candidates: Sequence[Candidate],
-        data: DataText,
-    ) -> tuple[list[int], int]:
-        """The most useful interactions that fit into `room` tokens, oldest first, and how many tokens were cut."""
-        template = self.template
-        if not history or not template.history_head:
-            return [], 0
-        limit = template.limits.interaction
-        listings = self._listings([interaction.listing for interaction in history], limit, data)
-        before, between, after = split_form("interaction", template.interaction, "event", "listing")
-        events = EVENT_WORDS | template.events
-        heads = (before + events[interaction.event] + between for interaction in history)
-        *encoded_heads, tail = self._encode(*heads, after)
-        lines = [[*head, *listing.cut(limit), *tail] for head, listing in zip(encoded_heads, listings, strict=True)]
-        left = room - len(self._history_head)
-        if sum(map(len, lines)) > left:
-            useful = usefulness(history, query, [candidate.listing for candidate in candidates])
-            for i in sorted(range(len(lines)), key=lambda i: (useful[i], i), reverse=True):
-                if len(lines[i]) > left:
-                    lines[i] = []
-                left -= len(lines[i])
-        ids = list(itertools.chain.from_iterable(lines))
-        whole = sum(
-            len(head) + len(tail) + one.tokens + one.lost for head, one in zip(encoded_heads, listings, strict=True)
+class PreparedRequest:
+    """One request whose windows are rendered; made by `Renderer.prepare`.
+
+    The query, each listing and each interaction are read and tokenised once, when a window first shows them.
+
+    Args:
+        renderer: Renders for one template and tokenizer.
+        query: The query.
+        candidates: All candidates.
+        history: In any order.
+    """
+
+    def __init__(
+        self, renderer: Renderer, query: Query, candidates: Sequence[Candidate], history: Sequence[Interaction]
+    ) -> None:
+        self._renderer = renderer
+        self._query_asked = query
+        self._candidates = candidates
+        self._history_given = history
+        self._listings: dict[int, EncodedListing] = {}  # by the candidate's place
+        self._lines: dict[int, _HistoryLine] = {}  # by the interaction's place in time
+        self._best: dict[frozenset[str], list[int]] = {}  # by the categories of a window
+
+    def window(self, order: Sequence[int], *, max_tokens: int, inline: bool) -> Prompt:
+        """Render one window.
+
+        The query is cut to its limit first. Under a tight budget the history gives way before the candidates
+        (down to a quarter of what both share), the least useful interactions first; then the longest candidates are
+        cut, each from its least important field, all to the same length.
+
+        Of a long history only the most useful interactions are read, as many as could fit into its limit, and at least
+        32. ``cuts["history"]`` counts each of the others as the mean of those that are read, and `Prompt.neutralised`
+        does not count them.
+
+        Args:
+            order: ``[n]`` places in the request's candidates, in the order in which the model is to see them; 0-based.
+            max_tokens: The budget for the prompt's tokens.
+            inline: With the question after each candidate and nothing behind the last; else without
+                questions, with the instruction and the opening of the answer.
+
+        Raises:
+            BudgetError: When the budget cannot hold the candidates; says the least one.
+            InputError: When there is no candidate, or, without `inline`, more candidates than identifiers.
+            ConfigError: When `inline` and the template has no question; without `inline`, when it names no candidates.
+        """
+        renderer = self._renderer
+        template = renderer.template
+        template.check(inline=inline)
+        n = len(order)
+        if not inline and n > (most := len(renderer.answer.identifiers)):
+            raise InputError(f"{n} candidates in one window, but only {most} identifiers", field="window")
+        if not n:
+            raise InputError("no candidates to render; pass at least one", field="candidates")
+        query = self._query
+        listings = self._encoded(order)
+        asked = [*renderer._query_open, *query.ids, *renderer._query_close]
+        question = _around(query.ids, renderer._question) if inline else []
+        tail = [] if inline else [*_around(query.ids, renderer._instruction), *renderer._after, *renderer._open]
+        names = [renderer._name(i) for i in range(n)] if inline else renderer._names_found
+        marks = [self._marks.get(place, []) for place in order]
+        taken = len(renderer._before) + len(asked) + len(renderer._candidates_head) + len(tail)
+        taken += sum(map(len, names[:n])) + sum(map(len, marks)) + (len(question) + len(renderer._end)) * n
+        taken -= len(renderer._end) if inline else 0  # nothing is read behind the last question
+        room = max_tokens - taken
+        needs = [min(listing.tokens, template.limits.listing) for listing in listings]
+        least = sum(min(MIN_LISTING_TOKENS, need) for need in needs)
+        if room < least:
+            raise BudgetError(
+                f"{max_tokens} tokens cannot hold {n} candidates; give at least {taken + least}, or a smaller window",
+                least=taken + least,
+            )
+        history_room = min(max(room - sum(needs), (room - least) // 4), template.limits.history)
+        history = self._history(order, history_room)
+        cap = _fair_cap(needs, room - len(history.ids))
+
+        shown = list(renderer._candidates_head)
+        reads = []  # places in `shown`
+        cut = 0
+        for i, listing in enumerate(listings):
+            kept = listing.cut(min(cap, needs[i]))
+            cut += listing.tokens + listing.lost - len(kept)
+            shown += [*names[i], *kept, *marks[i], *question]
+            reads.append(len(shown) - 1)
+            shown += renderer._end
+        if inline:
+            del shown[reads[-1] + 1 :]
+        sections: dict[str, Sequence[int]] = {"query": asked, "history": history.ids, "candidates": shown}
+        parts: dict[str, Sequence[int]] = {"system": renderer._before}
+        parts |= {name: sections[name] for name in template.order}
+        parts["instruction"] = tail
+        before = sum(len(ids) for ids in parts.values()) - len(shown)  # the candidates come last where they are read
+        return Prompt(
+            ids=tuple(itertools.chain.from_iterable(parts.values())),
+            reads=tuple(before + place for place in reads) if inline else (),
+            listing_ids=tuple(self._candidates[place].listing.listing_id for place in order),
+            cuts={"query": query.cut, "history": history.cut, "candidates": cut},
+            tokens={name: len(ids) for name, ids in parts.items()},
+            neutralised=query.changed + history.changed + sum(listing.changed for listing in listings),
         )
-        return ([*self._history_head, *ids] if ids else []), whole - len(ids)
+
+    def follow_up(self, prompt: Prompt, order: Sequence[int], place: int, *, max_tokens: int) -> tuple[int, ...]:
+        """Go on in the conversation of a prompt: the model's answer, and the request for the reason of one listing.
+
+        After questions in place the last one is answered (yes for the first half of `order`), and the request
+        stands in the same turn of the user. Otherwise the order is the answer, and the request is the next turn.
+
+        Args:
+            prompt: What `window` gave; the result begins with its `ids`.
+            order: ``[n]`` places in the prompt, best first, 0-based.
+            place: The listing's place in the request's candidates, 0-based.
+            max_tokens: The budget for all tokens.
+
+        Raises:
+            BudgetError: When the budget cannot hold the request; says the least one.
+            ConfigError: When the template asks for no reasons.
+        """
+        renderer = self._renderer
+        before, between, tail = renderer._request
+        (listing,) = self._encoded([place])
+        head = [*prompt.ids, *renderer._answered(prompt, order), *before, *self._query.ids, *between]
+        room = max_tokens - len(head) - len(tail)
+        need = min(MIN_LISTING_TOKENS, listing.tokens)
+        if room < need:
+            least = max_tokens - room + need
+            raise BudgetError(f"{max_tokens} tokens cannot hold a reason's prompt; give at least {least}", least=least)
+        return (*head, *listing.cut(min(room, renderer.template.limits.listing)), *tail)
+
+    @functools.cached_property
+    def _query(self) -> _Section:
+        """The query's tokens within its limit."""
+        limit = self._renderer.template.limits.query
+        reader = FieldReader(self._renderer._harmless)
+        text, unread = readable(reader.text(self._query_asked.text, limit, keep=True), limit)
+        (encoded,) = self._renderer.tokenizer.encode([text])
+        ids = encoded.cut(limit)
+        cut = len(encoded.ids) - len(ids) + unread_tokens(encoded, unread + reader.unread)
+        return _Section(ids, cut, reader.changed)
+
+    def _encoded(self, order: Sequence[int]) -> list[EncodedListing]:
+        """The candidates in these places; those that are new in one call of the tokenizer."""
+        if new := [place for place in order if place not in self._listings]:
+            limit = self._renderer.template.limits.listing
+            listings = [self._candidates[place].listing for place in new]
+            self._listings.update(zip(new, self._renderer._listings.encode(listings, limit), strict=True))
+        return [self._listings[place] for place in order]
+
+    @functools.cached_property
+    def _events(self) -> Sequence[Interaction]:
+        """The history, oldest first."""
+        return in_time_order(self._history_given)
+
+    @functools.cached_property
+    def _usefulness(self) -> Usefulness:
+        return Usefulness(self._events, self._query_asked)
+
+    @functools.cached_property
+    def _marks(self) -> Mapping[int, list[int]]:
+        """Tokens that say what the shopper did before with a candidate, by its place, if the template says that."""
+        if not self._renderer._past:
+            return {}
+        places = {candidate.listing.listing_id: place for place, candidate in enumerate(self._candidates)}
+        did = [event for event in self._events if event.listing.listing_id in places]
+        return {
+            places[event.listing.listing_id]: self._renderer._past[event.event]
+            for event in sorted(did, key=event_weight)
+        }
+
+    def _history(self, order: Sequence[int], room: int) -> _Section:
+        """The most useful interactions that fit into `room` tokens, oldest first."""
+        if not self._history_given or not self._renderer.template.history_head:
+            return _Section([], 0, 0)
+        left = room - len(self._renderer._history_head)
+        n, most = len(self._events), self._renderer._most_interactions
+        lines = self._read_lines(range(n) if n <= most else self._best_for(order, most))
+        whole = sum(line.whole for line in lines.values())
+        whole += -(-whole * (n - len(lines)) // len(lines))
+        fitting: Collection[int] = lines
+        if sum(len(line.ids) for line in lines.values()) > left:
+            fitting = set()
+            for i in self._best_for(order, most):
+                if len(lines[i].ids) <= left:
+                    fitting.add(i)
+                    left -= len(lines[i].ids)
+        ids = [token for i in sorted(fitting) for token in lines[i].ids]
+        shown = [*self._renderer._history_head, *ids] if ids else []
+        return _Section(shown, whole - len(ids), sum(line.changed for line in lines.values()))
+
+    def _best_for(self, order: Sequence[int], count: int) -> list[int]:
+        """The interactions that are most useful to a window; see `Usefulness.best`."""
+        categories = frozenset(last_category(self._candidates[place].listing) for place in order) - {""}
+        if categories not in self._best:
+            self._best[categories] = self._usefulness.best(count, categories)
+        return self._best[categories]
+
+    def _read_lines(self, places: Sequence[int]) -> dict[int, _HistoryLine]:
+        """Interactions as lines; those that are new in one call of the tokenizer."""
+        if new := [place for place in places if place not in self._lines]:
+            limit = self._renderer.template.limits.interaction
+            heads, tail = self._renderer._line_parts
+            encoded = self._renderer._listings.encode([self._events[place].listing for place in new], limit)
+            for place, listing in zip(new, encoded, strict=True):
+                head = heads[self._events[place].event]
+                whole = len(head) + len(tail) + listing.tokens + listing.lost
+                self._lines[place] = _HistoryLine([*head, *listing.cut(limit), *tail], whole, listing.changed)
+        return {place: self._lines[place] for place in places}
+
+
+@dataclass(frozen=True, slots=True)
+class _Section:
+    """A part of the prompt that holds data.
+
+    Attributes:
+        ids: Its tokens.
+        cut: Tokens cut from it.
+        changed: Texts that neutralising changed.
+    """
+
+    ids: Sequence[int]
+    cut: int
+    changed: int
+
+
+@dataclass(frozen=True, slots=True)
+class _HistoryLine:
+    """One interaction as tokens.
+
+    Attributes:
+        ids: What can be shown of it.
+        whole: How many tokens it would have without a limit.
+        changed: Texts that neutralising changed.
+    """
+
+    ids: Sequence[int]
+    whole: int
+    changed: int
 
 
 def _own_words(template: Template) -> re.Pattern[str]:
@@ -426,43 +539,6 @@ def _core(text: str) -> str:
     return re.escape(re.sub(r"^\W+|\W+$", "", fold(clean(text))))
 
 
-@dataclass(frozen=True, slots=True)
-class _EncodedListing:
-    """A listing's fields as tokens, the weightiest first.
-
-    Attributes:
-        parts: One a field that the listing has; the title is first.
-        tokens: All of their tokens.
-        lost: Tokens beyond the limit of a field, and those that were not even read, about.
-    """
-
-    parts: Sequence[Encoded]
-    tokens: int
-    lost: int
-
-    @classmethod
-    def of(cls, read: Sequence[tuple[Encoded, int, int | None]]) -> _EncodedListing:
-        """A listing of fields, each with how many of its characters were not read, and its own limit."""
-        parts = []
-        tokens = whole = 0
-        for part, unread, most in read:
-            shown = part if most is None else part.head(most)
-            parts.append(shown)
-            tokens += len(shown.ids)
-            whole += len(part.ids) + _unread_tokens(part, unread)
-        return cls(parts, tokens, whole - tokens)
-
-    def cut(self, room: int) -> list[int]:
-        """The fields that fit into `room` tokens; the first that does not is cut, the title always is kept."""
-        ids: list[int] = []
-        for i, part in enumerate(self.parts):
-            left = room - len(ids)
-            if len(part.ids) > left and left < _MIN_PART_TOKENS and i:
-                break
-            ids += part.head(left).ids
-        return ids
-
-
 def _around(query: Sequence[int], pieces: Sequence[Sequence[int]]) -> list[int]:
     """The pieces of a form, with the query between them where there are two."""
     return [*pieces[0], *query, *pieces[1]] if len(pieces) == 2 else list(pieces[0])
@@ -478,15 +554,3 @@ def _fair_cap(needs: Sequence[int], room: int) -> int:
             return share
         left -= need
     return ordered[-1] if ordered else 0
-
-
-def _short(key: FieldKey) -> bool:
-    """Whether a value is short enough to be kept in memory."""
-    if isinstance(key, tuple):
-        return len(key) < _LONGEST_KEPT and sum(map(len, itertools.chain(*key))) <= _LONGEST_KEPT
-    return not isinstance(key, str) or len(key) <= _LONGEST_KEPT
-
-
-def _unread_tokens(encoded: Encoded, chars: int) -> int:
-    """About how many tokens `chars` unread characters would have been."""
-    return -(-chars * len(encoded.ids) // max(1, encoded.ends[-1])) if chars and encoded.ids else 0

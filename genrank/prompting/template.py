@@ -5,16 +5,16 @@ from __future__ import annotations
 import functools
 import hashlib
 import importlib.resources
-import json
 import re
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 import pydantic
+import tomli_w
 
 from genrank.errors import ConfigError
-from genrank.prompting.fields import FIELD_KEYS
+from genrank.prompting.fields import FIELD_VALUES
 from genrank.prompting.history import EVENT_WORDS
 
 Section = Literal["query", "history", "candidates"]
@@ -147,8 +147,8 @@ class Template(pydantic.BaseModel, extra="forbid", frozen=True):
         if self.reason:
             split_form("reason.text", self.reason.text, "query", "listing")
         for field, form in self.fields.items():
-            if field not in FIELD_KEYS:
-                raise ValueError(f"fields.{field} is no listing field; known are {sorted(FIELD_KEYS)}")
+            if field not in FIELD_VALUES:
+                raise ValueError(f"fields.{field} is no listing field; known are {sorted(FIELD_VALUES)}")
             split_form(f"fields.{field}", form, "value")
         if next(iter(self.fields), "") != "title":
             raise ValueError("the first of fields must be title, which is never left out")
@@ -192,12 +192,7 @@ class Template(pydantic.BaseModel, extra="forbid", frozen=True):
 
     def to_toml(self) -> str:
         """The whole template as a TOML file, with nothing left to a base or a default."""
-        values = self.model_dump(mode="json", exclude_none=True)
-        tables = {key: value for key, value in values.items() if isinstance(value, dict)}
-        lines = [f"{key} = {_toml_value(value)}" for key, value in values.items() if key not in tables]
-        for key, table in tables.items():
-            lines += ["", f"[{key}]", *(f"{name} = {_toml_value(value)}" for name, value in table.items())]
-        return "\n".join(lines) + "\n"
+        return tomli_w.dumps(self.model_dump(mode="json", exclude_none=True))
 
     @property
     def _candidate_holds(self) -> tuple[str, ...]:
@@ -217,13 +212,6 @@ def split_form(field: str, form: str, *names: str) -> list[str]:
 def split_query_form(field: str, form: str) -> list[str]:
     """The texts around ``{query}``, which `form` may hold once."""
     return split_form(field, form, *(["query"] if "{query}" in form else []))
-
-
-def _toml_value(value: object) -> str:
-    """Texts, numbers and lists of texts are written in TOML as in JSON, but for the one control that JSON leaves."""
-    if isinstance(value, dict):
-        return "{" + ", ".join(f"{key} = {_toml_value(part)}" for key, part in value.items()) + "}"
-    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def load_template(name: str | Path) -> Template:
@@ -255,7 +243,7 @@ def _read(name: str | Path) -> dict[str, Any]:
     if str(name).endswith(".toml"):
         path = Path(name)
         try:
-            text = path.read_text(encoding="utf-8")
+            text = path.read_text(encoding="utf-8-sig")
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(f"cannot read the prompt template {path}: {error}") from None
     else:

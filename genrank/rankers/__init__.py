@@ -1,1 +1,8 @@
 """Trained rankers that serve beside the language model: as first stages, as fallbacks, as the systems to beat."""
+
+from genrank.errors import MissingExtraError
+
+try:
+    import numpy as _  # noqa: F401 - every module here computes with it
+except ImportError:
+    raise MissingExtraError("numpy", "rankers") from None

@@ -1,4 +1,4 @@
-"""A trained BERT cross-encoder, which reads query and listing together and gives one score, as it serves."""
+"""A trained BERT cross-encoder, which reads query and listing together and gives one score, for serving."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import pydantic
 
+from genrank.engines.tokenizer import load_config
 from genrank.errors import (
     ChecksumError,
     MissingExtraError,
@@ -17,7 +18,8 @@ from genrank.errors import (
     ModelNotFoundError,
     OutputError,
 )
-from genrank.files import files_fingerprint
+from genrank.files import files_fingerprint, read_text
+from genrank.models.weights import check_files, reading
 from genrank.progress import quiet_loading
 from genrank.search.bm25 import TextField, listing_text
 from genrank.text.clean import clean
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
 
 MANIFEST = "cross_encoder.json"
 FORMAT = 1
+_HEAD = r"(^|\.)(classifier|score|pooler|pre_classifier|head)\."
+"""Names of the weights that a model which was trained for something else may lack."""
 
 
 class CrossEncoderSettings(pydantic.BaseModel, frozen=True, extra="ignore"):
@@ -76,7 +80,7 @@ class CrossEncoderRanker:
             if not path.is_file() or files_fingerprint(path) != recorded:
                 trouble = "is missing" if not path.is_file() else "is not the file that was saved"
                 raise ChecksumError(
-                    f"{path} {trouble}; train it again (in a clone of genrank: python -m eval.cross_encoder train)"
+                    f"{path} {trouble}; train it again with python -m eval.cross_encoder train in a clone of genrank"
                 )
         settings: CrossEncoderSettings = manifest["settings"]
         return cls(load_cross_encoder(root, settings.max_length), settings)
@@ -122,12 +126,12 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     """
     path = folder / MANIFEST
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
+        manifest = json.loads(read_text(path))
     except FileNotFoundError:
         raise ModelNotFoundError(
-            f"{folder} holds no {MANIFEST}; a clone of genrank trains one: python -m eval.cross_encoder train"
+            f"{folder} holds no {MANIFEST}; train one with python -m eval.cross_encoder train in a clone of genrank"
         ) from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ModelError(f"{path}: cannot be read: {error}") from None
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         found = manifest.get("format") if isinstance(manifest, dict) else type(manifest).__name__
@@ -144,26 +148,47 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 
 def load_cross_encoder(folder: Path, max_length: int, seed: int | None = None) -> CrossEncoder:
-    """The folder's encoder with a head of one score; a missing head is drawn by `seed`."""
+    """The folder's encoder with a head of one score.
+
+    Args:
+        folder: The model's.
+        max_length: Tokens of query and listing together.
+        seed: Draws a head where the model has none; None takes only a model that has one.
+
+    Raises:
+        ModelError: When the files are broken or do not fit.
+        MissingExtraError: When sentence-transformers is not installed.
+    """
     try:
         from sentence_transformers import CrossEncoder
     except ImportError:
-        raise MissingExtraError("sentence-transformers", "baseline") from None
+        raise MissingExtraError("sentence-transformers", "rankers") from None
     from torch import nn
-    from transformers import set_seed
+    from transformers import AutoModelForSequenceClassification, set_seed
+
+    from genrank.engines.loading import check_weights
 
     if seed is not None:
         set_seed(seed)
-    try:
-        with quiet_loading():
-            model: CrossEncoder = CrossEncoder(
-                str(folder),
-                num_labels=1,
-                max_length=max_length,
-                local_files_only=True,
-                activation_fn=nn.Identity(),  # a sigmoid would make equals of all very good ones
-                processor_kwargs={"split_special_tokens": True},  # a listing that says [SEP] stays text
-            )
-    except Exception as error:  # it raises whatever its parts raise
-        raise ModelError(f"cannot load {folder} as a cross-encoder: {error}") from error
+    check_files(folder)
+    config = load_config(folder)
+    with quiet_loading(), reading(folder):
+        config.num_labels = 1
+        check_weights(
+            AutoModelForSequenceClassification,
+            folder,
+            config,
+            may_lack=_HEAD if seed is not None else "",
+            may_hold_more=seed is not None,
+        )
+        model: CrossEncoder = CrossEncoder(
+            str(folder),
+            num_labels=1,
+            max_length=max_length,
+            trust_remote_code=False,
+            local_files_only=True,
+            activation_fn=nn.Identity(),  # a sigmoid would give all very good ones the same score
+            model_kwargs={"use_safetensors": True},
+            processor_kwargs={"split_special_tokens": True},  # a listing that says [SEP] stays text
+        )
     return model

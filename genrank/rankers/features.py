@@ -18,6 +18,7 @@ import numpy.typing as npt
 from genrank.data.dataset import Dataset, DatasetQuery
 from genrank.errors import InputError
 from genrank.progress import track
+from genrank.prompting.history import in_time_order
 from genrank.rankers.wording import Size, colours, listing_colours, normal, numbers, price_limit, same_size, sizes
 from genrank.search.bm25 import FIELDS, TextField, listing_text, tokenise
 from genrank.search.dense import TextEncoder, Vectors, encoded_text
@@ -506,15 +507,16 @@ def _price(query: _Text, listings: Sequence[Listing]) -> Floats:
 def _history(request: Request, vectors: _Vectors) -> Floats:
     listings = [candidate.listing for candidate in request.candidates]
     rows = np.full((len(listings), len(FEATURES["history"])), _NAN)
-    rows[:, -1] = len(request.history)
-    if not request.history:
+    history = in_time_order(request.history)
+    rows[:, -1] = len(history)
+    if not history:
         return rows
-    bought = [i for i, interaction in enumerate(request.history) if interaction.event in _BOUGHT]
-    seen = [i for i, interaction in enumerate(request.history) if interaction.event not in _BOUGHT]
-    cosines = vectors.listings(listings) @ vectors.listings([i.listing for i in request.history]).T
+    bought = [i for i, interaction in enumerate(history) if interaction.event in _BOUGHT]
+    seen = [i for i, interaction in enumerate(history) if interaction.event not in _BOUGHT]
+    cosines = vectors.listings(listings) @ vectors.listings([i.listing for i in history]).T
     cosines = np.round(cosines.astype(np.float64), _DECIMALS)
-    by_place = 0.5 ** (np.arange(len(request.history) - 1, -1, -1) / _HALF_PLACES)
-    by_time = _time_weights(request.history)
+    by_place = 0.5 ** (np.arange(len(history) - 1, -1, -1) / _HALF_PLACES)
+    by_time = _time_weights(history)
     for first, places in ((0, seen), (5, bought)):
         if not places:
             continue
@@ -526,11 +528,11 @@ def _history(request: Request, vectors: _Vectors) -> Floats:
             times = np.nan_to_num(by_time[places], nan=0.0)
             rows[:, first + 3] = part @ times / times.sum()
         rows[:, first + 4] = part[:, -1]
-    ids_seen, ids_bought = ({request.history[i].listing.listing_id for i in places} for places in (seen, bought))
+    ids_seen, ids_bought = ({history[i].listing.listing_id for i in places} for places in (seen, bought))
     for row, listing in zip(rows, listings, strict=True):
-        row[10] = _brand_affinity(listing, request.history, by_place)
-        row[11] = _category_affinity(listing, request.history, by_place)
-        row[12] = _price_affinity(listing, request.history)
+        row[10] = _brand_affinity(listing, history, by_place)
+        row[11] = _category_affinity(listing, history, by_place)
+        row[12] = _price_affinity(listing, history)
         row[13] = listing.listing_id in ids_seen
         row[14] = listing.listing_id in ids_bought
     return rows

@@ -1,4 +1,4 @@
-"""BERT + GBDT: a trained LightGBM ranker over the features of `genrank.rankers.features`, as it serves.
+"""BERT + GBDT: a trained LightGBM ranker over the features of `genrank.rankers.features`, for serving.
 
 Its folder holds ``baseline.json`` (settings, figures on dev, where it came from, a hash of every other file),
 ``statistics.json.gz`` and LightGBM's text models, ``model-0.txt`` and so on. Nothing in it is code. A clone of genrank
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,7 @@ import numpy as np
 import pydantic
 
 from genrank.errors import ChecksumError, ConfigError, InputError, MissingExtraError, ModelError, ModelNotFoundError
-from genrank.files import files_fingerprint
+from genrank.files import files_fingerprint, read_text, write_folder_atomically
 from genrank.rankers.features import (
     FEATURES,
     NAMES,
@@ -105,14 +104,14 @@ class GbdtRanker:
         calibration: ClickCurve | None,
         record: dict[str, Any],
     ) -> None:
-        """Put a ranker together; `load` reads one.
+        """Assemble a ranker; `load` reads one from a folder.
 
         Args:
             config: How it was trained, as JSON types; see `GbdtSettings` for what must be there.
-            featuriser: Makes its features.
-            boosters: Its models.
+            featuriser: Computes its features.
+            boosters: Its LightGBM models.
             calibration: From scores to probabilities; None for ``lambdarank``.
-            record: What is known of the training, for the folder.
+            record: What is known about the training; stored in the folder.
         """
         self.config = dict(config)
         self.settings = GbdtSettings.model_validate(self.config)
@@ -127,7 +126,7 @@ class GbdtRanker:
         return self.settings.objective
 
     def prepare(self, requests: Sequence[Request]) -> None:
-        """Encode what is known of listings before a query comes, and load the encoder, so that `score` need not.
+        """Encode the listings before a query arrives, and load the encoder, so that `score` need not.
 
         Raises:
             GenrankError: Whatever the encoder raises.
@@ -165,26 +164,24 @@ class GbdtRanker:
         """
         if self._calibration is None:
             raise InputError(
-                f"only a ranker trained with objective: binary knows probabilities, this one has {self.objective}",
+                f"only a ranker trained with objective: binary gives probabilities; this one has {self.objective}",
                 field="objective",
             )
         scores = self.score(requests)
         return [[float(chance) for chance in self._calibration(np.array(row))] for row in scores]
 
     def save(self, folder: str | Path) -> None:
-        """Write the folder; what is there appears complete or not at all.
+        """Write the folder, whole or not at all.
 
         Raises:
-            ConfigError: When the folder holds something else than a baseline.
+            ConfigError: When the folder holds something other than a baseline.
             OSError: When it cannot be written.
         """
         target = Path(folder)
         if target.exists() and not (target / MANIFEST).is_file() and (not target.is_dir() or any(target.iterdir())):
-            raise ConfigError(f"{target} holds something else than a BERT + GBDT ranker; name another folder")
+            raise ConfigError(f"{target} holds something other than a BERT + GBDT ranker; name another folder")
         target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as work:
-            staging = Path(work) / "new"
-            staging.mkdir()
+        with write_folder_atomically(target) as staging:
             for i, booster in enumerate(self._boosters):
                 (staging / f"model-{i}.txt").write_text(booster.model_to_string(), encoding="utf-8")
             statistics = json.dumps(self._featuriser.statistics.to_dict(), ensure_ascii=True).encode()
@@ -199,16 +196,13 @@ class GbdtRanker:
                 "files": {path.name: files_fingerprint(path) for path in sorted(staging.iterdir())},
             }
             (staging / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
-            if target.exists():
-                target.replace(Path(work) / "old")
-            staging.replace(target)
 
     @classmethod
     def load(cls, folder: str | Path, encoder: TextEncoder | None = None) -> GbdtRanker:
         """Read a folder that `save` wrote.
 
         Args:
-            folder: Where.
+            folder: The folder.
             encoder: None takes the one that is named there.
 
         Raises:
@@ -258,17 +252,17 @@ class GbdtRanker:
 
 
 def split_scores(requests: Sequence[Request], scores: Floats) -> list[list[float]]:
-    """Scores of all candidates, dealt out to their requests."""
+    """Scores of all candidates, split by request."""
     ends = np.cumsum([len(request.candidates) for request in requests])[:-1]
     return [[float(score) for score in part] for part in np.split(scores, ends)] if requests else []
 
 
 def import_lightgbm() -> Any:
-    """The package, or the error that says how to get it."""
+    """The package; where it is missing, an error that says how to install it."""
     try:
         import lightgbm
     except ImportError:
-        raise MissingExtraError("lightgbm", "baseline") from None
+        raise MissingExtraError("lightgbm", "rankers") from None
     return lightgbm
 
 
@@ -276,12 +270,12 @@ def _read_manifest(root: Path) -> dict[str, Any]:
     path = root / MANIFEST
     if not path.is_file():
         raise ModelNotFoundError(
-            f"{root} holds no BERT + GBDT ranker; a clone of genrank trains one: python -m eval.baseline train"
+            f"{root} holds no BERT + GBDT ranker; train one with python -m eval.baseline train in a clone of genrank"
         )
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
+        manifest = json.loads(read_text(path))
         known, files = manifest["format"], manifest["files"].items()
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
         raise ModelError(f"{path} is damaged ({type(error).__name__}: {error}); train it again") from None
     if known != FORMAT:
         raise ModelError(f"{path} has format {known!r}, this version reads {FORMAT}; train it again")

@@ -20,6 +20,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from genrank.prompting.history import time_order
 from genrank.reasons import lexicon
 from genrank.text.clean import clean, number_text
 from genrank.types import Interaction, Listing, Query
@@ -175,7 +176,9 @@ def find_claims(text: str, facts: Facts) -> list[Claim]:
     taken: list[Span] = []
     past = set()
     for event, match in _past_events(said):
-        known = [i for i, past_event in facts.history.items() if event in ("", past_event.event)]
+        places = list(facts.history)
+        in_order = [places[i] for i in time_order(list(facts.history.values()))]
+        known = [i for i in in_order if event in ("", facts.history[i].event)]
         past |= set(known)
         claims.append(Claim("history", match.group(), (f"history[{known[-1]}].event",) if known else ()))
         taken.append(match.span())

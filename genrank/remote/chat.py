@@ -1,56 +1,61 @@
-"""A client of any OpenAI-compatible chat endpoint that spends no more than it may.
+"""A client for any OpenAI-compatible chat endpoint that never spends more than it may.
 
-Python's own `urllib`: one request a thread, no package to install. A request is made only where it cannot exceed the
-spending limit at its worst, that is with every token of its answer written; requests in flight count as such.
+A request is sent only if its worst case (every token of the answer is written) still fits the spending limit, together
+with the requests in flight.
 """
 
 from __future__ import annotations
 
-import http.client
+import asyncio
+import concurrent.futures
 import json
+import math
 import os
-import socket
-import ssl
+import re
 import threading
-import time
-import urllib.error
 import urllib.parse
-import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from types import ModuleType, TracebackType
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, field_validator, model_validator
 
-from genrank.errors import ConfigError
+from genrank.errors import ConfigError, MissingExtraError
 from genrank.text.clean import clean
 
-_FATAL = (301, 302, 303, 307, 308, 401, 402, 403, 404, 405)
+_FATAL = (401, 402, 403, 404, 405)
 _PASSING = (408, 409, 425, 429)
-_NOBODY_THERE = (ConnectionRefusedError, socket.gaierror, ssl.SSLError)  # who could have charged for it
-_MOST_BYTES = 8 * 2**20
+_MAX_BYTES = 8 * 2**20
+_MAX_ERROR_BYTES = 2000
 _BYTES_PER_TOKEN = 3  # an estimate on the high side: about 4 in English, one character in Chinese
+
+_FINISHED = ("stop", "eos", "eos_token", "end_turn", "stop_sequence", "complete", "completed")
+_CUT_OFF = ("length", "max_tokens", "max_output_tokens", "model_length")
+_FILTERED = ("content_filter", "safety")
 
 
 class OpenAISettings(BaseModel, frozen=True, extra="forbid"):
-    """A teacher behind an OpenAI-compatible endpoint.
+    """A model behind an OpenAI-compatible endpoint.
 
     Attributes:
-        base_url: Such as ``http://127.0.0.1:8000/v1``; ``/chat/completions`` is put behind it.
+        base_url: Such as ``http://127.0.0.1:8000/v1``; ``/chat/completions`` is appended.
         model: Its name there.
-        api_key_env: The environment variable that holds the key; None sends none.
-        reasons: Reasons that are asked for, of so many of the best listings.
-        options: Further fields of each request, such as ``response_format``; they go before those made here, and null
-            leaves one out, as in ``{max_tokens: null, max_completion_tokens: 1024}``.
-        max_tokens: The most tokens of one answer, and what a lost answer counts as.
-        timeout: Seconds until an answer must be there.
-        attempts: How often a request is made at most, where it failed in a way that may pass.
-        backoff: Seconds before the second attempt, twice as many before each further one; the endpoint's own
-            ``Retry-After`` goes before it.
+        api_key_env: The environment variable that holds the key; None sends no key.
+        reasons: How many of the best listings it is asked to give a reason for.
+        options: More fields for each request, such as ``response_format``. They override those made here; null removes
+            a field, as in ``{max_tokens: null, max_completion_tokens: 1024}``.
+        max_tokens: Token limit of one answer; a lost answer is charged as if it had this many.
+        timeout: Seconds within which the whole answer must arrive.
+        attempts: How often a request is made at most, if it fails in a way that may pass.
+        backoff: Seconds before the second attempt, doubled for each further one; the endpoint's ``Retry-After`` takes
+            precedence.
         concurrency: Requests in flight.
-        prompt_price: Of a million tokens read, in any currency.
-        completion_price: Of a million tokens written.
-        max_cost: What all requests for one folder may cost together, over all sittings; None: no limit.
+        prompt_price: Price of a million tokens read, in any currency.
+        completion_price: Price of a million tokens written.
+        max_cost: Spending limit for all requests for one folder, over all sittings; None for no limit.
     """
 
     type: Literal["openai"]
@@ -80,7 +85,7 @@ class OpenAISettings(BaseModel, frozen=True, extra="forbid"):
     @model_validator(mode="after")
     def _limit_needs_prices(self) -> OpenAISettings:
         if self.max_cost is not None and not (self.prompt_price or self.completion_price):
-            raise ValueError("max_cost: says nothing without prompt_price and completion_price; give these too")
+            raise ValueError("max_cost: has no effect without prompt_price and completion_price; give these too")
         return self
 
     @property
@@ -92,28 +97,45 @@ class OpenAISettings(BaseModel, frozen=True, extra="forbid"):
         """What so many tokens cost."""
         return (prompt_tokens * self.prompt_price + completion_tokens * self.completion_price) / 1e6
 
+    def authorization(self) -> dict[str, str]:
+        """The header that carries the key; empty without `api_key_env`.
+
+        Raises:
+            ConfigError: When the environment variable is not set, or holds something that cannot be a key.
+        """
+        name = self.api_key_env
+        if name is None:
+            return {}
+        key = os.environ.get(name, "").strip()
+        if not key or not key.isascii() or not key.isprintable():
+            trouble = "holds something that is no key" if key else "is not set"
+            raise ConfigError(f"api_key_env: the environment variable {name} {trouble}; export {name}=...")
+        return {"Authorization": f"Bearer {key}"}
+
 
 class SpentError(Exception):
-    """The spending limit does not allow a further request."""
+    """The spending limit does not allow another request."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What came of one request.
+    """The outcome of one request.
 
     Attributes:
-        text: The model's answer; None where there is none.
-        failure: What went wrong, as a short name to count by; empty where there is an answer.
+        text: What the model wrote outside its reasoning fields, perhaps cut off (see `failure`); None if nothing came.
+        finish_reason: Why the endpoint says the model stopped; None if it does not say.
+        failure: What went wrong, as a short name to count by, such as ``cut off``; empty for a whole answer.
         words: The same in more words.
         passing: Whether asking again may help.
-        wait: Seconds that the endpoint wants to be left alone; None where it says nothing.
+        wait: Seconds the endpoint asks to be left alone; None if it does not say.
         prompt_tokens: Tokens read.
         completion_tokens: Tokens written.
-        estimated: Whether the tokens are an estimate, since the endpoint did not say.
-        cost: What it costs; at its worst where an answer was lost on the way.
+        estimated: Whether the token counts are an estimate because the endpoint did not report them.
+        cost: What the request costs; its worst case if the answer was lost on the way.
     """
 
     text: str | None = None
+    finish_reason: str | None = None
     failure: str = ""
     words: str = ""
     passing: bool = False
@@ -124,27 +146,106 @@ class Reply:
     cost: float = 0.0
 
 
-class Client:
-    """Makes requests, from many threads.
+def unfinished(finish_reason: str | None, completion_tokens: int | None, max_tokens: int) -> tuple[str, str]:
+    """Why an answer is not whole, by what the endpoint says of it.
 
     Args:
-        settings: Of the endpoint.
-        spent: What was spent on earlier sittings.
+        finish_reason: As the endpoint gave it; None or empty if it did not.
+        completion_tokens: Tokens that it reported as written; None if it reported none.
+        max_tokens: The token limit of the answer.
+
+    Returns:
+        A short name to count by, and words; both empty if nothing speaks against the answer.
+    """
+    reason = (finish_reason or "").strip().lower()
+    if not reason:
+        if completion_tokens is not None and completion_tokens >= max_tokens:
+            return "cut off", f"{completion_tokens} tokens of at most {max_tokens}; raise max_tokens"
+        return "", ""
+    if reason in _FINISHED:
+        return "", ""
+    if reason in _CUT_OFF:
+        return "cut off", f"finish_reason {finish_reason!r}; raise max_tokens (now {max_tokens})"
+    return "content filter" if reason in _FILTERED else "not finished", f"finish_reason {finish_reason!r:.80}"
+
+
+class ChatClient:
+    """Sends chat requests, from any number of threads and event loops.
+
+    One event loop in a thread of its own runs all requests over one pool of connections: `post` waits for it, and
+    `apost` awaits it. Close the client, or use it as a context manager.
+
+    Args:
+        settings: The endpoint.
+        spent: What earlier sittings have spent.
+
+    Attributes:
+        spent: What has been spent so far, earlier sittings included.
 
     Raises:
-        ConfigError: When the environment does not hold the key, or it is no key.
+        ConfigError: When the environment does not hold the key, or the address or a proxy setting is unusable.
+        MissingExtraError: When httpx is not installed.
     """
 
     def __init__(self, settings: OpenAISettings, spent: float = 0.0) -> None:
         self.settings = settings
         self.spent = spent
-        self._reserved: list[float] = []
-        self._settled = threading.Condition()
-        self._headers = {"Content-Type": "application/json", "User-Agent": "genrank"} | _authorization(settings)
-        self._opener = urllib.request.build_opener(_NoRedirects)
+        self._reserved = 0.0  # by the requests in flight
+        self._in_flight = 0
+        self._settled = asyncio.Condition()
+        self._httpx = httpx = _httpx()
+        headers = {"Content-Type": "application/json", "Accept-Encoding": "identity", "User-Agent": "genrank"}
+        try:
+            self._url = httpx.URL(settings.url)
+            self._http = httpx.AsyncClient(
+                headers=headers | settings.authorization(),
+                timeout=httpx.Timeout(settings.timeout, pool=None),
+                limits=httpx.Limits(max_connections=None),
+                follow_redirects=False,  # one would take the key to another address
+            )
+        except (ImportError, ValueError, httpx.InvalidURL) as error:
+            if isinstance(error, ConfigError):
+                raise
+            raise ConfigError(f"base_url: no connection can be made to {settings.base_url}: {error}") from None
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="genrank-chat", daemon=True)
+        self._thread.start()
+
+    def __enter__(self) -> ChatClient:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give up the requests in flight and close the connections; a second call does nothing."""
+        if self._loop.is_closed():
+            return
+        asyncio.run_coroutine_threadsafe(self._shut_down(), self._loop).result()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    async def _shut_down(self) -> None:
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
+        await self._http.aclose()
+        await self._loop.shutdown_asyncgens()
 
     def post(self, body: Mapping[str, Any]) -> Reply:
-        """Make one request.
+        """Make one request and wait for its answer; see `apost` for what it returns and raises."""
+        future = self._submit(body)
+        try:
+            return future.result()
+        finally:
+            future.cancel()  # where the wait was interrupted
+
+    async def apost(self, body: Mapping[str, Any]) -> Reply:
+        """Make one request; cancelling it gives the request up.
 
         Args:
             body: With ``messages``.
@@ -156,34 +257,43 @@ class Client:
             SpentError: When it might exceed the spending limit; nothing was sent.
             ConfigError: When no request to this endpoint can succeed: a wrong address, key or account.
         """
-        data = json.dumps(body).encode()
-        # an escaped character is many bytes
+        return await asyncio.wrap_future(self._submit(body))
+
+    def _submit(self, body: Mapping[str, Any]) -> concurrent.futures.Future[Reply]:
+        if self._loop.is_closed():
+            raise RuntimeError("the client is closed")
+        return asyncio.run_coroutine_threadsafe(self._post(body), self._loop)
+
+    async def _post(self, body: Mapping[str, Any]) -> Reply:
+        # an escaped character is many bytes, but no more tokens
         prompt_tokens = _tokens(json.dumps(body, ensure_ascii=False))
         worst = self.settings.cost(prompt_tokens, self.settings.max_tokens)
-        self._reserve(worst)
+        await self._reserve(worst)
         cost = worst
         try:
-            reply = self._send(data, prompt_tokens)
+            reply = await self._send(json.dumps(body).encode(), prompt_tokens)
             cost = reply.cost
             return reply
         finally:
-            with self._settled:
-                self._reserved.remove(worst)
-                self.spent += cost
+            self.spent += cost
+            self._in_flight -= 1
+            self._reserved = self._reserved - worst if self._in_flight else 0.0
+            async with self._settled:
                 self._settled.notify_all()
 
-    def _reserve(self, worst: float) -> None:
-        """Wait until the request fits into the limit beside those in flight, or until none of them is left."""
+    async def _reserve(self, worst: float) -> None:
+        """Wait until the request fits into the limit beside those in flight, or can no longer fit at all."""
         limit = self.settings.max_cost
-        with self._settled:
-            while limit is not None and self.spent + sum(self._reserved) + worst > limit:
+        async with self._settled:
+            while limit is not None and self.spent + self._reserved + worst > limit:
                 if self.spent + worst > limit:
                     raise SpentError
-                self._settled.wait()
-            self._reserved.append(worst)
+                await self._settled.wait()
+            self._reserved += worst
+            self._in_flight += 1
 
-    def _send(self, data: bytes, prompt_tokens: int) -> Reply:
-        settings = self.settings
+    async def _send(self, data: bytes, prompt_tokens: int) -> Reply:
+        settings, httpx = self.settings, self._httpx
         lost = Reply(
             passing=True,
             prompt_tokens=prompt_tokens,
@@ -191,82 +301,101 @@ class Client:
             estimated=True,
             cost=settings.cost(prompt_tokens, settings.max_tokens),
         )
-        request = urllib.request.Request(settings.url, data, self._headers, method="POST")
-        ends = time.monotonic() + settings.timeout
         try:
-            with self._opener.open(request, timeout=settings.timeout) as response:
-                found = _read(response, ends)
-        except urllib.error.HTTPError as error:
-            with error:
-                return self._refused(error)
-        except (OSError, http.client.HTTPException) as error:
-            reason = error.reason if isinstance(error, urllib.error.URLError) else error
-            if isinstance(reason, _NOBODY_THERE):
-                return Reply(failure="connection", words=f"{settings.base_url}: {reason}", passing=True)
-            failure = "timeout" if isinstance(reason, TimeoutError) else "connection"
-            return replace(lost, failure=failure, words=f"{type(reason).__name__}: {reason}")
-        return self._answer(found, lost)
+            # httpx counts the seconds from one byte to the next, this counts those of the whole answer
+            async with (
+                asyncio.timeout(settings.timeout),
+                self._http.stream("POST", self._url, content=data) as response,
+            ):
+                if not response.is_success:
+                    return await self._refused(response)
+                return self._answer(await _read(response, _MAX_BYTES), lost)
+        except (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError) as error:
+            # nothing was sent, so nothing was charged
+            words = f"{settings.base_url}: {error or type(error).__name__}"
+            return Reply(failure="connection", words=words, passing=True)
+        except (TimeoutError, httpx.TimeoutException):
+            return replace(lost, failure="timeout", words=f"no whole answer within {settings.timeout:g} s")
+        except (OSError, httpx.HTTPError) as error:
+            return replace(lost, failure="connection", words=f"{type(error).__name__}: {error}")
 
-    def _refused(self, error: urllib.error.HTTPError) -> Reply:
+    async def _refused(self, response: Any) -> Reply:
+        code = response.status_code
         try:
-            said = clean(error.read(2000).decode("utf-8", "replace"))[:200]
-        except (OSError, http.client.HTTPException):
+            said = clean((await _read(response, _MAX_ERROR_BYTES)).decode("utf-8", "replace"))[:200]
+        except (OSError, self._httpx.HTTPError):
             said = ""
-        words = f"HTTP {error.code} {error.reason}: {said}"
-        if error.code in _FATAL:
-            raise ConfigError(f"teacher: {self.settings.url} answered {words}; check base_url, model and api_key_env")
-        passing = error.code in _PASSING or error.code >= 500
+        words = clean(f"HTTP {code} {response.reason_phrase}") + (f": {said}" if said else "")
+        if code in _FATAL or 300 <= code < 400:
+            raise ConfigError(f"base_url: {self.settings.url} answered {words}; check base_url, model and api_key_env")
         return Reply(
-            failure=f"http {error.code}",
+            failure=f"http {code}",
             words=words,
-            passing=passing,
-            wait=_seconds(error.headers.get("Retry-After", "")),
+            passing=code in _PASSING or code >= 500,
+            wait=retry_after(response.headers.get("Retry-After", ""), datetime.now(UTC)),
         )
 
     def _answer(self, found: bytes, lost: Reply) -> Reply:
         try:
             value = json.loads(found)
-            text = value["choices"][0]["message"]["content"]
-        except (ValueError, LookupError, TypeError, RecursionError):
+            choice = value["choices"][0]
+            text = _content(choice["message"].get("content"))
+            finish_reason = choice.get("finish_reason")
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
             return replace(lost, failure="no completion", words=f"{found[:100]!r}")
-        if not isinstance(text, str):
-            return replace(lost, failure="no text", words=f"{text!r}"[:100])
+        finish_reason = None if finish_reason is None else str(finish_reason)
         reported = _usage(value.get("usage"))
-        read, written = reported or (lost.prompt_tokens, _tokens(text))
-        cost = self.settings.cost(read, written)
-        return Reply(text, prompt_tokens=read, completion_tokens=written, estimated=not reported, cost=cost)
+        limit = self.settings.max_tokens
+        failure, words = unfinished(finish_reason, reported[1] if reported else None, limit)
+        if text is None and not failure:
+            return replace(lost, failure="no text", words=f"{choice['message'].get('content')!r}"[:100])
+        text = text or ""
+        read, written = reported or (lost.prompt_tokens, limit if failure else _tokens(text))
+        return Reply(
+            text,
+            finish_reason,
+            failure,
+            words,
+            passing=bool(failure),
+            prompt_tokens=read,
+            completion_tokens=written,
+            estimated=not reported,
+            cost=self.settings.cost(read, written),
+        )
 
 
-class _NoRedirects(urllib.request.HTTPRedirectHandler):
-    """A redirect would take the key to another address; without one it is an error like any other."""
-
-    def redirect_request(self, *_: Any) -> None:
-        return None
-
-
-def _authorization(settings: OpenAISettings) -> dict[str, str]:
-    name = settings.api_key_env
-    if name is None:
-        return {}
-    key = os.environ.get(name, "").strip()
-    if not key or not key.isascii() or not key.isprintable():
-        trouble = "holds something that is no key" if key else "is not set"
-        raise ConfigError(f"teacher.api_key_env: the environment variable {name} {trouble}; export {name}=...")
-    return {"Authorization": f"Bearer {key}"}
+def _httpx() -> ModuleType:
+    try:
+        import httpx
+    except ImportError:
+        raise MissingExtraError("httpx", "remote") from None
+    return httpx
 
 
-def _read(response: http.client.HTTPResponse, ends: float) -> bytes:
-    """The whole body; a `TimeoutError` where it drips on past `ends`."""
-    found = b""
-    while len(found) < _MOST_BYTES and (part := response.read1(2**16)):
+async def _read(response: Any, most: int) -> bytes:
+    """The body's first `most` bytes, or somewhat more."""
+    found = bytearray()
+    async for part in response.aiter_raw():
         found += part
-        if time.monotonic() > ends:
-            raise TimeoutError("the answer did not end in time")
-    return found
+        if len(found) >= most:
+            break
+    return bytes(found)
+
+
+def _content(content: Any) -> str | None:
+    """A message's text: a string, or the parts of type ``text`` of a list; None if it is neither.
+
+    Parts of other types (``thinking``, ``reasoning``, ``refusal``) are no answer.
+    """
+    if isinstance(content, list):
+        parts = [part for part in content if isinstance(part, dict) and part.get("type") == "text"]
+        texts = [text for part in parts if isinstance(text := part.get("text"), str)]
+        return "".join(texts) if texts else None
+    return content if isinstance(content, str) else None
 
 
 def _usage(usage: Any) -> tuple[int, int] | None:
-    """Tokens read and written, where the endpoint says both."""
+    """Tokens read and written, if the endpoint reports both."""
     if not isinstance(usage, dict):
         return None
     read, written = usage.get("prompt_tokens"), usage.get("completion_tokens")
@@ -275,9 +404,22 @@ def _usage(usage: Any) -> tuple[int, int] | None:
     return read, written
 
 
-def _seconds(text: str) -> float | None:
-    """The time that ``Retry-After`` gives as a number; a date is passed over."""
-    return float(text) if text.isdecimal() and len(text) < 6 else None
+def retry_after(text: str, now: datetime) -> float | None:
+    """Seconds to wait by a ``Retry-After`` header, which holds seconds or a date; None if it holds neither.
+
+    Args:
+        text: The header's value.
+        now: The time from which a date is counted; one that has passed gives 0.
+    """
+    text = text.strip()
+    if re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", text):
+        return float(text)
+    try:
+        then = parsedate_to_datetime(text)
+        seconds = (then if then.tzinfo else then.replace(tzinfo=UTC)).timestamp() - now.timestamp()
+    except (ValueError, TypeError, OverflowError, IndexError):
+        return None
+    return max(0.0, seconds) if math.isfinite(seconds) else None
 
 
 def _tokens(text: str) -> int:

@@ -1,1 +1,8 @@
 """Around the reranker: how candidates are found."""
+
+from genrank.errors import MissingExtraError
+
+try:
+    import numpy as _  # noqa: F401 - every module here computes with it
+except ImportError:
+    raise MissingExtraError("numpy", "search") from None

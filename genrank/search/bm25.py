@@ -67,7 +67,7 @@ def _cut_chinese() -> Callable[[str], list[str]]:
         try:
             import jieba
         except ImportError:
-            raise MissingExtraError("jieba", "eval") from None
+            raise MissingExtraError("jieba", "search") from None
     jieba.setLogLevel(logging.WARNING)
     return cast(Callable[[str], list[str]], jieba.lcut_for_search)
 
@@ -120,7 +120,7 @@ class Bm25:
         try:
             import bm25s
         except ImportError:
-            raise MissingExtraError("bm25s", "eval") from None
+            raise MissingExtraError("bm25s", "search") from None
         self._stem = stem
         self._vocabulary: dict[str, int] = {}
         self._place: dict[str, int] = {}

@@ -1,8 +1,8 @@
-"""Texts as vectors by a BERT-like encoder (sentence-transformers); a listing's is computed once and then kept on disk.
+"""Texts as vectors by a BERT-like encoder (sentence-transformers); a listing's vector is kept on disk.
 
-The cache is one SQLite file a model, ``home()/encodings/FINGERPRINT.sqlite``. A vector is found by a hash of its text,
-so that a changed listing or another model never gets an old vector. SQLite's transactions make it safe for several
-programs at once and for one that is killed.
+The cache is one SQLite file per model, ``home()/encodings/FINGERPRINT.sqlite``. A vector is found by a hash of its
+text, so that a changed listing or another model never gets an old vector. SQLite's transactions make it safe for
+several programs at once, and for a program that is killed.
 """
 
 from __future__ import annotations
@@ -18,8 +18,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from genrank.engines.tokenizer import load_config, longest_context
 from genrank.errors import DataFormatError, MissingExtraError, ModelError
 from genrank.models.store import home, resolve
+from genrank.models.weights import check_files, model_fingerprint, reading
 from genrank.progress import quiet_loading, track
 from genrank.search.bm25 import listing_text
 from genrank.text.clean import clean
@@ -37,11 +39,11 @@ _ASK_AT_ONCE = 500  # SQLite takes at least 999 parameters
 
 
 class TextEncoder(Protocol):
-    """What turns texts into vectors."""
+    """Turns texts into vectors."""
 
     @property
     def name(self) -> str:
-        """As the configuration has it."""
+        """The model's name, as the configuration has it."""
 
     @property
     def fingerprint(self) -> str:
@@ -60,8 +62,9 @@ def encoded_text(listing: Listing) -> str:
 class Encoder:
     """A sentence-transformers model with a cache on disk.
 
-    Any encoder of the Hugging Face hub will do; one that is no sentence-transformers model gets mean pooling. A model's
-    own prompts for queries and for documents are used where it has them. Texts longer than the model's limit are cut.
+    Any encoder of the Hugging Face hub will do; one that is not a sentence-transformers model gets mean pooling. A
+    model's own prompts for queries and for documents are used where it has them. Texts longer than the model's limit
+    are cut.
     """
 
     def __init__(self, model: str = "bert-minilm", cache: str | Path | None = None) -> None:
@@ -76,7 +79,8 @@ class Encoder:
         """
         self.name = model
         self._folder = resolve(model)
-        self.fingerprint = _fingerprint(self._folder)
+        check_files(self._folder)
+        self.fingerprint = model_fingerprint(self._folder)[:16]
         self._cache = (Path(cache) if cache is not None else home() / "encodings") / f"{self.fingerprint}.sqlite"
 
     def encode(self, texts: Sequence[str], *, queries: bool = False) -> Vectors:
@@ -84,7 +88,7 @@ class Encoder:
 
         Args:
             texts: Any texts; control characters are taken out.
-            queries: Whether they are queries: not kept, and with the prompt that some models have for these.
+            queries: Whether they are queries, which are not cached and get the prompt that some models have for them.
 
         Returns:
             Vectors of length 1, ``[n, d]``.
@@ -127,12 +131,27 @@ class Encoder:
         try:
             from sentence_transformers import SentenceTransformer
         except ImportError:
-            raise MissingExtraError("sentence-transformers", "baseline") from None
-        with quiet_loading():
-            try:
-                return SentenceTransformer(str(self._folder))
-            except Exception as error:  # it raises whatever its parts raise
-                raise ModelError(f"{self.name} cannot be loaded as an encoder: {error}") from error
+            raise MissingExtraError("sentence-transformers", "rankers") from None
+        from transformers import AutoModel
+
+        from genrank.engines.loading import check_weights
+
+        pickles = [path for path in self._folder.rglob("pytorch_model.bin") if path.parent != self._folder]
+        if alone := [path for path in pickles if not path.with_name("model.safetensors").is_file()]:
+            raise ModelError(f"{alone[0]} is a pickle, which can run code when it is read; save it as safetensors")
+        with quiet_loading(), reading(self._folder):
+            config = load_config(self._folder)
+            if not getattr(config, "is_encoder_decoder", False):  # of these, only one half is used
+                check_weights(AutoModel, self._folder, config, may_lack=r"(^|\.)pooler\.", may_hold_more=True)
+            model = SentenceTransformer(
+                str(self._folder),
+                trust_remote_code=False,
+                local_files_only=True,
+                model_kwargs={"use_safetensors": True},
+            )
+            if model.max_seq_length is not None:
+                model.max_seq_length = min(int(model.max_seq_length), longest_context(config.get_text_config()))
+        return model
 
     @contextlib.contextmanager
     def _connection(self) -> Iterator[sqlite3.Connection]:
@@ -142,7 +161,7 @@ class Encoder:
                 connection.execute("CREATE TABLE IF NOT EXISTS vectors (key BLOB PRIMARY KEY, vector BLOB NOT NULL)")
                 yield connection
         except (sqlite3.Error, OSError) as error:
-            found = f"{error}; it holds nothing that cannot be computed again, so delete it"
+            found = f"{error}; delete it: everything in it can be computed again"
             raise DataFormatError(str(self._cache), 0, "a cache of vectors", found) from None
 
 
@@ -150,11 +169,11 @@ def cosine_scores(encoder: TextEncoder, requests: Sequence[Request]) -> list[lis
     """Cosine of query and listing, ``query vector . listing vector`` (both of length 1), -1 to 1.
 
     Args:
-        encoder: Which encoder.
+        encoder: The encoder.
         requests: ``[b]``.
 
     Returns:
-        One score a candidate, in each request's order.
+        One score per candidate, in each request's order.
     """
     listings = [candidate.listing for request in requests for candidate in request.candidates]
     if not listings:
@@ -181,19 +200,3 @@ def _look_up(connection: sqlite3.Connection, keys: Sequence[bytes]) -> dict[byte
         marks = ",".join("?" * len(part))
         found.update(connection.execute(f"SELECT key, vector FROM vectors WHERE key IN ({marks})", part))
     return found
-
-
-def _fingerprint(folder: Path) -> str:
-    """First 16 hex digits of the SHA-256 over names and contents of a model's files."""
-    whole = hashlib.sha256()
-    try:
-        for path in sorted(folder.rglob("*")):
-            name = path.relative_to(folder).as_posix()
-            # genrank's manifest holds the date of the download, and a README says nothing about the vectors
-            if not path.is_file() or name.startswith(".") or name == "genrank-model.json" or path.suffix == ".md":
-                continue
-            with path.open("rb") as file:
-                whole.update(f"{name}\0{hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
-    except OSError as error:
-        raise ModelError(f"{folder} cannot be read: {error.strerror or error}") from None
-    return whole.hexdigest()[:16]

@@ -21,7 +21,7 @@ from genrank.calibration import Calibration, save_calibration, stored_calibratio
 from genrank.data.dataset import sample_shop
 from genrank.engines.transformers import TransformersEngine
 from genrank.errors import ModelError
-from genrank.files import files_fingerprint
+from genrank.models.weights import weights_fingerprint
 from genrank.prompting.template import load_template
 from genrank.reranker import Reranker
 from genrank.types import Ranking
@@ -57,7 +57,7 @@ def adapt(tiny: Path, out: Path, kind: str) -> Path:
     model.save_pretrained(str(out))
     prompt = TrainedPrompt(name="inline", hash=load_template("inline").digest)
     save_manifest(
-        Manifest(base_model=str(tiny), base_revision=files_fingerprint(tiny), prompts={"inline": prompt}), out
+        Manifest(base_model=str(tiny), base_weights=weights_fingerprint(tiny), prompts={"inline": prompt}), out
     )
     return out
 

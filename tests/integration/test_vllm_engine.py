@@ -8,6 +8,7 @@ import itertools
 import json
 import os
 import random
+import shutil
 import subprocess
 import sys
 import threading
@@ -291,13 +292,20 @@ def test_an_adapter_per_request(engine: Any, adapter: str, smollm2: str) -> None
 
 
 def test_bad_adapters_are_refused_and_the_engine_works_on(engine: Any, adapter: str, tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
     config = json.loads((Path(adapter) / "adapter_config.json").read_text())
+    shutil.copy(Path(adapter) / "adapter_model.safetensors", tmp_path)
     (tmp_path / "adapter_config.json").write_text(json.dumps({**config, "r": 16}))
     with pytest.raises(ModelError, match="max_lora_rank=16"):
         engine.with_adapter(str(tmp_path))
     (tmp_path / "adapter_config.json").write_text(json.dumps(config))
+    weights = load_file(tmp_path / "adapter_model.safetensors")
+    save_file({f"x.{name}": w for name, w in weights.items()}, tmp_path / "adapter_model.safetensors")
+    with pytest.raises(ModelError, match=r"does not fit .*: \d+ weights belong to it; missing: "):
+        engine.with_adapter(str(tmp_path))
     (tmp_path / "adapter_model.safetensors").write_bytes(b"no tensors")
-    with pytest.raises(ModelError, match="cannot take the adapter"):
+    with pytest.raises(ModelError, match="is not a safetensors file"):
         engine.with_adapter(str(tmp_path))
     assert engine.write([TextRequest([1000], 1)])[0] is not None
 
@@ -343,3 +351,12 @@ def test_a_killed_engine_is_an_error_not_a_wait(engine: Any) -> None:
     engine.close()
     with pytest.raises(EngineError, match="closed"):
         engine.score(asked)
+
+
+def test_an_encoder_is_refused_before_vllm_starts() -> None:
+    from genrank.engines.vllm import VLLMEngine
+    from genrank.models.store import fetch
+
+    fetch("bert-minilm")
+    with pytest.raises(ModelError, match="is no causal language model but a BertModel"):
+        VLLMEngine("bert-minilm")

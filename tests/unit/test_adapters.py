@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from genrank.adapters import FILE, Manifest, TrainedPrompt, load_manifest, merge_values, save_manifest
+from genrank.adapters import FILE, Manifest, TrainedPrompt, demo_adapter, load_manifest, merge_values, save_manifest
 from genrank.calibration import Calibration, load_calibration, save_calibration
 from genrank.errors import ConfigError
 from genrank.prompting.template import load_template
@@ -18,7 +18,7 @@ INLINE = load_template("inline-lean")
 
 def manifest(**changes: Any) -> Manifest:
     prompts = {"inline": TrainedPrompt(name=INLINE.name, hash=INLINE.digest)}
-    return Manifest(**{"base_model": "tiny", "base_revision": "abc", "prompts": prompts} | changes)
+    return Manifest(**{"base_model": "tiny", "base_weights": "abc", "prompts": prompts} | changes)
 
 
 class Adapted(OracleEngine):
@@ -46,9 +46,9 @@ def test_a_manifest_comes_back_as_it_was_written_and_a_calibration_stays(tmp_pat
     [
         ("[]", "must hold a JSON object, got list"),
         ("{", "no JSON"),
-        ('{"format": 2, "base_model": "m", "base_revision": "", "prompts": {}}', "format: Input should be 1"),
-        ('{"base_model": "m", "prompts": {}}', "base_revision: Field required"),
-        ('{"base_model": "m", "base_revision": "", "prompts": {"inline": {"name": 3}}}', "prompts.inline.name: "),
+        ('{"format": 3, "base_model": "m", "base_weights": "a", "prompts": {}}', "format: Input should be 1 or 2"),
+        ('{"format": 2, "base_model": "m", "prompts": {}}', "base_weights: Value error, missing"),
+        ('{"base_model": "m", "base_weights": "a", "prompts": {"inline": {"name": 3}}}', "prompts.inline.name: "),
     ],
 )
 def test_a_broken_manifest_is_named(values: str, words: str, tmp_path: Path) -> None:
@@ -88,3 +88,38 @@ def test_an_adapter_is_refused_for_a_decoding_that_it_did_not_learn(tmp_path: Pa
     with pytest.raises(ConfigError, match="was trained for inline, not for first-token; check_adapter=False"):
         Reranker(engine=Adapted(tmp_path), decoding="first-token")
     assert Reranker(engine=Adapted(tmp_path), decoding="first-token", check_adapter=False).decoding == "first-token"
+
+
+class TestBase:
+    def test_the_weights_of_the_training_are_taken_in_silence(self, caplog: pytest.LogCaptureFixture) -> None:
+        manifest(base_weights="a" * 64).check_base("shop/adapter", "elsewhere/tiny", "a" * 64)
+        assert not caplog.records
+
+    def test_other_weights_are_refused_and_both_are_named(self) -> None:
+        with pytest.raises(ConfigError) as caught:
+            manifest(base_weights="a" * 64).check_base("shop/adapter", "other", "b" * 64)
+        for word in ("shop/adapter", "tiny", "a" * 16, "other", "b" * 16):
+            assert word in str(caught.value)
+
+    def test_a_known_model_from_another_source_is_said(self, caplog: pytest.LogCaptureFixture) -> None:
+        manifest(base_weights="a" * 64).check_base("shop/adapter", "tiny", "b" * 64, same_name=True)
+        assert "weights of tiny from another source" in caplog.text
+
+    def test_an_old_manifest_is_read_and_cannot_be_compared(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        old = {"format": 1, "base_model": "tiny", "base_revision": "0" * 64, "prompts": {}}
+        (tmp_path / FILE).write_text(json.dumps(old))
+        found = load_manifest(tmp_path)
+        assert found is not None
+        found.check_base("shop/adapter", "other", "b" * 64)
+        assert "does not say on which weights of tiny it was trained" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["smollm2-135m", "gemma3-270m"])
+def test_the_adapters_that_ship_say_on_which_weights_they_were_trained(name: str) -> None:
+    folder = demo_adapter(name)
+    assert folder is not None
+    found = load_manifest(folder)
+    assert found is not None
+    assert (found.format, found.base_model, len(found.base_weights)) == (2, name, 64)

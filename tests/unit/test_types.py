@@ -155,28 +155,23 @@ def test_positional_arguments_are_named_too() -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "name", "path"),
-    [
-        (Price, "amount", "amount"),
-        (Listing, "rating_count", "rating_count"),
-        (Candidate, "rank", "rank"),
-        (Candidate, "score", "score"),
-    ],
+    ("kind", "name"), [(Price, "amount"), (Listing, "rating_count"), (Candidate, "rank"), (Candidate, "score")]
 )
-@pytest.mark.parametrize("value", [10**400, 10**5000, INF, "1e400"], ids=["10**400", "10**5000", "inf", "'1e400'"])
-def test_huge_numbers_are_refused_in_one_line(kind: type, name: str, path: str, value: object) -> None:
+@pytest.mark.parametrize("value", [10**5000, INF, "1e400"], ids=["10**5000", "inf", "'1e400'"])
+def test_huge_numbers_are_refused_in_one_line(kind: type, name: str, value: object) -> None:
     with pytest.raises(InputError) as caught:
         kind(**RIGHT[kind] | {name: value})
-    assert caught.value.field == path
+    assert caught.value.field == name
     assert len(str(caught.value)) < 300
 
 
 def test_large_numbers_work() -> None:
-    largest = 2**63 - 1
-    assert Listing("p", "t", rating_count=largest).rating_count == largest
-    with pytest.raises(InputError, match=f"within -{largest}..{largest}"):
-        Listing("p", "t", rating_count=largest + 1)
-    assert Candidate(Listing("p", "t"), score=1e308, rank=largest).score == 1e308
+    large = 10**4000
+    assert Listing("p", "t", rating_count=large).rating_count == large
+    assert Candidate(Listing("p", "t"), score=1e308, rank=large).score == 1e308
+    for make in (Price, lambda score: Candidate(Listing("p", "t"), score=score)):
+        with pytest.raises(InputError, match=r"must be a number within -1e308\.\.1e308"):
+            make(large)
 
 
 def test_numbers_of_numpy_and_others_are_numbers() -> None:

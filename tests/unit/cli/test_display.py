@@ -4,15 +4,17 @@ import io
 from typing import Any
 
 import pytest
-from rich.console import Console
 
+from genrank.cli.console import print_table
 from genrank.cli.display import caption, moved, ranking_table
 from genrank.types import Candidate, Listing, Outcome, Provenance, Query, RankedItem, Ranking, Request
 
 
 def _print(request: Request, ranking: Ranking, width: int = 200) -> str:
     out = io.StringIO()
-    Console(file=out, width=width).print(ranking_table(request, ranking))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("COLUMNS", str(width))
+        print_table(ranking_table(request, ranking), out)
     return out.getvalue()
 
 
@@ -26,7 +28,7 @@ def _item(listing_id: str, *fields: Any) -> RankedItem:
 
 @pytest.mark.parametrize(("places", "expected"), [(0, "="), (3, "↑3"), (-2, "↓2")])
 def test_moved(places: int, expected: str) -> None:
-    assert moved(places).plain == expected
+    assert moved(places).text == expected
 
 
 def test_a_row_has_rank_move_title_and_score() -> None:
@@ -77,10 +79,10 @@ def test_a_long_title_is_folded_and_not_cut() -> None:
 @pytest.mark.parametrize("outcome", ["model", "repaired", "fallback"])
 def test_the_caption_says_where_the_ranking_came_from(outcome: Outcome) -> None:
     provenance = Provenance(model="m", decoding="inline", prompt="p@1", outcome=outcome, seconds=1.234)
-    assert caption(Ranking("q", (), provenance)).plain == f"m · inline · p@1 · {outcome} · 1.23 s"
+    assert [cell.text for cell in caption(Ranking("q", (), provenance))] == [f"m · inline · p@1 · {outcome} · 1.23 s"]
 
 
 def test_the_caption_says_what_went_wrong_but_not_at_any_length() -> None:
     provenance = Provenance(why="the engine failed", repairs=tuple(f"mend {i}" for i in range(5)))
-    lines = caption(Ranking("q", (), provenance)).plain.splitlines()[1:]
+    lines = [cell.text for cell in caption(Ranking("q", (), provenance))][1:]
     assert lines == ["the engine failed", "mend 0", "mend 1", "mend 2", f"… and {5 - 3} more"]

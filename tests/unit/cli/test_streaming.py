@@ -23,7 +23,7 @@ def _wrong(number: int) -> Line:
 
 def _rerank(
     reranker: Reranker, lines: Iterable[Line], **options: Any
-) -> tuple[list[tuple[Request, Ranking]], Summary, list[DataFormatError]]:
+) -> tuple[list[tuple[int, Request, Ranking]], Summary, list[DataFormatError]]:
     summary = Summary()
     reported: list[DataFormatError] = []
     answers = list(rerank_lines(reranker, "in.jsonl", lines, summary, report=reported.append, **options))
@@ -35,8 +35,9 @@ def test_right_lines_are_ranked_and_wrong_ones_reported_in_order(batch: int) -> 
     lines = [_right(1), _wrong(2), _right(3), _right(4), _wrong(5), _wrong(6), _right(7)]
     grades = {f"q{number}-1": 3.0 for number in (1, 3, 4, 7)}
     answers, summary, reported = _rerank(Reranker(engine=OracleEngine(grades)), lines, batch=batch)
-    assert [request.query.query_id for request, _ in answers] == ["q1", "q3", "q4", "q7"]
-    for request, ranking in answers:
+    assert [request.query.query_id for _, request, _ in answers] == ["q1", "q3", "q4", "q7"]
+    assert [number for number, _, _ in answers] == [1, 3, 4, 7]
+    for _, request, ranking in answers:
         assert ranking.query_id == request.query.query_id
         assert [item.listing_id for item in ranking.items] == [f"{ranking.query_id}-1", f"{ranking.query_id}-0"]
     assert [error.line for error in reported] == [2, 5, 6]
@@ -48,7 +49,7 @@ def test_a_request_that_cannot_be_ranked_does_not_cost_the_others() -> None:
         Reranker(engine=OracleEngine({}), max_prompt_tokens=1).rerank("query", ["title 0", "title 1"])
     reranker = Reranker(engine=OracleEngine({}), max_prompt_tokens=caught.value.least)
     answers, summary, (error,) = _rerank(reranker, [_right(1), _right(2, candidates=15), _right(3)])
-    assert [ranking.query_id for _, ranking in answers] == ["q1", "q3"]
+    assert [ranking.query_id for _, _, ranking in answers] == ["q1", "q3"]
     assert (error.path, error.line) == ("in.jsonl", 2)
     assert "expected a request that can be ranked, found max_prompt_tokens: " in str(error)
     assert (summary.ranked, summary.wrong) == (2, 1)
@@ -56,7 +57,7 @@ def test_a_request_that_cannot_be_ranked_does_not_cost_the_others() -> None:
 
 def test_options_reach_the_reranker() -> None:
     answers, _, _ = _rerank(Reranker(engine=OracleEngine({})), [_right(1, candidates=4)], top_k=2, reasons=1)
-    assert [bool(item.reason) for item in answers[0][1].items] == [True, False]
+    assert [bool(item.reason) for item in answers[0][2].items] == [True, False]
 
 
 def test_no_more_than_a_batch_is_read_ahead() -> None:

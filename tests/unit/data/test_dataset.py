@@ -1,162 +1,17 @@
 from __future__ import annotations
 
 import dataclasses
-import io
 import json
 import re
-import sys
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from genrank.data import jsonl
 from genrank.data.dataset import Dataset, DatasetQuery, Grade, sample_shop
-from genrank.data.jsonl import dump_line, read_jsonl, read_requests, request_fields, write_jsonl, write_rankings
-from genrank.data.trec import read_qrels, read_run, write_qrels, write_run
 from genrank.errors import DataFormatError, InputError
-from genrank.inputs import parse_request
-from genrank.types import Candidate, Interaction, Listing, Price, Query, RankedItem, Ranking, Request
-
-# ---------------------------------------------------------------------------------------------------------------------
-# JSON Lines
-# ---------------------------------------------------------------------------------------------------------------------
-
-
-def _read(content: bytes) -> list[tuple[int, Any]]:
-    return list(read_jsonl("x.jsonl", io.BytesIO(content)))
-
-
-def _error(content: bytes) -> DataFormatError:
-    """The error of the first line."""
-    number, error = _read(content)[0]
-    assert isinstance(error, DataFormatError)
-    assert (error.path, error.line) == ("x.jsonl", number)
-    return error
-
-
-@pytest.mark.parametrize(
-    ("content", "expected"),
-    [
-        (b'{"a": 1}\n{"a": 2}\n', [(1, {"a": 1}), (2, {"a": 2})]),
-        (b'{"a": 1}\n{"a": 2}', [(1, {"a": 1}), (2, {"a": 2})]),  # no line break at the end
-        (b'{"a": 1}\r\n{"a": 2}\r\n', [(1, {"a": 1}), (2, {"a": 2})]),
-        (b'\n{"a": 1}\n  \t\r\n\n{"a": 2}\n\n', [(2, {"a": 1}), (5, {"a": 2})]),  # blank lines count
-        (b'\xef\xbb\xbf{"a": 1}\n{"a": 2}\n', [(1, {"a": 1}), (2, {"a": 2})]),  # byte-order mark
-        ('{"a": "连衣裙\u2028夏季"}\n'.encode(), [(1, {"a": "连衣裙\u2028夏季"})]),  # U+2028 breaks no line
-    ],
-)
-def test_read_jsonl(content: bytes, expected: list[tuple[int, Any]]) -> None:
-    assert _read(content) == expected
-
-
-@pytest.mark.parametrize(
-    ("line", "found"),
-    [
-        (b"{'a': 1}", "column 2"),
-        (b'{"a": NaN}', "NaN, which is no JSON number"),
-        (b'{"a": -Infinity}', "-Infinity, which is no JSON number"),
-        (b'{"a": 1} {"a": 2}', "Extra data at column 10"),
-        (b"[" * 100_000, "JSON nested too deeply"),
-        (b'{"a": ' * 100_000, "JSON nested too deeply"),
-        (b'{"a": ' + b"9" * 5000 + b"}", "5000 digits"),
-        (b"\x1f\x8b\x08\x00", "the byte 0x8b at column 2 (is this a binary file?)"),
-        ("{}".encode("utf-16"), "the byte 0xff at column 1 (is this a binary file?)"),
-        (b"\xef\xbb\xbf{}\xff", "the byte 0xff"),
-        (b"not json", "Expecting value at column 1"),
-    ],
-)
-def test_a_broken_line_is_told_with_what_was_found(line: bytes, found: str) -> None:
-    assert found in str(_error(line + b'\n{"a": 1}\n'))
-
-
-def test_the_line_after_a_broken_one_is_read() -> None:
-    (_, error), second = _read(b'{"a": \n{"a": 1}\n')
-    assert isinstance(error, DataFormatError)
-    assert second == (2, {"a": 1})
-
-
-WHOLE = '{"query": "red \\u00e9 dress", "n": [1.5, true, null], "query_id": "连衣裙"}'.encode()
-
-
-@pytest.mark.parametrize("end", [b"", b"\n"], ids=["at the end of the file", "before another line"])
-def test_a_line_that_is_cut_off_is_an_error_that_says_so(end: bytes) -> None:
-    for length in range(1, len(WHOLE)):
-        assert "(is the line cut off?)" in str(_error(WHOLE[:length] + end)), WHOLE[:length]
-
-
-def test_an_over_long_line_is_passed_over_without_being_held(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jsonl, "MAX_LINE_BYTES", 20)
-    exact = b'"' + b"x" * 17 + b'"\n'  # 20 bytes with its line break
-    (one, first), (two, error), (three, last) = _read(exact + b'"' + b"x" * 95 + b'"\n' + b'{"a": 1}')
-    assert (one, first) == (1, "x" * 17)
-    assert isinstance(error, DataFormatError)
-    assert str(error) == "x.jsonl:2: expected a line of at most 20 bytes, found a longer one"
-    assert (two, three, last) == (2, 3, {"a": 1})
-
-
-@pytest.mark.parametrize("content", [b"", b"\n", b" \n\r\n\t\n"])
-def test_a_file_without_a_line_is_an_error(content: bytes) -> None:
-    with pytest.raises(DataFormatError, match=r"^x\.jsonl: expected at least one line of JSON, found an empty file"):
-        _read(content)
-
-
-@pytest.mark.parametrize("reader", [read_jsonl, read_requests, read_run, read_qrels])
-def test_a_file_that_cannot_be_read(reader: Callable[[Path], Any], tmp_path: Path) -> None:
-    for path in (tmp_path / "missing", tmp_path):
-        with pytest.raises(DataFormatError, match=f"^{re.escape(str(path))}: expected a readable file"):
-            list(reader(path))
-
-
-def test_a_dash_reads_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(b'{"a": 1}\n{')))
-    (_, first), (_, error) = read_jsonl("-")
-    assert first == {"a": 1}
-    assert str(error).startswith("<stdin>:2: ")
-
-
-def test_write_jsonl_reads_back(tmp_path: Path) -> None:
-    lines: list[dict[str, Any]] = [{"title": "连衣裙\u2028\n"}, {"title": "half \ud83d"}, {"n": 1.5, "list": ["a"]}]
-    write_jsonl(tmp_path / "x.jsonl", lines)
-    assert [value for _, value in read_jsonl(tmp_path / "x.jsonl")] == lines
-    assert "连衣裙" in (tmp_path / "x.jsonl").read_text(encoding="utf-8"), "text stays readable"
-
-
-def test_dump_line_is_one_line() -> None:
-    assert dump_line({"a": "b\nc"}) == '{"a": "b\\nc"}\n'
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Request and ranking lines
-# ---------------------------------------------------------------------------------------------------------------------
-
-GOOD = {"query_id": "q1", "query": "dress", "candidates": [{"listing_id": "p1", "title": "Dress"}]}
-
-
-def test_read_requests_yields_requests_and_errors_with_their_lines() -> None:
-    lines = [
-        json.dumps(GOOD),
-        '{"query": "dress", "cand',
-        "",
-        json.dumps(GOOD | {"candidates": ["a", {"listing_id": "p", "title": "t", "price": {"amount": "x"}}]}),
-        json.dumps(["dress"]),
-        json.dumps(GOOD | {"query_id": "q6"}),
-        '{"query": "dress", "candidates": [{"listing_id": "p", "title": "t", "score": 1e999}]}',
-    ]
-    read = dict(read_requests("r.jsonl", io.BytesIO("\n".join(lines).encode())))
-    assert list(read) == [1, 2, 4, 5, 6, 7]
-    assert read[1] == parse_request(GOOD)
-    assert read[6] == parse_request(GOOD | {"query_id": "q6"})
-    errors = {number: str(line) for number, line in read.items() if isinstance(line, DataFormatError)}
-    assert list(errors) == [2, 4, 5, 7]
-    assert all(message.startswith(f"r.jsonl:{number}: expected ") for number, message in errors.items())
-    assert "expected a rerank request, found candidates[1].price.amount: " in errors[4]
-    assert "got list" in errors[5]
-    assert "candidates[0].score" in errors[7]
-
+from genrank.types import Candidate, Interaction, Listing, Price, Query, Request
 
 HISTORY = (
     Interaction(
@@ -183,105 +38,9 @@ FULL = Listing(
 )
 
 
-def test_request_fields_read_back_as_the_same_request() -> None:
-    candidates = (Candidate(FULL, score=0.0, rank=3), Candidate(Listing("p2", "Coat")))
-    for request in (Request(Query("连衣裙", "q1"), candidates, HISTORY), Request(Query("dress"), candidates)):
-        assert parse_request(json.loads(dump_line(request_fields(request)))) == request
-
-
-def test_write_rankings(tmp_path: Path) -> None:
-    rankings = [Ranking("q1", (RankedItem(Listing("p1", "p1"), 1, 0.5, 1),)), Ranking("q2", ())]
-    write_rankings(tmp_path / "out.jsonl", rankings)
-    read = [value for _, value in read_jsonl(tmp_path / "out.jsonl")]
-    assert read == [json.loads(dump_line(ranking.to_dict())) for ranking in rankings]
-    assert read[0]["items"] == [{"listing_id": "p1", "rank": 1, "score": 0.5, "source_rank": 1}]
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# TREC files
-# ---------------------------------------------------------------------------------------------------------------------
-
-
 def _write(path: Path, content: str | bytes) -> Path:
     path.write_bytes(content.encode() if isinstance(content, str) else content)
     return path
-
-
-def test_read_run_sorts_by_score_and_then_by_rank(tmp_path: Path) -> None:
-    path = _write(
-        tmp_path / "run", "q1 Q0 a 1 1.0 t\nq1 Q0 b 2 3.5 t\nq2 Q0 a 1 -1e-3 t\n\nq1 Q0 d 4 1 t\nq1 Q0 c 3 1 t\n"
-    )
-    run = read_run(path)
-    assert run == {"q1": {"b": 3.5, "a": 1.0, "c": 1.0, "d": 1.0}, "q2": {"a": -0.001}}
-    assert list(run["q1"]) == ["b", "a", "c", "d"]
-
-
-def test_write_run_reads_back_in_the_same_order(tmp_path: Path) -> None:
-    run = {"q1": {"z": 0.1 + 0.2, "m": 0.1, "a": 0.1, "连": -5.0}, "q2": {"a": 0.0}}
-    write_run(tmp_path / "run", run)
-    read = read_run(tmp_path / "run")
-    assert read == run
-    assert list(read["q1"]) == ["z", "m", "a", "连"]
-    assert (tmp_path / "run").read_text(encoding="utf-8").splitlines()[1] == "q1 Q0 m 2 0.1 genrank"
-
-
-def test_write_qrels_reads_back(tmp_path: Path) -> None:
-    qrels = {"q1": {"a": 3, "b": 0}, "q2": {"连": -1}}
-    write_qrels(tmp_path / "qrels", qrels)
-    assert read_qrels(tmp_path / "qrels") == qrels
-
-
-@pytest.mark.parametrize("lead", [b"\xef\xbb\xbf", b"\r\n", b" \t"])
-def test_trec_files_as_other_systems_write_them(lead: bytes, tmp_path: Path) -> None:
-    assert read_qrels(_write(tmp_path / "qrels", lead + b"q1\t0\ta\t3\r\nq1 0 b 0\r\n")) == {"q1": {"a": 3, "b": 0}}
-    assert read_run(_write(tmp_path / "run", lead + b"q1\tQ0\ta\t1\t2\tt\r\n")) == {"q1": {"a": 2.0}}
-
-
-@pytest.mark.parametrize(
-    ("line", "expected", "found"),
-    [
-        ("q1 Q0 b 2 0.5", "query_id Q0 listing_id rank score tag", "5 columns"),
-        ("q1 Q0 b 2 0.5 t extra", "query_id Q0 listing_id rank score tag", "7 columns"),
-        ("q1 Q0 b second 0.5 t", "a whole-number rank", "'second'"),
-        ("q1 Q0 b 1.5 0.5 t", "a whole-number rank", "'1.5'"),
-        pytest.param(f"q1 Q0 b {'9' * 400} 0.5 t", "a whole-number rank", "'999", id="rank of 400 digits"),
-        ("q1 Q0 b 2 high t", "a finite score", "'high'"),
-        ("q1 Q0 b 2 nan t", "a finite score", "'nan'"),
-        ("q1 Q0 b 2 1e999 t", "a finite score", "'1e999'"),
-        ("q1 Q0 a 2 0.5 t", "each listing_id of query q1 once", "'a' again"),
-    ],
-)
-def test_a_broken_line_of_a_run(line: str, expected: str, found: str, tmp_path: Path) -> None:
-    path = _write(tmp_path / "run", f"q1 Q0 a 1 1.0 t\n\n{line}\n")
-    with pytest.raises(DataFormatError, match=re.escape(f"{path}:3: expected {expected}, found {found}")):
-        read_run(path)
-
-
-@pytest.mark.parametrize(
-    ("line", "expected", "found"),
-    [
-        ("q1 0 b", "query_id 0 listing_id grade", "3 columns"),
-        ("q1 0 b 1 1", "query_id 0 listing_id grade", "5 columns"),
-        ("q1 0 b 1.0", "a whole-number grade", "'1.0'"),
-        ("q1 0 b good", "a whole-number grade", "'good'"),
-        pytest.param(f"q1 0 b {'9' * 400}", "a whole-number grade", "'999", id="grade of 400 digits"),
-        ("q1 0 a 1", "each listing_id of query q1 once", "'a' again"),
-    ],
-)
-def test_a_broken_line_of_qrels(line: str, expected: str, found: str, tmp_path: Path) -> None:
-    path = _write(tmp_path / "qrels", f"q1 0 a 1\n\n{line}\n")
-    with pytest.raises(DataFormatError, match=re.escape(f"{path}:3: expected {expected}, found {found}")):
-        read_qrels(path)
-
-
-def test_a_binary_file_is_no_trec_file(tmp_path: Path) -> None:
-    with pytest.raises(DataFormatError, match="is this a binary file"):
-        read_qrels(_write(tmp_path / "qrels", b"\x1f\x8b\x08\x00\xff"))
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# The dataset folder
-# ---------------------------------------------------------------------------------------------------------------------
 
 
 def _dataset(**change: Any) -> Dataset:
@@ -292,7 +51,7 @@ def _dataset(**change: Any) -> Dataset:
         "listings": {"p1": FULL, "p2": Listing("p2", "Coat"), "p3": Listing("p3", "Hat")},
         "queries": (DatasetQuery(Query("连衣裙", "q1"), "train", HISTORY), DatasetQuery(Query("coat", "q2"), "test")),
         "qrels": {"q1": {"p1": 3, "p2": 0}, "q2": {"p2": 3}},
-        "candidates": {"q1": {"p2": 2.0, "p1": 1.5, "p3": 1.5}},
+        "candidates": {"q1": {"p2": 2.0, "p1": 1.5, "p3": 1.25}},
     }
     return Dataset(**fields | change)
 
@@ -304,7 +63,16 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "set"
 
 
-@pytest.mark.parametrize("change", [{}, {"candidates": {}}, {"qrels": {}}, {"name": "", "source": "\t\x7f"}])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {},
+        {"candidates": {}},
+        {"qrels": {}},
+        {"name": "", "source": "\t\x7f\r\x00\\\u2028"},
+        {"first_stage": "BM25 of titles"},
+    ],
+)
 def test_save_and_load_round_trip(change: dict[str, Any], tmp_path: Path) -> None:
     made = _dataset(**change)
     made.save(tmp_path / "deep" / "set")
@@ -371,7 +139,8 @@ def test_a_fault_in_one_file_is_told_with_its_place(file: str, line: str, messag
         ("name = 'x'\n[grades.0]\nlabel = ''\ngain = 0", "expected the keys name, source and grades, found no source"),
         ("name = 'x'\nsource = 'y'", "found no grades"),
         ("name = 'x'\nsource = 'y'\ngrades = 3", "expected grades as whole numbers"),
-        (b"\xff\xfe", "expected TOML"),
+        (b"\xff\xfe", "expected TOML, found UTF-16 in place of UTF-8 text; save it as UTF-8"),
+        (b"name = '\xff'", "expected TOML, found no UTF-8 text: the byte 0xff"),
     ],
 )
 def test_a_wrong_dataset_toml(content: str | bytes, message: str, folder: Path) -> None:
@@ -385,6 +154,19 @@ def test_a_missing_file_is_named(file: str, folder: Path) -> None:
     (folder / file).unlink()
     with pytest.raises(DataFormatError, match=re.escape(f"{folder / file}: expected a readable file")):
         Dataset.load(folder)
+
+
+def test_every_file_may_begin_with_a_byte_order_mark(folder: Path) -> None:
+    whole = Dataset.load(folder)
+    for path in folder.iterdir():
+        path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b"\r\n"))
+    assert Dataset.load(folder) == dataclasses.replace(whole)
+
+
+def test_equal_scores_are_saved_in_their_order(tmp_path: Path) -> None:
+    made = _dataset(candidates={"q1": {"p1": 1.5, "p3": 1.5, "p2": 1.5}})
+    made.save(tmp_path)
+    assert list(Dataset.load(tmp_path).candidates["q1"]) == ["p1", "p3", "p2"]
 
 
 def test_split() -> None:
@@ -402,7 +184,7 @@ def test_request_takes_the_first_stages_order() -> None:
         (
             Candidate(made.listings["p2"], score=2.0, rank=1),
             Candidate(FULL, score=1.5, rank=2),
-            Candidate(made.listings["p3"], score=1.5, rank=3),
+            Candidate(made.listings["p3"], score=1.25, rank=3),
         ),
         HISTORY,
     )

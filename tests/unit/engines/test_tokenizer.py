@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+from datetime import datetime
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,17 +17,18 @@ transformers = pytest.importorskip("transformers")
 
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors  # noqa: E402
 
-from genrank.engines.tokenizer import HubTokenizer  # noqa: E402
+from genrank.engines.tokenizer import HubTokenizer, longest_context  # noqa: E402
 
 SPECIAL = ["<s>", "</s>", "<|im_start|>", "<|im_end|>"]
 CHATML = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
+CHANGES = ["|upper", "|lower", "|replace('\n', ' ')", "|escape", "|tojson", "[:50]", ".split('</think>')[-1]", "|title"]
 NO_SYSTEM = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system turn') }}{% endif %}" + CHATML
 
 
-def _fast(*, chat_template: str | None = None, wrap: str = "$A") -> Any:
+def _fast(*, chat_template: Any = None, wrap: str = "$A") -> Any:
     """A byte-level tokenizer: one token a byte, and the special ones; `wrap` is what it puts around a text."""
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
     made = Tokenizer(models.BPE(vocab={letter: i for i, letter in enumerate(letters)}, merges=[]))
@@ -90,14 +92,101 @@ def test_where_a_template_knows_no_system_turn_the_user_says_it() -> None:
 
 @pytest.mark.parametrize(
     "chat_template",
-    ["{{ 'Hello' }}", CHATML + CHATML, "{{ raise_exception('never') }}"],
-    ids=["without the user's text", "with the user's text twice", "that always fails"],
+    [
+        "{{ 'Hello' }}",
+        CHATML + CHATML,
+        CHATML + "{{ messages[-1]['content'][:20] }}",
+        *(CHATML.replace("m['content']", f"m['content']{change}") for change in CHANGES),
+    ],
 )
-def test_a_chat_template_that_loses_the_users_text_is_refused(chat_template: str) -> None:
-    with pytest.raises(ModelError, match=r"chat template .* does not keep the text of each turn"):
-        HubTokenizer(_fast(chat_template=chat_template)).frame("Judge.")
-    with pytest.raises(ModelError, match=r"chat template .* does not keep the text of each turn"):
-        HubTokenizer(_fast(chat_template=chat_template)).turn()
+def test_a_chat_template_that_changes_the_user_s_text_is_refused(chat_template: str) -> None:
+    for call in (lambda it: it.frame("Judge."), HubTokenizer.turn):
+        with pytest.raises(ModelError, match=r"chat template .* does not keep the text of each turn") as caught:
+            call(HubTokenizer(_fast(chat_template=chat_template)))
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("chat_template", "words"),
+    [
+        ("{{ raise_exception('never') }}", "fails: never"),
+        ("{% for m in messages %}", "fails: Unexpected end of template"),
+        ("{{ tools | length }}" + CHATML, "fails: "),
+        ("{{ no_such_thing.field }}" + CHATML, "fails: 'no_such_thing' is undefined"),
+        ("{{ 1 / 0 }}" + CHATML, "fails: division by zero"),
+        ("{{ ''.__class__.__mro__ }}" + CHATML, "fails: "),
+        (5, "must be a text, got int"),
+        (["a"], "must be a text, got list"),
+        ({"rag": CHATML, "tool_use": CHATML}, "is one of rag, tool_use, and none is called default"),
+        ({"default": 5}, "must be a text, got int"),
+    ],
+)
+def test_a_broken_chat_template_is_named_with_its_file(chat_template: Any, words: str) -> None:
+    fast = _fast(chat_template=chat_template)
+    fast.name_or_path = "shop/model"
+    with pytest.raises(ModelError) as caught:
+        HubTokenizer(fast).frame("Judge.")
+    assert f"the chat template of shop/model (chat_template.jinja or tokenizer_config.json) {words}" in str(
+        caught.value
+    )
+    assert "\n" not in str(caught.value)
+
+
+def test_of_several_chat_templates_the_default_is_taken() -> None:
+    fast = _fast(chat_template={"tool_use": "{{ 1 / 0 }}", "default": CHATML})
+    assert HubTokenizer(fast).frame("Judge.") == HubTokenizer(_fast(chat_template=CHATML)).frame("Judge.")
+
+
+@pytest.mark.parametrize(
+    "chat_template",
+    [
+        CHATML.replace("{% for m in messages %}", "{% for m in messages if m['role'] != 'system' %}"),
+        CHATML.replace("m['content']", "m['content'] if m['role'] == 'user' else 'You are helpful.'"),
+    ],
+    ids=["left out", "replaced"],
+)
+def test_a_system_turn_that_the_template_passes_over_is_said_by_the_user(chat_template: str) -> None:
+    fast = _fast(chat_template=chat_template)
+    before, _ = HubTokenizer(fast).frame("Judge.")
+    assert _text(fast, before).endswith("<|im_start|>user\nJudge.\n\n")
+
+
+TODAY = (
+    "{% set date_string = date_string or strftime_now('%d %b %Y') %}Today Date: {{ date_string }}\n",
+    "{{ strftime_now('%Y-%m-%d %H:%M') }}\n",
+)
+
+
+@pytest.mark.parametrize("today", TODAY)
+def test_a_chat_template_that_prints_the_date_gives_the_same_tokens_on_every_day(
+    today: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from transformers.utils import chat_template_utils
+
+    fast = _fast(chat_template=today + CHATML)
+    plain = [{"role": "user", "content": "x"}]
+    read, bare = [], []
+    for day in (datetime(2026, 1, 1, 8), datetime(2026, 1, 2, 9)):
+        monkeypatch.setattr(chat_template_utils, "datetime", SimpleNamespace(now=lambda day=day: day))
+        read.append((HubTokenizer(fast).frame("Judge."), HubTokenizer(fast).turn()))
+        bare.append(fast.apply_chat_template(plain, tokenize=False))
+    assert bare[0] != bare[1]  # the clock is really another one
+    assert read[0] == read[1]
+    assert "2026" not in _text(fast, read[0][0][0])
+
+
+@pytest.mark.parametrize(
+    ("said", "tokens"),
+    [(None, 4096), (2048, 2048), (4096.0, 4096), (1e30, 1 << 24), (10**40, 1 << 24), (float("inf"), 1 << 24)],
+)
+def test_the_context_is_what_the_configuration_says_within_reason(said: Any, tokens: int) -> None:
+    assert longest_context(SimpleNamespace(max_position_embeddings=said)) == tokens  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("said", [0, -1, "long", True, float("nan"), [1]])
+def test_a_context_that_is_no_number_of_tokens_is_refused(said: Any) -> None:
+    with pytest.raises(ModelError, match="max_position_embeddings must be a number of tokens"):
+        longest_context(SimpleNamespace(max_position_embeddings=said))  # type: ignore[arg-type]
 
 
 def test_what_stands_between_two_turns() -> None:

@@ -12,11 +12,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from genrank.engines.base import ScoreRequest, Stop, never
 from genrank.engines.vllm import VLLMEngine, _answer_all, _end, _Running
 from genrank.errors import EngineError, InputError, MissingExtraError, ModelError, ModelNotFoundError
+
+LORA = '{"peft_type": "LORA", "r": %s, "lora_alpha": 8, "target_modules": ["q_proj"]}'
 
 
 @pytest.fixture
@@ -54,7 +58,21 @@ def test_an_unknown_model(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("some_vllm")
 @pytest.mark.parametrize(
-    "config", [None, "{ not json", "[]", "{}", '{"r": "8"}', '{"r": 0}', '{"r": 513}', '{"r": true}', "\xff"]
+    "config",
+    [
+        None,
+        "{ not json",
+        "[]",
+        "{}",
+        "\xff",
+        '{"peft_type": "IA3"}',
+        '{"peft_type": "LORA", "r": 8}',
+        LORA % '"8"',
+        LORA % 0,
+        LORA % 513,
+        LORA % "true",
+        (LORA % 8).replace("LORA", "ADALORA"),
+    ],
 )
 def test_a_bad_adapter_is_refused_before_anything_is_loaded(config: str | None, tmp_path: Path) -> None:
     model, adapter = tmp_path / "model", tmp_path / "adapter"
@@ -73,7 +91,9 @@ def test_an_adapter_in_the_home_directory_is_found(tmp_path: Path, monkeypatch: 
     model.mkdir()
     (model / "config.json").write_text(json.dumps({}))
     adapter.mkdir()
-    (adapter / "adapter_config.json").write_text(json.dumps({"r": 513}))
+    values = {"peft_type": "LORA", "r": 513, "lora_alpha": 8, "target_modules": ["q_proj"]}
+    (adapter / "adapter_config.json").write_text(json.dumps(values))
+    save_file({"weight": np.zeros(3, dtype=np.float32)}, adapter / "adapter_model.safetensors")
     monkeypatch.setenv("HOME", str(tmp_path))
     with pytest.raises(ModelError, match=r"the adapter ~/adapter has the rank 513"):
         VLLMEngine(str(model), adapter="~/adapter")

@@ -2,11 +2,9 @@ from pathlib import Path
 
 import pytest
 
-from eval.cache import Entry, Kept
-from genrank.data.dataset import Dataset
-from genrank.experiment.fingerprints import code_fingerprint, requests_fingerprint
+from eval.cache import Entry, StoredResult
 from genrank.files import files_fingerprint, fingerprint
-from genrank.types import Candidate, Listing, Provenance, RankedItem, Ranking, Request, Tokens
+from genrank.types import Listing, Provenance, RankedItem, Ranking, Tokens
 
 
 def ranking(query_id: str = "q1", outcome: str = "model") -> Ranking:
@@ -17,7 +15,7 @@ def ranking(query_id: str = "q1", outcome: str = "model") -> Ranking:
 
 
 def test_what_is_kept_comes_back(tmp_path: Path) -> None:
-    kept = Kept([[1.0, 2.0]], [[0.1, 0.2]], [ranking()], 1.5, 0.5, {"missing": 1})
+    kept = StoredResult([[1.0, 2.0]], [[0.1, 0.2]], [ranking()], 1.5, 0.5, {"missing": 1})
     entry = Entry(tmp_path, "k")
     with entry.locked():
         assert entry.read() is None
@@ -31,7 +29,7 @@ def test_a_fallback_is_never_kept(tmp_path: Path) -> None:
     entry = Entry(tmp_path, "k")
     with entry.locked():
         entry.append([ranking("q1"), ranking("q2", "fallback")], 1.0)
-        entry.write(Kept([[1.0], [1.0]], None, [ranking("q1"), ranking("q2", "fallback")]))
+        entry.write(StoredResult([[1.0], [1.0]], None, [ranking("q1"), ranking("q2", "fallback")]))
         assert entry.read() is None
         assert entry.finished() == {"q1": (ranking("q1"), 0.5)}
 
@@ -40,14 +38,23 @@ def test_of_a_listing_only_its_id_and_title_are_kept(tmp_path: Path) -> None:
     entry = Entry(tmp_path, "k")
     whole = Ranking("q1", (RankedItem(Listing("a", "red lamp", description="long", brand="Acme"), 1, 0.5, 1),))
     with entry.locked():
-        entry.write(Kept([[1.0]], None, [whole]))
+        entry.write(StoredResult([[1.0]], None, [whole]))
         kept = entry.read()
     assert kept
     assert [item.listing for item in kept.rankings[0]] == [Listing("a", "red lamp")]
     assert kept.rankings[0].to_dict() == whole.to_dict()
 
 
-@pytest.mark.parametrize("torn", [b'\n[0.5, {"query_id": "q2", "items": [{"li', b"\n\xff\xfe", b"\n{}"])
+@pytest.mark.parametrize(
+    "torn",
+    [
+        b'\n{"key": "q2", "seconds": 0.5, "ranking": {"query_id": "q2", "items": [{"li',
+        b'\n{"key": "q2", "seconds": 0.5, "ranking": {"query_id": "q2"}}',
+        b'\n{"key": "q2", "ranking": 1}',
+        b"\n\xff\xfe",
+        b"\n{}",
+    ],
+)
 def test_a_torn_line_costs_only_itself(tmp_path: Path, torn: bytes) -> None:
     entry = Entry(tmp_path, "k")
     with entry.locked():
@@ -55,7 +62,7 @@ def test_a_torn_line_costs_only_itself(tmp_path: Path, torn: bytes) -> None:
         with (tmp_path / "k" / "part.jsonl").open("ab") as out:
             out.write(torn)
         entry.append([ranking("q3")], 2.0)
-        assert entry.finished() == {"q1": (ranking("q1"), 1.0), "q3": (ranking("q3"), 2.0)}
+        assert Entry(tmp_path, "k").finished() == {"q1": (ranking("q1"), 1.0), "q3": (ranking("q3"), 2.0)}
 
 
 def test_a_damaged_answer_is_none(tmp_path: Path) -> None:
@@ -63,22 +70,6 @@ def test_a_damaged_answer_is_none(tmp_path: Path) -> None:
     with entry.locked():
         (tmp_path / "k" / "answer.json").write_text('{"scores": [[1.0', encoding="utf-8")
         assert entry.read() is None
-
-
-def test_requests_differ_in_order_and_content(shop: Dataset) -> None:
-    requests = [shop.request(query) for query in shop.queries]
-    first = requests_fingerprint(requests)
-    assert first == requests_fingerprint(requests)
-    turned = [Request(requests[0].query, requests[0].candidates[::-1]), *requests[1:]]
-    scored = [Request(requests[0].query, (Candidate(requests[0].candidates[0].listing, 1.0),)), *requests[1:]]
-    assert len({first, *(requests_fingerprint(one) for one in (turned, scored, requests[1:], requests[::-1]))}) == 5
-
-
-def test_code_differs_by_the_programs_that_rank_with_the_library(tmp_path: Path) -> None:
-    program = tmp_path / "program.py"
-    program.write_text("x = 1\n")
-    assert code_fingerprint() == code_fingerprint()
-    assert code_fingerprint() != code_fingerprint(program)
 
 
 def test_files_differ_by_name_and_content(tmp_path: Path) -> None:

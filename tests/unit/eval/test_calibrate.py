@@ -20,6 +20,8 @@ from genrank.experiment.config import load_config
 from genrank.experiment.systems import GenrankSystem
 from genrank.testing import OracleEngine, ScriptedEngine
 
+MAKE_ENGINE = "genrank.experiment.systems.make_engine"
+
 
 def sigmoid(x: float) -> float:
     return 1 / (1 + math.exp(-x))
@@ -120,7 +122,9 @@ def test_what_cannot_be_fitted_is_said(event: Any, windows: Windows, words: str)
 @pytest.fixture
 def shop_folder(shop: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     # l5 is nobody's candidate; the engine takes l1 for better than l2, and l3 for better than both
-    monkeypatch.setattr(systems, "make_engine", lambda _: OracleEngine({"l1": 2.0, "l2": 1.0, "l3": 3.0}))
+    monkeypatch.setattr(
+        "genrank.experiment.systems.make_engine", lambda _: OracleEngine({"l1": 2.0, "l2": 1.0, "l3": 3.0})
+    )
     queries = [dataclasses.replace(query, split="dev" if query.split == "test" else "test") for query in shop.queries]
     candidates = {key: dict.fromkeys(ids, 1.0) for key, ids in shop.qrels.items()}
     dataclasses.replace(shop, queries=queries, candidates=candidates).save(tmp_path / "shop")
@@ -161,7 +165,7 @@ def test_a_calibrated_system_gives_the_calibrated_scores(shop_folder: Path, shop
         requests = [shop.request(query) for query in shop.queries[:2]]
         (system,) = config.systems
         assert isinstance(system, GenrankSystem)
-        scores[settings] = systems.answer(system, config, shop, requests).probabilities
+        scores[settings] = systems.run_system(system, config, shop, requests).probabilities
     raw, bent = scores.values()
     assert raw is not None
     assert bent is not None
@@ -216,6 +220,8 @@ def test_wrong_calls(
 def test_a_model_that_is_gone_is_a_failed_run(
     shop_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(systems, "make_engine", lambda _: ScriptedEngine([EngineError("out of memory")]))
+    monkeypatch.setattr(
+        "genrank.experiment.systems.make_engine", lambda _: ScriptedEngine([EngineError("out of memory")])
+    )
     assert call(shop_folder) == 1
     assert re.search("query q1 was not ranked by the model: the engine failed: out of memory", capsys.readouterr().err)

@@ -52,7 +52,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Asked:
         "wrong": lambda: OracleEngine({"l0": -5.0}),
     }
 
-    def answer(
+    def run_system(
         system: GenrankSystem,
         config: RunConfig,
         dataset: Dataset,
@@ -78,7 +78,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Asked:
             run |= ranking.to_run()
         return SystemResult(run, 0.5 * len(requests), 0.0, tuple(rankings))
 
-    monkeypatch.setattr(program, "answer", answer)
+    monkeypatch.setattr(program, "run_system", run_system)
     return calls
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from eval import run as program
 from eval import systems
+from eval.cache import StoredResult
 from eval.config import RunConfig, System
 from eval.systems import SystemResult
 from genrank.data.dataset import Dataset
@@ -151,9 +152,9 @@ def test_blends_of_the_same_parts_rank_the_other_queries_once(
 
     def counted(system: System, *more: Any) -> SystemResult:
         asked.append(system.name)
-        return systems.answer(system, *more)
+        return systems.run_system(system, *more)
 
-    monkeypatch.setattr(program, "answer", counted)
+    monkeypatch.setattr(program, "run_system", counted)
     assert program.main(["--config", str(path), "--out", str(tmp_path / "out"), "--no-cache"]) == 0
     assert sorted(asked) == ["bm25", "bm25", "random", "random"]
 
@@ -167,9 +168,9 @@ def test_limit_is_a_sample(shop: Dataset) -> None:
 def test_genrank_systems_write_their_rankings(
     shop: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    real = systems.answer
+    real = systems.run_system
 
-    def answer(system, config, dataset, requests, cache, asked):  # type: ignore[no-untyped-def]
+    def run_system(system, config, dataset, requests, cache, asked):  # type: ignore[no-untyped-def]
         if system.type != "genrank":
             return real(system, config, dataset, requests, cache, asked)
         run = {
@@ -178,7 +179,7 @@ def test_genrank_systems_write_their_rankings(
         rankings = tuple(Ranking(query, (), Provenance(model="m", outcome="fallback", why="x")) for query in run)
         return SystemResult(run, 1.0, 0.5, rankings)
 
-    monkeypatch.setattr(program, "answer", answer)
+    monkeypatch.setattr(program, "run_system", run_system)
     path = write_config(tmp_path, shop, "  - {type: genrank, name: g, model: m}\n")
     assert (
         program.main(["--config", str(path), "--out", str(tmp_path / "out"), "--cache", str(tmp_path / "cache")]) == 0
@@ -194,14 +195,14 @@ def test_genrank_systems_write_their_rankings(
 def test_a_failing_system_leaves_the_others(
     shop: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    real = systems.answer
+    real = systems.run_system
 
-    def answer(system, *rest):  # type: ignore[no-untyped-def]
+    def run_system(system, *rest):  # type: ignore[no-untyped-def]
         if system.type == "bm25":
             raise EngineError("the engine is gone")
         return real(system, *rest)
 
-    monkeypatch.setattr(program, "answer", answer)
+    monkeypatch.setattr(program, "run_system", run_system)
     path = write_config(tmp_path, shop)
     assert (
         program.main(["--config", str(path), "--out", str(tmp_path / "out"), "--cache", str(tmp_path / "cache")]) == 1
@@ -234,3 +235,33 @@ def test_absent_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
     path.write_text(CONFIG.format(folder=tmp_path / "none"), encoding="utf-8")
     assert program.main(["--config", str(path)]) == 2
     assert "python -m eval.convert" in capsys.readouterr().err
+
+
+def test_ir_measures_finds_the_same_figures_in_the_written_runs_of_equal_scores(
+    shop: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import ir_measures
+    from ir_measures import RR, nDCG
+
+    # in an order that is neither that of the ids nor its reverse
+    order = {"q1": ("l3", "l1", "l2"), "q2": ("l3", "l2", "l4")}
+    dataset = dataclasses.replace(shop, candidates={query: dict.fromkeys(ids, 1.0) for query, ids in order.items()})
+    theirs = tmp_path / "theirs.trec"
+    lines = (f"{query} Q0 {key} 1 0.7 t\n" for query, ids in order.items() for key in ids)
+    theirs.write_text("".join(lines), encoding="utf-8")
+    answered = StoredResult([[0.7, 0.7, 0.7], [0.7, 0.7 + 1e-12, 0.7]])
+    monkeypatch.setattr(systems, "_compute", lambda *_: answered)
+    values = {"dataset": "d", "systems": [{"type": "first-stage", "name": "ours"}]}
+    results = program.run(RunConfig.model_validate(values), dataset, tmp_path / "out")
+    monkeypatch.undo()
+    values["systems"] = [{"type": "trec", "name": "theirs", "path": str(theirs)}]
+    results["systems"] |= program.run(RunConfig.model_validate(values), dataset, tmp_path / "out")["systems"]
+    qrels = [ir_measures.Qrel(query, key, grade) for query in order for key, grade in shop.qrels[query].items()]
+    read: Any = ir_measures.read_trec_run  # which has no types
+    files = {"ours": tmp_path / "out" / "ours.trec", "theirs": tmp_path / "out" / "theirs.trec"}
+    for name, file in (*files.items(), ("theirs", theirs)):
+        found = ir_measures.calc_aggregate([nDCG @ 10, RR(rel=2)], qrels, list(read(str(file))))
+        metrics = results["systems"][name]["metrics"]
+        assert metrics["nDCG-linear@10"] == pytest.approx(found[nDCG @ 10])
+        assert metrics["MRR"] == pytest.approx(found[RR(rel=2)])
+    assert [list(scores) for scores in read_run(files["ours"]).values()] == [["l3", "l1", "l2"], ["l2", "l3", "l4"]]

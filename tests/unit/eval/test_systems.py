@@ -2,12 +2,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from eval import systems
-from eval.cache import Kept
+from eval.cache import StoredResult
 from eval.config import Bm25System, FirstStageSystem, RandomSystem, RunConfig, System, TrecSystem
-from eval.systems import SystemResult, answer
+from eval.systems import SystemResult, run_system
 from genrank.calibration import Calibration, save_calibration
 from genrank.data.dataset import Dataset
 from genrank.data.trec import Run, write_run
@@ -19,7 +21,7 @@ from genrank.types import Interaction, Listing, Provenance, RankedItem, Ranking,
 
 def ranked(system: System, shop: Dataset, requests: Sequence[Request], seed: int = 0) -> Run:
     config = RunConfig(dataset="d", seed=seed, systems=(system,))
-    return answer(system, config, shop, requests).run
+    return run_system(system, config, shop, requests).run
 
 
 def requests_of(shop: Dataset) -> list[Request]:
@@ -73,10 +75,10 @@ def test_counts() -> None:
 def test_a_run_from_elsewhere_is_completed(shop: Dataset, tmp_path: Path) -> None:
     write_run(tmp_path / "run", {"q1": {"l3": 3.0, "odd": 2.0, "l1": 1.0}, "q2": {"l4": 2.0, "l3": 2.0, "l2": 1.0}})
     system = TrecSystem(type="trec", name="theirs", path=str(tmp_path / "run"))
-    answered = answer(system, RunConfig(dataset="d", systems=(system,)), shop, requests_of(shop)[:2])
-    assert list(answered.run["q1"]) == ["l3", "l1", "l2"]
-    assert sorted(answered.run["q1"].values(), reverse=True) == [3.0, 2.0, 1.0]
-    assert sum(answered.notes.values()) == 2  # one listing that is no candidate, one candidate that was lost
+    result = run_system(system, RunConfig(dataset="d", systems=(system,)), shop, requests_of(shop)[:2])
+    assert list(result.run["q1"]) == ["l3", "l1", "l2"]
+    assert sorted(result.run["q1"].values(), reverse=True) == [3.0, 2.0, 1.0]
+    assert sum(result.notes.values()) == 2  # one listing that is no candidate, one candidate that was lost
     with pytest.raises(ConfigError, match="path: there is no"):
         ranked(TrecSystem(type="trec", name="theirs", path=str(tmp_path / "none")), shop, requests_of(shop))
 
@@ -89,12 +91,13 @@ class Counted:
         self.model = tmp_path / "model"
         self.model.mkdir()
         (self.model / "config.json").write_text("{}", encoding="utf-8")
-        monkeypatch.setattr(systems, "make_engine", lambda _: engine)
+        save_file({"weight": np.ones(1, dtype=np.float32)}, self.model / "model.safetensors")
+        monkeypatch.setattr("genrank.experiment.systems.make_engine", lambda _: engine)
 
     def answer(self, shop: Dataset, cache: Path | None, name: str = "g", **settings: int | str) -> SystemResult:
         values = {"type": "genrank", "name": name, "model": str(self.model), "batch": 1, "passes": 1} | settings
         system = GenrankSystem.model_validate(values)
-        return answer(system, RunConfig(dataset="d", systems=(system,)), shop, requests_of(shop), cache)
+        return run_system(system, RunConfig(dataset="d", systems=(system,)), shop, requests_of(shop), cache)
 
 
 GRADES = {"l1": 2.0, "l2": 1.0, "l3": 3.0}
@@ -182,13 +185,13 @@ def test_whose_history_is_shown(shop: Dataset, monkeypatch: pytest.MonkeyPatch) 
     requests = [shop.request(query) for query in queries[:2]]
     seen: dict[str, list[int]] = {}
 
-    def compute(system: GenrankSystem, _: RunConfig, requests: Sequence[Request], __: object) -> Kept:
+    def compute(system: GenrankSystem, _: RunConfig, requests: Sequence[Request], __: object) -> StoredResult:
         seen[system.history] = [len(request.history) for request in requests]
-        return Kept([[0.0] * len(request.candidates) for request in requests], None, (), 0.0, 0.0)
+        return StoredResult([[0.0] * len(request.candidates) for request in requests], None, (), 0.0, 0.0)
 
     monkeypatch.setattr(systems, "_genrank", compute)
     config = RunConfig.model_validate({"dataset": "d", "systems": [{"type": "random"}]})
     for whose in ("own", "none", "other"):
         settings = {"type": "genrank", "name": "g", "model": "m", "history": whose}
-        answer(GenrankSystem.model_validate(settings), config, shop, requests)
+        run_system(GenrankSystem.model_validate(settings), config, shop, requests)
     assert seen == {"own": [1, 0], "none": [0, 0], "other": [0, 1]}

@@ -1,3 +1,6 @@
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -45,3 +48,12 @@ def test_well() -> None:
 def test_track_is_silent_where_nobody_looks(capsys: pytest.CaptureFixture[str]) -> None:
     assert list(track([1, 2], "words")) == [1, 2]
     assert capsys.readouterr() == ("", "")
+
+
+def test_a_full_disk_is_one_line(tmp_path: Path) -> None:
+    program = "from genrank.experiment.program import exit_status; raise SystemExit(exit_status(lambda: print('x')))"
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-c", program], stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert (done.returncode, done.stderr) == (1, "error: [Errno 28] No space left on device\n")

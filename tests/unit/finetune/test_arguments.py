@@ -73,7 +73,12 @@ class TestParse:
 
     @pytest.mark.parametrize(
         ("text", "words"),
-        [("no_such_option: 3\n", "no_such_option"), ("- a\n", "must contain a YAML mapping"), ("a: [", "config: ")],
+        [
+            ("no_such_option: 3\n", "no_such_option"),
+            ("- a\n", "must contain a YAML mapping"),
+            ("a: [", "my.yaml:1: no YAML: "),
+            ("seed: 1\nmax_tokens: 2\nseed: 3\n", "'seed' is given twice, first on line 1"),
+        ],
     )
     def test_a_wrong_file_is_a_wrong_call(self, text: str, words: str, tmp_path: Path) -> None:
         file = tmp_path / "my.yaml"

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from finetune import data
 from finetune.data import Form, Skipped, examples_fingerprint, make_example, make_examples
 from finetune.windows import TrainingWindow, WindowOptions, draw_windows
 from genrank.data.dataset import sample_shop
@@ -149,3 +150,7 @@ def test_the_fingerprint_hangs_on_settings_and_data(tmp_path: Path) -> None:
     assert first != examples_fingerprint({"most": 10}, [tmp_path])
     (tmp_path / "a").write_text("2")
     assert first != examples_fingerprint({"most": 20}, [tmp_path])
+
+
+def test_the_code_on_which_examples_depend_is_there() -> None:
+    assert all(list(data._ROOT.glob(pattern)) for pattern in data._CODE), "a file that was moved is no longer hashed"

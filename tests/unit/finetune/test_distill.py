@@ -28,7 +28,7 @@ from finetune.distill import (
     taught,
 )
 from finetune.reasons import teacher_reasons
-from finetune.teachers import Failure, Label, LocalTeacher, Said, stretched
+from finetune.teachers import Failure, Label, LocalTeacher, Scored, stretched
 from finetune.windows import WindowOptions, draw_windows
 from genrank.data.dataset import Dataset, DatasetQuery, Grade, sample_shop
 from genrank.errors import ConfigError, EngineError, InputError
@@ -62,12 +62,12 @@ def config(**changes: Any) -> DistillConfig:
     return DistillConfig.model_validate({"dataset": "none", "teacher": teacher, **changes})
 
 
-def by_number(requests: Sequence[Request]) -> list[Said | Failure]:
+def by_number(requests: Sequence[Request]) -> list[Scored | Failure]:
     """The higher the number of a listing, the better."""
-    return [Said([float(c.listing.listing_id[1:]) for c in request.candidates]) for request in requests]
+    return [Scored([float(c.listing.listing_id[1:]) for c in request.candidates]) for request in requests]
 
 
-def local(ask: Callable[[Sequence[Request]], list[Said | Failure]] = by_number) -> LocalTeacher:
+def local(ask: Callable[[Sequence[Request]], list[Scored | Failure]] = by_number) -> LocalTeacher:
     return LocalTeacher("a fake", "fake", lambda: ask, stretched, batch=2)
 
 
@@ -102,7 +102,10 @@ class TestConfig:
             ({"teacher": {"type": "oracle"}}, "teacher: "),
             ({"teacher": {"type": "openai", "base_url": "x", "model": "m"}}, "teacher.base_url: must be an address"),
             ({"teacher": {"type": "openai", "base_url": "http://x/v1", "model": "m", "modl": 1}}, "teacher.modl: unk"),
-            ({"teacher": {"type": "openai", "base_url": "http://x/v1", "model": "m", "max_cost": 1}}, "max_cost: says"),
+            (
+                {"teacher": {"type": "openai", "base_url": "http://x/v1", "model": "m", "max_cost": 1}},
+                "max_cost: has no effect",
+            ),
             (
                 {"teacher": {"type": "genrank", "name": "g", "model": "m", "history": "none"}},
                 "teacher.history: must be own",
@@ -240,7 +243,7 @@ class TestTaught:
         assert made.grades[26].gain == 0.26
 
     def test_failures_are_counted_and_the_rest_is_written(self, folder: Path, tmp_path: Path) -> None:
-        def ask(requests: Sequence[Request]) -> list[Said | Failure]:
+        def ask(requests: Sequence[Request]) -> list[Scored | Failure]:
             return [Failure("fallback") if r.query.query_id == "q2" else by_number([r])[0] for r in requests]
 
         counts = distill(config(dataset=str(folder)), tmp_path / "out", local(ask))
@@ -249,15 +252,15 @@ class TestTaught:
         assert (again["queries"], again["answered_before"], again["requests"]) == (4, 3, 1)
 
     def test_a_teacher_that_labels_nothing_is_a_failed_run(self, folder: Path, tmp_path: Path) -> None:
-        def ask(requests: Sequence[Request]) -> list[Said | Failure]:
+        def ask(requests: Sequence[Request]) -> list[Scored | Failure]:
             return [Failure("fallback", "no engine") for _ in requests]
 
         with pytest.raises(EngineError, match=r"a fake labelled nothing: fallback \(no engine\)"):
             distill(config(dataset=str(folder)), tmp_path / "out", local(ask))
 
     def test_equal_scores_are_counted(self, folder: Path, tmp_path: Path) -> None:
-        def ask(requests: Sequence[Request]) -> list[Said | Failure]:
-            return [Said([1.0] * len(request.candidates)) for request in requests]
+        def ask(requests: Sequence[Request]) -> list[Scored | Failure]:
+            return [Scored([1.0] * len(request.candidates)) for request in requests]
 
         assert distill(config(dataset=str(folder)), tmp_path / "out", local(ask))["without_preference"] == 4
 
@@ -275,9 +278,9 @@ class TestFolder:
             distill(config(dataset=str(folder)), tmp_path / "out", local())
 
     def test_old_reasons_do_not_stay(self, folder: Path, tmp_path: Path) -> None:
-        def ask(requests: Sequence[Request]) -> list[Said | Failure]:
+        def ask(requests: Sequence[Request]) -> list[Scored | Failure]:
             reasons = [{0: f"It is by {request.candidates[0].listing.brand}."} for request in requests]
-            return [Said(range(len(r.candidates)), why) for r, why in zip(requests, reasons, strict=True)]
+            return [Scored(range(len(r.candidates)), why) for r, why in zip(requests, reasons, strict=True)]
 
         counts = distill(config(dataset=str(folder)), tmp_path / "out", local(ask))
         assert counts["reasons"] == len((tmp_path / "out" / "reasons.jsonl").read_text().splitlines()) == 4

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from finetune.arguments import GrpoArguments, parse_grpo
 from finetune.data import Skipped, make_example
-from finetune.grpo import EpochRepeats, Journal, OrderMask, Question, make_questions, reward_functions
+from finetune.grpo import AnswerForm, EpochRepeats, OrderMask, Question, make_questions, reward_functions
 from finetune.windows import TrainingWindow, WindowOptions, draw_windows
 from genrank.data.dataset import sample_shop
 from genrank.engines.mask import PermutationMask
@@ -84,8 +84,8 @@ def test_what_does_not_fit_is_counted() -> None:
 @given(seed=st.integers(0, 10**6), n=st.integers(2, 12))
 def test_under_the_mask_an_answer_is_a_whole_order_and_ends(chat: bool, seed: int, n: int) -> None:
     own = renderer(chat=chat)
-    answers = Journal(own, [END])
-    mask = OrderMask(answers, [n, None])
+    answer_form = AnswerForm(own, [END])
+    mask = OrderMask(answer_form, [n, None])
     chance = random.Random(seed)
     written: list[int] = []
     vocabulary = len(own.tokenizer._ids) + 1  # type: ignore[attr-defined]
@@ -95,23 +95,23 @@ def test_under_the_mask_an_answer_is_a_whole_order_and_ends(chat: bool, seed: in
         if not scores[0].any():
             break
         written.append(chance.choice(scores[0].isfinite().nonzero()[:, 0].tolist()))
-    assert len(written) == answers.length(n)
+    assert len(written) == answer_form.length(n)
     *said, end = written
-    assert end in answers.ends
-    text = answers.written(own.tokenizer.decode(said))
-    functions, _ = reward_functions(GrpoArguments(format_weight=1.0), [Question((), window(*range(n)))], answers)
+    assert end in answer_form.ends
+    text = answer_form.written(own.tokenizer.decode(said))
+    functions, _ = reward_functions(GrpoArguments(format_weight=1.0), [Question((), window(*range(n)))], answer_form)
     _, form = (function([text[1:]], [0]) for function in functions)
     assert form == [1.0]
-    own_choice = answers.choices(n, len(written))
+    own_choice = answer_form.choices(n, len(written))
     permutation = PermutationMask(own.answer.identifiers[:n], own.answer.between)
     free = [int(len(permutation.allowed(written[:at])) > 1) for at in range(n + (n - 1) * len(own.answer.between))]
-    assert own_choice == [*free, *[0] * len(answers.closing)]
+    assert own_choice == [*free, *[0] * len(answer_form.closing)]
 
 
 def test_rewards_stand_only_where_they_apply() -> None:
     questions = [Question((), window(0, 3, 1, 0)), Question((), window(0, 3), 1)]
     grpo = GrpoArguments(reasons=0.5, ndcg_weight=2.0, diversity_weight=0.5, diversity_depth=2)
-    functions, weights = reward_functions(grpo, questions, Journal(renderer(), [END]))
+    functions, weights = reward_functions(grpo, questions, AnswerForm(renderer(), [END]))
     assert [function.__name__ for function in functions] == ["ndcg", "diversity", "grounding"]
     assert weights == [2.0, 0.5, 1.0]
     texts = ["B] > [C] > [A] > [D]", "It is lamp 1 by Lux."]
@@ -123,7 +123,7 @@ def test_rewards_stand_only_where_they_apply() -> None:
 
 
 def test_without_reasons_none_is_rewarded() -> None:
-    functions, weights = reward_functions(GrpoArguments(), [Question((), window(0, 1))], Journal(renderer(), [END]))
+    functions, weights = reward_functions(GrpoArguments(), [Question((), window(0, 1))], AnswerForm(renderer(), [END]))
     assert ([function.__name__ for function in functions], weights) == (["ndcg"], [1.0])
 
 

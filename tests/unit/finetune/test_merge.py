@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,20 +13,23 @@ pytest.importorskip("torch", reason="torch is not installed: pip install 'genran
 pytest.importorskip("peft", reason="peft is not installed: pip install 'genrank[transformers]'")
 
 import torch
+import transformers
+from safetensors.torch import save_file
 
-from finetune.merge import carried, check, main
+from finetune.merge import carried, check, main, merge
 from genrank.errors import ModelError
 
 
-def refused(adapter: Path, out: Path, capsys: pytest.CaptureFixture[str], *more: str) -> str:
-    assert main(["--adapter", str(adapter), "--out", str(out), *more]) == 2
+def refused(adapter: Path, out: Path, capsys: pytest.CaptureFixture[str], *more: str, status: int = 2) -> str:
+    assert main(["--adapter", str(adapter), "--out", str(out), *more]) == status
     return capsys.readouterr().err
 
 
 def an_adapter(folder: Path, **config: object) -> Path:
     folder.mkdir()
-    (folder / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA"} | config))
-    (folder / "adapter_model.safetensors").write_bytes(b"")
+    values = {"peft_type": "LORA", "r": 8, "lora_alpha": 8, "target_modules": ["q_proj"]}
+    (folder / "adapter_config.json").write_text(json.dumps(values | config))
+    save_file({"weight": torch.ones(2)}, folder / "adapter_model.safetensors")
     return folder
 
 
@@ -34,11 +38,11 @@ def test_only_adapters_in_safetensors_are_merged(tmp_path: Path, capsys: pytest.
     assert "--adapter: " in (said := refused(adapter, out, capsys))
     assert "no adapter_config.json" in said
     (an_adapter(adapter) / "adapter_model.safetensors").unlink()
-    assert "holds no adapter_model.safetensors" in refused(adapter, out, capsys)
+    assert "holds no adapter_model.safetensors" in refused(adapter, out, capsys, status=1)
     (adapter / "adapter_model.bin").write_bytes(b"")
-    assert "a pickle, adapter_model.bin" in refused(adapter, out, capsys)
+    assert "only as a pickle (adapter_model.bin)" in refused(adapter, out, capsys, status=1)
     prompt = an_adapter(tmp_path / "prompt", peft_type="PROMPT_TUNING")
-    assert "type PROMPT_TUNING; only LORA, ADALORA are merged" in refused(prompt, out, capsys)
+    assert "peft_type is 'PROMPT_TUNING'; only LORA, ADALORA" in refused(prompt, out, capsys, status=1)
     assert not out.exists()
 
 
@@ -46,15 +50,29 @@ def test_an_adapter_must_name_its_model(tmp_path: Path, capsys: pytest.CaptureFi
     assert "--base: " in refused(an_adapter(tmp_path / "adapter"), tmp_path / "out", capsys)
 
 
+def test_an_old_manifest_does_not_stop_a_merge(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Its fingerprint of the base held the date of the download; what can be compared is names and shapes."""
+    size: dict[str, Any] = {"hidden_size": 16, "intermediate_size": 32, "num_attention_heads": 2, "vocab_size": 50}
+    llama: Any = transformers.LlamaForCausalLM
+    llama(transformers.LlamaConfig(num_hidden_layers=1, **size)).save_pretrained(tmp_path / "base")
+    adapter = an_adapter(tmp_path / "adapter")
+    manifest = {"format": 1, "base_model": "smollm2-135m", "base_revision": "abc", "prompts": {}}
+    (adapter / "genrank.json").write_text(json.dumps(manifest))
+    with pytest.raises(ModelError, match=r"does not fit|cannot be loaded"):  # which comes behind that comparison
+        merge(adapter, tmp_path / "out", str(tmp_path / "base"))
+    assert "does not say on which weights of smollm2-135m it was trained" in caplog.text
+
+
 def test_another_model_than_the_manifest_s_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     adapter = an_adapter(tmp_path / "adapter")
-    manifest = {"base_model": "smollm2-135m", "base_revision": "abc", "prompts": {}}
+    manifest = {"format": 2, "base_model": "smollm2-135m", "base_weights": "abc", "prompts": {}}
     (adapter / "genrank.json").write_text(json.dumps(manifest))
     (tmp_path / "base").mkdir()
     (tmp_path / "base" / "config.json").write_text("{}")
+    save_file({"weight": torch.ones(2)}, tmp_path / "base" / "model.safetensors")
     said = refused(adapter, tmp_path / "out", capsys, "--base", str(tmp_path / "base"))
-    assert "base_revision: " in said
-    assert "was trained on smollm2-135m whose files have the SHA-256 abc" in said
+    assert "was trained on smollm2-135m, whose weights have the fingerprint abc" in said
+    assert str(tmp_path / "base") in said
 
 
 def test_a_folder_that_holds_something_is_left_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

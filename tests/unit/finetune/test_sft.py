@@ -52,13 +52,14 @@ def row(form: str, reads: list[int], answers: list[int]) -> dict[str, Any]:
 
 @pytest.mark.parametrize("kind", ["llama", "tied", "gemma2"])
 def test_logits_of_some_places_and_tokens_are_those_of_the_model(kind: str) -> None:
-    model = model_of(kind)
+    model = model_of(kind).double()  # in float32, kernels for 3 rows and for 24 round logits near zero differently
     ids = torch.arange(24).view(2, 12)
     whole = model(ids).logits
     states = States(model)
     rows, places, tokens = [0, 1, 1], [3, 0, 11], [5, 60, 7]
-    assert torch.allclose(states.logits(model, ids, rows, places), whole[rows, places])
-    assert torch.allclose(states.logits(model, ids, rows, places, tokens), whole[rows, places][:, tokens])
+    expected = whole[rows, places].float()
+    assert torch.allclose(states.logits(model, ids, rows, places), expected)
+    assert torch.allclose(states.logits(model, ids, rows, places, tokens), expected[:, tokens])
     assert torch.equal(model(ids).logits, whole)  # asked by others it answers as before
 
 

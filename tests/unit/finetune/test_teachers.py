@@ -15,18 +15,17 @@ from finetune.teachers import (
     Failure,
     Label,
     LocalTeacher,
-    Said,
+    Scored,
     Tally,
     as_they_are,
     by_rank,
     make_teacher,
-    said_by,
+    scored_by,
     stretched,
 )
-from genrank.errors import ConfigError, EngineError, InputError, OutputError
+from genrank.errors import ConfigError, EngineError, InputError
 from genrank.experiment.journal import Journal
 from genrank.experiment.systems import BaselineSystem, CrossEncoderSystem
-from genrank.remote.answers import read_answer
 from genrank.remote.chat import OpenAISettings
 from genrank.reranker import Reranker
 from genrank.testing import OracleEngine, ScriptedEngine
@@ -61,8 +60,8 @@ class TestLocalTeacher:
         return LocalTeacher("a test", identity, lambda: ask, stretched, batch)
 
     def test_scores_and_reasons_become_labels(self, tmp_path: Path) -> None:
-        def ask(requests: Sequence[Request]) -> list[Said | Failure]:
-            return [Said([1.0, 5.0, 3.0], {1: "It is a lamp."}) for _ in requests]
+        def ask(requests: Sequence[Request]) -> list[Scored | Failure]:
+            return [Scored([1.0, 5.0, 3.0], {1: "It is a lamp."}) for _ in requests]
 
         tally = Tally()
         found = self.teacher(ask).label([request(0)], Journal(tmp_path / "a"), tally)
@@ -72,11 +71,11 @@ class TestLocalTeacher:
     def test_what_was_said_is_not_asked_again(self, tmp_path: Path) -> None:
         asked: list[str] = []
 
-        def ask(requests: Sequence[Request]) -> list[Said | Failure]:
+        def ask(requests: Sequence[Request]) -> list[Scored | Failure]:
             if len(asked) == 4:
                 raise EngineError("the power went")
             asked.extend(one.query.query_id for one in requests)
-            return [Said([float(i) for i, _ in enumerate(one.candidates)]) for one in requests]
+            return [Scored([float(i) for i, _ in enumerate(one.candidates)]) for one in requests]
 
         requests = [request(i) for i in range(7)]
         with pytest.raises(EngineError):
@@ -96,8 +95,8 @@ class TestLocalTeacher:
         LocalTeacher("a test", "one", never, stretched).label(requests, Journal(tmp_path / "a"), Tally())
 
     def test_another_teacher_or_other_candidates_are_asked_anew(self, tmp_path: Path) -> None:
-        def ask(requests: Sequence[Request]) -> list[Said | Failure]:
-            return [Said([1.0] * len(one.candidates)) for one in requests]
+        def ask(requests: Sequence[Request]) -> list[Scored | Failure]:
+            return [Scored([1.0] * len(one.candidates)) for one in requests]
 
         answers = Journal(tmp_path / "a")
         for identity, one in (("one", request(0)), ("two", request(0)), ("two", request(0, ("a", "b")))):
@@ -108,7 +107,7 @@ class TestLocalTeacher:
     def test_failures_are_counted_and_not_kept(self, tmp_path: Path) -> None:
         tally = Tally()
 
-        def ask(requests: Sequence[Request]) -> list[Said | Failure]:
+        def ask(requests: Sequence[Request]) -> list[Scored | Failure]:
             return [Failure("fallback", "why") for _ in requests]
 
         found = self.teacher(ask).label([request(0), request(1)], Journal(tmp_path / "a"), tally)
@@ -128,8 +127,8 @@ class TestLocalTeacher:
         ],
     )
     def test_a_damaged_answer_is_asked_again(self, damaged: dict[str, Any], tmp_path: Path) -> None:
-        def said(requests: Sequence[Request]) -> list[Said | Failure]:
-            return [Said([1.0, 2.0, 3.0]) for _ in requests]
+        def said(requests: Sequence[Request]) -> list[Scored | Failure]:
+            return [Scored([1.0, 2.0, 3.0]) for _ in requests]
 
         self.teacher(said).label([request(0)], Journal(tmp_path / "a"), Tally())
         (line,) = (tmp_path / "a").read_text().strip().splitlines()
@@ -144,14 +143,14 @@ class TestRankings:
         asked = request()
         reranker = Reranker(engine=OracleEngine({"l0": 0.0, "l1": 2.0, "l2": 1.0}), passes=1)
         (ranking,) = reranker.rerank_batch([asked], reasons=1)
-        said = said_by(ranking, asked)
-        assert isinstance(said, Said)
+        said = scored_by(ranking, asked)
+        assert isinstance(said, Scored)
         assert said.scores[1] > said.scores[2] > said.scores[0] == pytest.approx(0.5)
         assert list(said.reasons) == [1]
 
     def test_a_fallback_says_nothing(self) -> None:
         reranker = Reranker(engine=ScriptedEngine([EngineError("gone")]))
-        said = said_by(reranker.rerank_batch([request()])[0], request())
+        said = scored_by(reranker.rerank_batch([request()])[0], request())
         assert isinstance(said, Failure)
         assert said.kind == "fallback"
         assert "gone" in said.words
@@ -162,56 +161,6 @@ def test_a_folder_that_is_not_there_is_named_with_its_program(kind: Any) -> None
     name = kind.model_fields["type"].annotation.__args__[0]
     with pytest.raises(ConfigError, match=r"^teacher.folder: no folder 'no-such'; train it with python -m eval\."):
         make_teacher(kind(type=name, folder="no-such"), 0)
-
-
-class TestReadAnswer:
-    @pytest.mark.parametrize(
-        "text",
-        [
-            '{"ranking": ["C", "A", "B"]}',
-            '```json\n{\n "ranking": ["C", "A", "B"]\n}\n```',
-            '<think>{"ranking": ["A", "B", "C"]}? {no} A > B > C?</think> So: {"ranking": ["C", "A", "B"]} Enjoy!',
-            '{"ranking": ["[C]", " A ", "B", "Z", "", 7, null, "lamp"]}',
-            '{"ranking": "C > A > B"}',
-            '{"ranking": ["Ｃ", "Ａ", "Ｂ"]}',
-            "[C] > [A] > [B]",
-            "C, A, B",
-            '{"answer": 1} C > A > B',
-        ],
-    )
-    def test_an_order_is_found(self, text: str) -> None:
-        answer = read_answer(text, 3)
-        assert (answer.order, answer.repeated) == ((2, 0, 1), 0)
-
-    def test_repeated_and_missing_ones_are_not_invented(self) -> None:
-        answer = read_answer('{"ranking": ["B", "D", "B", "B"]}', 4)
-        assert (answer.order, answer.repeated) == ((1, 3), 2)
-
-    @pytest.mark.parametrize(
-        "text",
-        [
-            "",
-            "I cannot rank these listings.",
-            '{"ranking": ["B", "D"',
-            '{"ranking": []}',
-            '{"ranking": null}',
-            '{"ranking": {"A": 1}}',
-            '{"ranking": ["A"]}',
-            "A, B",
-            "{" * 30_000,
-            '{"a":' * 10_000,
-            "9" * 10_000,
-        ],
-    )
-    def test_what_holds_no_order_of_half_of_them_is_unreadable(self, text: str) -> None:
-        with pytest.raises(OutputError):
-            read_answer(text, 5)
-
-    def test_reasons_go_by_letter(self) -> None:
-        reasons = {"A": "one", "[B]": "two", "Z": "no such", "AB": "no such", "": "none", "C": 7}
-        answer = read_answer(json.dumps({"ranking": ["C", "B", "A"], "reasons": reasons}), 3)
-        assert answer.reasons == {0: "one", 1: "two"}
-        assert read_answer('{"ranking": ["B", "A"], "reasons": ["x"]}', 2).reasons == {}
 
 
 class TestEndpointTeacher:
@@ -355,7 +304,7 @@ class TestEndpointTeacher:
         assert 1 < server.most_at_once <= 3
 
     def test_a_teacher_that_never_answers_is_given_up(self, tmp_path: Path) -> None:
-        with pytest.raises(EngineError, match=r"gave no label 10 times in a row, at last: http 400 \(.*no"):
+        with pytest.raises(EngineError, match=r"gave no label 10 times in a row, most recently: http 400 \(.*no"):
             self.ask(Answer(status=400, body=b"no"), tmp_path / "a", 500)
         assert threading.active_count() < 20
 
@@ -380,3 +329,98 @@ class TestEndpointTeacher:
         assert isinstance(label, Label)
         assert sorted(label.scores, key=str) == [2 / 3, 1.0, None]
         assert (tally.counts["missing"], tally.counts["repeated"]) == (1, 1)
+
+    @pytest.mark.parametrize(
+        "message",
+        [
+            {"content": "<think>[A] > [B] > [C]</think>[C] > [B] > [A]"},
+            {"content": "[A] > [B] > [C]</think>[C] > [B] > [A]"},
+            {"content": "[C] > [B] > [A]", "reasoning_content": "[A] > [B] > [C]"},
+            {"content": [{"type": "thinking", "thinking": "[A] > [B] > [C]"}, {"type": "text", "text": "C > B > A"}]},
+        ],
+    )
+    def test_the_label_is_the_answer_and_not_the_draft(self, message: dict[str, Any], tmp_path: Path) -> None:
+        found, _, server = self.ask(Answer("", message=message), tmp_path / "a")
+        listings = {line.partition(" |")[0]: letter for letter, line in shown(server.bodies[0]).items()}
+        label = found["q0"]
+        assert isinstance(label, Label)
+        best_first = {"C": 3 / 3, "B": 2 / 3, "A": 1 / 3}
+        titles = [candidate.listing.title for candidate in request().candidates]
+        assert label.scores == tuple(best_first[listings[title]] for title in titles)
+
+    @pytest.mark.parametrize(
+        ("answer", "kind"),
+        [
+            (Answer("[A] > [B] > [C]", finish_reason="length"), "cut off"),
+            (Answer('{"ranking": ["A", "B", "C"]}', (5, 1024), finish_reason=None), "cut off"),
+            (Answer('{"ranking": ["A", "B", "C"', finish_reason=None), "cut off"),
+            (Answer("<think>[A] > [B] > [C]"), "cut off"),
+            (Answer("[A] > [B] > [C]. No: [C] > [B]", finish_reason=None), "cut off"),
+            (Answer("[A] > [B] > [C]", finish_reason="content_filter"), "content filter"),
+            (Answer("<think>[A] > [B] > [C]</think> I cannot."), "unreadable"),
+        ],
+    )
+    @pytest.mark.parametrize("prices", [{}, {"prompt_price": 0.0, "completion_price": 0.0}])
+    def test_what_was_cut_off_is_a_failure_and_is_paid_for_twice_at_most(
+        self, prices: dict[str, float], answer: Answer, kind: str, tmp_path: Path
+    ) -> None:
+        with ChatServer(answer) as server:
+            teacher, first, second = self.teacher(server.url, **prices), Tally(), Tally()
+            assert failures(teacher.label([request()], Journal(tmp_path / "a"), first)) == [kind]
+            assert (first.failures, len(server.bodies)) == ({kind: 2}, 2)
+            again = teacher.label([request()], Journal(tmp_path / "a"), second)
+            assert failures(again) == [kind]
+            assert (second.failures, second.counts["answered_before"], len(server.bodies)) == ({}, 0, 2)
+            more = self.teacher(server.url, max_tokens=4096, **prices)  # another question
+            more.label([request()], Journal(tmp_path / "a"), Tally())
+            assert len(server.bodies) > 2
+
+    def test_a_second_try_may_be_whole(self, tmp_path: Path) -> None:
+        script = [Answer("<think>[A]", finish_reason="length"), Answer("[A] > [B] > [C]")]
+        found, tally, _ = self.ask(script, tmp_path / "a")
+        assert failures(found) == []
+        assert tally.failures == {"cut off": 1}
+
+    @pytest.mark.parametrize(
+        ("kept", "labelled"),
+        [
+            ({"text": "[A] > [B] > [C]", "finish_reason": "stop"}, True),
+            ({"text": "[A] > [B] > [C]"}, True),  # of a version that did not keep the reason
+            ({"text": "[A] > [B] > [C]", "completion_tokens": 1024}, False),
+            ({"text": "[A] > [B] > [C]", "completion_tokens": 2000, "estimated": True}, True),
+            ({"text": "[A] > [B] > [C]", "completion_tokens": 1024, "finish_reason": "stop"}, True),
+            ({"text": "[A] > [B] > [C]", "finish_reason": "length"}, False),
+            ({"text": "<think>[A] > [B] > [C]", "finish_reason": "stop"}, False),
+            ({"text": None}, False),
+            ({}, False),
+        ],
+    )
+    def test_answers_of_earlier_sittings_are_read_by_the_same_rules(
+        self, kept: dict[str, Any], labelled: bool, tmp_path: Path
+    ) -> None:
+        with ChatServer(Answer("[C] > [B] > [A]")) as server:
+            teacher, tally = self.teacher(server.url), Tally()
+            Journal(tmp_path / "a").add([(teacher.question(request()).key, kept)])
+            assert failures(teacher.label([request()], Journal(tmp_path / "a"), tally)) == []
+            assert (tally.counts["answered_before"], len(server.bodies)) == ((1, 0) if labelled else (0, 1))
+
+    def test_what_is_kept_of_an_answer(self, tmp_path: Path) -> None:
+        self.ask(Answer("[C] > [B] > [A]", (100, 10)), tmp_path / "a")
+        journal = Journal(tmp_path / "a")
+        (fields,) = [fields for key in journal for fields in journal.of(key)]
+        del fields["key"]  # type: ignore[attr-defined]
+        assert fields == {
+            "text": "[C] > [B] > [A]",
+            "finish_reason": "stop",
+            "cost": pytest.approx(0.11),
+            "prompt_tokens": 100,
+            "completion_tokens": 10,
+            "estimated": False,
+        }
+
+    def test_errors_in_the_settings_are_the_teachers(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.delenv("NO_KEY", raising=False)
+        with pytest.raises(ConfigError, match=r"^teacher\.api_key_env: the environment variable NO_KEY is not set"):
+            self.teacher("http://127.0.0.1:9/v1", api_key_env="NO_KEY")
+        with pytest.raises(ConfigError, match=r"^teacher\.base_url: http://127.* answered HTTP 404 Not Found; "):
+            self.ask(Answer(status=404), tmp_path / "a")

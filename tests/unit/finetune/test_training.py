@@ -14,14 +14,15 @@ pytest.importorskip("trl", reason="trl is not installed: pip install 'genrank[tr
 import peft
 import torch
 import transformers
+from safetensors.torch import load_file, save_file
 from trl import ModelConfig, SFTConfig
 
 from finetune.arguments import DataArguments
 from finetune.training import compile_layers, load_data, load_model, load_start, other_prompts, shortened
 from genrank.adapters import Manifest, TrainedPrompt, save_manifest
 from genrank.data.dataset import Dataset, sample_shop
-from genrank.errors import InputError
-from genrank.files import files_fingerprint
+from genrank.errors import InputError, ModelError
+from genrank.models.weights import weights_fingerprint
 from genrank.prompting.template import load_template
 
 
@@ -57,7 +58,7 @@ def test_what_cannot_be_measured_again_leaves_the_manifest(capsys: pytest.Captur
     inline = TrainedPrompt(name="inline", hash=load_template("inline").digest)
     listwise = TrainedPrompt(name="listwise", hash=load_template("listwise").digest)
     own = TrainedPrompt(name="mine", hash="00")
-    start = Manifest(base_model="m", base_revision="r", prompts={"inline": inline, "listwise": listwise, "other": own})
+    start = Manifest(base_model="m", base_weights="r", prompts={"inline": inline, "listwise": listwise, "other": own})
     assert other_prompts(start, ["listwise"]) == {"inline": inline}
     assert "other, whose prompt mine" in capsys.readouterr().err
     assert other_prompts(None, ["listwise"]) == {}
@@ -96,10 +97,10 @@ class TestWithGain:
 class TestStart:
     def test_a_folder_without_an_adapter_is_named(self, tmp_path: Path) -> None:
         with pytest.raises(InputError, match=r"^adapter: no adapter in .*finetune\.sft"):
-            load_start(str(tmp_path), None, tmp_path, {"listwise": load_template("listwise")})
+            load_start(str(tmp_path), None, "m", tmp_path, {"listwise": load_template("listwise")})
 
     @pytest.mark.parametrize(
-        ("revision", "prompts", "field", "words"),
+        ("weights", "prompts", "field", "words"),
         [
             ("other", ["listwise"], "adapter", "model_name_or_path"),
             (None, ["inline"], "listwise_prompt", "no listwise prompt"),
@@ -107,16 +108,64 @@ class TestStart:
         ],
     )
     def test_another_model_or_prompt_is_refused(
-        self, revision: str | None, prompts: list[str], field: str, words: str, tmp_path: Path
+        self, weights: str | None, prompts: list[str], field: str, words: str, tmp_path: Path
     ) -> None:
 
         model = tmp_path / "model"
         model.mkdir()
+        save_file({"weight": torch.ones(2)}, model / "model.safetensors")
         (tmp_path / "adapter_config.json").write_text("{}")
         trained = {name: TrainedPrompt(name="old", hash="00") for name in prompts}
-        own = revision or files_fingerprint(model)
-        save_manifest(Manifest(base_model="m", base_revision=own, prompts=trained), tmp_path)
+        own = weights or weights_fingerprint(model)
+        save_manifest(Manifest(base_model="m", base_weights=own, prompts=trained), tmp_path)
         with pytest.raises(InputError) as caught:
-            load_start(str(tmp_path), None, model, {"listwise": load_template("listwise")})
+            load_start(str(tmp_path), None, str(model), model, {"listwise": load_template("listwise")})
         assert caught.value.field == field
         assert words in str(caught.value)
+
+
+class TestWeights:
+    """A training begins with the weights that are there, and with all of them."""
+
+    @pytest.fixture
+    def model(self, tmp_path: Path) -> Path:
+        size: dict[str, Any] = {"hidden_size": 16, "intermediate_size": 32, "num_attention_heads": 2, "vocab_size": 50}
+        torch.manual_seed(0)
+        llama: Any = transformers.LlamaForCausalLM
+        llama(transformers.LlamaConfig(num_hidden_layers=2, **size)).save_pretrained(tmp_path / "model")
+        return tmp_path / "model"
+
+    def load(self, model: Path) -> Any:
+        return load_model(model, SFTConfig(str(model.parent / "out"), use_cpu=True, bf16=False), ModelConfig())
+
+    def test_weights_that_are_missing_are_named(self, model: Path) -> None:
+        self.load(model)
+        weights = load_file(model / "model.safetensors")
+        save_file({name: w for name, w in weights.items() if "layers.1" not in name}, model / "model.safetensors")
+        with pytest.raises(ModelError, match=r"missing: 9 \(model.layers.1"):
+            self.load(model)
+
+    def test_an_adapter_that_fits_half_is_not_trained_on(self, model: Path, tmp_path: Path) -> None:
+        adapter = tmp_path / "adapter"
+        lora = peft.LoraConfig(target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM")
+        peft.get_peft_model(self.load(model), lora).save_pretrained(str(adapter))
+        started, _ = load_start(str(adapter), self.load(model), "m", model, {})
+        assert any(weight.requires_grad for weight in started.parameters())
+        weights = load_file(adapter / "adapter_model.safetensors")
+        half = {name: weight for name, weight in weights.items() if "q_proj" in name}
+        save_file(half, adapter / "adapter_model.safetensors")
+        with pytest.raises(ModelError, match=r"does not fit m: 8 weights belong to it; missing: 4"):
+            load_start(str(adapter), self.load(model), "m", model, {})
+
+    def test_a_model_fetched_again_is_the_same_model(self, model: Path, tmp_path: Path) -> None:
+        """The date of the download, a README and the division into files say nothing about the weights."""
+        adapter = tmp_path / "adapter"
+        lora = peft.LoraConfig(target_modules=["q_proj"], task_type="CAUSAL_LM")
+        peft.get_peft_model(self.load(model), lora).save_pretrained(str(adapter))
+        (model / "genrank-model.json").write_text('{"created": "2026-01-01"}')
+        save_manifest(Manifest(base_model="m", base_weights=weights_fingerprint(model), prompts={}), adapter)
+        self.load(model).save_pretrained(tmp_path / "again", max_shard_size="10KB")
+        (tmp_path / "again" / "genrank-model.json").write_text('{"created": "2027-02-02"}')
+        (tmp_path / "again" / "README.md").write_text("new")
+        assert not (tmp_path / "again" / "model.safetensors").exists()
+        load_start(str(adapter), self.load(model), "m", tmp_path / "again", {})

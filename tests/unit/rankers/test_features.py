@@ -252,15 +252,17 @@ def test_own_judgements(bazaar: Dataset) -> None:
 # history ----------------------------------------------------------------------------------------------------------
 
 
-def test_history(encoder: TextEncoder) -> None:
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 2, 0), (1, 0, 2)])
+def test_history(encoder: TextEncoder, order: tuple[int, ...]) -> None:
     now = datetime(2026, 1, 31, tzinfo=UTC)
     lamp = Listing("h1", "red lamp", brand="Acme", category=("Home", "Light"), price=Price(9, "EUR"))
     desk = Listing("h2", "oak desk", brand="Globex", category=("Home", "Desks"), price=Price(99, "EUR"))
     history = [
         Interaction("click", desk, time=now - timedelta(days=30)),
         Interaction("purchase", desk, time=now),
-        Interaction("view", lamp, time=now.replace(tzinfo=None)),
+        Interaction("view", lamp, time=now.replace(tzinfo=None) + timedelta(seconds=1)),
     ]
+    history = [history[i] for i in order]
     candidate = dataclasses.replace(lamp, listing_id="c", price=Price(19, "EUR"))
     one = encoder.encode([encoded_text(candidate)])[0] @ encoder.encode([encoded_text(desk)])[0]
     (row, bought) = rows(encoder, "lamp", [candidate, desk], history)

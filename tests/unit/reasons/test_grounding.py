@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -255,3 +256,17 @@ def test_odd_numbers_are_read(number: str) -> None:
     fields: Any = {"title": f"Thing {number}"}
     facts = Facts(Query("thing"), Listing("p", **fields))
     assert ground(f"It is {number}.", facts).text
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 2, 0)])
+def test_evidence_names_the_latest_purchase_by_its_place_in_the_list_that_was_given(order: tuple[int, ...]) -> None:
+    history = [
+        Interaction("purchase", Listing(f"h{i}", f"Hat {i}"), time=datetime(2026, 5, 1 + i, tzinfo=UTC))
+        for i in range(3)
+    ]
+    given_order = [history[i] for i in order]
+    facts = Facts(Query("hat"), Listing("p", "Hat"), given_order)
+    (claim,) = [
+        claim for claim in find_claims("It is a hat like the one you bought before.", facts) if claim.kind == "history"
+    ]
+    assert claim.fields == (f"history[{order.index(2)}].event",)

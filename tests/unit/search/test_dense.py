@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from genrank.errors import DataFormatError, ModelError, ModelNotFoundError
 from genrank.search.dense import Encoder, Vectors, cosine_scores, encoded_text
@@ -36,7 +37,7 @@ def folder(tmp_path: Path) -> Path:
     path = tmp_path / "model"
     path.mkdir()
     (path / "config.json").write_text("{}")
-    (path / "model.safetensors").write_bytes(b"weights")
+    save_file({"weight": np.zeros(3, dtype=np.float32)}, path / "model.safetensors")
     return path
 
 
@@ -104,7 +105,7 @@ def test_hostile_texts(make: Make) -> None:
 
 def test_another_model_has_another_cache(make: Make, folder: Path) -> None:
     old, _ = make()
-    (folder / "model.safetensors").write_bytes(b"others!")
+    save_file({"weight": np.ones(3, dtype=np.float32)}, folder / "model.safetensors")
     new, model = make()
     assert new.fingerprint != old.fingerprint
     old.encode(["a"])
@@ -182,3 +183,50 @@ def test_cosine_scores(make: Make) -> None:
     for row, values in zip(cosine_scores(encoder, requests), expected, strict=True):
         assert row == pytest.approx(values, abs=1e-6)
     assert cosine_scores(encoder, []) == []
+
+
+class TestLoading:
+    """A real encoder, as small as can be."""
+
+    @pytest.fixture
+    def tiny(self, tmp_path: Path) -> Path:
+        pytest.importorskip("sentence_transformers", reason="get it with: pip install 'genrank[baseline]'")
+        from tests.tiny_encoder import make_encoder
+
+        return make_encoder(tmp_path / "tiny")
+
+    def test_one_that_fits(self, tiny: Path, tmp_path: Path) -> None:
+        vectors = Encoder(str(tiny), tmp_path / "cache").encode(["red dress", "blue mug", "red " * 1000])
+        assert vectors.shape == (3, 16)
+        np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
+
+    def test_a_pooler_is_not_needed_and_a_head_does_no_harm(self, tiny: Path, tmp_path: Path) -> None:
+        from safetensors.torch import load_file
+
+        expected = Encoder(str(tiny), tmp_path / "cache").encode(["red"])
+        weights = {name: w.numpy() for name, w in load_file(tiny / "model.safetensors").items() if "pooler" not in name}
+        weights["cls.predictions.bias"] = np.zeros(9, dtype=np.float32)
+        save_file(weights, tiny / "model.safetensors", {"format": "pt"})
+        np.testing.assert_array_equal(Encoder(str(tiny), tmp_path / "cache").encode(["red"]), expected)
+
+    def test_weights_that_are_missing_are_named(self, tiny: Path, tmp_path: Path) -> None:
+        from safetensors.torch import load_file
+
+        weights = {f"x.{name}": weight.numpy() for name, weight in load_file(tiny / "model.safetensors").items()}
+        save_file(weights, tiny / "model.safetensors", {"format": "pt"})
+        with pytest.raises(ModelError, match=r"do not fit its config\.json; missing: 37 \("):
+            Encoder(str(tiny), tmp_path / "cache").encode(["red"])
+
+    def test_code_of_its_own_is_not_run(self, tiny: Path, tmp_path: Path) -> None:
+        (tiny / "own.py").write_text("raise SystemExit")
+        (tiny / "config.json").write_text(
+            '{"model_type": "own", "auto_map": {"AutoConfig": "own.C", "AutoModel": "own.M"}}'
+        )
+        with pytest.raises(ModelError, match="trust_remote_code=True"):
+            Encoder(str(tiny), tmp_path / "cache").encode(["red"])
+
+    def test_a_part_that_is_a_pickle_is_refused(self, tiny: Path, tmp_path: Path) -> None:
+        (tiny / "2_Dense").mkdir()
+        (tiny / "2_Dense" / "pytorch_model.bin").write_bytes(b"")
+        with pytest.raises(ModelError, match=r"2_Dense/pytorch_model\.bin is a pickle"):
+            Encoder(str(tiny), tmp_path / "cache").encode(["red"])

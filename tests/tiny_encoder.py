@@ -1,0 +1,27 @@
+"""A BERT encoder small enough to make in a test."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import Any
+
+WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "red", "dress", "blue", "mug"]
+
+
+def make_encoder(folder: Path, kind: str = "BertModel", **options: Any) -> Path:
+    """Save one with random weights.
+
+    Args:
+        folder: Where.
+        kind: Class of transformers.
+        options: Of its configuration.
+    """
+    torch, transformers = (importlib.import_module(name) for name in ("torch", "transformers"))
+    torch.manual_seed(0)
+    size = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+    config = transformers.BertConfig(**size, vocab_size=len(WORDS), max_position_embeddings=32, **options)
+    getattr(transformers, kind)(config).save_pretrained(folder)
+    (folder / "vocab.txt").write_text("\n".join(WORDS) + "\n")
+    transformers.BertTokenizerFast(str(folder / "vocab.txt")).save_pretrained(folder)
+    return folder
