@@ -46,7 +46,7 @@ from genrank.prompting.renderer import Renderer
 from genrank.prompting.template import load_template
 from genrank.search.bm25 import Bm25
 from genrank.testing import ScriptedEngine, WordTokenizer
-from genrank.types import Interaction, Listing, Query
+from genrank.types import Interaction, Listing, Provenance, Query
 
 WINDOW = 20
 
@@ -302,7 +302,7 @@ def measure_strategies(dataset: Dataset, requests: Sequence[Request], engine: En
                 seconds[name].append(time.perf_counter() - started)
                 costs = [ranking.provenance for ranking in rankings]
                 result[name] = {
-                    "strategy": costs[0].strategy,
+                    "strategy": _layout(costs[0]),
                     "seconds": round(statistics.median(seconds[name]), 2),
                     "windows": sum(cost.windows for cost in costs) / len(requests),
                     "prompt_tokens": round(sum(cost.tokens.prompt for cost in costs) / len(requests), 1),
@@ -310,6 +310,13 @@ def measure_strategies(dataset: Dataset, requests: Sequence[Request], engine: En
                 }
         say(f"round {round_} of {rounds}")
     return result | {"times_faster": pairwise(seconds["sliding"], seconds["tournament"])}
+
+
+def _layout(provenance: Provenance) -> str:
+    """A strategy with its sizes, such as ``sliding(20,10)``."""
+    sizes = [str(size) for size in (provenance.window, provenance.stride) if size is not None]
+    sizes += [f"top {provenance.top}"] if provenance.top is not None else []
+    return f"{provenance.strategy}({','.join(sizes)})"
 
 
 def _strategies(folder: str, model: str, *, split: str, queries: int, candidates: int, rounds: int) -> dict[str, Any]:

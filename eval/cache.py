@@ -6,7 +6,7 @@ another result. Only what a result does *not* depend on is left out: the system'
 
 A folder of the cache holds ``answer.json`` once the result is whole, and before that ``part.jsonl``: what a system that
 ranks batch by batch has finished, so that a run which was interrupted goes on where it stopped. A ranking that is a
-fallback is never kept.
+fallback is never kept, and of a listing only its id and title are.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from filelock import FileLock
 from genrank.experiment.journal import Journal
 from genrank.files import write_atomically
 from genrank.models.store import home
-from genrank.types import Ranking
+from genrank.types import Listing, Ranking
 
 
 def default_folder() -> Path:
@@ -97,7 +97,8 @@ class Entry:
         if any(ranking.provenance.outcome == "fallback" for ranking in result.rankings):
             return
         with write_atomically(self._whole) as part:
-            part.write_bytes(_RESULT.dump_json(result))
+            slim = dataclasses.replace(result, rankings=[_slim(ranking) for ranking in result.rankings])
+            part.write_bytes(_RESULT.dump_json(slim))
         self._part.unlink(missing_ok=True)
         self._journal = None
 
@@ -122,9 +123,18 @@ class Entry:
         kept = [ranking for ranking in rankings if ranking.provenance.outcome != "fallback"]
         self._journal = self._journal or Journal(self._part)
         self._journal.add(
-            (one.query_id, {"seconds": seconds / len(rankings), "ranking": _RANKING.dump_python(one, mode="json")})
+            (
+                one.query_id,
+                {"seconds": seconds / len(rankings), "ranking": _RANKING.dump_python(_slim(one), mode="json")},
+            )
             for one in kept
         )
+
+
+def _slim(ranking: Ranking) -> Ranking:
+    """The ranking with no more of its listings than their ids and titles: the dataset holds the rest."""
+    items = (dataclasses.replace(item, listing=Listing(item.listing_id, item.listing.title)) for item in ranking.items)
+    return dataclasses.replace(ranking, items=tuple(items))
 
 
 _RESULT = pydantic.TypeAdapter(StoredResult)

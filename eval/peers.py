@@ -49,14 +49,14 @@ from genrank.experiment.program import say
 from genrank.experiment.record import circumstances
 from genrank.models.store import resolve
 from genrank.testing import AnyRequest, ScriptedEngine
-from genrank.types import Ranking, Tokens
+from genrank.types import Decoding, Ranking, Tokens
 
 SINGLES = 5
 """Queries that are also ranked one at a time, for their latency."""
 
 GENERATING, LOGITS = "rank_llm generating", "rank_llm logits"
 _REST = 1.2  # seconds; vLLM's worker keeps a core busy for one, waiting for more work, before it sleeps
-_SCORED = ("inline", "first-token")
+_SCORED: tuple[Decoding, ...] = ("inline", "first-token")
 _CONTEXT = 4096
 _TWO = Request(Query("red lamp"), tuple(Candidate(Listing(f"l{i}", title)) for i, title in enumerate(("Lamp", "Desk"))))
 
@@ -101,19 +101,20 @@ its contenders do not take part then."""
 
 def genrank_contenders(engine: Engine) -> dict[str, Contender]:
     """`Reranker` on an engine: every decoding with its own prompt and its lean one; passes over opposite orders."""
+    ways: tuple[tuple[Decoding, str, int, str], ...] = (
+        ("inline", "inline", 1, ""),
+        ("first-token", "listwise", 1, ""),
+        ("listwise", "listwise", 1, ""),
+        ("inline", "inline-lean", 1, " lean"),
+        ("inline", "inline-lean", 2, " lean passes=2"),
+        ("first-token", "listwise-lean", 1, " lean"),
+        ("listwise", "listwise-lean", 1, " lean"),
+    )
     return {
         f"genrank {engine.name} {decoding}{more}": _genrank(
-            Reranker(engine=engine, decoding=cast(Any, decoding), prompt=prompt, strategy="single", passes=passes)
+            Reranker(engine=engine, decoding=decoding, prompt=prompt, strategy="single", passes=passes)
         )
-        for decoding, prompt, passes, more in (
-            ("inline", "inline", 1, ""),
-            ("first-token", "listwise", 1, ""),
-            ("listwise", "listwise", 1, ""),
-            ("inline", "inline-lean", 1, " lean"),
-            ("inline", "inline-lean", 2, " lean passes=2"),
-            ("first-token", "listwise-lean", 1, " lean"),
-            ("listwise", "listwise-lean", 1, " lean"),
-        )
+        for decoding, prompt, passes, more in ways
     }
 
 
@@ -151,9 +152,9 @@ def bare_contenders(
     return {f"bare {name} {decoding}": _bare(tokenizer, context, decoding, read) for decoding in _SCORED}
 
 
-def _bare(tokenizer: Tokenizer, context: int, decoding: str, read: Callable[[list[list[int]]], int]) -> Contender:
+def _bare(tokenizer: Tokenizer, context: int, decoding: Decoding, read: Callable[[list[list[int]]], int]) -> Contender:
     recorder = ScriptedEngine(flat_scores, tokenizer=tokenizer, context=context)
-    reranker = Reranker(engine=recorder, decoding=cast(Any, decoding), strategy="single", passes=1)
+    reranker = Reranker(engine=recorder, decoding=decoding, strategy="single", passes=1)
 
     def run(requests: Sequence[Request]) -> Ran:
         recorder.requests.clear()

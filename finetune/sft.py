@@ -59,10 +59,11 @@ from genrank.experiment.program import exit_status, say
 from genrank.models.store import home, resolve
 from genrank.prompting.renderer import Renderer
 from genrank.prompting.template import load_template
+from genrank.types import Decoding
 
 Logits = Callable[[Sequence[int], Sequence[int], Sequence[int] | None], torch.Tensor]
 
-DECODINGS: Mapping[Form, str] = {"inline": "inline", "listwise": "first-token"}
+DECODINGS: Mapping[Form, Decoding] = {"inline": "inline", "listwise": "first-token"}
 """The decoding by which a form is measured during training."""
 
 

@@ -10,7 +10,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from accelerate.utils import broadcast_object_list
 from trl import ModelConfig
@@ -36,6 +36,7 @@ from genrank.models.weights import weights_fingerprint
 from genrank.prompting.renderer import Renderer
 from genrank.prompting.template import Template, load_template, template_names
 from genrank.reasons.grounding import language
+from genrank.types import Decoding
 
 MEASURED = ("dev", "test")
 """Splits that are never trained on."""
@@ -196,7 +197,7 @@ def load_start(
 
 
 def dev_ranker(
-    dataset: Dataset, requests: Sequence[Request], model: str, prompts: Mapping[str, str]
+    dataset: Dataset, requests: Sequence[Request], model: str, prompts: Mapping[Decoding, str]
 ) -> Callable[[Path], dict[str, float]]:
     """A function that ranks requests with the adapter, or the whole model, of a folder.
 
@@ -215,7 +216,7 @@ def dev_ranker(
         engine = TransformersEngine(model if adapter else str(folder), adapter=str(folder) if adapter else None)
         found = {}
         for decoding, prompt in prompts.items():
-            reranker = Reranker(engine=engine, prompt=prompt, decoding=cast(Any, decoding), strategy="single", passes=1)
+            reranker = Reranker(engine=engine, prompt=prompt, decoding=decoding, strategy="single", passes=1)
             orders = [listing_ids(ranking) for ranking in reranker.rerank_batch(requests)]
             found[f"ndcg@10_{decoding}"] = ndcg_of(dataset, requests, orders)
         return {"ndcg@10": next(iter(found.values())), **found}

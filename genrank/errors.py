@@ -6,7 +6,7 @@
     ├── DataFormatError       (ValueError)   a file is wrong: ``path:line``, what was expected, what was found
     ├── ConfigError           (ValueError)   a setting or a prompt template is wrong
     ├── MissingExtraError     (ImportError)  an optional package is missing, with the command that installs it
-    ├── ModelError                           a model cannot be had or read
+    ├── ModelError                           a model cannot be found, fetched or read
     │   ├── ModelNotFoundError
     │   ├── LicenceError                     the model's licence has not been accepted
     │   ├── DownloadError                    no source could deliver the model
@@ -19,6 +19,10 @@ A user's mistake and a misbehaving model are different errors: the first is rais
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
 
 
 class GenrankError(Exception):
@@ -81,7 +85,7 @@ class MissingExtraError(GenrankError, ImportError):
 
 
 class ModelError(GenrankError):
-    """A model cannot be had or read."""
+    """A model cannot be found, fetched or read."""
 
 
 class ModelNotFoundError(ModelError):
@@ -106,3 +110,33 @@ class EngineError(GenrankError):
 
 class OutputError(GenrankError):
     """The model's answer cannot be read as a permutation."""
+
+
+def first_problem(
+    errors: Sequence[Mapping[str, Any]], *, fixes: Mapping[str, str] = MappingProxyType({})
+) -> tuple[str, str]:
+    """The field and the message of the first of pydantic's complaints.
+
+    Args:
+        errors: What ``pydantic.ValidationError.errors(include_url=False)`` gives.
+        fixes: What to do about it, by the complaint's ``type``.
+
+    Returns:
+        The field's path, such as ``price.amount`` or ``category[1]``; and the message, with what was found and the fix.
+    """
+    first = errors[0]
+    field = ""
+    for part in first["loc"]:
+        field += f"[{part}]" if isinstance(part, int) else f".{part}" if field else str(part)
+    found = "" if first["type"] == "missing" else f", got {shown(first['input'])}"
+    fix = fixes.get(first["type"])
+    return field, first["msg"].removeprefix("Value error, ") + found + (f"; {fix}" if fix else "")
+
+
+def shown(value: object) -> str:
+    """A value for an error message: one line of at most 80 characters."""
+    try:
+        text = repr(value)
+    except Exception:  # anything may be passed, and some integers are too long to be printed
+        text = f"a value of type {type(value).__name__}"
+    return text if len(text) <= 80 else text[:77] + "..."

@@ -41,11 +41,12 @@ def parse_request(fields: object) -> Request:
         if key not in _REQUEST_FIELDS:
             raise InputError(f"unknown field; a request has {', '.join(_REQUEST_FIELDS)}", field=key)
     for key in ("query", "candidates"):
-        if key not in fields:
+        if fields.get(key) is None:
             raise InputError("this field is required; give it a value", field=key)
+    query_id, history = fields.get("query_id"), fields.get("history")
     with at("query"):
-        query = Query(fields["query"], query_id=fields.get("query_id", ""))
-    return Request(query, make_candidates(fields["candidates"]), make_history(fields.get("history", ())))
+        query = Query(fields["query"], query_id="" if query_id is None else query_id)
+    return Request(query, make_candidates(fields["candidates"]), make_history(() if history is None else history))
 
 
 def make_candidates(values: object) -> tuple[Candidate, ...]:
@@ -54,26 +55,25 @@ def make_candidates(values: object) -> tuple[Candidate, ...]:
     A plain text is a title; its listing id is its place in the list, 0-based.
 
     Raises:
-        InputError: When the list is empty, an id repeats, or a field is wrong.
+        InputError: When it is no list, or a field is wrong.
     """
-    if isinstance(values, (str, Mapping)) or not isinstance(values, Iterable):
-        raise InputError(f"must be a list of candidates, got {type(values).__name__}", field="candidates")
     candidates = []
-    places: dict[str, int] = {}
-    for i, value in enumerate(values):
+    for i, value in enumerate(_items(values, "candidates", "candidates")):
         with at(f"candidates[{i}]"):
-            candidate = _make_candidate(i, value)
-        listing_id = candidate.listing.listing_id
-        if listing_id in places:
-            raise InputError(
-                f"the id {listing_id!r} is already that of candidates[{places[listing_id]}]; give each its own",
-                field=f"candidates[{i}].listing_id",
-            )
-        places[listing_id] = i
-        candidates.append(candidate)
-    if not candidates:
-        raise InputError("no candidates to rank; pass at least one", field="candidates")
+            candidates.append(_make_candidate(i, value))
     return tuple(candidates)
+
+
+def _items(values: object, field: str, what: str) -> Iterable[object]:
+    """The values of a list, or of another iterable that has an order and holds one value for each item."""
+    fix = ""
+    if isinstance(values, (set, frozenset)):
+        fix = "; a set has no order, so pass a list"
+    elif hasattr(values, "columns"):  # iterating over a table yields the names of its columns
+        fix = "; pass df.to_dicts()" if hasattr(values, "to_dicts") else "; pass df.to_dict('records')"
+    elif not isinstance(values, (str, bytes, Mapping)) and isinstance(values, Iterable):
+        return values
+    raise InputError(f"must be a list of {what}, got {type(values).__name__}{fix}", field=field)
 
 
 def _make_candidate(i: int, value: object) -> Candidate:
@@ -83,7 +83,7 @@ def _make_candidate(i: int, value: object) -> Candidate:
         case Listing():
             return Candidate(value)
         case str():
-            return Candidate(Listing(listing_id=str(i), title=value))
+            return Candidate(Listing(listing_id=str(i), title=str(value)))
         case Mapping():
             return Candidate.from_dict(value)
     raise InputError(f"must be a Candidate, Listing, dict or title, got {type(value).__name__}")
@@ -95,10 +95,8 @@ def make_history(values: object) -> tuple[Interaction, ...]:
     Raises:
         InputError: When a field is wrong.
     """
-    if isinstance(values, (str, Mapping)) or not isinstance(values, Iterable):
-        raise InputError(f"must be a list of interactions, got {type(values).__name__}", field="history")
     history = []
-    for i, value in enumerate(values):
+    for i, value in enumerate(_items(values, "history", "interactions")):
         with at(f"history[{i}]"):
             if isinstance(value, Interaction):
                 history.append(value)

@@ -2,32 +2,34 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import dataclasses
-import functools
-import itertools
+import heapq
+import numbers
+import operator
 import random
-import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from genrank.adapters import load_manifest
 from genrank.calibration import Calibration, load_calibration, stored_calibration
 from genrank.decoding import DECODINGS
-from genrank.engines.base import Engine
-from genrank.errors import BudgetError, EngineError, InputError, OutputError
-from genrank.fallback import Fallback, ask_fallback
-from genrank.inputs import at, make_candidates, make_history, make_query
+from genrank.engines.base import Closing, Engine
+from genrank.errors import BudgetError, EngineError, InputError, OutputError, shown
+from genrank.fallback import Fallback
+from genrank.inputs import make_candidates, make_history, make_query
 from genrank.permutation import Permutation, mean_tau
+from genrank.prompting.history import usefulness
 from genrank.prompting.renderer import Prompt, Renderer
 from genrank.prompting.template import Template, load_template
-from genrank.reasons.write import ReasonRequest, write_reasons
-from genrank.scheduling import BatchClock, QueryState
+from genrank.reasons.write import Reason, ReasonRequest, ask_reasons, read_reasons, warm_up
+from genrank.scheduling import Deadline, FallbackCall, Loop, QueryState, adrive, drive
 from genrank.types import (
     Candidate,
+    Cause,
+    Decoding,
     Interaction,
     Listing,
     Provenance,
@@ -35,30 +37,39 @@ from genrank.types import (
     RankedItem,
     Ranking,
     Request,
+    Strategy,
+    Tokens,
 )
-from genrank.windows import (
-    Window,
-    check_window,
-    single,
-    sliding,
-    tournament,
-    tournament_sizes,
-)
+from genrank.windows import Window, check_window, single, sliding, tournament, tournament_sizes
 
-DEFAULT_PROMPTS = {"inline": "inline", "first-token": "listwise", "listwise": "listwise"}
+Candidates = Sequence[Candidate | Listing | Mapping[str, Any] | str]
+"""What a caller may pass as candidates."""
+
+History = Sequence[Interaction | Mapping[str, Any]]
+"""What a caller may pass as a history."""
+
+DEFAULT_MODEL = "smollm2-135m"
+
+DEFAULT_PROMPTS: Mapping[Decoding, str] = {"inline": "inline", "first-token": "listwise", "listwise": "listwise"}
 """The prompt template of each decoding, where none is named."""
 
-DEFAULT_PASSES = {"inline": 2, "first-token": 2, "listwise": 1}
-"""The passes of each decoding, where none are named: two opposite orders take most of the position bias away."""
+DEFAULT_PASSES: Mapping[Decoding, int] = {"inline": 2, "first-token": 2, "listwise": 1}
+"""The passes of each decoding, where none are named: two opposite orders cancel most of the position bias."""
+
+DEFAULT_WINDOW = 20
+"""Candidates in a window, where the caller does not say."""
 
 MAX_PROMPT_TOKENS = 8192
 """The most tokens of one prompt, where neither the caller nor the model says less."""
+
+MOST_PAST = 32
+"""The most interactions of a history that reasons may speak of: to check against all of a long one takes seconds."""
 
 TOURNAMENT_TOP = 10
 """How many of the best a tournament looks for, where the call does not say `top_k`."""
 
 
-class Reranker:
+class Reranker(Closing):
     """Re-orders candidates with a generative language model.
 
     Examples:
@@ -67,30 +78,35 @@ class Reranker:
         >>> [item.listing_id for item in ranking.items]
         ['1', '0']
 
+    A reranker that loaded its model itself frees it in `close`, which ``with Reranker(...) as reranker:`` and
+    ``async with`` call at their end.
+
     Args:
-        model: A known name (`genrank.models`), a local folder or a hub name. Not used when `engine` is an `Engine`.
+        model: A known name (`genrank.models`), a local folder or a hub name; by default `DEFAULT_MODEL`.
         adapter: Folder or hub name of a LoRA adapter.
-        engine: ``transformers``, ``vllm``, or an `Engine`.
+        engine: ``transformers``, ``vllm``, or an `Engine`, which already has its model and adapter and is not closed
+            with the reranker.
         prompt: Name of a prompt template, path of a ``.toml`` file, or a `Template`; by default the one that the
             adapter was trained with, or else the decoding's own.
         decoding: ``inline``, ``first-token`` or ``listwise``; see `genrank.decoding`.
         strategy: ``sliding`` ranks lists longer than `window` in overlapping windows (arXiv 2304.09542);
             ``tournament`` finds their top in fewer windows, most of them at once (after arXiv 2406.11678); ``single``
             puts all candidates into one.
-        window: Candidates in a window, at least 2.
-        stride: Candidates by which the window of ``sliding`` moves, 1 to ``window - 1``.
+        window: Candidates in a window, at least 2; by default `DEFAULT_WINDOW`. ``single`` has no use for it.
+        stride: Candidates by which the window of ``sliding`` moves, 1 to ``window - 1``; by default half the window.
+            Other strategies have no use for it.
         passes: How often each window is ranked, over differently ordered candidates: as they come, reversed, then
             shuffled by `seed`. Scores are averaged (after permutation self-consistency, arXiv 2310.07712). By default
             2, but 1 for ``listwise``.
-        seed: Of the shuffles.
+        seed: Seed of the shuffles.
         max_prompt_tokens: The token budget of one prompt; by default what the model takes, at most 8,192.
         max_reason_tokens: The most tokens of one reason.
         fallback: Orders what the model could not, when the engine fails, the model misbehaves or the deadline passes;
-            see `Fallback`. Without one, or where it fails, that stands in the first stage's order.
+            see `Fallback`. Without one, or where it fails, these candidates keep the first stage's order.
         calibration: Turns scores into probabilities, see `genrank.calibration`: one, or where it is stored; by default
             the adapter's own, if it has one for this decoding, prompt and model.
-        neutralise: Whether texts are made harmless that could be taken for instructions or for the model's own words.
-            Off only to measure what that is worth.
+        neutralise: Whether to make texts harmless that could be taken for instructions or for the model's own words.
+            Turn it off only to measure what it is worth.
         check_adapter: Whether to refuse an adapter whose manifest (`genrank.adapters`) says that it was trained with
             another prompt or on another model, or not for this decoding.
         trust_remote_code: Whether to run code that lies in the model's folder; read it first.
@@ -100,20 +116,20 @@ class Reranker:
         ConfigError: When the prompt template is not valid, or does not fit the decoding or the tokenizer; when the
             calibration or the adapter does not fit.
         MissingExtraError: When the engine's packages are not installed.
-        ModelError: When the model cannot be had or read.
+        ModelError: When the model cannot be found, fetched or read.
     """
 
     def __init__(
         self,
-        model: str = "smollm2-135m",
+        model: str | None = None,
         *,
         adapter: str | None = None,
         engine: Literal["transformers", "vllm"] | Engine = "transformers",
         prompt: str | Path | Template | None = None,
-        decoding: Literal["inline", "first-token", "listwise"] = "inline",
-        strategy: Literal["single", "sliding", "tournament"] = "sliding",
-        window: int = 20,
-        stride: int = 10,
+        decoding: Decoding = "inline",
+        strategy: Strategy = "sliding",
+        window: int | None = None,
+        stride: int | None = None,
         passes: int | None = None,
         seed: int = 0,
         max_prompt_tokens: int | None = None,
@@ -126,43 +142,59 @@ class Reranker:
     ) -> None:
         if decoding not in DECODINGS:
             raise InputError(f"must be one of {list(DECODINGS)}, got {decoding!r}", field="decoding")
-        if strategy not in ("single", "sliding", "tournament"):
-            raise InputError(f"must be single, sliding or tournament, got {strategy!r}", field="strategy")
-        _check_whole("window", window)
-        _check_whole("stride", stride)
-        check_window(window, stride if strategy == "sliding" else 1)
-        passes = DEFAULT_PASSES[decoding] if passes is None else passes
-        for name, number in (("passes", passes), ("max_reason_tokens", max_reason_tokens)):
-            _check_whole(name, number, at_least=1)
+        if strategy not in get_args(Strategy):
+            raise InputError(f"must be one of {list(get_args(Strategy))}, got {strategy!r}", field="strategy")
+        _check_engine(engine, model, adapter)
+        self.window, self.stride = _sizes(strategy, window, stride)
+        self.passes = DEFAULT_PASSES[decoding] if passes is None else _whole("passes", passes, at_least=1)
+        self.seed = _whole("seed", seed)
+        self.max_reason_tokens = _whole("max_reason_tokens", max_reason_tokens, at_least=1)
         if fallback is not None and not callable(fallback):
             raise InputError(
                 f"must be a function of requests that gives scores, got {type(fallback).__name__}", field="fallback"
             )
-        self.decoding = decoding
-        self.strategy = strategy
-        self.window = window
-        self.stride = stride
-        self.passes = passes
-        self.seed = seed
-        self.max_reason_tokens = max_reason_tokens
+        self.decoding: Decoding = decoding
+        self.strategy: Strategy = strategy
         self.fallback = fallback
-        used = adapter if engine is None or isinstance(engine, str) else engine.adapter
+        used = adapter if isinstance(engine, str) else engine.adapter
         template = _find_template(prompt, decoding, used, check_adapter)
-        self.engine = _load_engine(engine, model, adapter, check_adapter, trust_remote_code)
+        self._owns_engine = isinstance(engine, str)
+        self._closed = False
+        self.engine = _load_engine(engine, model or DEFAULT_MODEL, adapter, check_adapter, trust_remote_code)
+        try:
+            self._set_up(template, max_prompt_tokens, calibration, neutralise=neutralise)
+        except BaseException:
+            self.close()
+            raise
+
+    def _set_up(
+        self,
+        template: Template,
+        max_prompt_tokens: int | None,
+        calibration: Calibration | str | Path | None,
+        *,
+        neutralise: bool,
+    ) -> None:
+        """What depends on the engine's model and tokenizer."""
+        decoding, window = self.decoding, self.window
         self._renderer = Renderer(template, self.engine.tokenizer, neutralise=neutralise)
         self._answer = self._renderer.answer
         template.check(inline=decoding == "inline")
-        if decoding != "inline" and strategy != "single" and window > len(self._answer.identifiers):
+        if decoding != "inline" and self.strategy != "single" and window > len(self._answer.identifiers):
             most = len(self._answer.identifiers)
             raise InputError(f"this tokenizer has {most} one-token identifiers, got {window}", field="window")
-        longest = self._longest(window if strategy != "single" else 1)
-        self.max_prompt_tokens = min(longest, MAX_PROMPT_TOKENS) if max_prompt_tokens is None else max_prompt_tokens
+        longest = self._longest(window if self.strategy != "single" else 1)
+        if max_prompt_tokens is None:
+            max_prompt_tokens = min(longest, MAX_PROMPT_TOKENS)
+        self.max_prompt_tokens = _whole("max_prompt_tokens", max_prompt_tokens)
         if not 1 <= self.max_prompt_tokens <= longest:
             raise InputError(
                 f"must be within 1..{longest} (the model takes {self.engine.context} tokens, answer included), "
                 f"got {self.max_prompt_tokens}",
                 field="max_prompt_tokens",
             )
+        if template.reason:
+            warm_up()
         use = {"decoding": decoding, "prompt_hash": template.digest, "model": self.engine.model}
         self._calibration = _find_calibration(calibration, self.engine.adapter, use)
         self._provenance = Provenance(
@@ -172,15 +204,25 @@ class Reranker:
             prompt_hash=template.digest,
             engine=self.engine.name,
             decoding=decoding,
-            passes=passes,
+            strategy=self.strategy,
+            window=window if self.strategy != "single" else None,
+            stride=self.stride if self.strategy == "sliding" else None,
+            passes=self.passes,
             calibration=self._calibration.fitted_on if self._calibration else None,
         )
+
+    def close(self) -> None:
+        """Free the model, if the reranker loaded it itself; it ranks nothing afterwards. Closing twice does no harm."""
+        self._closed = True
+        close = getattr(self.engine, "close", None)
+        if self._owns_engine and close is not None:
+            close()
 
     def rerank(
         self,
         query: Query | str,
-        candidates: Sequence[Candidate | Listing | Mapping[str, Any] | str],
-        history: Sequence[Interaction | Mapping[str, Any]] = (),
+        candidates: Candidates,
+        history: History = (),
         *,
         top_k: int | None = None,
         reasons: int = 0,
@@ -195,45 +237,42 @@ class Reranker:
             top_k: Return only so many items; by default all. A ``tournament`` looks for so many of the best; by default
                 10.
             reasons: Write a reason for so many of the first items.
-            deadline: Seconds after which nothing further is started. What has been ranked counts, the rest stands
-                in the order of `fallback`, or else of the first stage. An engine that hangs is left behind `GRACE`
-                seconds later.
+            deadline: Seconds from the call to the answer, rendering included. Once they have passed, what has been
+                ranked counts, and the rest stands in the order of `fallback`, or else of the first stage. An engine
+                that is still at work is left behind `genrank.scheduling.GRACE` seconds later.
 
         Returns:
             Every candidate exactly once (the first `top_k` of them). When the engine fails or the deadline passes,
-            what no window ranked stands in the order of `fallback`, or else of the first stage, with
-            ``provenance.outcome == "fallback"`` and why.
+            what no window ranked stands in the order of `fallback`, or else of the first stage, the outcome is
+            ``fallback``, and `Provenance.cause` and `Provenance.why` hold the reason.
 
         Raises:
             InputError: When an argument is wrong; its `field` names it.
+            EngineError: When the reranker is closed.
             BudgetError: When `max_prompt_tokens` cannot hold a window.
         """
-        request = Request(make_query(query), make_candidates(candidates), make_history(history))
-        return self.rerank_batch([request], top_k=top_k, reasons=reasons, deadline=deadline)[0]
+        until = self._begin(top_k, reasons, deadline)
+        request = _request(query, candidates, history)
+        return drive(self._loop([request], top_k, reasons, until), self.engine, until)[0]
 
     async def arerank(
         self,
         query: Query | str,
-        candidates: Sequence[Candidate | Listing | Mapping[str, Any] | str],
-        history: Sequence[Interaction | Mapping[str, Any]] = (),
+        candidates: Candidates,
+        history: History = (),
         *,
         top_k: int | None = None,
         reasons: int = 0,
         deadline: float | None = None,
     ) -> Ranking:
-        """`rerank` for asyncio: the same, in a worker thread, so that the event loop goes on.
+        """`rerank` for asyncio: the same, and the event loop goes on meanwhile.
 
-        When the task is cancelled, the engine stops before its next forward pass.
+        An engine that can be awaited (`genrank.engines.base.AsyncEngine`, such as vLLM's) is awaited; another one works
+        in a thread. When the task is cancelled, the engine drops the work: before its next forward pass at the latest.
         """
-        request = Request(make_query(query), make_candidates(candidates), make_history(history))
-        started = time.monotonic()
-        cancelled = threading.Event()
-        try:
-            rankings = await asyncio.to_thread(self._run, [request], top_k, reasons, deadline, started, cancelled)
-        except asyncio.CancelledError:
-            cancelled.set()
-            raise
-        return rankings[0]
+        until = self._begin(top_k, reasons, deadline)
+        request = _request(query, candidates, history)
+        return (await adrive(self._loop([request], top_k, reasons, until), self.engine, until))[0]
 
     def rerank_batch(
         self,
@@ -257,8 +296,22 @@ class Reranker:
         Raises:
             InputError: When an argument is wrong; its `field` names it.
             BudgetError: When `max_prompt_tokens` cannot hold a window.
+            EngineError: When the reranker is closed.
         """
-        return self._run(requests, top_k, reasons, deadline, time.monotonic(), threading.Event())
+        until = self._begin(top_k, reasons, deadline)
+        return drive(self._loop(requests, top_k, reasons, until), self.engine, until)
+
+    async def arerank_batch(
+        self,
+        requests: Iterable[Request],
+        *,
+        top_k: int | None = None,
+        reasons: int = 0,
+        deadline: float | None = None,
+    ) -> list[Ranking]:
+        """`rerank_batch` for asyncio; see `arerank`."""
+        until = self._begin(top_k, reasons, deadline)
+        return await adrive(self._loop(requests, top_k, reasons, until), self.engine, until)
 
     def check_options(self, *, top_k: int | None = None, reasons: int = 0, deadline: float | None = None) -> None:
         """Refuse options of a call that are wrong whatever the request.
@@ -267,48 +320,45 @@ class Reranker:
             InputError: When one is wrong; its `field` names it.
         """
         if top_k is not None:
-            _check_whole("top_k", top_k, at_least=1)
-        _check_whole("reasons", reasons)
-        if reasons < 0:
+            _whole("top_k", top_k, at_least=1)
+        if _whole("reasons", reasons) < 0:
             raise InputError(f"must not be negative, got {reasons}", field="reasons")
         if reasons and not self._renderer.template.reason:
             raise InputError(f"prompt template {self._renderer.template.name} has no reason prompt", field="reasons")
-        if deadline is not None and not (isinstance(deadline, (int, float)) and deadline > 0):
-            raise InputError(f"must be a positive number of seconds, got {deadline!r}", field="deadline")
+        if deadline is not None and not _is_time(deadline):
+            raise InputError(f"must be a positive number of seconds, got {shown(deadline)}", field="deadline")
         if self.strategy == "tournament" and top_k is not None:
             tournament_sizes(1, self.window, top_k)
 
-    def _run(
-        self,
-        requests: Iterable[Request],
-        top_k: int | None,
-        reasons: int,
-        deadline: float | None,
-        started: float,
-        cancelled: threading.Event,
-    ) -> list[Ranking]:
-        """`rerank_batch`, begun at `started`; nothing further is computed once `cancelled` is set."""
+    def _begin(self, top_k: int | None, reasons: int, deadline: float | None) -> Deadline:
+        """Check what every call checks, and start its clock."""
+        started = time.monotonic()
+        if self._closed:
+            raise EngineError("the reranker is closed; make another one")
         self.check_options(top_k=top_k, reasons=reasons, deadline=deadline)
-        run = BatchClock(deadline, started, cancelled, keep=reasons > 0)
-        calls = [self._start(i, request, top_k) for i, request in enumerate(requests)]
-        while ready := [call for call in calls if call.windows]:
-            if run.stop():
-                for call in ready:
-                    call.interrupt(run.why())
+        return Deadline(deadline, started)
+
+    def _loop(
+        self, requests: Iterable[Request], top_k: int | None, reasons: int, deadline: Deadline
+    ) -> Loop[list[Ranking]]:
+        """`rerank_batch` as a loop for `genrank.scheduling`."""
+        top_k = None if top_k is None else int(top_k)
+        states = [self._start(i, request, top_k) for i, request in enumerate(requests)]
+        while ready := [state for state in states if state.windows]:
+            if deadline.passed():
+                for state in ready:
+                    state.interrupt(*deadline.blame)
             else:
-                self._advance(ready, run)
-        if interrupted := [call for call in calls if call.why]:
-            self._order_unranked(interrupted)
+                yield from self._advance(ready, deadline, keep=reasons > 0)
+        if interrupted := [state for state in states if state.why]:
+            yield from self._order_unranked(interrupted)
         if reasons:
-            self._write_reasons(calls, reasons, run)
-        seconds = time.monotonic() - started
-        return [self._ranking(call, top_k, seconds) for call in calls]
+            yield from self._write_reasons(states, reasons, deadline)
+        return [self._ranking(state, top_k, deadline) for state in states]
 
     def _start(self, i: int, request: Request, top_k: int | None) -> QueryState:
         if not isinstance(request, Request):
             raise InputError(f"must be a Request, got {type(request).__name__}", field=f"requests[{i}]")
-        with at(f"requests[{i}]"):
-            make_candidates(request.candidates)  # at least one, and no id twice
         prepared = self._renderer.prepare(request.query, request.candidates, request.history)
         places = range(len(request.candidates))
         match self.strategy:
@@ -322,69 +372,86 @@ class Reranker:
         """How many of the best a tournament looks for."""
         return top_k or min(TOURNAMENT_TOP, self.window)
 
-    def _advance(self, calls: Sequence[QueryState], run: BatchClock) -> None:
+    def _advance(self, states: Sequence[QueryState], deadline: Deadline, *, keep: bool) -> Loop[None]:
         """Rank all windows that are ready, over all passes, as one batch, and hand the scores to the strategies."""
-        jobs = [(call, order) for call in calls for window in call.windows for order in self._presentations(window)]
-        prompts = [self._render(call, order) for call, order in jobs]
+        jobs = [
+            (state, i, order)
+            for state in states
+            for i, window in enumerate(state.windows)
+            for order in self._presentations(window)
+        ]
+        prompts = []
+        for state, _, order in jobs:
+            if deadline.passed():
+                break
+            prompts.append(self._render(state, order))
         decode = DECODINGS[self.decoding]
+        scored: Sequence[tuple[list[float], Tokens] | None] = []
         try:
-            scored = run.in_time(lambda: decode(self.engine, prompts, self._answer, keep=run.keep, stop=run.stop))
+            if prompts and not deadline.passed():
+                results = yield decode.ask(prompts, self._answer, keep=keep)
+                scored = decode.read(prompts, self._answer, results)
         except EngineError as error:
-            for call in calls:
-                call.interrupt(f"the engine failed: {error}")
+            for state in states:
+                state.interrupt("engine-error", f"the engine failed: {error}")
             return
         except OutputError as error:
-            if len(calls) == 1:
-                calls[0].interrupt(f"the model misbehaved: {error}")
-            else:  # one query's bad answer is no other's
-                for call in calls:
-                    self._advance([call], run)
+            if len(states) == 1:
+                states[0].interrupt("bad-output", f"the model misbehaved: {error}")
+            else:  # one query's bad answer must not cost the others theirs
+                for state in states:
+                    yield from self._advance([state], deadline, keep=keep)
             return
-        answers = iter(zip(jobs, prompts, scored, strict=True))
-        for call in calls:
-            finished = {}
-            for i, window in enumerate(call.windows):
-                shown = [
-                    (order, prompt, *answer)
-                    for (_, order), prompt, answer in itertools.islice(answers, self.passes)
-                    if answer is not None
-                ]
-                if not shown:
-                    continue
-                orders = [Permutation.from_scores(scores).apply(order) for order, _, scores, _ in shown]
-                totals = dict.fromkeys(window, 0.0)
-                for order, prompt, scores, tokens in shown:
-                    call.tokens += tokens
-                    call.cuts.update(prompt.cuts)
-                    call.neutralised += prompt.neutralised
-                    for place, score in zip(order, scores, strict=True):
-                        totals[place] += score / len(shown)
-                if (tau := mean_tau(orders)) is not None:
-                    call.taus.append(tau)
-                call.ranked += len(shown)
-                call.shown |= dict.fromkeys(window, shown[0][:2])
-                finished[i] = self._calibrated([min(1.0, totals[place]) for place in window])
-            if len(finished) < len(call.windows):
-                call.interrupt(run.why(), finished)
+        shown: dict[tuple[QueryState, int], list[_Shown]] = {}
+        for (state, i, order), prompt, answer in zip(jobs, prompts, scored, strict=False):  # rendering may have ended
+            if answer is not None:
+                shown.setdefault((state, i), []).append(_Shown(order, prompt, *answer))
+        for state in states:
+            finished = {
+                i: self._merge(state, window, shown[state, i])
+                for i, window in enumerate(state.windows)
+                if (state, i) in shown
+            }
+            if len(finished) < len(state.windows):
+                state.interrupt(*deadline.blame, finished)
             else:
-                call.advance(list(finished.values()))
+                state.advance(list(finished.values()))
+
+    def _merge(self, state: QueryState, window: Window, shown: Sequence[_Shown]) -> list[float]:
+        """Scores of a window from the passes that were answered, counted in the query's state."""
+        orders = [Permutation.from_scores(one.scores).apply(one.order) for one in shown]
+        totals = dict.fromkeys(window, 0.0)
+        for one in shown:
+            state.tokens += one.tokens
+            state.cuts.update(one.prompt.cuts)
+            state.neutralised += one.prompt.neutralised
+            for place, score in zip(one.order, one.scores, strict=True):
+                totals[place] += score / len(shown)
+        if (tau := mean_tau(orders)) is not None:
+            state.taus.append(tau)
+        state.ranked += len(shown)
+        state.shown |= dict.fromkeys(window, (shown[0].order, shown[0].prompt))
+        return self._calibrated([min(1.0, totals[place]) for place in window])
 
     def _calibrated(self, scores: list[float]) -> list[float]:
         return self._calibration.apply(scores) if self._calibration else scores
 
-    def _order_unranked(self, calls: Sequence[QueryState]) -> None:
+    def _order_unranked(self, states: Sequence[QueryState]) -> Loop[None]:
         """Order what no window ranked by `fallback`, where there is something to order, and say whose order it is."""
-        asked = [call for call in calls if len(call.unranked) > 1] if self.fallback else []
-        answers = ask_fallback(self.fallback, [call.request for call in asked]) if self.fallback and asked else []
-        whose = dict.fromkeys(calls, "first stage's")
-        for call, answer in zip(asked, answers, strict=True):
+        asked = [state for state in states if len(state.unranked) > 1] if self.fallback else []
+        answers: list[list[float] | str] = []
+        if self.fallback and asked:
+            answers = yield FallbackCall(self.fallback, [state.request for state in asked])
+        whose = dict.fromkeys(states, "first stage's")
+        for state, answer in zip(asked, answers, strict=True):
             if isinstance(answer, str):
-                call.why += f"; the fallback failed: {answer}"
+                state.why += f"; the fallback failed: {answer}"
             else:
-                call.order_unranked(answer)
-                whose[call] = "fallback's"
-        for call in calls:
-            call.why += f"; what no window ranked stands in the {whose[call]} order"
+                state.order_unranked(answer)
+                whose[state] = "fallback's"
+        for state in states:
+            state.why += f"; what no window ranked stands in the {whose[state]} order"
+            state.done()
 
     def _longest(self, candidates: int) -> int:
         """The most prompt tokens that leave room for the answer."""
@@ -400,110 +467,185 @@ class Reranker:
             orders.append(tuple(shuffled))
         return orders
 
-    def _render(self, call: QueryState, order: Window) -> Prompt:
-        return call.prepared.window(
+    def _render(self, state: QueryState, order: Window) -> Prompt:
+        return state.prepared.window(
             order,
             max_tokens=min(self.max_prompt_tokens, self._longest(len(order))),
             inline=self.decoding == "inline",
         )
 
-    def _write_reasons(self, calls: Sequence[QueryState], count: int, run: BatchClock) -> None:
-        """Write reasons for the first `count` items of every call, as one batch."""
-        wanted = []
-        requests = []
-        for call in calls:
-            for place in call.order[:count]:
-                try:
-                    requests.append(self._reason_request(call, place))
-                    wanted.append((call, place))
-                except BudgetError as error:
-                    call.no_reason(place, f"no room: {error}")
-        write = functools.partial(
-            write_reasons,
-            self.engine,
-            requests,
-            max_tokens=self.max_reason_tokens,
-            ends=self._renderer.reason_ends,
-            stop=run.stop,
-        )
+    def _write_reasons(self, states: Sequence[QueryState], count: int, deadline: Deadline) -> Loop[None]:
+        """Write reasons for the first `count` items of every query, as one batch."""
+        wanted = [(state, place) for state in states for place in state.order[:count]]
+        missing: dict[tuple[QueryState, int], tuple[Cause, str]] = dict.fromkeys(wanted, deadline.blame)
+        requests = {}
+        for state, place in wanted:
+            if deadline.passed():
+                break
+            try:
+                requests[state, place] = self._reason_request(state, place)
+            except BudgetError as error:
+                missing[state, place] = "budget", f"no room: {error}"
+        asked = list(requests.values())
+        written: Sequence[Reason | None] = []
         try:
-            written = run.in_time(write) if requests and not run.stop() else [None] * len(requests)
-        except (EngineError, OutputError) as error:
-            blame = "the engine failed" if isinstance(error, EngineError) else "the model misbehaved"
-            for call, place in wanted:
-                call.no_reason(place, f"{blame}: {error}")
-            return
-        for (call, place), reason in zip(wanted, written, strict=True):
-            if reason is None:
-                call.no_reason(place, run.why())
-            else:
-                call.tokens += reason.tokens
-                call.claims += reason.claims
-                call.reasons[place] = reason
+            if asked and not deadline.passed():
+                ends = self._renderer.reason_ends
+                results = yield ask_reasons(asked, max_tokens=self.max_reason_tokens, ends=ends)
+                written = read_reasons(asked, results, stop=deadline.overdue)
+        except EngineError as error:
+            missing |= dict.fromkeys(requests, ("engine-error", f"the engine failed: {error}"))
+        except OutputError as error:
+            missing |= dict.fromkeys(requests, ("bad-output", f"the model misbehaved: {error}"))
+        for (state, place), reason in zip(requests, written, strict=False):  # none where the call was not made
+            if reason is not None:
+                del missing[state, place]
+                state.tokens += reason.tokens
+                state.claims += reason.claims
+                state.reasons[place] = reason
+        for (state, place), blame in missing.items():
+            state.no_reason(place, *blame)
+        for state in states:
+            state.done()
 
-    def _reason_request(self, call: QueryState, place: int) -> ReasonRequest:
+    def _reason_request(self, state: QueryState, place: int) -> ReasonRequest:
         """The conversation in which the candidate was ranked last, carried on to its reason.
 
         Where no window ranked it, or that conversation has no room left, a conversation about it alone.
         """
-        request = call.request
+        request = state.request
         listings = [candidate.listing for candidate in request.candidates]
         others = (*listings[:place], *listings[place + 1 :])
 
         def carried_on(order: Window, prompt: Prompt) -> ReasonRequest:
             spots = {shown: spot for spot, shown in enumerate(order)}
-            ids = call.prepared.follow_up(
+            ids = state.prepared.follow_up(
                 prompt,
-                [spots[ranked] for ranked in call.order if ranked in spots],
+                [spots[ranked] for ranked in state.order if ranked in spots],
                 place,
                 max_tokens=self.engine.context - self.max_reason_tokens,
             )
-            return ReasonRequest(ids, request.query, listings[place], request.history, others)
+            return ReasonRequest(ids, request.query, listings[place], self._past(state), others)
 
-        if place in call.shown:
+        if place in state.shown:
             with contextlib.suppress(BudgetError):
-                return carried_on(*call.shown[place])
-        return carried_on((place,), self._render(call, (place,)))
+                return carried_on(*state.shown[place])
+        return carried_on((place,), self._render(state, (place,)))
 
-    def _ranking(self, call: QueryState, top_k: int | None, seconds: float) -> Ranking:
+    def _past(self, state: QueryState) -> Mapping[int, Interaction]:
+        """The interactions that a reason may speak of, by place: of a long history the most useful ones."""
+        if state.past is None:
+            request = state.request
+            places: Iterable[int] = range(len(request.history))
+            if len(request.history) > MOST_PAST:
+                listings = [candidate.listing for candidate in request.candidates]
+                useful = usefulness(request.history, request.query, listings)
+                places = sorted(heapq.nlargest(MOST_PAST, places, key=useful.__getitem__))
+            state.past = {place: request.history[place] for place in places}
+        return state.past
+
+    def _ranking(self, state: QueryState, top_k: int | None, deadline: Deadline) -> Ranking:
         items = []
-        candidates = call.request.candidates
-        for rank, (place, score) in enumerate(zip(call.order, call.falling_scores(), strict=True), start=1):
+        candidates = state.request.candidates
+        for rank, (place, score) in enumerate(zip(state.order, state.falling_scores(), strict=True), start=1):
             candidate = candidates[place]
-            reason = call.reasons.get(place)
             source_rank = candidate.rank if candidate.rank is not None else place + 1
-            item = RankedItem(candidate.listing.listing_id, rank, score, source_rank)
-            items.append(dataclasses.replace(item, reason=reason.text, evidence=reason.evidence) if reason else item)
+            written = state.reasons.get(place)
+            reason, evidence = (written.text, written.evidence) if written else (None, ())
+            items.append(RankedItem(candidate.listing, rank, score, source_rank, reason, evidence))
         provenance = dataclasses.replace(
             self._provenance,
-            strategy=self._strategy(top_k),
-            outcome="fallback" if call.why else "repaired" if call.repairs else "model",
-            why=call.why,
-            repairs=tuple(call.repairs),
-            windows=call.ranked,
-            agreement=sum(call.taus) / len(call.taus) if call.taus else None,
-            tokens=call.tokens,
-            cuts=dict(call.cuts),
-            neutralised=call.neutralised,
-            claims=call.claims,
-            seconds=seconds,
+            top=self._top(top_k) if self.strategy == "tournament" else None,
+            outcome="fallback" if state.why else "repaired" if state.repairs else "model",
+            cause=state.cause,
+            why=state.why,
+            repairs=tuple(state.repairs),
+            windows=state.ranked,
+            agreement=sum(state.taus) / len(state.taus) if state.taus else None,
+            tokens=state.tokens,
+            cuts=dict(state.cuts),
+            neutralised=state.neutralised,
+            claims=state.claims,
+            seconds=state.ended - deadline.started,
         )
-        return Ranking(call.request.query.query_id, tuple(items[:top_k]), provenance)
-
-    def _strategy(self, top_k: int | None) -> str:
-        sizes = {
-            "single": "",
-            "sliding": f"({self.window},{self.stride})",
-            "tournament": f"({self.window},top {self._top(top_k)})",
-        }
-        return self.strategy + sizes[self.strategy]
+        return Ranking(state.request.query.query_id, tuple(items[:top_k]), provenance)
 
 
-def _check_whole(name: str, number: object, at_least: int | None = None) -> None:
-    if not isinstance(number, int) or isinstance(number, bool):
-        raise InputError(f"must be a whole number, got {number!r}", field=name)
-    if at_least is not None and number < at_least:
-        raise InputError(f"must be at least {at_least}, got {number}", field=name)
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Shown:
+    """A window as one pass showed it, and what the model said.
+
+    Attributes:
+        order: The window's places, in the order of the prompt.
+        prompt: The prompt.
+        scores: ``[n]`` in the order of the prompt.
+        tokens: What it cost.
+    """
+
+    order: Window
+    prompt: Prompt
+    scores: Sequence[float]
+    tokens: Tokens
+
+
+def _check_engine(engine: object, model: str | None, adapter: str | None) -> None:
+    """Refuse what is no engine, and a model or an adapter beside an engine that already has its own.
+
+    Raises:
+        InputError: When there is such a thing; its `field` names it.
+    """
+    if isinstance(engine, str):
+        if engine not in ("transformers", "vllm"):
+            raise InputError(f"must be transformers, vllm or an Engine, got {engine!r}", field="engine")
+        return
+    if not hasattr(engine, "tokenizer"):
+        raise InputError(f"must be transformers, vllm or an Engine, got {engine!r}", field="engine")
+    for name, given in (("model", model), ("adapter", adapter)):
+        if given is not None:
+            raise InputError(
+                f"the engine that was passed has its own {name} ({getattr(engine, name)}); leave {name}={given!r} out, "
+                "or make the engine with it",
+                field=name,
+            )
+
+
+def _sizes(strategy: Strategy, window: int | None, stride: int | None) -> tuple[int, int]:
+    """The window and the stride, with what the caller left out; the provenance says which of them a strategy uses."""
+    window = DEFAULT_WINDOW if window is None else _whole("window", window)
+    stride = max(1, window // 2) if stride is None else _whole("stride", stride)
+    check_window(window, stride if strategy == "sliding" else 1)
+    return window, stride
+
+
+def _request(query: Query | str, candidates: Candidates, history: History) -> Request:
+    return Request(make_query(query), make_candidates(candidates), make_history(history))
+
+
+def _whole(name: str, number: Any, at_least: int | None = None) -> int:
+    """A whole number, of Python or NumPy.
+
+    Raises:
+        InputError: When it is none, or too small.
+    """
+    try:
+        whole = operator.index(number)
+    except TypeError:
+        whole = None
+    if whole is None or isinstance(number, bool):
+        raise InputError(f"must be a whole number, got {shown(number)}", field=name)
+    if at_least is not None and whole < at_least:
+        raise InputError(f"must be at least {at_least}, got {shown(number)}", field=name)
+    return whole
+
+
+def _is_time(value: object) -> bool:
+    """Whether it is a number of seconds, which may be infinite."""
+    if not isinstance(value, numbers.Real) or isinstance(value, bool):
+        return False
+    try:
+        return float(value) > 0
+    except OverflowError:
+        return False
 
 
 def _load_engine(
@@ -522,13 +664,13 @@ def _load_engine(
         from genrank.engines.vllm import VLLMEngine
 
         return VLLMEngine(model, **options)
-    if engine is None or isinstance(engine, str):
-        raise InputError(f"must be transformers, vllm or an Engine, got {engine!r}", field="engine")
     return engine
 
 
-def _find_template(prompt: str | Path | Template | None, decoding: str, adapter: str | None, check: bool) -> Template:
-    """The prompt that was asked for, or else the one that the adapter learned; it must be that where it is checked."""
+def _find_template(
+    prompt: str | Path | Template | None, decoding: Decoding, adapter: str | None, check: bool
+) -> Template:
+    """The prompt that was asked for, or else the one that the adapter was trained with, which `check` insists on."""
     manifest = load_manifest(adapter) if adapter is not None else None
     if prompt is None:
         learned = manifest.prompts.get(decoding) if manifest else None

@@ -1,81 +1,188 @@
-"""The loop beneath `genrank.Reranker`: windows of many queries, batch by batch, until all are ranked or time is up."""
+"""The loop beneath `genrank.Reranker`: windows of many queries, batch by batch, until all are ranked or time is up.
+
+The loop itself calls nobody. It is a generator that yields what is to be called next, an `EngineCall` or a
+`FallbackCall`, and is sent the answer. `drive` makes these calls and waits for them, `adrive` awaits them, so that the
+two ways share every line that decides anything.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import concurrent.futures
+import contextlib
+import functools
 import itertools
 import math
-import queue
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TypeVar, cast
+from typing import Any, TypeVar
 
+from genrank.engines.base import Engine, EngineCall, Stop
 from genrank.errors import EngineError
+from genrank.fallback import Fallback, ask_fallback
 from genrank.prompting.renderer import PreparedRequest, Prompt
 from genrank.reasons.write import Reason
-from genrank.types import (
-    Claims,
-    Request,
-    Tokens,
-)
-from genrank.windows import (
-    Interrupted,
-    Ranked,
-    Scores,
-    Steps,
-    Window,
-)
+from genrank.types import Cause, Claims, Interaction, Request, Tokens
+from genrank.windows import Interrupted, Ranked, Scores, Steps, Window
 
 T = TypeVar("T")
 
-GRACE = 5.0
-"""Seconds after a deadline that an engine has to give back what it finished; then it is left behind."""
+GRACE = 0.02
+"""Seconds after a deadline that an engine has to hand over what it finished; then it is left behind."""
 
 
-class BatchClock:
-    """What holds for a batch as a whole: when to stop, and whether the conversations go on."""
+@dataclass(frozen=True, slots=True)
+class FallbackCall:
+    """A call of the caller's fallback that has not been made yet.
 
-    def __init__(self, deadline: float | None, started: float, cancelled: threading.Event, *, keep: bool) -> None:
-        self.ends = math.inf if deadline is None else started + deadline
-        self.deadline = deadline
-        self.cancelled = cancelled
-        self.keep = keep
+    Attributes:
+        fallback: The function.
+        requests: Its batch.
+    """
 
-    def stop(self) -> bool:
-        """Whether nothing further shall be computed."""
-        return self.cancelled.is_set() or time.monotonic() >= self.ends
+    fallback: Fallback
+    requests: Sequence[Request]
 
-    def why(self) -> str:
-        """Why it stopped."""
-        return "cancelled" if self.cancelled.is_set() else f"the deadline of {self.deadline:g} s passed"
+    def run(self) -> list[list[float] | str]:
+        """Make the call; see `genrank.fallback.ask_fallback`."""
+        return ask_fallback(self.fallback, self.requests)
 
-    def in_time(self, call: Callable[[], T]) -> T:
-        """Run a call of the engine; leave it behind where it hangs until `GRACE` after the deadline.
 
-        Raises:
-            EngineError: When it hangs, or whatever the call raises.
-        """
+Loop = Generator[EngineCall | FallbackCall, Any, T]
+"""Yields calls, is sent their answers (an `EngineError` is thrown in), and returns its result."""
+
+
+class Deadline:
+    """When a batch has to be answered.
+
+    Args:
+        seconds: From `started`; None: there is no deadline.
+        started: On the clock of ``time.monotonic()``.
+
+    Attributes:
+        blame: Why something was left unanswered, where the engine raised nothing: the cause, and in words.
+    """
+
+    def __init__(self, seconds: float | None, started: float) -> None:
+        self.started = started
+        self.ends = math.inf if seconds is None else started + float(seconds)
+        self.blame: tuple[Cause, str] = (
+            ("engine-error", "the engine failed: it left a request unanswered")
+            if seconds is None
+            else ("deadline", f"the deadline of {seconds:g} s passed")
+        )
+
+    def passed(self) -> bool:
+        """Whether nothing further may be started."""
+        return self.ends != math.inf and time.monotonic() >= self.ends
+
+    def overdue(self) -> bool:
+        """Whether what was begun in time has to be dropped as well."""
+        return self.ends != math.inf and time.monotonic() >= self.ends + GRACE
+
+    def patience(self) -> float | None:
+        """Seconds to wait for an engine from now on; None: as long as it takes."""
         if self.ends == math.inf:
-            return call()
-        answers: queue.SimpleQueue[tuple[T, None] | tuple[None, BaseException]] = queue.SimpleQueue()
+            return None
+        return min(max(0.0, self.ends - time.monotonic()) + GRACE, threading.TIMEOUT_MAX)
 
-        def work() -> None:
-            try:
-                answers.put((call(), None))
-            except BaseException as error:  # it is raised in the caller's thread
-                answers.put((None, error))
 
-        threading.Thread(target=work, daemon=True, name="genrank-engine").start()
+def drive(loop: Loop[T], engine: Engine, deadline: Deadline) -> T:
+    """Run a loop to its end in this thread.
+
+    With a deadline the engine works in a thread of its own, so that one that hangs can be left behind.
+    """
+    go_on: Callable[[], EngineCall | FallbackCall] = functools.partial(next, loop)
+    while True:
         try:
-            left = max(0.0, self.ends - time.monotonic())
-            answer, error = answers.get(timeout=min(left + GRACE, threading.TIMEOUT_MAX))
-        except queue.Empty:
-            raise EngineError(f"it did not answer within {GRACE:g} s of the deadline of {self.deadline:g} s") from None
-        if error is not None:
-            raise error
-        return cast(T, answer)
+            call = go_on()
+        except StopIteration as stop:
+            result: T = stop.value
+            return result
+        try:
+            answer = call.run() if isinstance(call, FallbackCall) else _run(call, engine, deadline)
+            go_on = functools.partial(loop.send, answer)
+        except EngineError as error:
+            go_on = functools.partial(loop.throw, error)
+
+
+async def adrive(loop: Loop[T], engine: Engine, deadline: Deadline) -> T:
+    """Run a loop to its end in this task; when the task is cancelled, so is the engine's work.
+
+    A `genrank.engines.base.AsyncEngine` is awaited; another engine, and the fallback, work in a thread.
+    """
+    go_on: Callable[[], EngineCall | FallbackCall] = functools.partial(next, loop)
+    while True:
+        try:
+            call = go_on()
+        except StopIteration as stop:
+            result: T = stop.value
+            return result
+        try:
+            if isinstance(call, FallbackCall):
+                answer: Any = await asyncio.wrap_future(_in_thread(call.run))
+            else:
+                answer = await _arun(call, engine, deadline)
+            go_on = functools.partial(loop.send, answer)
+        except EngineError as error:
+            go_on = functools.partial(loop.throw, error)
+
+
+def _run(call: EngineCall, engine: Engine, deadline: Deadline) -> list[Any]:
+    stop = Stop(deadline.ends)
+    patience = deadline.patience()
+    if patience is None:
+        return call.run(engine, stop)
+    working = _in_thread(lambda: call.run(engine, stop))
+    try:
+        done = concurrent.futures.wait([working], patience).done
+    finally:
+        stop.cancel()  # it has ended, is left behind, or the caller was interrupted
+    return working.result() if done else _finished(call, stop)
+
+
+async def _arun(call: EngineCall, engine: Engine, deadline: Deadline) -> list[Any]:
+    stop = Stop(deadline.ends)
+    method: Callable[..., Awaitable[list[Any]]] | None = getattr(engine, f"a{call.kind}", None)
+    working: asyncio.Future[list[Any]]
+    if method is not None:
+        working = asyncio.ensure_future(method(call.requests, stop=stop))
+    else:
+        working = asyncio.wrap_future(_in_thread(lambda: call.run(engine, stop)))
+    working.add_done_callback(lambda future: future.cancelled() or future.exception())  # also of one left behind
+    try:
+        done, _ = await asyncio.wait({working}, timeout=deadline.patience())
+    finally:
+        stop.cancel()
+        working.cancel()
+    return working.result() if done else _finished(call, stop)
+
+
+def _finished(call: EngineCall, stop: Stop) -> list[Any]:
+    """What an engine that is left behind has published."""
+    return [stop.finished(request) for request in call.requests]
+
+
+def _in_thread(work: Callable[[], T]) -> concurrent.futures.Future[T]:
+    """Run `work` in a daemon thread: one that hangs keeps neither a pool nor the interpreter from ending."""
+    future = concurrent.futures.Future[T]()
+
+    def run() -> None:
+        try:
+            result = work()
+        except BaseException as error:  # it is raised where the future is waited for
+            with contextlib.suppress(concurrent.futures.InvalidStateError):  # cancelled meanwhile
+                future.set_exception(error)
+        else:
+            with contextlib.suppress(concurrent.futures.InvalidStateError):
+                future.set_result(result)
+
+    threading.Thread(target=run, daemon=True, name="genrank-engine").start()
+    return future
 
 
 class QueryState:
@@ -87,6 +194,7 @@ class QueryState:
         self.windows: list[Window] = next(steps)  # ready to be ranked; empty when done
         self.order: Sequence[int] = range(len(request.candidates))
         self.scores: Mapping[int, float] = {}
+        self.cause: Cause = ""
         self.why = ""
         self.ranked = 0  # windows, over all passes
         self.repairs: list[str] = []
@@ -97,6 +205,8 @@ class QueryState:
         self.shown: dict[int, tuple[Window, Prompt]] = {}  # by place: the last window that held it, as it was shown
         self.reasons: dict[int, Reason] = {}
         self.claims = Claims()
+        self.past: Mapping[int, Interaction] | None = None  # what reasons may speak of, by place in the history
+        self.ended = 0.0  # when its answer was complete, so far
         self._steps = steps
 
     def advance(self, scores: Sequence[Scores]) -> None:
@@ -106,8 +216,9 @@ class QueryState:
         except StopIteration as stop:
             self._finish(stop.value)
 
-    def interrupt(self, why: str, finished: Mapping[int, Scores] = MappingProxyType({})) -> None:
+    def interrupt(self, cause: Cause, why: str, finished: Mapping[int, Scores] = MappingProxyType({})) -> None:
         """Give up on the windows that are left, and keep what has been ranked: `finished` of those that were ready."""
+        self.cause = cause
         self.why = why
         try:
             self._steps.throw(Interrupted(finished))
@@ -135,10 +246,16 @@ class QueryState:
             return [(n - i) / n for i in range(n)]
         return list(itertools.accumulate((self.scores[place] for place in self.order), min))
 
-    def no_reason(self, place: int, why: str) -> None:
-        """Say that a candidate has no reason."""
+    def no_reason(self, place: int, cause: Cause, why: str) -> None:
+        """Record that a candidate has no reason."""
+        self.cause = self.cause or cause
         self.repairs.append(f"no reason for {self.request.candidates[place].listing.listing_id}: {why}")
+
+    def done(self) -> None:
+        """Record that the answer is complete, as far as is known."""
+        self.ended = time.monotonic()
 
     def _finish(self, ranked: Ranked) -> None:
         self.windows = []
         self.order, self.scores = ranked.order, ranked.scores
+        self.done()

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from genrank.engines.base import (
+    Closing,
     PermuteRequest,
     PermuteResult,
     ScoreRequest,
@@ -72,7 +73,7 @@ class WordTokenizer:
         return "".join(tokens[i] for i in ids)
 
 
-class ScriptedEngine:
+class ScriptedEngine(Closing):
     """Answers from a script and records what it was asked.
 
     Args:
@@ -85,6 +86,7 @@ class ScriptedEngine:
     Attributes:
         requests: All requests so far.
         calls: How many batches came.
+        closed: Whether it was closed.
     """
 
     name = "scripted"
@@ -102,11 +104,16 @@ class ScriptedEngine:
         self.tokenizer: Tokenizer = tokenizer or WordTokenizer()
         self.requests: list[AnyRequest] = []
         self.calls = 0
+        self.closed = False
         if callable(script):
             self._answer_to = script
         else:
             answers = iter(script)
             self._answer_to = lambda _: next(answers, EngineError("the script has no further answer"))
+
+    def close(self) -> None:
+        """Make further calls fail."""
+        self.closed = True
 
     def score(self, requests: Sequence[ScoreRequest], *, stop: Stop = never) -> list[ScoreResult | None]:
         """See `genrank.engines.base.Engine`."""
@@ -123,17 +130,19 @@ class ScriptedEngine:
         return self._answers(requests, stop, lambda r, a: TextResult(a, Tokens(prompt=len(r.ids), completion=len(a))))
 
     def _answers(self, requests: Sequence[R], stop: Stop, wrap: Callable[[R, Any], A]) -> list[A | None]:
+        if self.closed:
+            raise EngineError("the engine is closed")
         self.calls += 1
-        answers: list[A | None] = []
-        for request in requests:
+        answers: list[A | None] = [None] * len(requests)
+        for i, request in enumerate(requests):
             if stop():
-                answers.append(None)
                 continue
             self.requests.append(request)
             answer = self._answer_to(request)
             if isinstance(answer, Exception):
                 raise answer
-            answers.append(wrap(request, answer))
+            answers[i] = wrap(request, answer)
+            stop.publish(request, answers[i])
         return answers
 
 

@@ -7,26 +7,45 @@ They take plain dicts for their nested parts, so ``Listing(**line)`` works on a 
 from __future__ import annotations
 
 import dataclasses
+import decimal
 import functools
-from collections.abc import Callable, Mapping
+import math
+import numbers
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Annotated, Any, Literal, TypeVar, cast, dataclass_transform
+from typing import Annotated, Any, Literal, TypeVar, cast, dataclass_transform, overload
 
 import pydantic
-from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, GetCoreSchemaHandler
 from pydantic.dataclasses import dataclass as pydantic_dataclass
+from pydantic_core import CoreSchema, core_schema
 
-from genrank.errors import InputError
+from genrank.errors import InputError, first_problem
 from genrank.text.clean import clean
 
 T = TypeVar("T")
 
 Event = Literal["view", "click", "cart", "purchase", "rating"]
-Outcome = Literal["model", "repaired", "fallback"]
+"""What a shopper did with a listing."""
 
+Decoding = Literal["inline", "first-token", "listwise"]
+"""How a window becomes an order; see `genrank.decoding`."""
+
+Strategy = Literal["single", "sliding", "tournament"]
+"""How a long list is split into windows; see `genrank.windows`."""
+
+Outcome = Literal["model", "repaired", "fallback"]
+"""How far a ranking is the model's own; see `Provenance`."""
+
+Cause = Literal["", "deadline", "engine-error", "bad-output", "budget"]
+"""Why an outcome is not ``model``: the deadline passed, the engine failed, the model's answer could not be used, or the
+token budget had no room (for a reason). Empty for the outcome ``model``."""
+
+_PANDAS = "make it None: df.astype(object).where(df.notna(), None)"
+_REQUIRED = "this field is required; give it a value"
 _FIXES = {
-    "missing": "this field is required; give it a value",
+    "missing": "give it a value",
     "unexpected_keyword_argument": "remove it; a shop's own fields go under 'attributes'",
     "dataclass_type": 'write it as an object, such as {"amount": 129.0, "currency": "CNY"} for a price',
     "string_type": "write it as text, in quotes",
@@ -34,8 +53,10 @@ _FIXES = {
     "float_parsing": "write it as a number, without quotes or currency sign",
     "int_type": "write it as a whole number",
     "int_parsing": "write it as a whole number",
+    "int_parsing_size": "write it as a whole number of fewer digits",
     "int_from_float": "write it as a whole number",
     "finite_number": "replace NaN or infinity by a number, or leave the field out",
+    "datetime_type": "write it as ISO 8601, such as 2026-05-01T10:00:00Z",
     "datetime_parsing": "write it as ISO 8601, such as 2026-05-01T10:00:00Z",
     "datetime_from_date_parsing": "write it as ISO 8601, such as 2026-05-01T10:00:00Z",
 }
@@ -44,24 +65,53 @@ _FIXES = {
 def _input_error(error: pydantic.ValidationError, names: tuple[str, ...]) -> InputError:
     """Turn pydantic's first complaint into an `InputError`; `names` are the fields in positional order."""
     first = error.errors(include_url=False)[0]
-    path = ""
-    for part in first["loc"]:
-        if not path:
-            path = names[part] if isinstance(part, int) and part < len(names) else str(part)
-        else:
-            path += f"[{part}]" if isinstance(part, int) else f".{part}"
-    shown = repr(first["input"])
-    shown = shown if len(shown) <= 80 else shown[:77] + "..."
-    message = first["msg"].removeprefix("Value error, ")
-    fix = _FIXES.get(first["type"])
-    got = "" if first["type"] == "missing" else f", got {shown}"
-    return InputError(f"{message}{got}" + (f"; {fix}" if fix else ""), field=path)
+    if first["loc"] and isinstance(top := first["loc"][0], int) and top < len(names):
+        first["loc"] = (names[top], *first["loc"][1:])
+    path, message = first_problem([first], fixes=_FIXES)
+    value = first["input"]
+    if first["type"] == "missing" or value is None:
+        return InputError(_REQUIRED, field=path)
+    if type(value).__name__ in ("NAType", "NaTType") or (isinstance(value, float) and math.isnan(value)):
+        message += f"; where that is a missing value of pandas, {_PANDAS}"
+    return InputError(message, field=path)
+
+
+class _Nullable:
+    """Lets an optional field be None (JSON ``null``); `_checked` then gives it its default."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.nullable_schema(handler(source))
+
+
+def _fill_nulls(self: Any) -> None:
+    """Give fields that are None their defaults, and drop None from collections: null is as if left out."""
+    for name, default in type(self)._defaults:
+        value = getattr(self, name)
+        if value is None:
+            object.__setattr__(self, name, default())
+        elif type(value) is tuple and None in value:
+            object.__setattr__(self, name, tuple(part for part in value if part is not None))
+        elif type(value) is dict and None in value.values():
+            object.__setattr__(self, name, {key: part for key, part in value.items() if part is not None})
+
+
+def _nullable_defaults(cls: type) -> list[tuple[str, Callable[[], Any]]]:
+    """The fields whose default is not None, each with a function that makes the default."""
+    found: list[tuple[str, Callable[[], Any]]] = []
+    for one in dataclasses.fields(cls):
+        if one.default_factory is not dataclasses.MISSING:
+            found.append((one.name, one.default_factory))
+        elif one.default is not dataclasses.MISSING and one.default is not None:
+            found.append((one.name, functools.partial(lambda value: value, one.default)))
+    return found
 
 
 @dataclass_transform(frozen_default=True, field_specifiers=(field, Field))
 def _checked(cls: type[T]) -> type[T]:
     """Make a frozen dataclass whose constructor validates and raises `InputError`."""
+    cls.__post_init__ = _fill_nulls  # type: ignore[attr-defined]
     made = pydantic_dataclass(cls, frozen=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
+    made._defaults = _nullable_defaults(made)  # type: ignore[attr-defined]
     init: Callable[..., None] = made.__init__
     names = tuple(f.name for f in dataclasses.fields(made))
 
@@ -88,16 +138,54 @@ def _id(identifier: str) -> str:
     return identifier
 
 
-def _not_bool(value: object) -> object:
-    if isinstance(value, bool):
-        raise ValueError("must be a number, not true or false")
+def _plain(value: Any) -> Any:
+    """A scalar of NumPy, pandas or decimal as Python's own, without importing them."""
+    if type(value) in _PYTHONS_OWN:
+        return value
+    if hasattr(value, "dtype") and hasattr(value, "item") and getattr(value, "ndim", 0) == 0:
+        if getattr(value.dtype, "kind", "") == "M":
+            return value.astype("datetime64[us]").item()
+        return value.item()
+    if isinstance(value, (numbers.Real, decimal.Decimal)):
+        try:
+            return float(value)
+        except OverflowError:
+            return math.inf  # which is refused as such
+    if type(value).__name__ == "NaTType":  # a kind of datetime that holds no time
+        raise ValueError("must be a time")
     return value
 
 
+_PYTHONS_OWN = frozenset({float, int, str, bool, type(None), datetime})
+
+
+def _number(value: object) -> object:
+    value = _plain(value)
+    if isinstance(value, bool):
+        raise ValueError("must be a number, not true or false")
+    if isinstance(value, int) and abs(value) >= _TOO_LARGE:
+        raise ValueError("must be a number within -1e308..1e308")
+    return value
+
+
+def _whole(value: object) -> object:
+    value = _plain(value)
+    if isinstance(value, bool):
+        raise ValueError("must be a number, not true or false")
+    if isinstance(value, int) and abs(value) >= _LONGEST:
+        raise ValueError("must be a whole number of at most 4,300 digits")
+    return value
+
+
+_TOO_LARGE = 10**308  # not every larger integer has a float
+_LONGEST = 10**4300  # Python prints no longer ones
+
 Id = Annotated[str, AfterValidator(_id)]
 Text = Annotated[str, AfterValidator(_not_blank)]
-Number = Annotated[float, BeforeValidator(_not_bool)]
-Whole = Annotated[int, BeforeValidator(_not_bool)]
+Number = Annotated[float, BeforeValidator(_number)]
+Whole = Annotated[int, BeforeValidator(_whole)]
+_OptionalText = Annotated[str, _Nullable()]
+_OptionalTexts = Annotated[tuple[_OptionalText, ...], _Nullable()]
 
 
 @_checked
@@ -110,12 +198,12 @@ class Price:
     """
 
     amount: Annotated[Number, Field(ge=0)]
-    currency: str = ""
+    currency: _OptionalText = ""
 
 
 @_checked
 class Listing:
-    """One article of a shop.
+    """One article of a shop. None (JSON ``null``) in an optional field is as if the field were left out.
 
     Attributes:
         listing_id: Identity; without white space.
@@ -135,17 +223,17 @@ class Listing:
 
     listing_id: Id
     title: Text
-    description: str = ""
-    brand: str = ""
-    category: tuple[str, ...] = ()
+    description: _OptionalText = ""
+    brand: _OptionalText = ""
+    category: _OptionalTexts = ()
     price: Price | None = None
-    attributes: dict[str, str] = field(default_factory=dict)
+    attributes: Annotated[dict[str, _OptionalText], _Nullable()] = field(default_factory=dict)
     rating: Annotated[Number, Field(ge=0, le=5)] | None = None
     rating_count: Annotated[Whole, Field(ge=0)] | None = None
-    reviews: tuple[str, ...] = ()
-    image_url: str = ""
-    in_stock: bool | None = None
-    seller_id: str = ""
+    reviews: _OptionalTexts = ()
+    image_url: _OptionalText = ""
+    in_stock: Annotated[bool | None, BeforeValidator(_plain)] = None
+    seller_id: _OptionalText = ""
 
     def to_dict(self) -> dict[str, Any]:
         """The listing as JSON types, without the fields that hold nothing."""
@@ -166,9 +254,9 @@ class Interaction:
 
     event: Event
     listing: Listing
-    time: datetime | None = None
+    time: Annotated[datetime | None, BeforeValidator(_plain)] = None
     rating: Annotated[Number, Field(ge=0, le=5)] | None = None
-    query: str = ""
+    query: _OptionalText = ""
 
 
 @_checked
@@ -181,7 +269,7 @@ class Query:
     """
 
     text: Text
-    query_id: Annotated[str, AfterValidator(lambda s: _id(s) if s else s)] = ""
+    query_id: Annotated[str, AfterValidator(lambda s: _id(s) if s else s), _Nullable()] = ""
 
 
 @_checked
@@ -241,21 +329,31 @@ class RankedItem:
     """One listing of a ranking.
 
     Attributes:
-        listing_id: Identity.
+        listing: The listing.
         rank: 1-based.
         score: 0 to 1, never above the score of the item before. What it means depends on the decoding: see
             `genrank.decoding`.
         source_rank: The rank that the candidate came with, 1-based.
-        reason: One sentence why it is here; None where none was asked for or none could be written.
+        reason: One sentence on why it is here; None where none was asked for or none could be written.
         evidence: The fields that the reason rests on, such as ``attributes.colour`` or ``history[2].brand``.
     """
 
-    listing_id: str
+    listing: Listing
     rank: int
     score: float
     source_rank: int
     reason: str | None = None
     evidence: tuple[str, ...] = ()
+
+    @property
+    def listing_id(self) -> str:
+        """The listing's identity."""
+        return self.listing.listing_id
+
+    def to_dict(self) -> dict[str, Any]:
+        """The item as JSON types: its listing by id, and without the fields that hold nothing."""
+        fields = {one.name: getattr(self, one.name) for one in dataclasses.fields(self) if one.name != "listing"}
+        return compact({"listing_id": self.listing_id} | fields)
 
 
 @dataclass(frozen=True, slots=True)
@@ -284,7 +382,7 @@ class Claims:
         made: Claims found: brands, numbers with units, prices, colours, sizes, attribute values, praise.
         grounded: Of these, claims that stand in the listing or in the history.
         removed: Of these, claims that do not, and were taken out.
-        rewritten: Reasons that were written anew from their evidence.
+        rewritten: Reasons that were rewritten from their evidence.
     """
 
     made: int = 0
@@ -312,11 +410,15 @@ class Provenance:
         prompt_hash: First 16 hex digits of the SHA-256 of the template.
         engine: Who ran the model.
         decoding: How a window became an order.
-        strategy: How windows were laid, with their size.
-        outcome: ``model``: the model's order as it is. ``repaired``: something of it had to be mended (`repairs`).
-            ``fallback``: some or all items stand in the fallback's or the first stage's order (`why`).
-        why: What went wrong; empty for outcome ``model``.
-        repairs: Each mend, in words.
+        strategy: How the list was split into windows.
+        window: The most candidates in a window; None for the strategy ``single``.
+        stride: Candidates by which the window moved; None but for ``sliding``.
+        top: How many of the best were looked for; None but for ``tournament``.
+        outcome: ``model``: the model's order as it is. ``repaired``: something is missing from it (`repairs`).
+            ``fallback``: some or all items stand in the fallback's or the first stage's order.
+        cause: Why the outcome is not ``model``, as a code; the first one, if there are several.
+        why: What went wrong with the order, in words; empty unless the outcome is ``fallback``.
+        repairs: Each repair, in words.
         windows: Windows ranked by the model, over all passes.
         passes: Passes over differently ordered candidates that were merged.
         agreement: Mean Kendall's tau between the passes' orders, -1 to 1; None with one pass.
@@ -326,7 +428,8 @@ class Provenance:
             the model's own words, over all windows.
         claims: What the reasons claimed.
         calibration: What the scores' calibration was fitted on; None where scores are not calibrated.
-        seconds: Wall time of the call; in a batch, of the whole batch.
+        seconds: Wall time from the call's start to this query's own complete answer. In a batch, where the queries
+            take turns, one that was finished early has fewer seconds than the batch.
     """
 
     model: str = ""
@@ -334,9 +437,13 @@ class Provenance:
     prompt: str = ""
     prompt_hash: str = ""
     engine: str = ""
-    decoding: str = ""
-    strategy: str = ""
+    decoding: Decoding | Literal[""] = ""
+    strategy: Strategy | Literal[""] = ""
+    window: int | None = None
+    stride: int | None = None
+    top: int | None = None
     outcome: Outcome = "model"
+    cause: Cause = ""
     why: str = ""
     repairs: tuple[str, ...] = ()
     windows: int = 0
@@ -354,6 +461,8 @@ class Provenance:
 class Ranking:
     """The answer to one rerank call: every candidate exactly once, or the first `top_k` of them.
 
+    A sequence of its items: ``for item in ranking``, ``ranking[0]``, ``ranking[:3]``, ``len(ranking)``.
+
     Attributes:
         query_id: The query's id.
         items: Best first.
@@ -363,6 +472,21 @@ class Ranking:
     query_id: str
     items: tuple[RankedItem, ...]
     provenance: Provenance = Provenance()
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __iter__(self) -> Iterator[RankedItem]:
+        return iter(self.items)
+
+    @overload
+    def __getitem__(self, place: int) -> RankedItem: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> tuple[RankedItem, ...]: ...
+
+    def __getitem__(self, place: int | slice) -> RankedItem | tuple[RankedItem, ...]:
+        return self.items[place]
 
     def to_run(self) -> dict[str, dict[str, float]]:
         """The ranking as an evaluation run, ``{query_id: {listing_id: score}}``.
@@ -378,24 +502,59 @@ class Ranking:
 
     def to_dict(self) -> dict[str, Any]:
         """The ranking as JSON types (a ranking line)."""
-        fields = dataclasses.asdict(self)
-        fields["items"] = [compact(item) for item in fields["items"]]
-        return fields
+        return {
+            "query_id": self.query_id,
+            "items": [item.to_dict() for item in self.items],
+            "provenance": dataclasses.asdict(self.provenance),
+        }
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One rerank call as data: a request line.
+    """One rerank call as data: a request line. `genrank.parse_request` makes one of a JSON object.
 
     Attributes:
         query: The query.
-        candidates: In the first stage's order.
+        candidates: ``[n]`` in the first stage's order; at least one, and no id twice. Lists become tuples.
         history: The shopper's past, oldest first.
+
+    Raises:
+        InputError: When something is wrong; its `field` names it.
     """
 
     query: Query
     candidates: tuple[Candidate, ...]
     history: tuple[Interaction, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.query, Query):
+            raise InputError(f"must be a Query, got {type(self.query).__name__}; write Query(text)", field="query")
+        for name, kind in (("candidates", Candidate), ("history", Interaction)):
+            values = getattr(self, name)
+            if not isinstance(values, (tuple, list)):
+                raise InputError(f"must be a list of {kind.__name__}, got {type(values).__name__}", field=name)
+            if isinstance(values, list):
+                object.__setattr__(self, name, tuple(values))
+            for i, value in enumerate(values):
+                if not isinstance(value, kind):
+                    raise InputError(
+                        f"must be a {kind.__name__}, got {type(value).__name__}; genrank.parse_request reads JSON",
+                        field=f"{name}[{i}]",
+                    )
+        if not self.candidates:
+            raise InputError("no candidates to rank; pass at least one", field="candidates")
+        _check_ids(self.candidates)
+
+
+def _check_ids(candidates: tuple[Candidate, ...]) -> None:
+    places: dict[str, int] = {}
+    for i, candidate in enumerate(candidates):
+        listing_id = candidate.listing.listing_id
+        if places.setdefault(listing_id, i) != i:
+            raise InputError(
+                f"the id {listing_id!r} is already that of candidates[{places[listing_id]}]; give each its own",
+                field=f"candidates[{i}].listing_id",
+            )
 
 
 def compact(fields: dict[str, Any]) -> dict[str, Any]:

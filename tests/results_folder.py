@@ -119,7 +119,7 @@ def write_results(
                 Ranking(
                     query,
                     tuple(
-                        RankedItem(key, i, 1 / i, ids.index(key) + 1, reason if i <= 3 else None)
+                        RankedItem(Listing(key, key), i, 1 / i, ids.index(key) + 1, reason if i <= 3 else None)
                         for i, key in enumerate(order, 1)
                     ),
                     provenance,

@@ -40,7 +40,20 @@ def test_all_is_sorted_and_complete() -> None:
         if isinstance(node, ast.ImportFrom)
         for alias in node.names
     }
-    assert imported == set(genrank.__all__)
+    assert imported | {"__version__"} == set(genrank.__all__)
+
+
+def test_the_version_is_written_once() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    assert "version" not in project["project"], "genrank/__init__.py holds it"
+    assert project["tool"]["setuptools"]["dynamic"]["version"] == {"attr": "genrank.__version__"}
+    assert re.fullmatch(r"\d+\.\d+\.\d+(\.dev\d+|rc\d+)?", genrank.__version__)
+
+
+def test_every_room_is_on_the_packages_first_page() -> None:
+    page = genrank.__doc__ or ""
+    hidden = {"__main__", "progress", "files", "server", "integrations"}
+    assert [room for room in ROOMS if room not in hidden and f"`genrank.{room}`" not in page] == []
 
 
 def test_every_public_error_is_exported_and_drawn() -> None:
@@ -188,7 +201,9 @@ def test_every_shipped_template_loads_and_is_named_like_its_file() -> None:
 
 
 def test_public_names_are_documented() -> None:
-    bare = [name for name in genrank.__all__ if not inspect.getdoc(getattr(genrank, name))]
+    public = {name: getattr(genrank, name) for name in genrank.__all__}
+    kinds = (inspect.isclass, inspect.isfunction)  # a literal's words stand in the source
+    bare = [name for name, value in public.items() if any(is_(value) for is_ in kinds) and not inspect.getdoc(value)]
     assert not bare
 
 

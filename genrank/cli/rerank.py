@@ -8,12 +8,13 @@ import itertools
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, get_args
 
 from genrank.cli.console import print_table, quiet_libraries, say
 from genrank.data.jsonl import dump_line, read_requests
 from genrank.errors import DataFormatError, InputError
 from genrank.progress import track
+from genrank.types import Decoding, Strategy
 
 _ERRORS_SHOWN = 20
 
@@ -42,9 +43,9 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     rerank.add_argument("--engine", choices=("transformers", "vllm"), default="transformers")
     rerank.add_argument("--prompt", metavar="P", help="name of a prompt template, or a .toml file")
-    rerank.add_argument("--decoding", choices=("inline", "first-token", "listwise"), default="inline")
-    rerank.add_argument("--strategy", choices=("single", "sliding", "tournament"), default="sliding")
-    rerank.add_argument("--window", type=int, default=20, metavar="N", help="candidates in a window (%(default)s)")
+    rerank.add_argument("--decoding", choices=get_args(Decoding), default="inline")
+    rerank.add_argument("--strategy", choices=get_args(Strategy), default="sliding")
+    rerank.add_argument("--window", type=int, metavar="N", help="candidates in a window (20)")
     rerank.add_argument("--stride", type=int, metavar="N", help="candidates a window moves by (half a window)")
     rerank.add_argument(
         "--passes", type=int, metavar="N", help="passes over differently ordered candidates (2; listwise: 1)"
@@ -83,7 +84,7 @@ def _rerank(arguments: argparse.Namespace) -> int:
         decoding=arguments.decoding,
         strategy=arguments.strategy,
         window=arguments.window,
-        stride=arguments.stride if arguments.stride is not None else max(1, arguments.window // 2),
+        stride=arguments.stride,
         passes=arguments.passes,
         seed=arguments.seed,
         max_prompt_tokens=arguments.max_prompt_tokens,

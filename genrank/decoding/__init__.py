@@ -11,41 +11,48 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Protocol
+from typing import Any, Protocol
 
 from genrank.decoding import first_token, inline, listwise
-from genrank.engines.base import Engine, Stop, never
+from genrank.engines.base import EngineCall
 from genrank.prompting.renderer import AnswerTokens, Prompt
-from genrank.types import Tokens
+from genrank.types import Decoding, Tokens
 
 __all__ = ["DECODINGS", "Decode"]
 
 
 class Decode(Protocol):
-    """A decoding: prompts in, scores out."""
+    """A decoding, which never calls an engine itself: prompts in, a call out; its answers in, scores out."""
 
-    def __call__(
-        self, engine: Engine, prompts: Sequence[Prompt], answer: AnswerTokens, *, keep: bool = False, stop: Stop = never
-    ) -> list[tuple[list[float], Tokens] | None]:
-        """Score each prompt's candidates, ``[n]`` in the order of the prompt, 0 to 1, and what it cost.
+    def ask(self, prompts: Sequence[Prompt], answer: AnswerTokens, *, keep: bool = False) -> EngineCall:
+        """The engine's call for some prompts.
 
         Args:
-            engine: Runs the model.
             prompts: ``[p]``.
             answer: The tokens in which answers are read.
             keep: Whether the conversations will go on; see `genrank.engines.base.ScoreRequest`.
-            stop: Ends the call early.
+        """
+
+    def read(
+        self, prompts: Sequence[Prompt], answer: AnswerTokens, results: Any
+    ) -> list[tuple[list[float], Tokens] | None]:
+        """Turn the call's answers into scores.
+
+        Args:
+            prompts: ``[p]``, those that were asked.
+            answer: The tokens in which answers are read.
+            results: ``[p]`` what the engine gave; None for what was stopped.
 
         Returns:
-            ``[p]``; None for a prompt that `stop` left out.
+            ``[p]`` scores of each prompt's candidates, ``[n]`` in the order of the prompt, 0 to 1, with what they
+            cost; None for what was stopped.
 
         Raises:
-            EngineError: When the engine fails.
             OutputError: When the model's answer cannot be used (NaN, no permutation).
         """
 
 
-DECODINGS: Mapping[str, Decode] = MappingProxyType(
-    {"inline": inline.decode, "first-token": first_token.decode, "listwise": listwise.decode}
+DECODINGS: Mapping[Decoding, Decode] = MappingProxyType(
+    {"inline": inline, "first-token": first_token, "listwise": listwise}
 )
 """The decodings by name."""

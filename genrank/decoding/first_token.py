@@ -9,22 +9,28 @@ import math
 from collections.abc import Sequence
 
 from genrank.decoding.checks import check_count, check_finite
-from genrank.engines.base import Engine, ScoreRequest, Stop, never
+from genrank.engines.base import EngineCall, ScoreRequest, ScoreResult
 from genrank.prompting.renderer import AnswerTokens, Prompt
 from genrank.types import Tokens
 
 
-def decode(
-    engine: Engine, prompts: Sequence[Prompt], answer: AnswerTokens, *, keep: bool = False, stop: Stop = never
-) -> list[tuple[list[float], Tokens] | None]:
-    """Score candidates by the softmax over their identifiers; see `genrank.decoding.Decode`."""
-    results = engine.score(
+def ask(prompts: Sequence[Prompt], answer: AnswerTokens, *, keep: bool = False) -> EngineCall:
+    """Read the identifiers at the answer's first place; see `genrank.decoding.Decode`."""
+    return EngineCall(
+        "score",
         [
             ScoreRequest(p.ids, (len(p.ids) - 1,), answer.identifiers[: len(p.listing_ids)], p.listing_ids, keep)
             for p in prompts
         ],
-        stop=stop,
     )
+
+
+def read(
+    prompts: Sequence[Prompt],
+    answer: AnswerTokens,  # noqa: ARG001 - every decoding takes the same
+    results: Sequence[ScoreResult | None],
+) -> list[tuple[list[float], Tokens] | None]:
+    """Score candidates by the softmax over their identifiers; see `genrank.decoding.Decode`."""
     check_count(results, prompts)
     scored: list[tuple[list[float], Tokens] | None] = []
     for prompt, result in zip(prompts, results, strict=True):

@@ -11,18 +11,23 @@ import math
 from collections.abc import Sequence
 
 from genrank.decoding.checks import check_count, check_finite
-from genrank.engines.base import Engine, ScoreRequest, Stop, never
+from genrank.engines.base import EngineCall, ScoreRequest, ScoreResult
 from genrank.prompting.renderer import AnswerTokens, Prompt
 from genrank.types import Tokens
 
 
-def decode(
-    engine: Engine, prompts: Sequence[Prompt], answer: AnswerTokens, *, keep: bool = False, stop: Stop = never
+def ask(prompts: Sequence[Prompt], answer: AnswerTokens, *, keep: bool = False) -> EngineCall:
+    """Read the targets after each candidate's question; see `genrank.decoding.Decode`."""
+    targets = (*answer.yes, *answer.no)
+    return EngineCall("score", [ScoreRequest(p.ids, p.reads, targets, p.listing_ids, keep) for p in prompts])
+
+
+def read(
+    prompts: Sequence[Prompt], answer: AnswerTokens, results: Sequence[ScoreResult | None]
 ) -> list[tuple[list[float], Tokens] | None]:
     """Score candidates by ``sigmoid(logsumexp(yes) - logsumexp(no))``; see `genrank.decoding.Decode`."""
-    targets = (*answer.yes, *answer.no)
-    results = engine.score([ScoreRequest(p.ids, p.reads, targets, p.listing_ids, keep) for p in prompts], stop=stop)
     check_count(results, prompts)
+    targets = (*answer.yes, *answer.no)
     split = len(answer.yes)
     scored: list[tuple[list[float], Tokens] | None] = []
     for prompt, result in zip(prompts, results, strict=True):
@@ -30,10 +35,10 @@ def decode(
             scored.append(None)
             continue
         check_count(result.scores, prompt.reads)
-        for read in result.scores:
-            check_count(read, targets)
+        for place in result.scores:
+            check_count(place, targets)
         check_finite(result.scores)
-        odds = [_logsumexp(read[:split]) - _logsumexp(read[split:]) for read in result.scores]
+        odds = [_logsumexp(place[:split]) - _logsumexp(place[split:]) for place in result.scores]
         scored.append(([_sigmoid(x) for x in odds], result.tokens))
     return scored
 

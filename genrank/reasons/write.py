@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from genrank.decoding.checks import check_count
-from genrank.engines.base import Engine, Stop, TextRequest, never
+from genrank.engines.base import Engine, EngineCall, Stop, TextRequest, TextResult, never
 from genrank.reasons.grounding import Facts, ground
 from genrank.text.clean import clean
 from genrank.types import Claims, Interaction, Listing, Query, Tokens
@@ -24,14 +25,14 @@ class ReasonRequest:
         ids: ``[prompt_tokens]``; the reason follows the last of them.
         query: What the shopper typed.
         listing: What the reason is for.
-        history: The shopper's past, oldest first.
+        history: The shopper's past; of a long one, interactions by their places in it, 0-based.
         others: The other candidates, whose brands and attribute values the model may take for this listing's.
     """
 
     ids: tuple[int, ...]
     query: Query
     listing: Listing
-    history: tuple[Interaction, ...] = ()
+    history: Sequence[Interaction] | Mapping[int, Interaction] = ()
     others: tuple[Listing, ...] = ()
 
 
@@ -78,12 +79,37 @@ def write_reasons(
         EngineError: When the engine fails.
         OutputError: When it does not give an answer to each request.
     """
-    results = engine.write([TextRequest(request.ids, max_tokens, ends) for request in requests], stop=stop)
+    call = ask_reasons(requests, max_tokens=max_tokens, ends=ends)
+    return read_reasons(requests, call.run(engine, stop))
+
+
+def ask_reasons(requests: Sequence[ReasonRequest], *, max_tokens: int, ends: Sequence[int] = ()) -> EngineCall:
+    """The engine's call that writes reasons; `read_reasons` reads its answers. See `write_reasons`."""
+    return EngineCall("write", [TextRequest(request.ids, max_tokens, ends) for request in requests])
+
+
+def read_reasons(
+    requests: Sequence[ReasonRequest],
+    results: Sequence[TextResult | None],
+    *,
+    stop: Callable[[], bool] = never,
+) -> list[Reason | None]:
+    """Hold what the model wrote to the facts, until `stop` says to give up; see `write_reasons`.
+
+    Raises:
+        OutputError: When there is not one answer for each request.
+    """
     check_count(results, requests)
     return [
-        None if result is None else _reason(request, result.text, result.tokens)
+        None if result is None or stop() else _reason(request, result.text, result.tokens)
         for request, result in zip(requests, results, strict=True)
     ]
+
+
+@functools.cache
+def warm_up() -> None:
+    """Compile the patterns of the check, once a process: 0.4 s that no deadline of a first call should pay for."""
+    ground("It is red, 5 cm and by Acme.", Facts(Query("red cup"), Listing("a", "Red cup, 5 cm", brand="Acme")))
 
 
 def _reason(request: ReasonRequest, written: str, tokens: Tokens) -> Reason:

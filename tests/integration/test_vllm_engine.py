@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
 import itertools
 import json
@@ -19,9 +20,9 @@ from typing import Any
 
 import pytest
 
-from genrank import Candidate, Query, Request, Reranker, sample_shop
+from genrank import Candidate, Query, Ranking, Request, Reranker, sample_shop
 from genrank.adapters import demo_adapter
-from genrank.engines.base import PermuteRequest, ScoreRequest, TextRequest
+from genrank.engines.base import PermuteRequest, ScoreRequest, Stop, TextRequest, never
 from genrank.errors import EngineError, ModelError
 
 pytestmark = pytest.mark.model
@@ -109,12 +110,12 @@ def test_the_plug_in_writes_the_same_order(engine: Any) -> None:
         output = await engine._running.ask(ids, None, max_tokens=50, extra_args=extra)
         written.extend(output.outputs[0].token_ids)
 
-    engine._running.wait(ask({IDENTIFIERS_KEY: list(IDENTIFIERS), BETWEEN_KEY: list(BETWEEN)}), lambda: False)
+    engine._running.wait(ask({IDENTIFIERS_KEY: list(IDENTIFIERS), BETWEEN_KEY: list(BETWEEN)}), never)
     (expected,) = engine.permute([PermuteRequest(ids, IDENTIFIERS, BETWEEN)])
     assert [IDENTIFIERS.index(token) for token in written[:13:4]] == list(expected.order)
     assert len(written) == 4 + 3 * 3 + 1  # and the end of the answer
     with pytest.raises(EngineError, match="distinct"):
-        engine._running.wait(ask({IDENTIFIERS_KEY: [49, 49]}), lambda: False)
+        engine._running.wait(ask({IDENTIFIERS_KEY: [49, 49]}), never)
 
 
 def test_text_is_the_transformers_engines(engine: Any, reference: Any) -> None:
@@ -223,12 +224,45 @@ def test_a_stopped_call_answers_what_is_finished_and_the_engine_works_on(engine:
     asked = [ScoreRequest(tokens(50, 50 + i), [20, 49], [10]) for i in range(20)]
     asked += [ScoreRequest(tokens(400, 70 + i), [100, 200, 300, 399], [10]) for i in range(2000)]
     started = time.monotonic()
-    found = engine.score(asked, stop=lambda: time.monotonic() - started > 5)
+    found = engine.score(asked, stop=Stop(started + 5))
     assert time.monotonic() - started < 10
     assert 0 < sum(result is not None for result in found) < len(asked)
-    assert engine.write([TextRequest(tokens(10, 1), 500)], stop=lambda: True) == [None]
+    assert engine.write([TextRequest(tokens(10, 1), 500)], stop=Stop(0.0)) == [None]
     (again,) = engine.score(asked[:1])
     assert again is not None
+
+
+def test_many_tasks_rank_without_threads_and_as_calls_do(engine: Any) -> None:
+    reranker = Reranker(engine=engine, passes=1)
+    asked = windows(6)
+
+    async def all_at_once() -> tuple[list[Ranking], int]:
+        tasks = [asyncio.create_task(reranker.arerank(one.query, one.candidates, deadline=60)) for one in asked]
+        await asyncio.sleep(0.05)
+        threads = threading.active_count()
+        return await asyncio.gather(*tasks), threads
+
+    before = threading.active_count()
+    rankings, threads = asyncio.run(all_at_once())
+    assert threads == before
+    for ranking, alone in zip(rankings, reranker.rerank_batch(asked), strict=True):
+        assert ranking.provenance.outcome == "model"
+        found = {item.listing_id: item.score for item in ranking}
+        assert found == pytest.approx({item.listing_id: item.score for item in alone}, abs=1e-2)
+
+
+def test_a_cancelled_task_frees_the_engine(engine: Any) -> None:
+    async def cancel() -> None:
+        task = asyncio.create_task(engine.awrite([TextRequest(tokens(50, i), 1500) for i in range(2)]))
+        await asyncio.sleep(0.5)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(cancel())
+    started = time.monotonic()
+    assert engine.write([TextRequest(tokens(50, 9), 1)])[0] is not None
+    assert time.monotonic() - started < 5
 
 
 @pytest.fixture(scope="module")

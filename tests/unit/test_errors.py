@@ -3,9 +3,11 @@ from __future__ import annotations
 import inspect
 import re
 
+import pydantic
 import pytest
 
 from genrank import errors
+from genrank.errors import first_problem, shown
 
 
 def _tree_of_the_docstring() -> dict[str, str]:
@@ -65,3 +67,27 @@ def test_data_format_error_names_path_and_line() -> None:
 
 def test_missing_extra_error_holds_the_command_that_mends_it() -> None:
     assert str(errors.MissingExtraError("torch", "transformers")).endswith("pip install 'genrank[transformers]'")
+
+
+def test_the_first_of_pydantics_complaints() -> None:
+    adapter = pydantic.TypeAdapter(dict[str, list[int]])
+    with pytest.raises(pydantic.ValidationError) as caught:
+        adapter.validate_python({"a": [1, "x", "y"]})
+    errors = caught.value.errors(include_url=False)
+    message = "Input should be a valid integer, unable to parse string as an integer, got 'x'"
+    assert first_problem(errors) == ("a[1]", message)
+    assert first_problem(errors, fixes={"int_parsing": "write 1"}) == ("a[1]", f"{message}; write 1")
+    with pytest.raises(pydantic.ValidationError) as caught:
+        pydantic.create_model("Model", size=(int, ...)).model_validate({})
+    assert first_problem(caught.value.errors()) == ("size", "Field required")
+
+
+def test_shown_is_short_and_never_fails() -> None:
+    class Mute:
+        def __repr__(self) -> str:
+            raise ValueError
+
+    assert shown("x") == "'x'"
+    assert len(shown("x" * 1000)) == 80
+    assert shown(10**5000) == "a value of type int"
+    assert shown(Mute()) == "a value of type Mute"

@@ -47,24 +47,47 @@ def test_candidates_must_be_a_list(value: object) -> None:
     assert caught.value.field == "candidates"
 
 
-def test_no_candidates() -> None:
-    with pytest.raises(InputError, match="pass at least one") as caught:
-        make_candidates([])
-    assert caught.value.field == "candidates"
+@pytest.mark.parametrize("kind", [set, frozenset])
+def test_a_set_has_no_order(kind: type) -> None:
+    for make, field in ((make_candidates, "candidates"), (make_history, "history")):
+        with pytest.raises(InputError, match=rf"got {kind.__name__}; a set has no order, so pass a list") as caught:
+            make(kind(["Dress", "Coat"]))
+        assert caught.value.field == field
 
 
-def test_a_repeated_id_is_refused_with_both_places() -> None:
-    with pytest.raises(InputError, match=re.escape("'p1' is already that of candidates[1]")) as caught:
-        make_candidates(
-            [Listing("p0", "a"), Listing("p1", "b"), Listing("p2", "c"), {"listing_id": "p1", "title": "d"}]
-        )
-    assert caught.value.field == "candidates[3].listing_id"
+def test_what_has_an_order_is_taken() -> None:
+    expected = (Candidate(Listing("0", "Dress")), Candidate(Listing("1", "Coat")))
+    titles = {"Dress": 1, "Coat": 2}
+    for values in (list(titles), tuple(titles), iter(titles), titles.keys(), (title for title in titles)):
+        assert make_candidates(values) == expected
 
 
-def test_a_title_cannot_take_the_id_of_another_candidate() -> None:
-    with pytest.raises(InputError) as caught:
-        make_candidates([Listing("1", "Dress"), "Coat"])
-    assert caught.value.field == "candidates[1].listing_id"
+def test_tables_of_pandas_and_what_to_pass_instead() -> None:
+    pandas = pytest.importorskip("pandas")
+    rows = [{"listing_id": "p1", "title": "Dress", "rating_count": 3}, {"listing_id": "p2", "title": "Coat"}]
+    table = pandas.DataFrame(rows)
+    for make, field in ((make_candidates, "candidates"), (make_history, "history")):
+        with pytest.raises(InputError, match=r"got DataFrame; pass df.to_dict\('records'\)") as caught:
+            make(table)
+        assert caught.value.field == field
+    with pytest.raises(InputError, match=r"missing value of pandas, make it None: df\.astype") as caught:
+        make_candidates(table.to_dict("records"))
+    assert caught.value.field == "candidates[1].rating_count"
+    filled = table.astype(object).where(table.notna(), None).to_dict("records")
+    assert make_candidates(filled) == (
+        Candidate(Listing("p1", "Dress", rating_count=3)),
+        Candidate(Listing("p2", "Coat")),
+    )
+    assert make_candidates(table.title) == make_candidates(["Dress", "Coat"])
+
+
+def test_an_array_of_titles() -> None:
+    numpy = pytest.importorskip("numpy")
+    candidates = make_candidates(numpy.array(["Dress", "Coat"]))
+    assert candidates == make_candidates(["Dress", "Coat"])
+    assert type(candidates[0].listing.title) is str
+    with pytest.raises(InputError, match=r"candidates\[0\]: must be a Candidate, Listing, dict or title, got int64"):
+        make_candidates(numpy.array([1, 2]))
 
 
 @pytest.mark.parametrize(
@@ -126,6 +149,65 @@ def test_a_wrong_interaction_is_named_by_its_path(value: object, field: str) -> 
 REQUEST: dict[str, Any] = {"query": "dress", "candidates": [{"listing_id": "p1", "title": "Dress"}]}
 
 
+@pytest.mark.parametrize(
+    ("candidates", "field", "message"),
+    [
+        ([], "candidates", "pass at least one"),
+        ([Listing("1", "Dress"), "Coat"], "candidates[1].listing_id", "'1' is already that of candidates[0]"),
+        (
+            ["a", Listing("p1", "b"), Listing("p2", "c"), {"listing_id": "p1", "title": "d"}],
+            "candidates[3].listing_id",
+            "'p1' is already that of candidates[1]",
+        ),
+    ],
+    ids=["none", "a title's id", "both places"],
+)
+def test_a_request_has_candidates_and_no_id_twice(candidates: Any, field: str, message: str) -> None:
+    with pytest.raises(InputError, match=re.escape(message)) as caught:
+        parse_request(REQUEST | {"candidates": candidates})
+    assert caught.value.field == field
+
+
+def test_null_is_as_if_left_out() -> None:
+    full: dict[str, Any] = {
+        "query": "dress", "query_id": None, "history": None,
+        "candidates": [
+            {
+                "listing_id": "p1", "title": "Dress", "description": None, "brand": None, "category": None,
+                "price": None, "attributes": None, "rating": None, "rating_count": None, "reviews": None,
+                "image_url": None, "in_stock": None, "seller_id": None, "score": None, "rank": None,
+            }
+        ],
+    }  # fmt: skip
+    assert parse_request(full) == parse_request(REQUEST)
+    inner = {
+        "listing_id": "p1", "title": "Dress", "price": {"amount": 5, "currency": None},
+        "attributes": {"colour": None, "size": "M"}, "category": ["Women", None], "reviews": [None, "good", None],
+    }  # fmt: skip
+    bare = {
+        "listing_id": "p1", "title": "Dress", "price": {"amount": 5},
+        "attributes": {"size": "M"}, "category": ["Women"], "reviews": ["good"],
+    }  # fmt: skip
+    event = {"event": "view", "listing": inner, "time": None, "rating": None, "query": None}
+    assert parse_request(REQUEST | {"candidates": [inner], "history": [event]}) == parse_request(
+        REQUEST | {"candidates": [bare], "history": [{"event": "view", "listing": bare}]}
+    )
+
+
+@pytest.mark.parametrize(
+    ("candidate", "field"),
+    [
+        ({"listing_id": None, "title": "Dress"}, "candidates[0].listing_id"),
+        ({"listing_id": "p1", "title": None}, "candidates[0].title"),
+        ({"listing_id": "p1", "title": "Dress", "price": {"amount": None}}, "candidates[0].price.amount"),
+    ],
+)
+def test_null_in_a_required_field_is_a_missing_field(candidate: dict[str, Any], field: str) -> None:
+    with pytest.raises(InputError, match="this field is required; give it a value") as caught:
+        parse_request(REQUEST | {"candidates": [candidate]})
+    assert caught.value.field == field
+
+
 def test_parse_request() -> None:
     line = REQUEST | {"query_id": "q1", "history": [{"event": "view", "listing": HAT}]}
     line["candidates"] = [{"listing_id": "p1", "title": "Dress", "price": {"amount": 129.0}, "rank": 2}]
@@ -142,12 +224,12 @@ def test_parse_request() -> None:
     [
         ({"top_k": 3}, "top_k", "unknown field; a request has query_id, query, history, candidates"),
         ({"query": " "}, "query", "must hold a visible character"),
-        ({"query": None}, "query", "write it as text"),
+        ({"query": None}, "query", "this field is required"),
         ({"query": 5}, "query", "write it as text"),
         ({"query_id": "q 1"}, "query_id", "without white space"),
-        ({"query_id": None}, "query_id", "write it as text"),
+        ({"query_id": 0}, "query_id", "write it as text"),
         ({"candidates": []}, "candidates", "at least one"),
-        ({"candidates": None}, "candidates", "must be a list"),
+        ({"candidates": None}, "candidates", "this field is required"),
         ({"candidates": ["a", {"title": "b"}]}, "candidates[1].listing_id", "this field is required"),
         ({"history": {}}, "history", "must be a list"),
         ({"history": [{"event": "x", "listing": HAT}]}, "history[0].event", "'view'"),

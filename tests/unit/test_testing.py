@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from genrank.engines.base import PermuteRequest, ScoreRequest, ScoreResult, TextRequest
+from genrank.engines.base import PermuteRequest, ScoreRequest, ScoreResult, Stop, TextRequest
 from genrank.errors import EngineError
-from genrank.testing import OracleEngine, ScriptedEngine, WordTokenizer
+from genrank.testing import AnyRequest, OracleEngine, ScriptedAnswer, ScriptedEngine, WordTokenizer
 from genrank.types import Tokens
 
 
@@ -80,7 +80,22 @@ def test_the_oracle_ranks_by_grade_under_every_kind_of_request() -> None:
 
 
 def test_a_stopped_engine_answers_what_it_had() -> None:
-    asked: list[bool] = [False, True, True]
-    first, second, third = ScriptedEngine([[[0.0]]]).score([SCORE] * 3, stop=lambda: asked.pop(0))
+    stop = Stop()
+
+    def answer(request: AnyRequest) -> ScriptedAnswer:
+        stop.cancel()
+        return [[0.0]]
+
+    first, second, third = ScriptedEngine(answer).score([SCORE] * 3, stop=stop)
     assert first
     assert (second, third) == (None, None)
+    assert stop.finished(SCORE) is first
+
+
+def test_a_closed_engine_answers_nothing() -> None:
+    with ScriptedEngine([[[0.0]]]) as engine:
+        assert engine.score([SCORE])
+    engine.close()
+    assert engine.closed
+    with pytest.raises(EngineError, match="closed"):
+        engine.score([SCORE])

@@ -4,8 +4,11 @@ import dataclasses
 import json
 import math
 from datetime import UTC, datetime
-from typing import Any
+from decimal import Decimal
+from fractions import Fraction
+from typing import Any, cast
 
+import pydantic
 import pytest
 
 from genrank.errors import InputError
@@ -42,7 +45,7 @@ WRONG = [
     (Price, "amount", INF, "amount", "replace NaN or infinity"),
     (Price, "amount", -1, "amount", "greater than or equal to 0"),
     (Price, "amount", True, "amount", "must be a number, not true or false"),
-    (Price, "amount", None, "amount", "write it as a number"),
+    (Price, "amount", None, "amount", "this field is required"),
     (Price, "currency", 5, "currency", "write it as text"),
     (Price, "cents", 5, "cents", "remove it"),
     (Listing, "listing_id", "", "listing_id", "non-empty"),
@@ -57,7 +60,7 @@ WRONG = [
     (Listing, "title", " \t\n", "title", "must hold a visible character"),
     (Listing, "title", "\u200b\x00\ufeff", "title", "must hold a visible character"),
     (Listing, "title", "\u200d\u200c", "title", "must hold a visible character"),
-    (Listing, "title", None, "title", "write it as text"),
+    (Listing, "title", None, "title", "this field is required"),
     (Listing, "description", 5, "description", "write it as text"),
     (Listing, "brand", ["Zara"], "brand", "write it as text"),
     (Listing, "category", "Women", "category", "valid tuple"),
@@ -94,7 +97,6 @@ WRONG = [
     (Query, "text", "\u200b", "text", "must hold a visible character"),
     (Query, "text", 5, "text", "write it as text"),
     (Query, "query_id", "q 1", "query_id", "without white space"),
-    (Query, "query_id", None, "query_id", "write it as text"),
     (Candidate, "listing", "Red dress", "listing", "write it as an object"),
     (Candidate, "score", NAN, "score", "replace NaN or infinity"),
     (Candidate, "score", -INF, "score", "replace NaN or infinity"),
@@ -152,6 +154,64 @@ def test_positional_arguments_are_named_too() -> None:
     assert caught.value.field == "listing_id"
 
 
+@pytest.mark.parametrize(
+    ("kind", "name"), [(Price, "amount"), (Listing, "rating_count"), (Candidate, "rank"), (Candidate, "score")]
+)
+@pytest.mark.parametrize("value", [10**5000, INF, "1e400"], ids=["10**5000", "inf", "'1e400'"])
+def test_huge_numbers_are_refused_in_one_line(kind: type, name: str, value: object) -> None:
+    with pytest.raises(InputError) as caught:
+        kind(**RIGHT[kind] | {name: value})
+    assert caught.value.field == name
+    assert len(str(caught.value)) < 300
+
+
+def test_large_numbers_work() -> None:
+    large = 10**4000
+    assert Listing("p", "t", rating_count=large).rating_count == large
+    assert Candidate(Listing("p", "t"), score=1e308, rank=large).score == 1e308
+    for make in (Price, lambda score: Candidate(Listing("p", "t"), score=score)):
+        with pytest.raises(InputError, match=r"must be a number within -1e308\.\.1e308"):
+            make(large)
+
+
+def test_numbers_of_numpy_and_others_are_numbers() -> None:
+    np = pytest.importorskip("numpy")
+    listing = Listing(
+        "p",
+        "t",
+        price=Price(np.float32(12.5)),
+        rating=np.float16(4.5),
+        rating_count=np.int64(3),
+        in_stock=np.bool_(False),
+    )
+    assert listing == Listing("p", "t", price=Price(12.5), rating=4.5, rating_count=3, in_stock=False)
+    candidate = Candidate(listing, score=np.float32(0.5), rank=np.uint8(2))
+    assert (candidate.score, candidate.rank) == (0.5, 2)
+    kinds = [type(value) for value in (listing.rating, listing.rating_count, listing.in_stock, candidate.score)]
+    assert kinds == [float, int, bool, float]
+    assert Price(cast(Any, Decimal("12.5"))).amount == Price(cast(Any, Fraction(25, 2))).amount == 12.5
+    assert Interaction("view", listing, time=np.datetime64("2026-05-01T10:00:00.5")).time == datetime(
+        2026, 5, 1, 10, 0, 0, 500_000
+    )
+    assert Interaction("view", listing, time=np.datetime64("NaT")).time is None
+    for wrong in (np.bool_(True), np.float32("nan"), np.array([1.0, 2.0])):
+        with pytest.raises(InputError) as caught:
+            Price(wrong)
+        assert caught.value.field == "amount"
+
+
+def test_missing_values_of_pandas_are_named() -> None:
+    pandas = pytest.importorskip("pandas")
+    for name, value in (("rating", pandas.NA), ("brand", NAN), ("rating", NAN), ("in_stock", pandas.NA)):
+        with pytest.raises(InputError, match=r"missing value of pandas, make it None: df\.astype") as caught:
+            make_listing(RIGHT[Listing] | {name: value})
+        assert caught.value.field == name
+    with pytest.raises(InputError, match="missing value of pandas"):
+        Interaction("view", Listing("h1", "Hat"), time=pandas.NaT)
+    moment = pandas.Timestamp("2026-05-01T10:00:00Z")
+    assert Interaction("view", Listing("h1", "Hat"), time=moment).time == datetime(2026, 5, 1, 10, tzinfo=UTC)
+
+
 def test_edges_of_the_allowed_ranges_are_allowed() -> None:
     assert Price(0).amount == 0
     assert (Listing("p", "t", rating=0).rating, Listing("p", "t", rating=5).rating) == (0, 5)
@@ -206,7 +266,28 @@ def test_tokens_add_by_kind() -> None:
     assert Tokens(5) + Tokens() == Tokens(prompt=5)
 
 
-ITEMS = (RankedItem("b", 1, 0.5, 2, "It fits.", ("title",)), RankedItem("a", 2, 0.5, 1), RankedItem("c", 3, 0.1, 3))
+ITEMS = (
+    RankedItem(Listing("b", "b"), 1, 0.5, 2, "It fits.", ("title",)),
+    RankedItem(Listing("a", "a"), 2, 0.5, 1),
+    RankedItem(Listing("c", "c"), 3, 0.1, 3),
+)
+
+
+def test_a_ranking_is_a_sequence_of_items_that_carry_their_listings() -> None:
+    ranking = Ranking("q1", ITEMS)
+    assert list(ranking) == list(ITEMS)
+    assert (len(ranking), ranking[0], ranking[-1], ranking[:2]) == (3, ITEMS[0], ITEMS[2], ITEMS[:2])
+    assert [(item.listing.title, item.listing_id) for item in ranking] == [(x, x) for x in "bac"]
+    with pytest.raises(IndexError):
+        ranking[3]
+
+
+def test_a_ranking_survives_json() -> None:
+    item = RankedItem(Listing("b", "B", brand="Acme", price=Price(5, "EUR")), 1, 0.5, 2, "It fits.", ("title",))
+    provenance = Provenance(decoding="inline", strategy="sliding", window=20, stride=10, cause="deadline")
+    adapter = pydantic.TypeAdapter(Ranking)
+    ranking = Ranking("q1", (item,), provenance)
+    assert adapter.validate_json(adapter.dump_json(ranking)) == ranking
 
 
 def test_to_run_falls_by_one_so_that_equal_scores_keep_their_order() -> None:
@@ -238,7 +319,36 @@ def test_ranking_to_dict_is_a_ranking_line() -> None:
     json.dumps(fields, allow_nan=False)
 
 
-@pytest.mark.parametrize("made", [ITEMS[0], Tokens(), Provenance(), Ranking("q", ()), Request(Query("q"), ())])
+REQUEST = Request(Query("q"), (Candidate(Listing("a", "A")),))
+
+
+def test_a_request_checks_itself() -> None:
+    listing = Listing("a", "A")
+    made = Request(Query("q"), [Candidate(listing)], [Interaction("view", listing)])  # type: ignore[arg-type]
+    assert made == Request(Query("q"), (Candidate(listing),), (Interaction("view", listing),))
+    assert isinstance(made.candidates, tuple)
+    assert isinstance(made.history, tuple)
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"query": "q"}, "query"),
+        ({"candidates": ()}, "candidates"),
+        ({"candidates": "abc"}, "candidates"),
+        ({"candidates": (Listing("a", "A"),)}, "candidates[0]"),
+        ({"candidates": (Candidate(Listing("a", "A")), Candidate(Listing("a", "B")))}, "candidates[1].listing_id"),
+        ({"history": None}, "history"),
+        ({"history": ({"event": "view"},)}, "history[0]"),
+    ],
+)
+def test_a_wrong_request_is_refused_when_it_is_made(change: dict[str, Any], field: str) -> None:
+    with pytest.raises(InputError) as caught:
+        dataclasses.replace(REQUEST, **change)
+    assert caught.value.field == field
+
+
+@pytest.mark.parametrize("made", [ITEMS[0], Tokens(), Provenance(), Ranking("q", ()), REQUEST])
 def test_outputs_are_frozen(made: Any) -> None:
     name = dataclasses.fields(made)[0].name
     with pytest.raises(dataclasses.FrozenInstanceError):

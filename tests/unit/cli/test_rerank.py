@@ -193,7 +193,8 @@ def test_options_reach_the_reranker(
     assert asked == [("transformers", "shop/model", "mine")]
     assert [bool(item.get("reason")) for item in line["items"]] == [True, False]
     provenance = line["provenance"]
-    assert (provenance["decoding"], provenance["strategy"], provenance["passes"]) == ("listwise", "sliding(2,1)", 2)
+    assert (provenance["decoding"], provenance["strategy"], provenance["passes"]) == ("listwise", "sliding", 2)
+    assert (provenance["window"], provenance["stride"], provenance["top"]) == (2, 1, None)
     assert provenance["prompt"].startswith("listwise@")
 
 

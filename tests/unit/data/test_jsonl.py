@@ -210,7 +210,7 @@ def test_request_fields_read_back_as_the_same_request() -> None:
 
 
 def test_write_rankings(tmp_path: Path) -> None:
-    rankings = [Ranking("q1", (RankedItem("p1", 1, 0.5, 1),)), Ranking("q2", ())]
+    rankings = [Ranking("q1", (RankedItem(Listing("p1", "p1"), 1, 0.5, 1),)), Ranking("q2", ())]
     write_rankings(tmp_path / "out.jsonl", rankings)
     read = [value for _, value in read_jsonl(tmp_path / "out.jsonl")]
     assert read == [json.loads(dump_line(ranking.to_dict())) for ranking in rankings]

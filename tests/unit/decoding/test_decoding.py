@@ -10,8 +10,8 @@ from genrank.decoding import DECODINGS
 from genrank.engines.base import PermuteResult, ScoreResult, Stop, TextRequest, never
 from genrank.errors import EngineError, OutputError
 from genrank.prompting.renderer import AnswerTokens, Prompt
-from genrank.testing import OracleEngine, ScriptedAnswer, ScriptedEngine
-from genrank.types import Tokens
+from genrank.testing import AnyRequest, OracleEngine, ScriptedAnswer, ScriptedEngine
+from genrank.types import Decoding, Tokens
 
 ANSWER = AnswerTokens(identifiers=(10, 11, 12, 13), between=(20,), yes=(30,), no=(40,))
 PROMPTS = [
@@ -26,10 +26,17 @@ RIGHT: dict[str, list[ScriptedAnswer]] = {
 """Answers that put c before a before b, and d before e."""
 
 
+def _decode(
+    decoding: Decoding, engine: ScriptedEngine, *, keep: bool = False, stop: Stop = never
+) -> list[tuple[list[float], Tokens] | None]:
+    decode = DECODINGS[decoding]
+    return decode.read(PROMPTS, ANSWER, decode.ask(PROMPTS, ANSWER, keep=keep).run(engine, stop))
+
+
 @pytest.mark.parametrize("decoding", DECODINGS)
-def test_each_prompt_gets_one_score_a_candidate_and_what_it_cost(decoding: str) -> None:
+def test_each_prompt_gets_one_score_a_candidate_and_what_it_cost(decoding: Decoding) -> None:
     engine = ScriptedEngine(RIGHT[decoding])
-    one, other = DECODINGS[decoding](engine, PROMPTS, ANSWER)
+    one, other = _decode(decoding, engine)
     assert one
     assert other
     (first, spent), (second, spent_second) = one, other
@@ -42,16 +49,16 @@ def test_each_prompt_gets_one_score_a_candidate_and_what_it_cost(decoding: str) 
 
 
 @pytest.mark.parametrize("decoding", DECODINGS)
-def test_the_engine_is_told_the_prompts_tokens_and_listings(decoding: str) -> None:
+def test_the_engine_is_told_the_prompts_tokens_and_listings(decoding: Decoding) -> None:
     engine = OracleEngine({})
-    DECODINGS[decoding](engine, PROMPTS, ANSWER)
+    _decode(decoding, engine)
     assert [request.ids for request in engine.requests] == [prompt.ids for prompt in PROMPTS]
     assert [getattr(request, "listing_ids", None) for request in engine.requests] == [p.listing_ids for p in PROMPTS]
 
 
 @pytest.mark.parametrize("decoding", DECODINGS)
-def test_no_prompts_no_answers(decoding: str) -> None:
-    assert DECODINGS[decoding](ScriptedEngine([]), [], ANSWER) == []
+def test_no_prompts_no_answers(decoding: Decoding) -> None:
+    assert DECODINGS[decoding].read([], ANSWER, DECODINGS[decoding].ask([], ANSWER).run(ScriptedEngine([]))) == []
 
 
 @pytest.mark.parametrize(
@@ -81,10 +88,10 @@ def test_no_prompts_no_answers(decoding: str) -> None:
         ("listwise", (-1, 0)),
     ],
 )
-def test_an_answer_that_cannot_be_used_is_the_models_fault(decoding: str, answer: ScriptedAnswer) -> None:
+def test_an_answer_that_cannot_be_used_is_the_models_fault(decoding: Decoding, answer: ScriptedAnswer) -> None:
     engine = ScriptedEngine([RIGHT[decoding][0], answer])
     with pytest.raises(OutputError):
-        DECODINGS[decoding](engine, PROMPTS, ANSWER)
+        _decode(decoding, engine)
 
 
 class ShortEngine(ScriptedEngine):
@@ -98,28 +105,35 @@ class ShortEngine(ScriptedEngine):
 
 
 @pytest.mark.parametrize("decoding", DECODINGS)
-def test_an_engine_that_answers_too_few_prompts(decoding: str) -> None:
+def test_an_engine_that_answers_too_few_prompts(decoding: Decoding) -> None:
     with pytest.raises(OutputError, match="1 answers where 2 were asked for"):
-        DECODINGS[decoding](ShortEngine([]), PROMPTS, ANSWER)
+        _decode(decoding, ShortEngine([]))
 
 
 @pytest.mark.parametrize("decoding", DECODINGS)
-def test_an_engine_that_fails_is_no_misbehaving_model(decoding: str) -> None:
+def test_an_engine_that_fails_is_no_misbehaving_model(decoding: Decoding) -> None:
     with pytest.raises(EngineError, match="out of memory"):
-        DECODINGS[decoding](ScriptedEngine([EngineError("out of memory")]), PROMPTS, ANSWER)
+        _decode(decoding, ScriptedEngine([EngineError("out of memory")]))
 
 
 @pytest.mark.parametrize("decoding", DECODINGS)
-def test_a_prompt_that_was_stopped_has_no_scores(decoding: str) -> None:
-    stops = iter([False, True])
-    one, other = DECODINGS[decoding](ScriptedEngine(RIGHT[decoding]), PROMPTS, ANSWER, stop=lambda: next(stops))
+def test_a_prompt_that_was_stopped_has_no_scores(decoding: Decoding) -> None:
+    engine, stop = ScriptedEngine(RIGHT[decoding]), Stop()
+    answer = engine._answer_to
+
+    def last_one(request: AnyRequest) -> ScriptedAnswer:
+        stop.cancel()
+        return answer(request)
+
+    engine._answer_to = last_one
+    one, other = _decode(decoding, engine, stop=stop)
     assert one
     assert other is None
 
 
 @pytest.mark.parametrize("decoding", DECODINGS)
 @pytest.mark.parametrize("keep", [False, True])
-def test_the_engine_is_told_whether_more_will_follow(decoding: str, keep: bool) -> None:
+def test_the_engine_is_told_whether_more_will_follow(decoding: Decoding, keep: bool) -> None:
     engine = ScriptedEngine(RIGHT[decoding])
-    DECODINGS[decoding](engine, PROMPTS, ANSWER, keep=keep)
+    _decode(decoding, engine, keep=keep)
     assert [request.keep for request in engine.requests if not isinstance(request, TextRequest)] == [keep] * 2

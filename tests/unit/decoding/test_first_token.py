@@ -8,13 +8,18 @@ from genrank.decoding import first_token
 from genrank.engines.base import ScoreRequest
 from genrank.prompting.renderer import AnswerTokens, Prompt
 from genrank.testing import ScriptedEngine
+from genrank.types import Tokens
 
 ANSWER = AnswerTokens(identifiers=(10, 11, 12, 13), between=(20,), yes=(), no=())
 PROMPT = Prompt(ids=(1, 2, 3), reads=(), listing_ids=("a", "b", "c"), cuts={})
 
 
+def _decode(engine: ScriptedEngine, prompts: list[Prompt]) -> list[tuple[list[float], Tokens] | None]:
+    return first_token.read(prompts, ANSWER, first_token.ask(prompts, ANSWER).run(engine))
+
+
 def _score(*row: float) -> list[float]:
-    (answer,) = first_token.decode(ScriptedEngine([[row]]), [PROMPT], ANSWER)
+    (answer,) = _decode(ScriptedEngine([[row]]), [PROMPT])
     assert answer
     return answer[0]
 
@@ -32,5 +37,5 @@ def test_a_constant_does_not_matter_and_nothing_overflows() -> None:
 
 def test_the_last_place_is_read_for_as_many_identifiers_as_there_are_candidates() -> None:
     engine = ScriptedEngine([[[0.0] * 3]])
-    first_token.decode(engine, [PROMPT], ANSWER)
+    _decode(engine, [PROMPT])
     assert engine.requests == [ScoreRequest((1, 2, 3), (2,), (10, 11, 12), ("a", "b", "c"))]

@@ -8,8 +8,13 @@ from genrank.decoding import inline
 from genrank.engines.base import ScoreRequest
 from genrank.prompting.renderer import AnswerTokens, Prompt
 from genrank.testing import ScriptedEngine
+from genrank.types import Tokens
 
 ANSWER = AnswerTokens(identifiers=(), between=(), yes=(30, 31), no=(40,))
+
+
+def _decode(engine: ScriptedEngine, prompts: list[Prompt]) -> list[tuple[list[float], Tokens] | None]:
+    return inline.read(prompts, ANSWER, inline.ask(prompts, ANSWER).run(engine))
 
 
 def _prompt(n: int) -> Prompt:
@@ -17,7 +22,7 @@ def _prompt(n: int) -> Prompt:
 
 
 def _score(*rows: list[float]) -> list[float]:
-    (answer,) = inline.decode(ScriptedEngine([rows]), [_prompt(len(rows))], ANSWER)
+    (answer,) = _decode(ScriptedEngine([rows]), [_prompt(len(rows))])
     assert answer
     return answer[0]
 
@@ -45,5 +50,5 @@ def test_far_odds_do_not_overflow() -> None:
 def test_each_candidate_is_read_at_its_own_place_for_yes_first_and_then_no() -> None:
     engine = ScriptedEngine([[[0.0] * 3] * 2])
     prompt = _prompt(2)
-    inline.decode(engine, [prompt], ANSWER)
+    _decode(engine, [prompt])
     assert engine.requests == [ScoreRequest(prompt.ids, (1, 2), (30, 31, 40), ("0", "1"))]

@@ -1,20 +1,25 @@
 from __future__ import annotations
 
+import asyncio
 import dataclasses
+import time
 from typing import Any
 
 import pytest
 
 from genrank.engines.base import (
     Engine,
+    EngineCall,
     PermuteRequest,
     PermuteResult,
     ScoreRequest,
     ScoreResult,
+    Stop,
     TextRequest,
     TextResult,
     check_dtype,
     check_lengths,
+    never,
     total_tokens,
 )
 from genrank.errors import EngineError, InputError
@@ -66,3 +71,58 @@ def test_a_dtype_is_one_that_is_known() -> None:
     check_dtype("float16")
     with pytest.raises(InputError, match="must be auto, bfloat16, float16 or float32, got 'int3'"):
         check_dtype("int3")
+
+
+def test_a_stop_ends_at_its_time_or_when_it_is_cancelled() -> None:
+    assert (never(), never.left()) == (False, None)
+    soon = Stop(time.monotonic() + 0.02)
+    assert 0 < (soon.left() or 0) <= 0.02
+    assert not soon()
+    time.sleep(0.03)
+    assert soon()
+    assert soon.left() == 0
+    cancelled = Stop()
+    cancelled.cancel()
+    assert cancelled()
+    assert cancelled.left() is None
+
+
+def test_who_waits_for_a_cancellation_is_called_once() -> None:
+    stop, called = Stop(), list[str]()
+    with stop.on_cancel(lambda: called.append("before")):
+        pass
+    with stop.on_cancel(lambda: called.append("during")):
+        stop.cancel()
+        stop.cancel()
+    with stop.on_cancel(lambda: called.append("after")):
+        pass
+    assert called == ["during", "after"]
+
+
+def test_an_answer_is_found_by_the_request_itself_not_by_its_value() -> None:
+    stop = Stop()
+    request, equal = ScoreRequest((1,), (0,), (2,)), ScoreRequest((1,), (0,), (2,))
+    stop.publish(request, "answer")
+    assert request == equal
+    assert (stop.finished(request), stop.finished(equal)) == ("answer", None)
+    never.publish(request, "answer")
+    assert never.finished(request) is None
+
+
+def test_a_call_is_made_by_its_kind() -> None:
+    engine = ScriptedEngine([[[1.0]], "text"])
+    (scored,) = EngineCall("score", [ScoreRequest((1,), (0,), (2,))]).run(engine)
+    (written,) = EngineCall("write", [TextRequest((1,), 5)]).run(engine)
+    assert (scored.scores, written.text) == ([[1.0]], "text")
+
+
+def test_what_closes_can_be_used_in_with_and_async_with() -> None:
+    async def use() -> None:
+        async with ScriptedEngine([]) as engine:
+            assert not engine.closed
+        assert engine.closed
+
+    asyncio.run(use())
+    with ScriptedEngine([]) as engine:
+        assert not engine.closed
+    assert engine.closed

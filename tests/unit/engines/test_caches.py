@@ -5,14 +5,17 @@ from __future__ import annotations
 import itertools
 import random
 import threading
+import time
+import weakref
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from genrank.engines.base import PermuteRequest, ScoreRequest, TextRequest
+from genrank.engines.base import PermuteRequest, ScoreRequest, Stop, TextRequest
 from genrank.engines.mask import PermutationMask
+from genrank.errors import EngineError, InputError
 
 torch = pytest.importorskip("torch", reason="torch is not installed: pip install 'genrank[transformers]'")
 transformers = pytest.importorskip("transformers", reason="get it with: pip install 'genrank[transformers]'")
@@ -253,10 +256,11 @@ def test_only_choices_cost_a_forward_pass(folders: dict[str, str], monkeypatch: 
     assert passes == [(1, 12), (1, 3), (1, 3)]  # three choices of four identifiers: the prompt, then [identifier, 7, 8]
 
 
-class After:
-    """A `Stop` that says stop from the question `count` on, 0-based."""
+class After(Stop):
+    """Says stop from the question `count` on, 0-based."""
 
     def __init__(self, count: int) -> None:
+        super().__init__()
         self._asked = itertools.count()
         self._count = count
 
@@ -273,13 +277,69 @@ def test_a_stopped_call_answers_what_is_done(folders: dict[str, str]) -> None:
         whole = ask(requests)
         assert None not in whole
         seen = set()
-        for count in range(40):
+        for count in range(80):
             stopped = ask(requests, stop=After(count))
             assert all(answer in (None, full) for answer, full in zip(stopped, whole, strict=True))
             seen.add(sum(answer is not None for answer in stopped))
         assert {0, len(requests)} <= seen
         assert ask(requests) == whole  # nothing is left behind
-    assert [answer is not None for answer in engine.score(scores, stop=After(2))] == [True, True, False]
+
+
+def test_a_pass_is_given_up_between_two_layers(folders: dict[str, str]) -> None:
+    engine = make_engine(folders["full"])
+    kept = score_request((), 90, 0, keep=True)
+    engine.score([kept])
+    follow = ScoreRequest([*kept.ids, 5, 6, 7], [92], [3], keep=True)
+    assert engine.score([follow], stop=After(2)) == [None], "asked before the pass and before its first layer"
+    (again,) = engine.score([kept])
+    (after,) = engine.score([follow])
+    assert_exact(engine, [kept, follow], [again, after])
+    assert after.tokens.cached == 90
+
+
+def test_what_is_finished_is_published_under_its_request(folders: dict[str, str]) -> None:
+    engine = make_engine(folders["full"], batch_tokens=1)
+    scores = [score_request((), size, size) for size in (30, 20)]
+    orders = [PermuteRequest(tokens(size, size), (10, 11, 12)[:n], (7,)) for size, n in ((30, 3), (20, 2))]
+    texts = [TextRequest(tokens(size, size), most) for size, most in ((30, 4), (20, 2))]
+    for ask, requests in ((engine.score, scores), (engine.permute, orders), (engine.write, texts)):
+        stop = Stop()
+        answers = ask(requests, stop=stop)
+        assert [stop.finished(request) for request in requests] == answers
+
+
+def test_before_a_deadline_prompts_are_read_in_smaller_batches(
+    folders: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = make_engine(folders["full"])
+    requests = [score_request((), 50, seed) for seed in range(4)]
+    passes = forward_passes(engine, monkeypatch)
+    engine._seconds_a_token = 0.0
+    engine.score(requests, stop=Stop(time.monotonic() + 100))
+    assert passes == [(1, 50)] * 4, "it has read no long prompt yet, and cannot tell how long one takes"
+    passes.clear()
+    engine._seconds_a_token = 1.0
+    answers = engine.score([*requests, score_request((), 400, 9)], stop=Stop(time.monotonic() + 210))
+    assert passes[0] == (2, 50), "two take half of the time left; one of 400 tokens cannot end in time"
+    assert [answer is not None for answer in answers] == [True] * 4 + [False]
+    passes.clear()
+    engine.score(requests)
+    assert passes == [(4, 50)]
+
+
+def test_a_closed_engine_holds_no_model(folders: dict[str, str]) -> None:
+    with make_engine(folders["full"]) as engine:
+        model = weakref.ref(engine._lm)
+        assert engine.score([score_request((), 10, 0, keep=True)])[0]
+    engine.close()
+    assert model() is None
+    for ask, request in (
+        (engine.score, score_request((), 10, 0)),
+        (engine.permute, PermuteRequest((1, 2), (10, 11), (7,))),
+        (engine.write, TextRequest((1, 2), 3)),
+    ):
+        with pytest.raises(EngineError, match="is closed"):
+            ask([request])
 
 
 def test_a_call_that_waits_for_another_can_be_stopped(folders: dict[str, str]) -> None:
@@ -310,8 +370,6 @@ def test_threads_get_their_own_answers(folders: dict[str, str]) -> None:
 
 
 def test_an_error_leaves_the_engine_usable(folders: dict[str, str]) -> None:
-    from genrank.errors import EngineError, InputError
-
     engine = make_engine(folders["full"])
     with pytest.raises(EngineError, match="failed"):
         engine.score([ScoreRequest([1, 2, WORDS + 5], [0], [3])])

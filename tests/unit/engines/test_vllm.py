@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
 import json
+import threading
+import time
+import weakref
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +16,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from genrank.engines.vllm import VLLMEngine
-from genrank.errors import InputError, MissingExtraError, ModelError, ModelNotFoundError
+from genrank.engines.base import ScoreRequest, Stop, never
+from genrank.engines.vllm import VLLMEngine, _answer_all, _end, _Running
+from genrank.errors import EngineError, InputError, MissingExtraError, ModelError, ModelNotFoundError
 
 LORA = '{"peft_type": "LORA", "r": %s, "lora_alpha": 8, "target_modules": ["q_proj"]}'
 
@@ -91,3 +97,126 @@ def test_an_adapter_in_the_home_directory_is_found(tmp_path: Path, monkeypatch: 
     monkeypatch.setenv("HOME", str(tmp_path))
     with pytest.raises(ModelError, match=r"the adapter ~/adapter has the rank 513"):
         VLLMEngine(str(model), adapter="~/adapter")
+
+
+@pytest.fixture
+def running() -> Iterator[_Running]:
+    """The event loop of an engine and its thread, without vLLM in it."""
+    made: _Running = object.__new__(_Running)
+    made.model = "tiny"
+    made._loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=made._loop.run_forever, daemon=True)
+    thread.start()
+    made.close = weakref.finalize(made, _end, [], made._loop, thread)
+    yield made
+    made.close()
+
+
+class Work:
+    """Answers of which the first comes at once, and the second when it is let go."""
+
+    def __init__(self) -> None:
+        self.requests = [ScoreRequest((i,), (0,), (1,)) for i in range(2)]
+        self.answers: list[int | None] = [None, None]
+        self.cancelled = threading.Event()
+        self.begun = threading.Event()
+        self.seconds = 30.0
+
+    def of(self, stop: Stop) -> Any:
+        return _answer_all(self.requests, self._answer, self.answers, stop)
+
+    async def _answer(self, request: ScoreRequest) -> int:
+        if request is self.requests[1]:
+            self.begun.set()
+            try:
+                await asyncio.sleep(self.seconds)
+            except asyncio.CancelledError:
+                self.cancelled.set()
+                raise
+        return request.ids[0]
+
+
+def test_work_is_waited_for_and_awaited(running: _Running) -> None:
+    for wait in (running.wait, lambda work, stop: asyncio.run(running.await_(work, stop))):
+        work, stop = Work(), Stop()
+        work.seconds = 0.01
+        wait(work.of(stop), stop)
+        assert work.answers == [0, 1]
+        assert [stop.finished(request) for request in work.requests] == [0, 1]
+
+
+def test_work_ends_at_its_deadline_with_what_is_finished(running: _Running) -> None:
+    for wait in (running.wait, lambda work, stop: asyncio.run(running.await_(work, stop))):
+        started = time.monotonic()
+        work, stop = Work(), Stop(started + 0.05)
+        wait(work.of(stop), stop)
+        assert 0.05 <= time.monotonic() - started < 0.3
+        assert work.answers == [0, None]
+        assert work.cancelled.wait(5), "vLLM is told to drop the rest"
+
+
+def test_a_cancellation_wakes_who_waits_at_once(running: _Running) -> None:
+    work, stop = Work(), Stop()
+    waiting = threading.Thread(target=running.wait, args=(work.of(stop), stop))
+    waiting.start()
+    assert work.begun.wait(5)
+    started = time.monotonic()
+    stop.cancel()
+    waiting.join(5)
+    assert time.monotonic() - started < 0.2
+    assert work.cancelled.wait(5)
+
+
+def test_a_cancelled_task_cancels_the_work_in_the_engines_loop(running: _Running) -> None:
+    work = Work()
+
+    async def cancel() -> None:
+        task = asyncio.create_task(running.await_(work.of(never), never))
+        assert await asyncio.to_thread(work.begun.wait, 5)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(cancel())
+    assert work.cancelled.wait(5)
+
+
+def test_many_tasks_await_the_engine_without_threads_of_their_own(running: _Running) -> None:
+    before = threading.active_count()
+
+    async def many() -> int:
+        works = [Work() for _ in range(50)]
+        for work in works:
+            work.seconds = 0.05
+        tasks = [asyncio.create_task(running.await_(work.of(never), never)) for work in works]
+        await asyncio.sleep(0.02)
+        threads = threading.active_count()
+        await asyncio.gather(*tasks)
+        assert all(work.answers == [0, 1] for work in works)
+        return threads
+
+    assert asyncio.run(many()) == before
+
+
+def test_what_fails_in_the_engines_loop_is_an_engine_error(running: _Running) -> None:
+    async def fail() -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(_raise(ValueError("out of blocks")))
+
+    async def _raise(error: Exception) -> None:
+        raise error
+
+    with pytest.raises(EngineError, match="tiny failed: out of blocks"):
+        running.wait(fail(), never)
+    with pytest.raises(EngineError, match="tiny failed: out of blocks"):
+        asyncio.run(running.await_(fail(), never))
+
+
+def test_closing_ends_what_is_waited_for_and_refuses_what_comes_later(running: _Running) -> None:
+    work = Work()
+    threading.Timer(0.05, running.close).start()
+    with pytest.raises(EngineError, match="was closed while it worked"):
+        running.wait(work.of(never), never)
+    for wait in (running.wait, lambda work, stop: asyncio.run(running.await_(work, stop))):
+        with pytest.raises(EngineError, match="the engine of tiny is closed"):
+            wait(Work().of(never), never)

@@ -4,11 +4,12 @@ import pytest
 
 from eval.cache import Entry, StoredResult
 from genrank.files import files_fingerprint, fingerprint
-from genrank.types import Provenance, RankedItem, Ranking, Tokens
+from genrank.types import Listing, Provenance, RankedItem, Ranking, Tokens
 
 
 def ranking(query_id: str = "q1", outcome: str = "model") -> Ranking:
-    items = (RankedItem("a", 1, 0.5, 2, "It fits.", ("title",)), RankedItem("b", 2, 0.25, 1))
+    first, second = Listing("a", "red lamp"), Listing("b", "blue lamp")
+    items = (RankedItem(first, 1, 0.5, 2, "It fits.", ("title",)), RankedItem(second, 2, 0.25, 1))
     provenance = Provenance(model="m", outcome=outcome, tokens=Tokens(3, 2, 1), cuts={"query": 1})  # type: ignore[arg-type]
     return Ranking(query_id, items, provenance)
 
@@ -31,6 +32,17 @@ def test_a_fallback_is_never_kept(tmp_path: Path) -> None:
         entry.write(StoredResult([[1.0], [1.0]], None, [ranking("q1"), ranking("q2", "fallback")]))
         assert entry.read() is None
         assert entry.finished() == {"q1": (ranking("q1"), 0.5)}
+
+
+def test_of_a_listing_only_its_id_and_title_are_kept(tmp_path: Path) -> None:
+    entry = Entry(tmp_path, "k")
+    whole = Ranking("q1", (RankedItem(Listing("a", "red lamp", description="long", brand="Acme"), 1, 0.5, 1),))
+    with entry.locked():
+        entry.write(StoredResult([[1.0]], None, [whole]))
+        kept = entry.read()
+    assert kept
+    assert [item.listing for item in kept.rankings[0]] == [Listing("a", "red lamp")]
+    assert kept.rankings[0].to_dict() == whole.to_dict()
 
 
 @pytest.mark.parametrize(

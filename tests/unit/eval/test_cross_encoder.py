@@ -234,7 +234,6 @@ def test_scores_come_back_one_a_candidate_in_the_requests_order() -> None:
 def test_no_request_no_score_and_no_model() -> None:
     baseline, model = scripted()
     assert baseline.score([]) == []
-    assert baseline.score([Request(Query("q"), ())]) == [[]]
     assert model.pairs == []
 
 

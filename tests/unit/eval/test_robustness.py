@@ -29,7 +29,7 @@ from eval.robustness.page import markdown, within_twice
 from eval.robustness.remember import Remembering
 from eval.robustness.requests import rank, requests_of, shuffled
 from genrank.data.dataset import Dataset, DatasetQuery, Grade
-from genrank.engines.base import PermuteRequest, ScoreRequest
+from genrank.engines.base import PermuteRequest, ScoreRequest, Stop
 from genrank.errors import EngineError
 from genrank.experiment.systems import GenrankSystem
 from genrank.reranker import Reranker
@@ -305,7 +305,7 @@ def test_behind_a_head_that_was_read_only_the_rest_is_asked_for() -> None:
 def test_what_was_stopped_is_asked_again() -> None:
     engine = Remembering(ScriptedEngine([[[0.5]]]))
     request = ScoreRequest([1], [0], [2])
-    assert engine.score([request], stop=lambda: True) == [None]
+    assert engine.score([request], stop=Stop(0.0)) == [None]
     (found,) = engine.score([request])
     assert found is not None
     assert found.scores == [[0.5]]

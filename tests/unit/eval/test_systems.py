@@ -16,7 +16,7 @@ from genrank.data.trec import Run, write_run
 from genrank.errors import ConfigError, EngineError
 from genrank.experiment.systems import GenrankSystem
 from genrank.testing import OracleEngine, ScriptedEngine
-from genrank.types import Interaction, Provenance, RankedItem, Ranking, Request, Tokens
+from genrank.types import Interaction, Listing, Provenance, RankedItem, Ranking, Request, Tokens
 
 
 def ranked(system: System, shop: Dataset, requests: Sequence[Request], seed: int = 0) -> Run:
@@ -51,7 +51,7 @@ def test_bm25(shop: Dataset) -> None:
 
 
 def test_counts() -> None:
-    items = (RankedItem("a", 1, 1.0, 1),)
+    items = (RankedItem(Listing("a", "a"), 1, 1.0, 1),)
     rankings = (
         Ranking("q", items, Provenance(windows=2, tokens=Tokens(10, 4, 1), cuts={"candidates": 3})),
         Ranking("r", items, Provenance(outcome="repaired", why="odd", repairs=("x", "y"), cuts={"candidates": 2})),

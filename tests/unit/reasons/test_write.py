@@ -1,14 +1,16 @@
 from __future__ import annotations
 
 import dataclasses
+import subprocess
+import sys
 from typing import Any
 
 import pytest
 
-from genrank.engines.base import TextRequest
+from genrank.engines.base import Stop, TextRequest
 from genrank.errors import OutputError
 from genrank.reasons.write import Reason, ReasonRequest, tidy, write_reasons
-from genrank.testing import ScriptedEngine
+from genrank.testing import AnyRequest, ScriptedEngine
 from genrank.types import Claims, Interaction, Listing, Query, Tokens
 
 
@@ -104,11 +106,31 @@ def test_nothing_written_is_built_from_the_listing() -> None:
 
 
 def test_what_is_stopped_has_no_reason() -> None:
-    answers = iter([False, True])
-    engine = ScriptedEngine(["It is a red dress."])
-    first, second = write_reasons(engine, [_request()] * 2, max_tokens=9, stop=lambda: next(answers))
+    stop = Stop()
+
+    def answer(request: AnyRequest) -> str:
+        stop.cancel()
+        return "It is a red dress."
+
+    first, second = write_reasons(ScriptedEngine(answer), [_request(), _request()], max_tokens=9, stop=stop)
     assert first is not None
     assert second is None
+
+
+def test_after_a_warm_up_the_first_check_is_as_fast_as_the_next() -> None:
+    program = """
+import time
+from genrank.reasons.write import ReasonRequest, warm_up, write_reasons
+from genrank.testing import ScriptedEngine
+from genrank.types import Listing, Query
+warm_up()
+request = ReasonRequest((1,), Query("red dress"), Listing("a", "Red dress by Zara, 5 cm", brand="Zara"))
+started = time.process_time()
+write_reasons(ScriptedEngine(["A perfect red dress by Zara of silk for 5 EUR, 10 kg."]), [request], max_tokens=9)
+print(time.process_time() - started)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert float(done.stdout) < 0.1, "0.4 s without"
 
 
 def test_an_engine_that_answers_too_little_is_refused() -> None:

@@ -1,0 +1,36 @@
+"""What the reranker makes of it is in test_reranker.py."""
+
+from __future__ import annotations
+
+from math import nan
+from typing import Any
+
+import pytest
+
+from genrank.fallback import ask_fallback
+from genrank.types import Candidate, Listing, Query, Request
+
+REQUEST = Request(Query("q"), (Candidate(Listing("a", "A")), Candidate(Listing("b", "B"))))
+
+
+def test_scores_come_back_as_they_are() -> None:
+    assert ask_fallback(lambda requests: [(1, 2.5)] * len(requests), [REQUEST] * 2) == [[1, 2.5]] * 2
+    assert ask_fallback(lambda requests: [], []) == []
+
+
+@pytest.mark.parametrize(
+    ("answer", "fault"),
+    [
+        ([1.0], "it gave 1 scores for 2 candidates"),
+        ([1.0, nan], "it gave the score nan"),
+        ([1.0, "2"], "it gave the score '2'"),
+        ([True, 1.0], "it gave the score True"),
+        (None, "TypeError: 'NoneType' object is not iterable"),
+    ],
+)
+def test_what_is_wrong_with_one_answer_is_said_in_its_place(answer: Any, fault: str) -> None:
+    assert ask_fallback(lambda requests: [answer, [1.0, 2.0]], [REQUEST] * 2) == [fault, [1.0, 2.0]]
+
+
+def test_what_it_raises_is_said_for_all() -> None:
+    assert ask_fallback(lambda requests: 1 / 0, [REQUEST] * 2) == ["ZeroDivisionError: division by zero"] * 2  # type: ignore[arg-type, return-value]
