@@ -62,13 +62,14 @@ from genrank.models.store import resolve
 from genrank.prompting.renderer import Renderer
 from genrank.prompting.template import load_template
 from genrank.reasons.grounding import Facts
+from genrank.types import Decoding
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # TRL loads vLLM and torch's compiler, and warns about their versions
     from trl import GRPOConfig, GRPOTrainer, ModelConfig
     from trl.trainer.utils import RepeatSampler, get_peft_config
 
-MEASURED_BY = ("listwise", "first-token")
+MEASURED_BY: tuple[Decoding, ...] = ("listwise", "first-token")
 """Decodings by which the dev queries are ranked during training; the first chooses the best adapter."""
 
 

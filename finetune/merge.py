@@ -88,7 +88,7 @@ def merge(adapter: Path, out: Path, base: str | None = None) -> Merged:
     folder = resolve(name)
     check_base(adapter, name, folder)
     decodings = manifest.prompts if manifest else ("inline",)
-    prompts = {DEFAULT_PROMPTS.get(decoding, "inline") for decoding in decodings}
+    prompts = {prompt for decoding, prompt in DEFAULT_PROMPTS.items() if decoding in decodings} or {"inline"}
     part = out.with_name(f".{out.name}.{os.getpid()}.part")
     try:
         with quiet_loading():

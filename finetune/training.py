@@ -22,6 +22,7 @@ from finetune.windows import check_splits, drop_leaks
 from genrank import Request, Reranker
 from genrank.adapters import Manifest, TrainedPrompt, load_manifest, merge_values, save_manifest
 from genrank.data.dataset import Dataset
+from genrank.decoding import DECODINGS
 from genrank.engines.loading import check_base, load_adapter
 from genrank.engines.loading import load_model as load_causal_lm
 from genrank.engines.tokenizer import HubTokenizer
@@ -237,9 +238,9 @@ def ranked_metrics(trainer: Any, rank_dev: Callable[[Path], dict[str, float]]) -
     return metrics
 
 
-def learned_prompts(prompts: Sequence[tuple[Form, str]], tokenizer: Any) -> dict[str, TrainedPrompt]:
+def learned_prompts(prompts: Sequence[tuple[Form, str]], tokenizer: Any) -> dict[Decoding, TrainedPrompt]:
     """The prompts for an adapter's manifest, by the decodings that they serve."""
-    found: dict[str, TrainedPrompt] = {}
+    found: dict[Decoding, TrainedPrompt] = {}
     for form, prompt in prompts:
         renderer = Renderer(load_template(prompt), HubTokenizer(tokenizer))
         tokens = renderer.answer.identifiers if form == "listwise" else ()
@@ -249,7 +250,7 @@ def learned_prompts(prompts: Sequence[tuple[Form, str]], tokenizer: Any) -> dict
     return found
 
 
-def other_prompts(start: Manifest | None, learned: Collection[str]) -> dict[str, TrainedPrompt]:
+def other_prompts(start: Manifest | None, learned: Collection[Decoding]) -> dict[Decoding, TrainedPrompt]:
     """The prompts of the previous adapter, besides those trained now, that can still be measured.
 
     Args:
@@ -257,7 +258,7 @@ def other_prompts(start: Manifest | None, learned: Collection[str]) -> dict[str,
         learned: The decodings trained now.
     """
     others = {} if start is None else {key: prompt for key, prompt in start.prompts.items() if key not in learned}
-    known = {key: prompt for key, prompt in others.items() if prompt.name in template_names()}
+    known = {key: others[key] for key in DECODINGS if key in others and others[key].name in template_names()}
     found = {key: prompt for key, prompt in known.items() if load_template(prompt.name).digest == prompt.hash}
     for decoding in others.keys() - found.keys():
         say(f"left out of the manifest: {decoding}, whose prompt {others[decoding].name} is not one of genrank's")
@@ -268,7 +269,7 @@ def save_adapter(
     trainer: Any,
     adapter: Path,
     model: str,
-    prompts: Mapping[str, TrainedPrompt],
+    prompts: Mapping[Decoding, TrainedPrompt],
     data: Mapping[str, Any],
     rank_dev: Callable[[Path], dict[str, float]],
 ) -> Manifest | None:
