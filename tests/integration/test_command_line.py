@@ -66,7 +66,7 @@ def candidate(**fields: Any) -> str:
 BAD_LINES = [
     (with_(candidates=[]), "candidates: no candidates"),
     (with_(candidates=[{"listing_id": "a", "title": "x"}] * 2), "candidates[1].listing_id: the id 'a' is already"),
-    (with_(candidates=[{"listing_id": "a"}]), "candidates[0].title: Field required"),
+    (with_(candidates=[{"listing_id": "a"}]), "candidates[0].title: this field is required"),
     (candidate(price={"amount": "cheap"}), "candidates[0].price.amount: Input should be a valid number"),
     (with_(history=[{"event": "smell", "listing": {"listing_id": "h", "title": "x"}}]), "history[0].event"),
     (candidate(score=float("nan")), "NaN, which is no JSON number"),
