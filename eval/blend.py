@@ -1,4 +1,4 @@
-"""Two systems' scores weighed against each other, such as a first stage's and a reranker's."""
+"""A weighted sum of two systems' scores, such as a first stage's and a reranker's."""
 
 from __future__ import annotations
 
@@ -47,13 +47,13 @@ def blend(
 
 
 def fit_weight(worth: Mapping[float, Sequence[float]]) -> float:
-    """The weight nearest to one half of those that are as good as the best, within one standard error.
+    """Of the weights within one standard error of the best, the one nearest to one half.
 
     The rule of one standard error (Breiman et al., Classification and Regression Trees, 1984): the few queries of a dev
-    split do not tell like weights apart, and the best of them by chance is often 0 or 1.
+    split cannot tell similar weights apart, and the best one is often 0 or 1 by chance.
 
     Args:
-        worth: By weight, nDCG of each query, the same queries for all; at least one.
+        worth: nDCG of each query by weight, for the same queries; at least one.
     """
     best = max(worth, key=lambda weight: (round(statistics.fmean(worth[weight]), 9), -abs(weight - 0.5)))
 

@@ -1,12 +1,12 @@
-"""Results of systems, kept by a hash of all that they depend on, so that nothing is computed twice.
+"""Results of systems, kept under a hash of everything they depend on, so that nothing is computed twice.
 
 The key of a result is the SHA-256 of the system's settings, the seed, the requests, every file of the models and
 adapters that the system reads, the code that ranks and the versions of the packages. Change one of them, and it is
 another result. Only what a result does *not* depend on is left out: the system's name and the other systems.
 
 A folder of the cache holds ``answer.json`` once the result is whole, and before that ``part.jsonl``: what a system that
-ranks batch by batch has finished, so that a run which was interrupted goes on where it stopped. A ranking that is a
-fallback is never kept, and of a listing only its id and title are.
+ranks batch by batch has finished, so that an interrupted run continues where it stopped. Fallback rankings are never
+kept, and of each listing only the id and title are.
 """
 
 from __future__ import annotations
@@ -51,9 +51,9 @@ class StoredResult:
         scores: ``[b][n]`` by request and candidate, in the requests' order; higher is better.
         probabilities: ``[b][n]`` scores from 0 to 1; None from a system that gives none.
         rankings: ``[b]`` from genrank; empty from other systems.
-        seconds: Wall time of the ranking, over all sittings.
+        seconds: Wall time of the ranking, over all runs.
         load_seconds: Wall time before it.
-        notes: What was counted on the way.
+        notes: Counts made on the way.
     """
 
     scores: Sequence[Sequence[float]]
@@ -132,7 +132,7 @@ class Entry:
 
 
 def _slim(ranking: Ranking) -> Ranking:
-    """The ranking with no more of its listings than their ids and titles: the dataset holds the rest."""
+    """The ranking with only the ids and titles of its listings; the dataset holds the rest."""
     items = (dataclasses.replace(item, listing=Listing(item.listing_id, item.listing.title)) for item in ranking.items)
     return dataclasses.replace(ranking, items=tuple(items))
 

@@ -5,9 +5,9 @@
     python -m eval.calibrate --config eval/configs/NAME.yaml [--system NAME] [--split dev] [--test SPLIT]
                              [--out FOLDER|FILE.json] [--cache FOLDER | --no-cache]
 
-The configuration is one of `eval.run`; its split is not used. The least negative log-likelihood on the split's judged
-queries decides, each query in one window. What was fitted, and how good the probabilities are before and after, is
-printed as JSON; ``--test`` measures on another split also. ``--out`` stores the calibration: give the adapter's folder.
+The configuration is one of `eval.run`; its split is not used. The fit minimises the negative log-likelihood of the
+split's judged queries, each in one window. What was fitted, and how good the probabilities are before and after, is
+printed as JSON; ``--test`` measures on another split too. ``--out`` stores the calibration: give the adapter's folder.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ from genrank.experiment.systems import GenrankSystem, decoding_of
 from genrank.types import Provenance
 
 Windows = Sequence[tuple[Sequence[float], Sequence[float]]]
-"""``[w]`` scores, ``[n]``, 0 to 1, and what came true, ``[n]`` (`eval.summary.outcomes`)."""
+"""``[w]`` scores, ``[n]``, 0 to 1, and outcomes, ``[n]`` (`eval.summary.outcomes`)."""
 
 TEMPERATURES = (0.01, 100.0)
-"""The range in which one is looked for."""
+"""The range that is searched."""
 
 _TINY = 1e-300
 _STEP = 2.0**-53  # 1 minus it is the greatest float below 1
@@ -55,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: Command line without the program's name; None takes the process's own.
 
     Returns:
-        Exit status: 0, 1 for a failed run, 2 for a wrong call or configuration.
+        Exit status: 0, 1 for a failed run, 2 for a usage or configuration error.
     """
     parser = argparse.ArgumentParser(prog="python -m eval.calibrate", description="Fit a reranker's temperature.")
     parser.add_argument("--config", type=Path, required=True, help="a file of eval/configs, as eval.run takes it")
@@ -117,14 +117,14 @@ def _chosen(config: RunConfig, name: str | None) -> GenrankSystem:
 def scored_windows(
     system: GenrankSystem, config: RunConfig, dataset: Dataset, split: str, cache: Path | None = None
 ) -> tuple[Windows, Provenance]:
-    """The scores that a reranker gives to a split's judged queries, and what came true.
+    """The scores that a reranker gives to a split's judged queries, and the outcomes.
 
     Args:
         system: The reranker, without a calibration.
         config: Which candidates, at most how many queries, and from which grade a listing is relevant.
         dataset: The dataset that the queries come from.
         split: Split whose queries are ranked.
-        cache: folder of kept results; None keeps nothing.
+        cache: Folder of kept results; None keeps nothing.
 
     Returns:
         One window a query; and the provenance of the first.
@@ -158,14 +158,14 @@ def scored_windows(
 
 
 def fit(event: Event, windows: Windows) -> tuple[float, float]:
-    """The temperature, within `TEMPERATURES`, and the bias of the least negative log-likelihood.
+    """The temperature, within `TEMPERATURES`, and the bias that minimise the negative log-likelihood.
 
     Args:
         event: The event whose probabilities are wanted; ``first`` has no bias.
         windows: Uncalibrated scores.
 
     Raises:
-        InputError: When there are fewer than two windows, or what came true is the same for all listings.
+        InputError: When there are fewer than two windows, or the outcome is the same for all listings.
         MissingExtraError: When scipy is not installed.
     """
     try:
@@ -204,7 +204,7 @@ def measure(event: Event, windows: Windows, calibration: Calibration) -> dict[st
     Args:
         event: The event whose probabilities they are.
         windows: Uncalibrated scores.
-        calibration: What makes probabilities of them.
+        calibration: Turns them into probabilities.
     """
     after = [(calibration.apply(scores), came) for scores, came in windows]
     return {

@@ -1,8 +1,8 @@
-"""What click data says of a system: how well clicks are foretold, what a new order would have earned, who would win.
+"""What click data says about a system: how well it predicts clicks, what its order would have earned, whether it wins.
 
-An A/B test cannot be run offline. What can be had from logged clicks and from judgements:
+An A/B test cannot be run offline. Logged clicks and judgements can still tell:
 
-- how well the scores foretell the clicks: `auc`, `log_loss`, `calibration_error`;
+- how well the scores predict the clicks: `auc`, `log_loss`, `calibration_error`;
 - what a new order is worth, from clicks on the logged one, corrected for what its ranks let people see: `ips`;
 - which of two orders simulated users prefer when they see both at once: `interleave`.
 
@@ -61,15 +61,15 @@ class Auc:
 
 
 def auc(run: Scores, clicks: Clicks) -> Auc:
-    """Area under the ROC curve: the chance that a clicked listing has the higher score; equal scores count a half.
+    """Area under the ROC curve: the chance that a clicked listing has the higher score; equal scores count one half.
 
     Args:
         run: Scores by query and listing, any finite numbers.
         clicks: What was seen and what was clicked.
 
     Raises:
-        InputError: When there is no click data, or it names what the run lacks, or holds other than 0 and 1, or a
-            score is no finite number.
+        InputError: When there is no click data, or it names what the run lacks, or holds values other than 0 and 1, or
+            a score is not finite.
         MissingExtraError: When scikit-learn is not installed.
     """
     roc_auc_score = _scikit("roc_auc_score")
@@ -122,7 +122,7 @@ def expected_calibration_error(probabilities: npt.ArrayLike, outcomes: npt.Array
 
     Args:
         probabilities: ``[n]``, 0 to 1, at least one.
-        outcomes: ``[n]``, 1 where it came true, else 0; a part of 1 where it came true in part.
+        outcomes: ``[n]``, 1 where the event happened, else 0; a fraction where it happened in part.
         bins: Number of bins, 1 or more.
 
     Raises:
@@ -233,7 +233,7 @@ def ips(
         eta: How steeply attention falls, 0 or more; 0 takes every rank as seen.
         propensities: The chance of being seen by rank, from rank 1 on, each over 0 and up to 1; overrides `eta`.
         clip: Greatest weight, over 0.
-        seed: Of the bootstrap.
+        seed: Seed of the bootstrap.
 
     Raises:
         InputError: When there is no query, a query or a clicked listing is missing from the run or the log, a listing
@@ -331,7 +331,7 @@ def interleave(
 
     The three users are those of Hofmann, Whiteson & de Rijke (2013), with the chances for five grades of Schuth et al.
     (2014); the dataset's grades are spread over these by their place, lowest to highest. A listing without a judgement
-    has the lowest. ``perfect`` reads everything and clicks what is relevant; ``navigational`` looks for one good
+    counts as the lowest. ``perfect`` reads everything and clicks what is relevant; ``navigational`` looks for one good
     result; ``informational`` clicks much, also what is not relevant.
 
     Args:
@@ -342,7 +342,7 @@ def interleave(
         user: ``perfect``, ``navigational`` or ``informational``.
         sessions: How often each query is asked, 1 or more.
         k: Length of the list, 1 or more.
-        seed: Of coins and clicks.
+        seed: Seed of coins and clicks.
 
     Raises:
         InputError: When the two do not hold the same queries, there is none, a setting is out of range, or a shown

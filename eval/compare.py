@@ -55,7 +55,7 @@ class Pair:
     Attributes:
         system_a: Name in A.
         system_b: Name in B.
-        metric: Which the values measure.
+        metric: The metric that the values measure.
         queries: Queries that both have.
         a: Mean in A over these.
         b: Mean in B over these.
@@ -86,7 +86,7 @@ class Compared:
         alpha: Level of significance.
         queries: How many are ``common``, ``only_a`` and ``only_b``.
         doubts: Why the two may not be comparable.
-        changes: In what the two differ.
+        changes: What the two differ in.
         only_a: Systems that were not compared, of A.
         only_b: The same of B.
         pairs: The deciding metric first.
@@ -121,13 +121,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         Exit status: 0, 1 when a system is significantly worse, 2 when something is wrong.
     """
     parser = argparse.ArgumentParser(prog="python -m eval.compare", description="Compare two results of eval.run.")
-    parser.add_argument("a", type=Path, help="results folder: what was")
-    parser.add_argument("b", type=Path, help="results folder: what is")
-    parser.add_argument("--metric", help="the only metric that is compared, and decides (all; the primary one decides)")
+    parser.add_argument("a", type=Path, help="results folder of the reference")
+    parser.add_argument("b", type=Path, help="results folder of the new result")
+    parser.add_argument("--metric", help="compare only this metric, and let it decide (all; the primary one decides)")
     parser.add_argument("--systems", help="x,old=new: pair x with x and A's old with B's new (all of the same name)")
     parser.add_argument("--alpha", type=float, default=0.05, help="level of significance (0.05)")
-    parser.add_argument("--json", action="store_true", help="JSON in place of tables")
-    parser.add_argument("--force", action="store_true", help="go on where data, gains or candidates differ")
+    parser.add_argument("--json", action="store_true", help="JSON instead of tables")
+    parser.add_argument("--force", action="store_true", help="compare even if data, gains or candidates differ")
     options = parser.parse_args(arguments)
     worse: list[str] = []
 
@@ -166,12 +166,12 @@ def compare_results(
     """Compare two results.
 
     Args:
-        a: Results folder, or its ``results.json``: what was.
-        b: The same: what is.
+        a: Results folder, or its ``results.json``: the reference.
+        b: The same: the new result.
         metric: The only metric that is compared; None compares all that both have, and the primary one decides.
         systems: Names, or ``name in A=name in B``; None pairs all of the same name.
         alpha: Level of significance, between 0 and 1.
-        force: Go on where the two were not measured on the same data, gains or candidates.
+        force: Compare even if the two were not measured on the same data, gains or candidates.
 
     Raises:
         InputError: When there are no such results, systems, metric or common queries, or the two cannot be compared.
@@ -301,7 +301,7 @@ def print_comparison(compared: Compared, console: Console) -> None:
 
     Args:
         compared: What `compare_results` returned.
-        console: Where to; if it is not a terminal, lines are as long as they need to be.
+        console: Where to; if it is not a terminal, lines may have any length.
     """
     if not console.is_terminal:
         console.width = max(console.width, 160)

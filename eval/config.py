@@ -40,7 +40,7 @@ class Bm25System(Strict):
         name: Name of its run file and of its row in tables.
         idf: Whether word frequencies come from all listings of the ``dataset`` or from the query's ``candidates``.
         fields: The listing's fields that are read.
-        stem: Whether English plural endings are taken off.
+        stem: Whether English plural endings are removed.
     """
 
     type: Literal["bm25"]
@@ -64,7 +64,7 @@ class BertCosineSystem(Strict):
 
 
 class TrecSystem(Strict):
-    """A run from elsewhere. Listings that are no candidates are dropped, missing ones come last; both are counted.
+    """A run from elsewhere. Listings that are not candidates are dropped, missing ones come last; both are counted.
 
     Attributes:
         name: Name of its run file and of its row in tables.

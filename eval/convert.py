@@ -52,10 +52,14 @@ OPTIONS: dict[str, dict[str, dict[str, Any]]] = {
     "esci": {"locale": {"choices": (*esci.LOCALES, "all"), "default": "all", "help": "one shop, or all of them (all)"}},
     "amazon-reviews": {
         "min-interactions": {"type": int, "default": 5, "help": "leave out users with fewer reviews (5)"},
-        "max-users": {"type": int, "help": "keep a sample of so many users"},
-        "split-by": {"choices": amazon_reviews.SPLITS_BY, "default": "user", "help": "what splits the queries (user)"},
+        "max-users": {"type": int, "help": "keep a sample of this many users"},
+        "split-by": {
+            "choices": amazon_reviews.SPLITS_BY,
+            "default": "user",
+            "help": "split the queries by user or by time (user)",
+        },
     },
-    "jdsearch": {"max-users": {"type": int, "help": "keep a sample of so many users"}},
+    "jdsearch": {"max-users": {"type": int, "help": "keep a sample of this many users"}},
 }
 
 
@@ -66,7 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: Command line without the program's name; None takes the process's own.
 
     Returns:
-        Exit status: 0, 1 for a failed run, 2 for a wrong call.
+        Exit status: 0, 1 for a failed run, 2 for a usage error.
     """
     parser = argparse.ArgumentParser(prog="python -m eval.convert", description="Make a dataset folder.")
     sets = parser.add_subparsers(dest="set", required=True, metavar="SET", help=", ".join(READERS))

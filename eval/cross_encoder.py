@@ -7,8 +7,8 @@
 
 ``train`` fits sentence-transformers' `CrossEncoder` (Nogueira & Cho, arXiv 1901.04085) with its `LambdaLoss` (Wang et
 al., CIKM 2018) on a dataset's train split, keeps the checkpoint with the best nDCG@10 on dev, and prints one JSON line.
-``rank`` writes a TREC run. The folder between them is a sentence-transformers model with a manifest,
-``cross_encoder.json``; `CrossEncoderRanker` loads it, for `eval.run` and as `genrank.Reranker`'s fallback.
+``rank`` writes a TREC run. The folder that ``train`` writes and ``rank`` reads is a sentence-transformers model with a
+manifest, ``cross_encoder.json``; `CrossEncoderRanker` loads it, for `eval.run` and as `genrank.Reranker`'s fallback.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ class CrossEncoderConfig(Strict):
         pairs_per_pass: Pairs that go through the model at once; it changes memory use and speed, not results.
         weighting: Weights of the pairs in LambdaLoss.
         k: LambdaLoss counts only pairs with a listing in the first `k`; None counts all.
-        epochs: How often all lists are seen, if nothing stops it earlier.
+        epochs: How often all lists are seen, unless training stops earlier.
         learning_rate: Peak learning rate, after the warm-up; it falls linearly to 0.
         head_learning_rate: The same for a fresh head; None takes `learning_rate`.
         warmup: Share of the steps in which the learning rate rises.
@@ -123,7 +123,7 @@ class TrainingList:
     Attributes:
         query: Text of the query.
         documents: ``[n]`` texts of listings.
-        labels: ``[n]``, ``log2(1 + gain)``: LambdaLoss makes a gain of it by ``2^label - 1``.
+        labels: ``[n]``, ``log2(1 + gain)``: LambdaLoss turns it into a gain by ``2^label - 1``.
     """
 
     query: str
@@ -187,17 +187,17 @@ def train(config: CrossEncoderConfig, dataset: Dataset, out: str | Path) -> dict
     """Train a cross-encoder and save it.
 
     Args:
-        config: How.
-        dataset: On what.
+        config: Settings.
+        dataset: Training data.
         out: Folder for the model. One that holds an older cross-encoder is replaced; anything else must be empty.
 
     Returns:
-        What the manifest holds.
+        The manifest's content.
 
     Raises:
         ConfigError: When `out` holds something else, or there are too few train queries.
         InputError: When the dataset gives nothing to learn from.
-        ModelError: When the encoder cannot be had or read.
+        ModelError: When the encoder cannot be fetched or read.
         OutputError: When training diverges.
         MissingExtraError: When sentence-transformers or datasets is not installed.
     """
@@ -264,7 +264,7 @@ def _fit(
     """Train the model in place, up to its best state on dev.
 
     Returns:
-        ``{"step": .., "dev": .., "seconds": ..}`` for each look at dev; steps are 1-based.
+        ``{"step": .., "dev": .., "seconds": ..}`` for each evaluation on dev; steps are 1-based.
     """
     try:
         import datasets
@@ -344,7 +344,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: Command line without the program's name; None takes the process's own.
 
     Returns:
-        Exit status: 0, 1 for a failed run, 2 for a wrong call or configuration.
+        Exit status: 0, 1 for a failed run, 2 for a usage or configuration error.
     """
     parser = argparse.ArgumentParser(prog="python -m eval.cross_encoder", description="A BERT cross-encoder.")
     commands = parser.add_subparsers(dest="command", required=True)

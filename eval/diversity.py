@@ -53,8 +53,8 @@ def diversity(
     Returns:
         The values above. Beside the first two, ``queries without subtopic``: those without a relevant listing that has
         a category or a brand, which count 0; and ``queries with one subtopic``, where variety cannot show. What no
-        listing has a say in is left out: these four where none has a category or brand, the last value where none
-        has a category.
+        listing has data for is left out: these four if none has a category or brand, the last value if none has a
+        category.
 
     Raises:
         InputError: When there is no query, a listing is unknown, or `k` or `alpha` is out of range.
@@ -140,7 +140,7 @@ def _by_subtopic(
     judgements: list[Any] = []
     scored: list[Any] = []
     kinds: list[int] = []
-    # ids and names are data of any kind: the library gets numbers in their place
+    # ids and names may be anything: the library gets numbers instead
     subtopics: dict[tuple[str, ...], str] = {}
     for number, (query, order) in enumerate(orders.items()):
         judged = qrels.get(query, {})
@@ -160,7 +160,7 @@ def _by_subtopic(
     }
     values: dict[str, list[float]] = {name: [] for name in metrics.values()}
     if judgements:
-        # it writes to stderr where all queries have one subtopic, which the caller is told as a count
+        # it writes to stderr if all queries have one subtopic; the caller gets that as a count
         with contextlib.redirect_stderr(io.StringIO()):
             evaluator = registry["pyndeval"].evaluator(list(metrics), judgements)
         for found in evaluator.iter_calc(scored):

@@ -77,7 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: Command line without the program's name; None takes the process's own.
 
     Returns:
-        Exit status: 0, 1 for a failed run, 2 for a wrong call.
+        Exit status: 0, 1 for a failed run, 2 for a usage error.
     """
     parser = argparse.ArgumentParser(prog="python -m eval.false_positives", description="Count changed texts.")
     parser.add_argument("--data", type=Path, required=True, help="a folder of downloaded sets")

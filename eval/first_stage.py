@@ -5,8 +5,8 @@
     python -m eval.first_stage FOLDER [--top 20 | --judged-only] [--fields title,brand,...] [--stem]
 
 By default the candidates are the best of the whole catalogue, judged or not. With ``--judged-only`` they are each
-query's judged listings, all of them, in BM25's order. An existing candidates.trec is replaced; `eval.convert` makes the
-seeded random one again. A summary goes to stdout as one line of JSON.
+query's judged listings, all of them, in BM25's order. An existing candidates.trec is replaced; `eval.convert` restores
+the seeded random one. A summary goes to stdout as one line of JSON.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: Command line without the program's name; None takes the process's own.
 
     Returns:
-        Exit status: 0, 1 for a failed run, 2 for a wrong call.
+        Exit status: 0, 1 for a failed run, 2 for a usage error.
     """
     parser = argparse.ArgumentParser(prog="python -m eval.first_stage", description="Write candidates.trec by BM25.")
     parser.add_argument("folder", type=Path, help="a dataset folder")
@@ -66,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     which.add_argument("--top", type=_positive, default=20, help="candidates for each query (20)")
     which.add_argument("--judged-only", action="store_true", help="order each query's judged listings instead")
     parser.add_argument("--fields", default=",".join(FIELDS), help=f"fields to read ({','.join(FIELDS)})")
-    parser.add_argument("--stem", action="store_true", help="take English plural endings off")
+    parser.add_argument("--stem", action="store_true", help="remove English plural endings")
     options = parser.parse_args(arguments)
     return exit_status(lambda: _write(options))
 

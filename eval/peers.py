@@ -3,9 +3,9 @@
 A contender ranks windows of one size, titles only. Each engine is loaded in its own process, since two in one
 compete for threads and memory, and vLLM pins cores; all sleep but the one whose turn it is. Contenders take turns
 batch by batch (A B C A B C), so that a change of the machine's speed affects all of them, and ratios are taken pair by
-pair. A process times the call alone. Before each timed call vLLM's prefix cache is emptied, so that it holds no
-prompt of an earlier round, and a window of two candidates is ranked, so that it holds the fixed head of the prompt, as
-in a service.
+pair. Each process times only the call itself. Before each timed call vLLM's prefix cache is emptied, so that it holds
+no prompt of an earlier round, and a window of two candidates is ranked, so that it holds the fixed head of the prompt,
+as in a service.
 
 ``rank_llm`` (github.com/castorini/rank_llm, listwise after arXiv 2312.02724) is set up at its fastest: one window,
 letters as names (78 answer tokens for 20 candidates, against 89 with numbers), and with ``use_logits`` for FIRST
@@ -67,7 +67,7 @@ class Ran:
 
     Attributes:
         seconds: Wall time of the call.
-        tokens: Of the whole batch.
+        tokens: Token counts of the whole batch.
         orders: ``[b]`` listing ids, best first; empty from a bare engine.
         valid: ``[b]`` whether the model's own answer was a full permutation; empty from a bare engine.
     """
@@ -95,8 +95,8 @@ class Host:
 
 
 Load = Callable[[str], Host]
-"""Loads a host for a model; a function of a module, since another process imports it by its name. Whatever it raises,
-its contenders do not take part then."""
+"""Loads a host for a model. A function of a module, since another process imports it by name. If it raises, its
+contenders do not take part."""
 
 
 def genrank_contenders(engine: Engine) -> dict[str, Contender]:
@@ -144,9 +144,9 @@ def bare_contenders(
     """A bare engine reading exactly the tokens of genrank's prompts in its own way.
 
     Args:
-        name: Of the engine.
+        name: Name of the engine.
         tokenizer: The model's.
-        context: The most tokens that the model takes.
+        context: Maximum number of tokens that the model takes.
         read: Reads ``[b][tokens]`` and says how many of them it found in a cache.
     """
     return {f"bare {name} {decoding}": _bare(tokenizer, context, decoding, read) for decoding in _SCORED}
@@ -237,7 +237,7 @@ def load_rank_llm(model: str, candidates: int) -> Host:
         import vllm  # noqa: F401 - to name what is missing
     except ImportError:
         raise MissingExtraError("vllm", "vllm") from None
-    # its T5 rerankers want classes that transformers 5 has no longer; nothing here uses them
+    # its T5 rerankers need classes that transformers 5 no longer has; nothing here uses them
     stand_in = types.ModuleType("rank_llm.rerank.listwise.lit5.model")
     vars(stand_in).update(FiD=object, FiDCrossAttentionScore=object)
     sys.modules.setdefault(stand_in.__name__, stand_in)
@@ -296,7 +296,7 @@ def load_rank_llm(model: str, candidates: int) -> Host:
 
 
 def is_permutation(answer: str, names: Sequence[str]) -> bool:
-    """Whether a text such as ``[B] > [A]`` names each of `names` in brackets exactly once, and nothing else so."""
+    """Whether the names in brackets of a text such as ``[B] > [A]`` are each of `names` exactly once."""
     return sorted(re.findall(r"\[\s*(\w+)\s*\]", answer)) == sorted(names)
 
 
@@ -359,16 +359,16 @@ def _end(pool: ProcessPoolExecutor) -> None:
 
 
 def title_requests(dataset: Dataset, split: str, queries: int, candidates: int) -> list[Request]:
-    """The first queries of a split that have so many candidates, cut to them, with nothing but titles and no history.
+    """The first queries of a split that have enough candidates, cut to that many, with titles only and no history.
 
     Args:
         dataset: Where they come from.
-        split: Of its queries.
-        queries: The most of them.
-        candidates: Of each.
+        split: Split that the queries come from.
+        queries: Maximum number of queries.
+        candidates: Candidates of each query.
 
     Raises:
-        InputError: When the split has no query with so many candidates.
+        InputError: When the split has no query with that many candidates.
     """
     requests: list[Request] = []
     for query in dataset.split(split):
@@ -411,16 +411,16 @@ def measure_peers(
     Args:
         folder: The dataset's folder.
         model: Known name, local folder or hub name.
-        split: Of the dataset's queries.
-        queries: The most of them.
+        split: Split that the queries come from.
+        queries: Maximum number of queries.
         candidates: In each window, 2 to 26.
         batch: Queries in a batch.
         rounds: How often each contender ranks all queries.
-        out: Folder for ``peers.json``, ``peers.md`` and what the engines say; made if need be.
+        out: Folder for ``peers.json``, ``peers.md`` and the logs of the engines; created if missing.
         loaders: Who takes part, by host; None takes all.
 
     Returns:
-        What ``peers.json`` holds: ``rows``, one a contender (see `row`), ``skipped``, and what was run where.
+        What ``peers.json`` holds: ``rows``, one for each contender (see `row`), ``skipped``, and what was run where.
 
     Raises:
         InputError: When there is nothing to rank, or a number is out of range.
@@ -525,7 +525,7 @@ def row(name: str, batched: Mapping[str, Sequence[Ran]], alone: Sequence[Ran], s
     """The figures of one contender.
 
     Args:
-        name: Of the contender.
+        name: Name of the contender.
         batched: ``[batches]`` by contender, its rivals too.
         alone: ``[singles]`` queries ranked one at a time.
         sizes: ``[batches]`` queries in each.

@@ -1,12 +1,12 @@
-"""Compare prompt templates: each with each decoding that it suits and each model, on a sample of queries.
+"""Compare prompt templates: each with every decoding that it suits and every model, on a sample of queries.
 
 ::
 
     python -m eval.prompts --config eval/configs/prompts/NAME.yaml [--out DIR] [--cache FOLDER | --no-cache]
 
 Writes ``prompts.json`` and ``prompts.md`` into DIR (runs/prompts-NAME) and prints a table. Answers are kept
-(`eval.cache`), so a run that was stopped goes on where it was. Test queries are for the final figures: they are taken
-only where the configuration asks for them.
+(`eval.cache`), so an interrupted run continues where it stopped. Test queries are for the final figures: they are
+taken only where the configuration asks for them.
 """
 
 from __future__ import annotations
@@ -55,9 +55,9 @@ class PromptsConfig(Strict):
     Attributes:
         dataset: A dataset folder (``~`` is the home directory), or ``sample-shop``.
         splits: Whose queries are taken.
-        max_candidates: So many of each query's candidates, the first stage's best.
-        limit: At most so many queries, chosen by a hash of seed and query id; None takes all.
-        seed: Of the choice of queries and of the statistics.
+        max_candidates: Maximum number of candidates of each query, the first stage's best.
+        limit: Maximum number of queries, chosen by a hash of seed and query id; None takes all.
+        seed: Seed of the choice of queries and of the statistics.
         k: Depth of nDCG.
         templates: Names of templates or paths of ``.toml`` files; ``all`` takes those that ship with genrank.
         decodings: Each is tried with the templates that suit it.
@@ -98,7 +98,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: Command line without the program's name; None takes the process's own.
 
     Returns:
-        Exit status: 0, 1 for a failed run, 2 for a wrong call or configuration.
+        Exit status: 0, 1 for a failed run, 2 for a usage or configuration error.
     """
     parser = argparse.ArgumentParser(prog="python -m eval.prompts", description="Compare prompt templates.")
     parser.add_argument("--config", type=Path, required=True, help="a file of eval/configs/prompts")
@@ -124,16 +124,16 @@ def run(config: PromptsConfig, *, cache: Path | None = None, command: str = "") 
 
     Args:
         config: What to compare.
-        cache: folder of kept results; None keeps none.
+        cache: Folder of kept results; None keeps none.
         command: How the run was started, for the record.
 
     Returns:
         What prompts.json holds: ``cells`` with the best first, ``skipped`` with the reason of each, and ``best``.
 
     Raises:
-        ConfigError: When a template or the dataset is not there, or no combination could be measured.
+        ConfigError: When a template or the dataset is missing, or no combination could be measured.
         InputError: When the splits hold no query.
-        GenrankError: Whatever a model raises that cannot be had or run.
+        GenrankError: Whatever a model raises that cannot be fetched or run.
     """
     names = template_names() if config.templates == "all" else config.templates
     templates = {name: load_template(name) for name in names}
@@ -162,7 +162,7 @@ def run(config: PromptsConfig, *, cache: Path | None = None, command: str = "") 
             say(f"{number}/{len(asked)} {_title(cell)} ...")
             try:
                 result = run_system(system, plan, dataset, requests, cache, key)
-            except (ConfigError, InputError) as error:  # this tokenizer cannot read the template's answers, say
+            except (ConfigError, InputError) as error:  # for example: this tokenizer cannot read the template's answers
                 why = str(error)
                 say(f"skipped: {why}")
         if why:
@@ -219,7 +219,7 @@ def _sample(dataset: Dataset, splits: Sequence[str]) -> Dataset:
 
 
 def _summary(result: SystemResult, values: Sequence[float], seed: int) -> dict[str, Any]:
-    """What is told of a cell; tokens and seconds are for one query."""
+    """The figures of a cell; tokens and seconds are for one query."""
     counts, queries = result.counts(), len(values)
     low, high = interval(values, seed)
     return {
@@ -236,7 +236,7 @@ def _summary(result: SystemResult, values: Sequence[float], seed: int) -> dict[s
 
 
 def _against_best(cells: Sequence[dict[str, Any]], seed: int) -> dict[str, Any]:
-    """Compare the first cell with each other one, note it in them, and tell whether it beats them all."""
+    """Compare the first cell with every other one, record that in each, and say whether it beats them all."""
     best, *others = cells
     compared = [compare(best["values"], other["values"], seed=seed) for other in others]
     corrected = holm([one.p_randomisation for one in compared])
@@ -305,7 +305,7 @@ def _notes(results: Mapping[str, Any]) -> list[str]:
 
 
 def _skipped(results: Mapping[str, Any]) -> list[str]:
-    """What was not measured, one line a decoding, model and reason."""
+    """What was not measured, one line for each decoding, model and reason."""
     groups: dict[tuple[str, str, str], list[str]] = {}
     for cell in results["skipped"]:
         groups.setdefault((cell["decoding"], cell["model"], cell["why"]), []).append(cell["template"])
@@ -313,11 +313,11 @@ def _skipped(results: Mapping[str, Any]) -> list[str]:
 
 
 def print_table(results: Mapping[str, Any], console: Console) -> None:
-    """Print results as a table, with what one must know to read them underneath.
+    """Print results as a table, with notes on how to read them underneath.
 
     Args:
         results: What `run` returned.
-        console: Where to; one that is no terminal gets lines as long as they need to be.
+        console: Where to; one that is not a terminal gets lines of any length.
     """
     headings, rows = _rows(results)
     table = Table(title=f"prompts on {results['dataset']}")

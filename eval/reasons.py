@@ -4,10 +4,10 @@
 
     python -m eval.reasons --dataset FOLDER [--model M] [--queries N] [--per-query K] [--out FOLDER] [--seed N]
 
-Ranks some queries of a dataset, lets the model write reasons for the first of each, and counts the claims that stand in
-the listing or the history: in what the model wrote, and in what came out. A summary goes to stdout as one line of JSON.
-With ``--out``, ``reasons.csv`` holds every reason with its claims, to be read by eye: a checker that counts its own
-hits proves little.
+Ranks some queries of a dataset, lets the model write reasons for the first of each, and counts the claims that the
+listing or the history supports: in what the model wrote, and in what came out. A summary goes to stdout as one line of
+JSON. With ``--out``, ``reasons.csv`` holds every reason with its claims, to be read by eye: a checker that counts its
+own hits proves little.
 """
 
 from __future__ import annotations
@@ -132,7 +132,7 @@ def write_and_check(
 
 
 def summarise(reasons: Sequence[CheckedReason], seconds: float) -> dict[str, Any]:
-    """What the program says of the reasons; shares of nothing are None.
+    """The program's summary of the reasons; a share of nothing is None.
 
     Raises:
         InputError: When there are none.
@@ -160,7 +160,7 @@ def _share(claims: Sequence[Claim]) -> float | None:
 
 
 def save(reasons: Sequence[CheckedReason], summary: dict[str, Any], folder: Path) -> None:
-    """Write ``reasons.csv`` and ``summary.json`` into a folder, made if need be."""
+    """Write ``reasons.csv`` and ``summary.json`` into a folder, created if missing."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "reasons.csv").open("w", encoding="utf-8", errors="replace", newline="") as out:
         table = csv.writer(out)
@@ -190,18 +190,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: Command line without the program's name; None takes the process's own.
 
     Returns:
-        Exit status: 0, 1 for a failed run, 2 for a wrong call.
+        Exit status: 0, 1 for a failed run, 2 for a usage error.
     """
     parser = argparse.ArgumentParser(prog="python -m eval.reasons", description="Measure how grounded reasons are.")
     parser.add_argument("--dataset", type=Path, required=True, help="a dataset folder")
     parser.add_argument("--model", default="smollm2-135m", help="known name, local folder or hub name (%(default)s)")
     parser.add_argument("--adapter", help="folder or hub name of a LoRA adapter")
-    parser.add_argument("--split", default="test", help="whose queries (%(default)s)")
-    parser.add_argument("--queries", type=_positive, default=100, help="how many of them, at random (%(default)s)")
-    parser.add_argument("--per-query", type=_positive, default=2, help="reasons for each (%(default)s)")
-    parser.add_argument("--candidates", type=_positive, default=20, help="the first stage's best (%(default)s)")
+    parser.add_argument("--split", default="test", help="split that the queries come from (%(default)s)")
+    parser.add_argument(
+        "--queries", type=_positive, default=100, help="number of queries, drawn at random (%(default)s)"
+    )
+    parser.add_argument("--per-query", type=_positive, default=2, help="reasons for each query (%(default)s)")
+    parser.add_argument(
+        "--candidates",
+        type=_positive,
+        default=20,
+        help="candidates of each query, the first stage's best (%(default)s)",
+    )
     parser.add_argument("--out", type=Path, help="folder for reasons.csv and summary.json")
-    parser.add_argument("--seed", type=int, default=0, help="of the choice of queries (%(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the choice of queries (%(default)s)")
     options = parser.parse_args(arguments)
     return exit_status(lambda: _run(options))
 

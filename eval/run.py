@@ -4,11 +4,11 @@
 
     python -m eval.run --config eval/configs/NAME.yaml [--out runs/NAME] [--cache FOLDER | --no-cache]
 
-Each system's result is kept (`eval.cache`), so a run that was stopped goes on where it was, and a second run is quick.
-The folder gets, for each system, ``SYSTEM.trec``, ``SYSTEM.queries.json`` (metrics by query) and, if the system is
-genrank itself, ``SYSTEM.jsonl`` (ranking lines); ``results.json``, rewritten after each system (``"complete": false``
-until the last); and the report, ``report.html``, ``report.md`` and ``report.json`` (`eval.report`). A table
-goes to stdout, words and progress bars to stderr.
+Each system's result is kept (`eval.cache`), so an interrupted run continues where it stopped, and a second run is
+quick. The folder gets, for each system, ``SYSTEM.trec``, ``SYSTEM.queries.json`` (metrics by query) and, if the system
+is genrank itself, ``SYSTEM.jsonl`` (ranking lines); ``results.json``, rewritten after each system (``"complete":
+false`` until the last); and the report, ``report.html``, ``report.md`` and ``report.json`` (`eval.report`). A table
+goes to stdout, messages and progress bars to stderr.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: Command line without the program's name; None takes the process's own.
 
     Returns:
-        Exit status: 0, 1 for a failed run, 2 for a wrong call or configuration.
+        Exit status: 0, 1 for a failed run, 2 for a usage or configuration error.
     """
     parser = argparse.ArgumentParser(prog="python -m eval.run", description="Measure systems on a dataset.")
     parser.add_argument("--config", type=Path, required=True, help="a file of eval/configs")
@@ -226,11 +226,11 @@ def _write_json(path: Path, value: Mapping[str, Any]) -> None:
 
 
 def print_table(results: Mapping[str, Any], console: Console) -> None:
-    """Print results as a table, with what one must know to read them underneath.
+    """Print results as a table, with notes on how to read them underneath.
 
     Args:
         results: What `run` returned.
-        console: Where to; one that is no terminal gets lines as long as they need to be.
+        console: Where to; one that is not a terminal gets lines of any length.
     """
     floor = {name: Floor(**value) for name, value in results["random_floor"].items()}
     primary = results["primary"]

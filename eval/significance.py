@@ -64,8 +64,8 @@ def compare(
     Args:
         values: The system's, ``[queries]``.
         reference: The reference's, ``[queries]``, in the same order of queries.
-        seed: Of the bootstrap and the randomisation.
-        resamples: How many of each, 1 or more.
+        seed: Seed of the bootstrap and the randomisation.
+        resamples: Resamples of each, 1 or more.
 
     Raises:
         InputError: When there is no value, the two do not have the same length, a value is no finite number, or
@@ -99,8 +99,8 @@ def interval(values: Sequence[float] | _Floats, seed: int = 0, *, resamples: int
 
     Args:
         values: ``[queries]``.
-        seed: Of the resampling.
-        resamples: How many, 1 or more.
+        seed: Seed of the resampling.
+        resamples: Number of resamples, 1 or more.
 
     Raises:
         InputError: When there is no value, one is no finite number, or `resamples` is less than 1.

@@ -1,4 +1,4 @@
-"""Groups of queries on which a result is told apart: by length, script, history and frequency."""
+"""Groups of queries for which results are reported separately: by length, script, history and frequency."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def _length(query: DatasetQuery) -> str:
 
 
 def _script(text: str) -> str:
-    # the half of a letter's Unicode name that tells its script, such as HIRAGANA LETTER A
+    # the half of a letter's Unicode name that gives its script, such as HIRAGANA LETTER A
     names = [unicodedata.name(char, "") for char in unicodedata.normalize("NFKC", text) if char.isalpha()]
     if any(name.startswith(("HIRAGANA", "KATAKANA")) for name in names):
         return "kana"

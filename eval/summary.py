@@ -1,4 +1,4 @@
-"""What one system's result is worth, as the JSON of ``results.json``, and how systems compare."""
+"""How good one system's result is, as the JSON of ``results.json``, and how systems compare."""
 
 from __future__ import annotations
 
@@ -148,7 +148,7 @@ def _order(run: Run, candidates: Mapping[str, Sequence[str]]) -> dict[str, Any]:
 
 
 def outcomes(event: Event, grades: Sequence[int | None], relevant: int) -> list[float]:
-    """What came true of one window's listings.
+    """The outcomes of one window's listings.
 
     Args:
         event: The event.
@@ -156,8 +156,8 @@ def outcomes(event: Event, grades: Sequence[int | None], relevant: int) -> list[
         relevant: Lowest grade that is relevant.
 
     Returns:
-        ``[n]``: 1 where it came true, else 0. Where several listings share the best grade, each should come first with
-        an equal part of 1.
+        ``[n]``: 1 where the event happened, else 0. Where several listings share the best grade, each should come first
+        with an equal part of 1.
     """
     if event == "relevant":
         return [float(grade is not None and grade >= relevant) for grade in grades]
@@ -166,7 +166,7 @@ def outcomes(event: Event, grades: Sequence[int | None], relevant: int) -> list[
 
 
 def _calibration(result: SystemResult, setting: Setting) -> dict[str, Any]:
-    """How far probabilities are from what came true, by event; empty where there are none.
+    """How far probabilities are from the outcomes, by event; empty where there are none.
 
     A ranking of several windows has no probability of coming first, and a fallback's scores are places.
     """
@@ -194,7 +194,7 @@ def _calibration(result: SystemResult, setting: Setting) -> dict[str, Any]:
 def calibration_figures(
     event: Event, windows: Sequence[tuple[Sequence[float], Sequence[float]]]
 ) -> dict[str, float | int]:
-    """How far probabilities are from what came true.
+    """How far probabilities are from the outcomes.
 
     Of ``first``, each window's highest probability counts, the result's confidence; of ``relevant``, all do.
 
@@ -255,7 +255,7 @@ def compare_systems(
 
     Args:
         values: ``{system: {metric: {query_id: value}}}``.
-        reference: Name of a system; while it is not among `values`, nothing is compared.
+        reference: Name of a system; if it is not among `values`, nothing is compared.
         setting: Gives the metric and the seed.
     """
     if reference not in values:

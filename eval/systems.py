@@ -100,7 +100,7 @@ def run_system(
         config: Gives the seed.
         dataset: The dataset that the requests come from.
         requests: ``[b]``, each with a query id of its own.
-        cache: folder of kept results; None keeps nothing.
+        cache: Folder of kept results; None keeps nothing.
         asked: `requests_fingerprint` of the requests, if the caller has it.
 
     Raises:

@@ -29,7 +29,7 @@ REASONS = 3
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="smollm2-135m")
-    parser.add_argument("--bare", action="store_true", help="without the adapter that was trained on the sample shop")
+    parser.add_argument("--bare", action="store_true", help="leave out the adapter that was trained on the sample shop")
     arguments = parser.parse_args()
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # the spinner below shows what is going on
     console = Console()

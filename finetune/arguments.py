@@ -23,7 +23,7 @@ LANGUAGES = ("en", "zh", "other")
 
 
 def _option(default: Any, words: str) -> Any:
-    """An option with its help; each set of arguments gets a list of its own."""
+    """An option with its help; each set of arguments gets its own list."""
     if isinstance(default, list):
         return field(default_factory=lambda: list(default), metadata={"help": words})
     return field(default=default, metadata={"help": words})
@@ -39,24 +39,28 @@ class DataArguments:
 
     datasets: list[str] = _option(["sample-shop"], "dataset folders, or sample-shop; their train queries are learned")
     measured: list[str] = _option([], "more datasets whose dev and test queries must not be learned")
-    leaks: Literal["error", "drop"] = _option("error", "train queries that are measured too: an error, or dropped")
-    adapter: str | None = _option(None, "folder of the adapter that training goes on with (a new LoRA)")
+    leaks: Literal["error", "drop"] = _option(
+        "error", "train queries that are measured too: an error, or dropped from training"
+    )
+    adapter: str | None = _option(None, "folder of an adapter to continue training (a new LoRA)")
     dev: str | None = _option(None, "dataset whose dev queries are ranked during training (the first of datasets)")
-    dev_queries: int | None = _option(None, "maximum number of them, the first ones (all)")
-    dev_candidates: int = _option(20, "candidates of each, the first stage's best")
-    listwise_prompt: str = _option("listwise", "template, a known one or a file")
+    dev_queries: int | None = _option(None, "maximum number of dev queries, the first ones (all)")
+    dev_candidates: int = _option(20, "candidates of each dev query, the first stage's best")
+    listwise_prompt: str = _option("listwise", "prompt template: a name or a file")
     max_tokens: int = _option(4096, "token limit of one row; longer ones are cut as in serving")
     windows_per_query: int = _option(1, "windows drawn of each query")
     least_candidates: int = _option(2, "candidates in the smallest window")
     most_candidates: int = _option(20, "candidates in the largest")
-    hard_negatives: int = _option(0, "most unjudged listings of the first stage in a window")
-    random_negatives: int = _option(0, "most listings of other queries in a window")
-    shuffle: bool = _option(True, "candidates in random order, not in the first stage's")
+    hard_negatives: int = _option(0, "maximum number of unjudged listings of the first stage in a window")
+    random_negatives: int = _option(0, "maximum number of listings of other queries in a window")
+    shuffle: bool = _option(True, "candidates in random order, not the first stage's")
     drop_fields: float = _option(0.0, "chance that a field is left out of all listings of a window")
-    query_noise: float = _option(0.0, "chance that a query is written in another way")
+    query_noise: float = _option(0.0, "chance that a query is varied: case, plural, word order, a typo, a synonym")
     drop_history: float = _option(0.0, "chance that a window has no history")
     cut_history: float = _option(0.0, "chance that a history is cut to its latest interactions")
-    most_windows: int | None = _option(None, "windows drawn of one dataset; more queries than that are left out (all)")
+    most_windows: int | None = _option(
+        None, "maximum number of windows from one dataset; further queries are left out (all)"
+    )
     languages: list[str] = _option([], "languages of the train queries that are learned: en, zh, other (all)")
     with_gain: bool = _option(False, "only queries one of whose candidates of the first stage has a gain, in dev too")
     share: float = _option(1.0, "share of the train queries, for learning curves")
@@ -111,14 +115,14 @@ class RankingArguments(DataArguments):
     """
 
     forms: list[str] = _option([*FORMS], "prompts that are learned: inline, listwise (first-token reads it too)")
-    inline_prompt: str = _option("inline", "template, a known one or a file")
+    inline_prompt: str = _option("inline", "prompt template: a name or a file")
     reasons: float = _option(0.0, "chance that a row goes on to the reason for one of its best listings")
     ranking_loss: Literal["ranknet", "listnet", "lambda"] = _option("ranknet", "loss of the scores")
-    ranking_weight: float = _option(1.0, "of the ranking loss; 0: only text is learned")
-    text_weight: float = _option(0.2, "of the text of permutations and reasons; 0: only scores are learned")
+    ranking_weight: float = _option(1.0, "weight of the ranking loss; 0: only text is learned")
+    text_weight: float = _option(0.2, "weight of the loss of permutations and reasons; 0: only scores are learned")
     lora_top_layers: int | None = _option(None, "number of upper layers that get adapters (all)")
     compile_layers: bool = _option(False, "PyTorch compiles the model's layers: faster steps behind a slow first one")
-    adalora: bool = _option(False, "AdaLoRA (arXiv 2303.10512) in the place of LoRA; starts at 1.5 times lora_r")
+    adalora: bool = _option(False, "AdaLoRA (arXiv 2303.10512) instead of LoRA; starts at 1.5 times lora_r")
 
     def __post_init__(self) -> None:
         """Check the options that can be checked by themselves."""
@@ -146,11 +150,11 @@ class GrpoArguments(DataArguments):
 
     masked: bool = _option(True, "orders are sampled under the mask of serving; False: as free text")
     reasons: float = _option(0.0, "share of the prompts that ask for the reason for one of the best listings")
-    ndcg_weight: float = _option(1.0, "of the order's nDCG@10; 0 leaves a reward out")
-    format_weight: float = _option(0.0, "of an order that needs no repair; under the mask all are such")
-    diversity_weight: float = _option(0.0, "of the brands among the first diversity_depth")
+    ndcg_weight: float = _option(1.0, "weight of the order's nDCG@10; 0 leaves a reward out")
+    format_weight: float = _option(0.0, "weight of an order that needs no repair; under the mask none does")
+    diversity_weight: float = _option(0.0, "weight of the brands among the first diversity_depth")
     diversity_depth: int = _option(3, "how deep brands are counted")
-    grounding_weight: float = _option(1.0, "of a reason whose claims stand in the listing or the history")
+    grounding_weight: float = _option(1.0, "weight of a reason whose claims are in the listing or the history")
 
     def __post_init__(self) -> None:
         """Check the options that can be checked by themselves."""
@@ -197,7 +201,7 @@ _GRPO_DEFAULTS = {
 
 
 def parse(arguments: Sequence[str] | None, program: str) -> tuple[RankingArguments, SFTConfig, ModelConfig]:
-    """Options of `finetune.sft`: those of the command line over those of the file that ``--config`` names.
+    """Options of `finetune.sft`; the command line overrides the file that ``--config`` names.
 
     Raises:
         ConfigError: When the file cannot be read, or an option is unknown or wrong.

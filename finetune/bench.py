@@ -6,7 +6,7 @@
 
 Three ways to train the same adapter on the same batches, in turn, since a machine's speed drifts: ``trainer`` is
 `finetune.sft`; ``bare`` a loop of PyTorch over the model of PEFT, with the head computed where a loss reads it;
-``untuned`` the same loop with the head computed over whole rows, as a training without care would. All compute the
+``untuned`` the same loop with the head computed over whole rows, as a naive training does. All compute the
 losses of `finetune.sft` and step AdamW. JSON on stdout: real tokens a second of each, and ratios round by round.
 """
 
@@ -132,7 +132,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     parser = argparse.ArgumentParser("python -m finetune.bench", description="Times training beside a bare loop.")
     parser.add_argument("--config", type=Path, required=True, help="a recipe of finetune.sft")
-    parser.add_argument("--steps", type=int, default=8, help="of each measurement (%(default)s)")
+    parser.add_argument("--steps", type=int, default=8, help="steps of each measurement (%(default)s)")
     parser.add_argument("--rounds", type=int, default=3, help="measurements of each way (%(default)s)")
     options, others = parser.parse_known_args(arguments)
 

@@ -1,6 +1,6 @@
 """Training examples: windows as exactly the tokens that serving sends to a model, and the answers that it learns.
 
-An example is one row of tokens with three things to learn at places in it, each of which may be missing:
+An example is one row of tokens with up to three things to learn from it:
 
 - scores of candidates: ``inline`` reads a yes/no log-odds after each of them, ``first-token`` the logits of their
   identifiers behind the prompt;
@@ -102,7 +102,7 @@ def make_examples(
         reasons: Chance that a row goes on to the reason for one of the best candidates.
         write_reason: Writes the reasons; None for no reasons.
         seed: Seed of the choice of the reason's candidate and of the order of ties.
-        skipped: Takes the count of windows that gave no example.
+        skipped: Counts the windows that gave no example.
 
     Yields:
         Examples, window by window, the forms in the order of `renderers`.
@@ -129,10 +129,10 @@ def make_example(
     reason_for: int | None = None,
     write_reason: ReasonWriter | None = None,
 ) -> Example:
-    """One window as one form of prompt asks it.
+    """One window, rendered as one form of prompt.
 
     Args:
-        window: What is learned.
+        window: The window to learn from.
         form: The prompt's form.
         renderer: Renders it.
         max_tokens: The most tokens of the row.
@@ -197,7 +197,7 @@ def _permutation(
 
 
 def _reason_tokens(renderer: Renderer, text: str) -> list[int]:
-    """A reason and the token that ends it: the chat's own, or else the line's end."""
+    """A reason and the token that ends it: the chat's own, otherwise a line break."""
     if not text:
         return []
     chat = renderer.tokenizer.frame("")[1]
@@ -216,7 +216,7 @@ def _with_reason(
     max_tokens: int,
     without: tuple[list[int], list[int], list[list[int]]],
 ) -> tuple[list[int], list[int], list[list[int]]]:
-    """The row carried on to the reason for one candidate; as it was where there is no room for it."""
+    """The row with the reason for one candidate added; unchanged if there is no room for it."""
     ids, answers, choices = without
     try:
         asked = renderer.follow_up(

@@ -7,10 +7,10 @@
 A teacher orders the candidates, judged or not, of a dataset's train queries and of queries drawn from the catalogue.
 Its orders become a dataset folder (``runs/distill/NAME``) that `finetune.sft` reads like any other: its scores, in
 hundredths, are the grades, and ``reasons.jsonl`` holds those of its reasons that keep to the facts. Every answer is in
-the folder's ``answers.jsonl`` as soon as it arrives: a run that was stopped goes on with what it has, and nothing is
+the folder's ``answers.jsonl`` as soon as it arrives: an interrupted run continues with what it has, and nothing is
 asked or paid for twice. Counts and costs go to stdout as one line of JSON.
 
-Queries of a split dev or test are never labelled. Whether a teacher's answers may train a model is up to its terms.
+Queries of a split dev or test are never labelled. Whether a teacher's answers may train a model depends on its terms.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ def chosen_queries(
     """The queries that are labelled, all of the split train: those of the dataset, then those of the catalogue.
 
     Args:
-        dataset: Where they come from.
+        dataset: Where the queries come from.
         config: Which queries, and how many.
         others: More datasets whose dev and test queries are left out.
 
@@ -177,9 +177,9 @@ def taught(
     """The dataset that a teacher made: the listings and queries that it labelled, with its scores as grades.
 
     Args:
-        dataset: Where they come from.
-        queries: Those that were asked.
-        requests: As they were asked.
+        dataset: Where the queries come from.
+        queries: The queries that the teacher was asked about.
+        requests: The requests as they were asked.
         labels: By query id; a query without one is left out.
         by: The teacher's name.
     """
@@ -217,7 +217,7 @@ def kept_reasons(
     """The lines of ``reasons.jsonl``.
 
     Args:
-        requests: As they were asked.
+        requests: The requests as they were asked.
         labels: By query id.
         dropped: Counts the reasons that are left out, by cause.
 
@@ -262,7 +262,7 @@ def distill(config: DistillConfig, out: Path, teacher: Teacher | None = None) ->
     queries, held_out = chosen_queries(dataset, config, others)
     requests = make_requests(dataset, queries, config)
     if not (out / ANSWERS).is_file() and (out.is_file() or any(out.glob("[!.]*"))):
-        raise ConfigError(f"--out: {out} holds something else than what finetune.distill wrote; name another folder")
+        raise ConfigError(f"--out: {out} holds files that finetune.distill did not write; name another folder")
     teacher = teacher or make_teacher(config.teacher, config.seed)
     out.mkdir(parents=True, exist_ok=True)
     tally = Tally()
@@ -338,7 +338,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: Command line without the program's name; None takes the process's own.
 
     Returns:
-        The exit status: 0, 1 for a failed run, 2 for a wrong call or configuration.
+        The exit status: 0, 1 for a failed run, 2 for a usage or configuration error.
     """
     parser = argparse.ArgumentParser(prog="python -m finetune.distill", description="Let a teacher label.")
     parser.add_argument("--config", type=Path, required=True, help="a file of finetune/configs")

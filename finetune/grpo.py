@@ -2,15 +2,15 @@
 
 TRL's `GRPOTrainer` (arXiv 2402.03300) with PEFT, from an adapter of `finetune.sft` or a new one. Prompts are windows of
 dataset folders rendered as in serving; for each the model writes several answers, and learns from those that
-`finetune.rewards` finds better than the others. An order is sampled under the same mask as in serving, so that the
-model only chooses, and only learns to choose, among the candidates that are left; with ``masked: false`` it is free
-text. A share of the prompts goes on to the reason for the best listing, in the conversation that ranked, as in serving.
+`finetune.rewards` scores above the others. An order is sampled under the same mask as in serving, so that the model
+only chooses, and only learns to choose, among the candidates that are left; with ``masked: false`` it is free text. A
+share of the prompts goes on to the reason for the best listing, in the conversation that ranked, as in serving.
 
 Options are those of `finetune.arguments.GrpoArguments`, of ``trl.GRPOConfig`` and of ``trl.ModelConfig``; the
-configuration file holds the same names. A run that was killed goes on from its last whole checkpoint in ``output_dir``
-when it is started again. The best adapter by dev nDCG@10 of listwise decoding ends up in ``output_dir/adapter`` with
-its manifest. ``trainer_state.json`` of a checkpoint holds the curves: ``reward``, ``rewards/ndcg/mean`` ... and
-``eval_ndcg@10_listwise`` ... by step.
+configuration file holds the same names. A run that was killed continues from its last complete checkpoint in
+``output_dir`` when it is started again. The best adapter by dev nDCG@10 of listwise decoding ends up in
+``output_dir/adapter`` with its manifest. ``trainer_state.json`` of a checkpoint holds the curves: ``reward``,
+``rewards/ndcg/mean`` ... and ``eval_ndcg@10_listwise`` ... by step.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ def make_questions(
         windows: The windows to ask about.
         renderer: The renderer of serving.
         max_tokens: Token limit of a prompt. A window that does not fit is cut as in serving.
-        reasons: Chance of the latter; the order of the conversation is then the target order.
+        reasons: Chance of asking for a reason; the order in the conversation is then the target order.
         seed: Seed of the choice of windows that ask for a reason, and of the order of ties.
         skipped: Counts the windows that gave no prompt.
     """
@@ -170,7 +170,7 @@ class AnswerForm:
         return [int(at % stride == 0 and at < stride * (n - 1)) for at in range(length)]
 
     def allowed(self, n: int, written: Sequence[int]) -> tuple[int, ...]:
-        """The tokens of which one must follow; none after the end of the answer."""
+        """The tokens that may follow; none after the end of the answer."""
         done = len(written) - self._ordered(n)
         return self.mask(n).allowed(written) if done < 0 else self.closing[done : done + 1]
 
@@ -179,7 +179,7 @@ class AnswerForm:
 
 
 class OrderMask(LogitsProcessor):
-    """Restricts rows that ask for an order to one, as in serving; other rows are free.
+    """Restricts rows that ask for an order to valid orders, as in serving; other rows are free.
 
     Args:
         form: How the template's answers are written.
@@ -192,7 +192,7 @@ class OrderMask(LogitsProcessor):
         self._start: int | None = None
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        """``[b, vocabulary]`` scores, minus infinity for what must not follow."""
+        """``[b, vocabulary]`` scores, minus infinity for tokens that may not follow."""
         if self._start is None:
             self._start = input_ids.shape[1]
         for row, (size, ids) in enumerate(zip(self._sizes, input_ids[:, self._start :].tolist(), strict=True)):
@@ -204,7 +204,7 @@ class OrderMask(LogitsProcessor):
 
 
 class EpochRepeats(RepeatSampler):  # type: ignore[misc]
-    """`RepeatSampler` whose order depends only on seed and epoch, so that a resumed run goes on with the rest."""
+    """`RepeatSampler` whose order depends only on seed and epoch, so that a resumed run continues with the rest."""
 
     def set_epoch(self, epoch: int) -> None:
         """Give the order of an epoch, counted from 0."""
@@ -318,7 +318,7 @@ class RewardTrainer(GRPOTrainer):  # type: ignore[misc]
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         super()._save(output_dir, state_dict)
-        # the reference is the adapter that training starts from; transformers, going on from a checkpoint that holds
+        # the reference is the adapter that training starts from; transformers, resuming from a checkpoint that holds
         # more than one adapter, would leave out the one that was trained
         shutil.rmtree(Path(output_dir or self.args.output_dir) / "ref", ignore_errors=True)
 
@@ -328,7 +328,7 @@ class RewardTrainer(GRPOTrainer):  # type: ignore[misc]
 
 
 class _StepsDone(TrainerCallback):
-    """Lets a resumed run count its steps from where it was: TRL tells by them when to sample again."""
+    """Lets a resumed run count its steps from where it stopped: TRL uses them to decide when to sample again."""
 
     def __init__(self, trainer: RewardTrainer) -> None:
         self._trainer = trainer

@@ -66,11 +66,11 @@ def merge(adapter: Path, out: Path, base: str | None = None) -> Merged:
 
     Args:
         adapter: The adapter's folder.
-        out: The new folder; may be there if it is empty.
+        out: The new folder; may exist if it is empty.
         base: The model; by default the one that the adapter's manifest or PEFT's configuration names.
 
     Raises:
-        InputError: When `adapter` holds no adapter, it names no model and `base` neither, or `out` is not empty.
+        InputError: When `adapter` holds no adapter, it names no model and `base` is not given, or `out` is not empty.
         ConfigError: When the manifest is broken, or it was trained on other weights than those of `base`.
         ModelError: When the model or the adapter cannot be read, the adapter is no LoRA in safetensors or does not fit
             the model, or the scores changed too much.
@@ -152,7 +152,7 @@ def check(step: str, expected: Sequence[torch.Tensor], found: Sequence[torch.Ten
         ModelError: When it is greater than the bound, or not a number.
     """
     changes = [(now - before).abs().flatten() for before, now in zip(expected, found, strict=True)]
-    difference = float(torch.cat(changes).max())  # no number where one of them is none
+    difference = float(torch.cat(changes).max())  # NaN if one of them is
     if not difference <= most:
         raise ModelError(
             f"{step} changed a log-probability by {difference:.3g}, more than {most:g}: the merged model is not "
@@ -196,12 +196,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: Command line without the program's name; None takes the process's own.
 
     Returns:
-        Exit status: 0, 1 for a failed run, 2 for a wrong call.
+        Exit status: 0, 1 for a failed run, 2 for a usage error.
     """
     parser = argparse.ArgumentParser(prog="python -m finetune.merge", description="Merge an adapter into its model.")
     parser.add_argument("--adapter", type=Path, required=True, help="the adapter's folder")
     parser.add_argument("--out", type=Path, required=True, help="the new folder")
-    parser.add_argument("--base", help="the model, where it is not the one that the adapter names, or lies elsewhere")
+    parser.add_argument("--base", help="the base model, if it is not the one that the adapter names, or is elsewhere")
     options = parser.parse_args(arguments)
 
     def body() -> None:

@@ -19,16 +19,16 @@ _SEVERAL = set(",;/+，、；")
 
 
 def draw_queries(dataset: Dataset, count: int, taken: Iterable[str], seed: int = 0) -> list[DatasetQuery]:
-    """Queries made of listings' titles, categories, brands and attributes, each another one.
+    """Queries made of listings' titles, categories, brands and attributes, all different.
 
-    What a listing says to a model (`genrank.text.injection.neutralise`) goes into no query. With a greater `count`
+    Text that speaks to a model (`genrank.text.injection.neutralise`) never goes into a query. With a greater `count`
     the first queries stay the same.
 
     Args:
         dataset: Whose listings.
-        count: How many; fewer come out where the catalogue has not the words for so many.
+        count: How many; fewer if the catalogue does not have the words for that many.
         taken: Texts of queries that must not be drawn, in whatever order, case and number.
-        seed: Of what is drawn.
+        seed: Seed of what is drawn.
 
     Returns:
         Queries of the split ``train`` without a history; their ids are hashes of their texts.
@@ -49,7 +49,7 @@ def draw_queries(dataset: Dataset, count: int, taken: Iterable[str], seed: int =
 
 
 def query_words(text: str) -> frozenset[str]:
-    """What makes two queries the same here: their words, whatever order, case, accents and English plural."""
+    """The key by which queries count as the same: their words, whatever the order, case, accents and English plural."""
     return frozenset(tokenise(fold(clean(text)), stem=True))
 
 

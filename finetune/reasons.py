@@ -1,7 +1,7 @@
-"""Reasons to learn from: a teacher's, or else facts that a listing shares with the query or the past, in varied words.
+"""Reasons to learn from: a teacher's, or facts that a listing shares with the query or the past, in varied words.
 
-A model learns the form from them, and honesty: each reason has passed the check of `genrank.grounding` that serving
-applies, and says nothing that does not stand in the listing or the history.
+A model learns the form from them, and honesty: each reason has passed the check of `genrank.reasons.grounding` that
+serving applies, and says nothing that is not in the listing or the history.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ _ENDS = ".!?。！？"
 
 
 def write_reason(window: TrainingWindow, place: int, chance: random.Random) -> str:
-    """One sentence why a candidate fits, in the query's language; empty where nothing true is worth saying.
+    """One sentence on why a candidate fits, in the query's language; empty if nothing true is worth saying.
 
     Args:
         window: Query, history and candidates.
@@ -93,7 +93,7 @@ def write_reason(window: TrainingWindow, place: int, chance: random.Random) -> s
 def check_reason(
     text: str, query: Query, listing: Listing, history: Sequence[Interaction], others: Sequence[Listing]
 ) -> tuple[str, str]:
-    """A teacher's reason as it may be learned.
+    """Check a teacher's reason, and cut it to the sentence that may be learned.
 
     Args:
         text: As it was written.
@@ -103,7 +103,7 @@ def check_reason(
         others: The other candidates.
 
     Returns:
-        The reason, one sentence with its stop, and empty; or empty, and why it was dropped.
+        The reason, one sentence with its full stop, and an empty text; or an empty text, and why it was dropped.
     """
     said = tidy(text).removesuffix(" …")
     if not said:
@@ -120,10 +120,10 @@ def check_reason(
 
 
 def teacher_reasons(folder: str | Path) -> ReasonWriter:
-    """Writes a teacher's reasons where there are, and otherwise those of `write_reason`.
+    """Writes a teacher's reasons if there are any, otherwise those of `write_reason`.
 
-    A window may show less than the teacher saw (fields or the history left out): a reason that does not stand in the
-    window is not taken.
+    A window may show less than the teacher saw (fields or the history left out): a reason that the window does not
+    support is not taken.
 
     Args:
         folder: A dataset folder, with ``reasons.jsonl`` or without.
@@ -183,7 +183,7 @@ def _clauses(
 
 
 def shared_runs(text: str, query: str) -> Iterator[str]:
-    """Runs of words of a text that stand in the query too, plurals or not; of Chinese two characters at least."""
+    """Runs of words of a text that are in the query too, plurals or not; at least two characters if Chinese."""
     wanted = {_stem(word) for word in _split(query)}
     run: list[tuple[int, int]] = []
     text = clean(text)

@@ -77,7 +77,7 @@ def format_reward(text: str, identifiers: Sequence[str], marks: str = "[]>") -> 
 
 
 def diversity_reward(text: str, identifiers: Sequence[str], brands: Sequence[str], k: int) -> float:
-    """Number of brands among the first k of the order, relative to the most possible; no brand counts as none.
+    """Number of brands among the first k of the order, as a share of the most possible; no brand counts as none.
 
     The counterpart of ``category coverage@k`` in `eval.diversity`. 1 where no candidate has a brand: no order of them
     is more varied than another.
@@ -97,9 +97,9 @@ def diversity_reward(text: str, identifiers: Sequence[str], brands: Sequence[str
 
 
 def grounding_reward(text: str, facts: Facts) -> float:
-    """How true a reason is, ``(share of its claims that stand + 1 where serving keeps it as it is) / 2``.
+    """How true a reason is, ``(share of its claims that are grounded + 1 if serving keeps it as it is) / 2``.
 
-    Of a reason without any claim the share is 1 where serving keeps it, else 0. An empty reason, and one in another
+    For a reason without any claim the share is 1 if serving keeps it, else 0. An empty reason, or one in another
     language than the query, is worth 0. `genrank.reasons.grounding.ground` finds the claims and says what is kept.
 
     Args:

@@ -5,7 +5,7 @@ the loss of everything that is served: a ranking loss on the scores that ``inlin
 text of permutations and reasons. Options are those of `finetune.arguments.RankingArguments`, of ``trl.SFTConfig`` and
 of ``trl.ModelConfig``; the configuration file holds the same names.
 
-A run that was killed goes on from its last whole checkpoint in ``output_dir`` when it is started again. The best
+A run that was killed continues from its last complete checkpoint in ``output_dir`` when it is started again. The best
 adapter by dev nDCG@10 ends up in ``output_dir/adapter`` with its manifest.
 """
 
@@ -172,9 +172,9 @@ def _log_sums(logits: torch.Tensor, tokens: Sequence[Sequence[int]], column: Map
 class LengthGroups(Sampler[int]):
     """Rows in batches of similar length, and the batches in random order, a new one in each epoch.
 
-    It depends only on the seed and the epoch, so that a run that goes on in the middle of an epoch goes on with the
-    rows that are left. (transformers' own draws from torch's common generator, which no checkpoint holds as it was
-    when the epoch began.)
+    It depends only on the seed and the epoch, so that a run that resumes in the middle of an epoch continues with the
+    rows that are left. (transformers' own draws from torch's common generator, which no checkpoint holds as it was when
+    the epoch began.)
 
     Args:
         lengths: ``[rows]`` tokens of each row.
@@ -212,7 +212,7 @@ def _cut(rows: list[int], size: int) -> list[list[int]]:
 
 
 class RankingTrainer(SFTTrainer):  # type: ignore[misc]
-    """`SFTTrainer` with the losses of ranking; its evaluation ranks the dev queries as serving does.
+    """`SFTTrainer` with ranking losses; its evaluation ranks the dev queries as serving does.
 
     Args:
         ranking: The losses and their weights.
@@ -355,7 +355,7 @@ def adapter_config(model: ModelConfig, ranking: RankingArguments, layers: int, s
 def make_trainer(
     ranking: RankingArguments, training: SFTConfig, model: ModelConfig
 ) -> tuple[RankingTrainer, Manifest | None]:
-    """A trainer with all that it needs, and the manifest of the adapter that it continues, if there is one."""
+    """A trainer with everything it needs, and the manifest of the adapter that it continues, if there is one."""
     name = model_name(model)
     folder = resolve(name)
     loaded, dev, requests = load_data(ranking, training.seed)

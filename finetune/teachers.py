@@ -5,8 +5,8 @@ A teacher is a model behind an endpoint, a model that genrank runs, BERT + GBDT,
 Probabilities (from ``inline``, or BERT + GBDT with the objective ``binary``) are labels as they are. Other scores are
 comparable only within their query, and are stretched there to 0..1. For an order, the label is linear in the rank,
 ``(n - rank) / n`` with the rank 0-based: all pairs that are equally many ranks apart then weigh the same in RankNet,
-and no preference is lost when gains are rounded (1/20 and 1/21 of a reciprocal rank would be). A loss that cares more
-about the top says so itself (``lambda``).
+and no preference is lost when gains are rounded (1/20 and 1/21 of a reciprocal rank would be). A loss that should weigh
+the top more does so itself (``lambda``).
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ _BATCH = 64
 
 @dataclass(frozen=True, slots=True)
 class Label:
-    """What a teacher says of a request's candidates.
+    """What a teacher says about a request's candidates.
 
     Attributes:
         scores: ``[n]`` 0 to 1, higher is better; None for a candidate that it does not name.
@@ -74,7 +74,7 @@ class Failure:
     """Why there is no label.
 
     Attributes:
-        kind: A short name to count by.
+        kind: A short name, under which it is counted.
         words: The same in more words; may be empty.
     """
 
@@ -159,7 +159,7 @@ class LocalTeacher:
         name: What to call it.
         identity: A hash of everything that its scores depend on beside the request.
         load: Loads it; not called if nothing is left to score.
-        soften: Turns its scores into labels from 0 to 1, both ``[n]``.
+        soften: Turns its scores into labels from 0 to 1; both are ``[n]``.
         batch: Requests that are scored, and then kept, together.
     """
 
@@ -244,7 +244,7 @@ def make_teacher(settings: OpenAISettings | GenrankSystem | BaselineSystem | Cro
 
     Raises:
         ConfigError: When a folder or a key is missing.
-        GenrankError: When a model cannot be had.
+        GenrankError: When a model cannot be loaded.
     """
     match settings:
         case OpenAISettings():
@@ -494,7 +494,7 @@ _KEPT_FIELDS = ("text", "finish_reason", "cost", "prompt_tokens", "completion_to
 
 @contextlib.contextmanager
 def _named_teacher() -> Iterator[None]:
-    """Say of an error in the endpoint's settings that they are the teacher's."""
+    """Name the teacher in an error about the endpoint's settings."""
     try:
         yield
     except ConfigError as error:

@@ -164,7 +164,7 @@ def load_start(
     Args:
         adapter: Its folder.
         base: The model that it changes.
-        name: That model's, as the options have it.
+        name: That model's name, as the options give it.
         folder: Where that model is.
         templates: The prompts to train it with, by form.
 
@@ -231,7 +231,7 @@ def ranked_metrics(trainer: Any, rank_dev: Callable[[Path], dict[str, float]]) -
         trainer.save_model(folder)  # called by all processes, each of which may hold a part; the first writes and ranks
         found = [rank_dev(Path(folder)) if trainer.is_world_process_zero() else {}]
     metrics = {f"eval_{name}": value for name, value in broadcast_object_list(found)[0].items()}
-    trainer.model.eval()  # GRPOTrainer would log what it has of the training with it
+    trainer.model.eval()  # GRPOTrainer would log its training metrics with it
     trainer.log(dict(metrics))
     trainer.model.train()
     trainer.control = trainer.callback_handler.on_evaluate(trainer.args, trainer.state, trainer.control, metrics)

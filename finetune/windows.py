@@ -31,7 +31,7 @@ DROPPABLE: Mapping[str, object] = {
     "rating_count": None,
     "in_stock": None,
 }
-"""Fields that an augmentation may leave out, with what they are then."""
+"""Fields that an augmentation may leave out, with the values that they have then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ class TrainingWindow:
     Attributes:
         query: What the shopper typed.
         history: The shopper's past, oldest first.
-        candidates: ``[n]`` in the order in which the model shall see them.
+        candidates: ``[n]`` in the order in which the model sees them.
         gains: ``[n]``; equal gains are no preference.
     """
 
@@ -57,15 +57,14 @@ class WindowOptions:
 
     Attributes:
         per_query: Windows of each query.
-        least: Candidates in the smallest window, 2 or more; fewer where a query has not so many.
-        most: Candidates in the largest; each size between is as likely.
-        hard_negatives: The most unjudged listings of the query's first stage in a window; each number up to it is as
-            likely, but that a window of fewer than `least` is filled up, with these first.
+        least: Candidates in the smallest window, 2 or more; fewer if a query does not have that many.
+        most: Candidates in the largest; all sizes in between are equally likely.
+        hard_negatives: The most unjudged listings of the query's first stage in a window; all numbers up to it are
+            equally likely, but a window of fewer than `least` is filled up, with these first.
         random_negatives: The most listings of the catalogue that were not judged for the query; likewise.
-        shuffle: Whether candidates stand in random order; else as the dataset has them: the first stage's order.
+        shuffle: Whether candidates are in random order; otherwise in that of the dataset, the first stage's.
         drop_fields: Chance that a field (not the title) is left out of all listings of a window.
-        query_noise: Chance that a query is written in another way: case, plural, order of words, a letter
-            lost, a synonym.
+        query_noise: Chance that a query is varied: case, plural, word order, a lost letter, a synonym.
         drop_history: Chance that a window has no history, so that the model works without one too.
         cut_history: Chance that a history is cut to a random number of its latest interactions.
     """
@@ -105,10 +104,10 @@ def draw_windows(dataset: Dataset, split: str, options: WindowOptions, seed: int
     """Windows of a split, query by query; a query whose candidates all have one gain teaches nothing and gives none.
 
     Args:
-        dataset: Where they come from.
-        split: Of its queries.
-        options: How they are drawn.
-        seed: Of all that is drawn.
+        dataset: Where the windows come from.
+        split: Which of its queries.
+        options: How the windows are drawn.
+        seed: Seed of what is drawn.
 
     Raises:
         InputError: When the split has no query.
@@ -122,7 +121,7 @@ def draw_windows(dataset: Dataset, split: str, options: WindowOptions, seed: int
 
 
 def check_splits(datasets: Sequence[Dataset], train: str, others: Iterable[str]) -> None:
-    """Refuse data in which what a model is measured on is also what it learned.
+    """Refuse data in which a model is measured on what it learned.
 
     Two queries are the same when they have the same words (`genrank.text.words.words`), whatever their case, order and
     punctuation, and their histories hold the same listings. Accents count, and so do the signs inside numbers.
@@ -133,7 +132,7 @@ def check_splits(datasets: Sequence[Dataset], train: str, others: Iterable[str])
         others: Splits that are measured.
 
     Raises:
-        InputError: When a query stands in both; says which.
+        InputError: When a query is in both; the message says which.
     """
     learned = {_identity(query): query for dataset in datasets for query in dataset.queries if query.split == train}
     for dataset, query in _measured(datasets, others):
@@ -150,7 +149,7 @@ def drop_leaks(dataset: Dataset, datasets: Sequence[Dataset], train: str, others
     """The dataset without the train queries for which `check_splits` would refuse it, and how many these were.
 
     Args:
-        dataset: That is learned.
+        dataset: The dataset to learn from.
         datasets: All that take part, in training or in measuring.
         train: The split that is learned.
         others: Splits that are measured.
@@ -167,7 +166,7 @@ def _measured(datasets: Sequence[Dataset], splits: Iterable[str]) -> Iterator[tu
 
 def _identity(query: DatasetQuery) -> tuple[object, ...]:
     text = clean(query.query.text)
-    found = sorted(words(text, cut_han=lambda run: [run], whole=True)) or [text]  # a query of signs alone is its signs
+    found = sorted(words(text, cut_han=lambda run: [run], whole=True)) or [text]  # a query without words is its signs
     return (*found, *(interaction.listing.listing_id for interaction in query.history))
 
 
@@ -212,7 +211,7 @@ def _draw(
 
 
 def _others(catalogue: Sequence[str], taken: set[str], count: int, chance: random.Random) -> list[str]:
-    """Listings of the catalogue beside those taken, as many as there are up to `count`."""
+    """Listings of the catalogue other than those taken, at most `count`."""
     found: list[str] = []
     for key in chance.sample(catalogue, min(len(catalogue), count + len(taken))):
         if key not in taken and len(found) < count:
@@ -221,7 +220,7 @@ def _others(catalogue: Sequence[str], taken: set[str], count: int, chance: rando
 
 
 def _spread(grades: Mapping[str, int], count: int, dataset: Dataset, chance: random.Random) -> list[str]:
-    """So many judged listings at random, of two gains at least where there are."""
+    """That many judged listings at random, of at least two different gains if possible."""
     keys = list(grades)
     chance.shuffle(keys)
 
@@ -271,7 +270,7 @@ def _misspelt(text: str, chance: random.Random) -> str:
 
 
 def _synonym(text: str, chance: random.Random) -> str:
-    """One word of the query replaced by another of the same meaning, in the same script, where one is known."""
+    """One word of the query replaced by a synonym in the same script, if one is known."""
     words = text.split()
     known = [(i, other) for i, word in enumerate(words) for other in _SYNONYMS.get(word.lower(), ())]
     if known:

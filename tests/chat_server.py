@@ -17,14 +17,14 @@ class Answer:
     """One HTTP answer.
 
     Attributes:
-        text: The model's, or the list of its content's parts; where it is None, `body` is sent as it is.
-        usage: Tokens read and written; None: the endpoint does not say.
-        finish_reason: Why the model stopped; None: the endpoint does not say.
-        message: More fields of the message, such as ``reasoning_content``.
-        status: Of HTTP.
-        headers: More of them.
-        body: Where there is no text.
-        delay: Seconds before it.
+        text: The model's text, or the list of its content's parts; if None, `body` is sent as it is.
+        usage: Tokens read and written; None if the endpoint does not say.
+        finish_reason: Why the model stopped; None if the endpoint does not say.
+        message: Further fields of the message, such as ``reasoning_content``.
+        status: HTTP status.
+        headers: Further headers.
+        body: What is sent if there is no text.
+        delay: Seconds before the answer.
         drip: Seconds between one byte and the next.
     """
 
@@ -40,15 +40,16 @@ class Answer:
 
 
 class ChatServer:
-    """Serves as long as it is a context.
+    """Serves while it is used as a context manager.
 
     Args:
-        script: The answer to a request's body; the answers, one a request, the last for all further ones; or one.
+        script: A function from a request's body to the answer; or the answers in turn, the last one repeated; or one
+            answer.
 
     Attributes:
-        bodies: Of the requests so far.
-        headers: Of the requests so far.
-        most_at_once: Of requests in flight.
+        bodies: Bodies of the requests so far.
+        headers: Headers of the requests so far.
+        most_at_once: The most requests that were in flight at once.
     """
 
     def __init__(self, script: Callable[[dict[str, Any]], Answer] | Sequence[Answer] | Answer) -> None:
@@ -68,7 +69,7 @@ class ChatServer:
                 pass
 
         class Server(ThreadingHTTPServer):
-            request_queue_size = 128  # connections that wait; with the default of 5 many at once are reset
+            request_queue_size = 128  # connections that may wait; with the default of 5, some of many at once are reset
 
         self._server = Server(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True

@@ -27,7 +27,7 @@ settings.load_profile("default")
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """The real data sets beside the checkout; tests that need them skip where they are absent."""
+    """The real data sets beside the checkout; tests that need them skip if they are missing."""
     folder = ROOT.parent / "shared" / "data"
     if not folder.is_dir():
         pytest.skip("no ../shared/data beside the checkout")

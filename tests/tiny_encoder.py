@@ -13,9 +13,9 @@ def make_encoder(folder: Path, kind: str = "BertModel", **options: Any) -> Path:
     """Save one with random weights.
 
     Args:
-        folder: Where.
-        kind: Class of transformers.
-        options: Of its configuration.
+        folder: Where it is saved.
+        kind: Name of its class in transformers.
+        options: Options of its configuration.
     """
     torch, transformers = (importlib.import_module(name) for name in ("torch", "transformers"))
     torch.manual_seed(0)

@@ -1,4 +1,4 @@
-"""What the tests of trainings share: a model to train, the options of a short training, and one that is killed."""
+"""For the tests of training: a model to train, the options of a short training, and a training that is killed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def make_tiny(folder: Path, **options: Any) -> Path:
 
     Args:
         folder: Where it is saved.
-        options: Of the model's making, such as ``dtype``.
+        options: For making the model, such as ``dtype``.
     """
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
@@ -38,7 +38,8 @@ SFT_STEPS = 12
 
 
 def sft_options(model: Path, out: Path, *more: str) -> list[str]:
-    """Arguments of `finetune.sft` for a training of seconds, with checkpoints and dropout; later ones count."""
+    """Arguments of `finetune.sft` for a training of seconds, with checkpoints and dropout; of repeated options the last
+    one counts."""
     given: dict[str, Any] = {
         "model_name_or_path": model,
         "output_dir": out,

@@ -6,7 +6,7 @@
     python -m eval.baseline rank --config ... [--model FOLDER] [--split test] [-o RUN] [--as-first-stage]
     python -m eval.baseline ablate --config ... [--seeds 3] [--out FILE]
 
-The folder of a configuration is ``runs/baseline/NAME``. JSON and tables go to stdout, words and progress to stderr.
+The folder of a configuration is ``runs/baseline/NAME``. JSON and tables go to stdout, messages and progress to stderr.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: Command line without the program's name; None takes the process's own.
 
     Returns:
-        Exit status: 0, 1 for a failed run, 2 for a wrong call or configuration.
+        Exit status: 0, 1 for a failed run, 2 for a usage or configuration error.
     """
     parser = argparse.ArgumentParser(prog="python -m eval.baseline", description="BERT + GBDT.")
     commands = parser.add_subparsers(required=True)
@@ -67,12 +67,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             command.add_argument(
                 "--as-first-stage",
                 action="store_true",
-                help="rank all queries, whatever --split is, and put the run in the place of candidates.trec",
+                help="rank all queries, whatever --split is, and replace candidates.trec with the run",
             )
         elif name == "train":
             command.add_argument("--out", type=Path, help="folder for the ranker (runs/baseline/NAME)")
         else:
-            command.add_argument("--seeds", type=int, default=3, help="trainings that each figure is the mean of (3)")
+            command.add_argument(
+                "--seeds", type=int, default=3, help="number of trainings averaged for each figure (3)"
+            )
             command.add_argument("--out", type=Path, help="JSON file (runs/baseline/NAME.ablation.json)")
     options = parser.parse_args(arguments)
     return exit_status(lambda: options.body(options))

@@ -23,17 +23,17 @@ def ablate(
 ) -> dict[str, Any]:
     """Train with all groups, without each, and with each alone; measure each on dev and test.
 
-    A group whose features are the same for all training candidates, such as always unknown, is named in ``absent``.
+    A group whose features are the same for all training candidates, for example always unknown, is named in ``absent``.
 
     Args:
         dataset: With a split test.
-        config: How to train; its groups are those that are tried.
-        seeds: Trainings that each figure is the mean of, from the configuration's seed on.
+        config: How to train; its groups are the ones tried.
+        seeds: Number of trainings averaged for each figure; the first uses the configuration's seed.
         encoder: None takes the configuration's.
 
     Returns:
         ``{"dataset", "k", "seeds", "absent", "rows": [{"features", "groups", "dev", "test", "dev_deviation",
-        "test_deviation"}]}``; the first row is that with all groups.
+        "test_deviation"}]}``; the first row has all groups.
 
     Raises:
         GenrankError: What `eval.baseline.training.train` raises.

@@ -18,7 +18,7 @@ def plot_importance(importance: Mapping[str, float], path: str | Path, title: st
     Args:
         importance: Share of the gain by feature, biggest first.
         path: The file.
-        title: Above the bars.
+        title: Text above the bars.
 
     Raises:
         MissingExtraError: When matplotlib is not installed.
@@ -44,7 +44,7 @@ def plot_importance(importance: Mapping[str, float], path: str | Path, title: st
     if groups:
         handles = [Patch(color=colour[group], label=group.replace("_", " ")) for group in groups]
         axes.legend(handles=handles, loc="lower right")  # the bars are short there
-    # text stays text: the reader has the fonts that matplotlib may lack, and warns of
+    # text stays text: the reader may have fonts that matplotlib lacks and would warn about
     with mpl.rc_context({"svg.hashsalt": "genrank", "svg.fonttype": "none"}), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph")
         figure.savefig(path, metadata={"Date": None})

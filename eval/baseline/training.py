@@ -67,7 +67,8 @@ def tables(
         encoder: Computes the vectors.
 
     Returns:
-        The featuriser, the tables by split, and how many queries were left out by split, since they have no candidate.
+        The featuriser, the tables by split, and how many queries of each split were left out because they have no
+        candidates.
 
     Raises:
         ConfigError: When a split has no query left.
@@ -219,7 +220,7 @@ def train(dataset: Dataset, config: BaselineConfig, encoder: TextEncoder | None 
     Raises:
         ConfigError: When the dataset has nothing to learn from, or a setting does not fit it.
         InputError: When the dataset has no query of the split train.
-        ModelError: When the encoder cannot be had.
+        ModelError: When the encoder cannot be loaded.
         MissingExtraError: When a package is missing.
     """
     divided = with_dev(dataset, config.dev_share, config.seed)

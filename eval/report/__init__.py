@@ -4,8 +4,8 @@
 
     python -m eval.report runs/NAME [--dataset FOLDER|sample-shop] [--system NAME]
 
-`results` reads the folder, `content` says what the report says, as plain data, and the ``page.*`` files beside it lay
-that out. The three twins hold the same content; only the plots are drawn in the HTML alone.
+`results` reads the folder, `content` builds the report as plain data, and the ``page.*`` files lay it out. All three
+files hold the same content, but only the HTML draws the plots.
 """
 
 from __future__ import annotations

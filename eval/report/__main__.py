@@ -21,7 +21,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: Command line without the program's name; None takes the process's own.
 
     Returns:
-        Exit status: 0, 1 for a broken file, 2 for a wrong call.
+        Exit status: 0, 1 for a broken file, 2 for a usage error.
     """
     parser = argparse.ArgumentParser(prog="python -m eval.report", description="Write the report of a results folder.")
     parser.add_argument("folder", type=Path, help="what python -m eval.run wrote")

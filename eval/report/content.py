@@ -1,7 +1,7 @@
-"""What a report says, as plain data (JSON types) that the HTML, markdown and JSON twins share.
+"""The content of a report, as plain data (JSON types) that the HTML, markdown and JSON files share.
 
 Every text that comes from a dataset, a configuration or a model goes through `genrank.text.clean.clean` and is
-cut, so that control, direction and surrogate characters reach no twin. Escaping is left to the templates.
+cut, so that control, direction and surrogate characters reach none of them. Escaping is left to the templates.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ def report_content(
     """Everything that a report says.
 
     Args:
-        folder: Where the runs and the values of each query lie.
-        results: What was read of it.
+        folder: Holds the runs and the values of each query.
+        results: What was read from it.
         dataset: For texts and grades; None leaves them out.
         system: System whose worst and best queries are shown; None takes the best genrank system, else the best one.
 

@@ -22,7 +22,7 @@ class Part(BaseModel):
 
 
 class Data(Part):
-    """On what was measured.
+    """The data that was measured on.
 
     Attributes:
         name: The dataset's name.
@@ -75,7 +75,7 @@ class Estimate(Part):
 
 
 class Order(Part):
-    """How an order follows the one that the candidates came in.
+    """How closely an order follows the one in which the candidates came.
 
     Attributes:
         tau: Mean Kendall's tau, -1 to 1.
@@ -103,7 +103,7 @@ class ReportedSystem(Part):
         provenance: Model, prompt, decoding; of rerankers.
         order: Against the order of the candidates.
         slices: The primary metric by slice and group.
-        calibration: How far probabilities are from what came true, by what they are of.
+        calibration: How far probabilities are from the outcomes, by event.
         clicks: Metrics of click data.
         diversity: Metrics of diversity.
         exposure: Shares of exposure, such as by brand.
@@ -170,7 +170,7 @@ class Results(Part):
         commit: Commit of the clone.
         hardware: Where it ran.
         versions: Versions of packages.
-        dataset: On what was measured.
+        dataset: The data that was measured on.
         settings: The configuration but for the systems.
         metrics: Names of all metrics.
         primary: The metric that decides.

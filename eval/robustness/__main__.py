@@ -6,8 +6,8 @@
                               [--cache FOLDER | --no-cache]
 
 Writes ``results.json`` (rewritten after each system; ``"complete": false`` until the last) and ``results.md`` into the
-folder (runs/robustness-NAME), and prints the latter. The model's scores are kept, so a run that was stopped goes on
-where it was. Words and progress bars go to stderr.
+folder (runs/robustness-NAME), and prints the latter. The model's scores are kept, so an interrupted run continues where
+it stopped. Messages and progress bars go to stderr.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: Command line without the program's name; None takes the process's own.
 
     Returns:
-        Exit status: 0, 1 for a failed run, 2 for a wrong call or configuration.
+        Exit status: 0, 1 for a failed run, 2 for a usage or configuration error.
     """
     parser = argparse.ArgumentParser(prog="python -m eval.robustness", description="Attack a reranker, and shuffle.")
     parser.add_argument("--config", type=Path, required=True, help="a file of eval/configs/robustness")

@@ -93,10 +93,10 @@ def measure_injection(
         rerankers: The system with its defence (``defended``) and without (``undefended``).
         placements: Number of candidate orders in which each text is tried: as they come, then shuffled by the seed.
         seed: Seed of the shuffles and the intervals.
-        words: For the progress bar.
+        words: Label of the progress bar.
 
     Returns:
-        What results.json holds of the system.
+        The system's part of results.json.
 
     Raises:
         GenrankError: Whatever the system raises.

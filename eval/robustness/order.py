@@ -2,7 +2,7 @@
 
 The candidates of each query are ranked in some random orders. Kendall's tau between each two of the answers is 1 for a
 system that only reads what the listings say. Several passes (permutation self-consistency, arXiv 2310.07712) raise it,
-at their price.
+at a price.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ class PassesResult:
         tau: ``[queries]`` mean Kendall's tau between the rankings of each two shuffles.
         tau_shown: ``[queries]`` mean Kendall's tau between a ranking and the order shown; 0 is no bias.
         ndcg: ``[queries, shuffles]`` nDCG.
-        prompt_tokens: Mean of a call.
-        completion_tokens: Mean of a call.
+        prompt_tokens: Mean over calls.
+        completion_tokens: Mean over calls.
         seconds: The engine's mean seconds for a call.
     """
 
@@ -65,15 +65,15 @@ def measure_order(
     Args:
         requests: ``[queries]``.
         dataset: Gives judgements and gains.
-        rerankers: The system by its number of passes; costs and gains are relative to the first.
+        rerankers: The system, by number of passes; costs and gains are relative to the first.
         engine: The rerankers' engine.
         shuffles: Random orders of each query's candidates.
         k: Depth of nDCG.
         seed: Seed of the shuffles and the statistics.
-        words: For the progress bar.
+        words: Label of the progress bar.
 
     Returns:
-        What results.json holds of the system: one entry by number of passes.
+        The system's part of results.json: one entry for each number of passes.
 
     Raises:
         GenrankError: Whatever the system raises.

@@ -62,7 +62,7 @@ def engine_of(system: GenrankSystem, cache: Path | None) -> Remembering:
     """The engine of a system; its scores are kept in `cache`.
 
     Raises:
-        GenrankError: When the model cannot be had or read, or the engine's packages are missing.
+        GenrankError: When the model cannot be fetched or read, or the engine's packages are missing.
     """
     if cache is None:
         return Remembering(make_engine(system))

@@ -4,7 +4,7 @@ Format: ``CATEGORY.jsonl`` (reviews: ``user_id, parent_asin, rating, timestamp``
 ``meta_CATEGORY.jsonl`` (items: ``parent_asin, title, categories, features, description, price, details, store``, ..),
 each or ``.gz``; one pair or several.
 
-- Kept are users with 5 reviews or more (``--min-interactions``) over all pairs, or a sample of them by a hash
+- Users with 5 reviews or more (``--min-interactions``) over all pairs are kept, or a sample of them by a hash
   (``--max-users``). The same item at the same millisecond is one review.
 - One query per user, asked at the time of the user's last review. There is no search text: the query is the narrowest
   category of the item reviewed.
@@ -17,8 +17,8 @@ each or ``.gz``; one pair or several.
   out and counted.
 - Splits: by the hash of the user id, 70 % train, 10 % dev, 20 % test; or with ``--split-by time`` the latest 20 % of
   the queries are test, the 10 % before them dev. A user has one query, so no user is in two splits either way.
-- A listing has no reviews, rating, rating count or best-seller rank: in the metadata these are of 2023, later than
-  almost every query. Price and text are of 2023 too. An item without metadata or title has its id as title.
+- A listing has no reviews, rating, rating count or best-seller rank: in the metadata these date from 2023, later than
+  almost every query. Price and text date from 2023 too. An item without metadata or title has its id as title.
 
 The review files are read twice, the others once; memory holds one number per user, and the kept users'
 reviews and items.
@@ -100,7 +100,7 @@ def read(
     Args:
         source: The folder with one or several pairs of files.
         notes: Counts what was repaired or left out.
-        seed: For the sample of users, the other candidates, and the order of all.
+        seed: Seed of the sample of users, of the other candidates, and of the order of all.
         min_interactions: Users with fewer reviews are left out; at least 2.
         max_users: Users to keep; None keeps all.
         split_by: ``user`` or ``time``.

@@ -83,7 +83,7 @@ def read(source: Path, notes: Counter[str], seed: int = 0) -> Dataset:
     Args:
         source: The folder with the three files.
         notes: Counts what was repaired or left out.
-        seed: For the other candidates, and for the order of all.
+        seed: Seed of the other candidates, and of the order of all.
 
     Raises:
         DataFormatError: When a file does not have the expected format.

@@ -54,7 +54,7 @@ def read(
     Args:
         source: ``train.csv``, ``train.csv.gz`` or the folder that holds it.
         notes: Counts what was repaired or merged.
-        seed: For the order of the candidates.
+        seed: Seed of the order of the candidates.
         test_queries: Size of the test split.
         dev_queries: Size of the dev split.
 

@@ -62,7 +62,7 @@ def read(source: Path, notes: Counter[str], seed: int = 0, locale: str = "all") 
     Args:
         source: The folder with the two files.
         notes: Counts what was repaired or merged.
-        seed: For the order of the candidates.
+        seed: Seed of the order of the candidates.
         locale: ``us``, ``jp``, ``es`` or ``all``.
 
     Raises:

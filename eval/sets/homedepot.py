@@ -45,7 +45,7 @@ def read(source: Path, notes: Counter[str], seed: int = 0) -> Dataset:
     Args:
         source: ``train.csv``, ``train.csv.gz`` or the folder that holds it.
         notes: Counts what was repaired or merged.
-        seed: For the order of the candidates.
+        seed: Seed of the order of the candidates.
 
     Raises:
         DataFormatError: When the file does not have the public format.

@@ -89,7 +89,7 @@ def read(source: Path, notes: Counter[str], seed: int = 0, max_users: int | None
     Args:
         source: The folder with the two files.
         notes: Counts what was repaired or left out.
-        seed: For the sample of users and the order of the candidates.
+        seed: Seed of the sample of users and the order of the candidates.
         max_users: Users to keep; None keeps all.
 
     Raises:

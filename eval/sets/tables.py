@@ -38,14 +38,14 @@ def read_csv(path: Path, columns: Sequence[str], delimiter: str = ",") -> Iterat
     Args:
         path: The file.
         columns: Columns that must be there; others are passed on too.
-        delimiter: What stands between two fields.
+        delimiter: Character between two fields.
 
     Yields:
         The line that the row ends on, 1-based, and the row.
 
     Raises:
-        DataFormatError: When the file cannot be read as CSV, is empty, lacks a column, or a row has another
-            number of fields than the header.
+        DataFormatError: When the file cannot be read as CSV, is empty, lacks a column, or a row has a different number
+            of fields than the header.
     """
     name = str(path)
     with contextlib.ExitStack() as stack:

@@ -51,7 +51,7 @@ def read(source: Path, notes: Counter[str], seed: int = 0) -> Dataset:
     Args:
         source: The folder with the three files, or the clone whose ``dataset`` folder holds them.
         notes: Counts what was repaired or merged.
-        seed: For the order of the candidates.
+        seed: Seed of the order of the candidates.
 
     Raises:
         DataFormatError: When a file does not have the public format.

@@ -1,4 +1,4 @@
-"""What the integration tests share, made once in a session: engines, a small model to train, and its training."""
+"""For the integration tests, made once per session: engines, a small model to train, and its training."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.trainings import make_tiny, sft_options
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest file comes first, so that of two processes one does not wait for it at the end."""
+    """The longest file comes first, so that one of two processes does not wait for the other at the end."""
     items.sort(key=lambda item: item.path.stem != "test_vllm_engine")
 
 

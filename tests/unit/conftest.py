@@ -37,7 +37,7 @@ def encoder() -> HashingEncoder:
 
 @pytest.fixture(scope="session")
 def bazaar() -> Dataset:
-    """60 queries such as "red lamp"; grade 2 for both words, 1 for the thing alone, gains that are no whole numbers."""
+    """60 queries such as "red lamp"; grade 2 for both words, 1 for the thing alone; the gains are not whole numbers."""
     draw = random.Random(0)
     listings = {}
     for i in range(200):

@@ -21,7 +21,7 @@ def _line(number: int = 1, **change: Any) -> dict[str, Any]:
 
 @pytest.fixture
 def requests(tmp_path: Path) -> Path:
-    """A file with two right request lines."""
+    """A file with two valid request lines."""
     path = tmp_path / "requests.jsonl"
     path.write_text(dump_line(_line(1)) + dump_line(_line(2)), encoding="utf-8")
     return path
@@ -29,7 +29,7 @@ def requests(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[object, ...]]:
-    """Which engines were asked for; in place of each comes one that knows the grades."""
+    """The engines that were asked for; each is replaced by one that knows the grades."""
     calls: list[tuple[object, ...]] = []
 
     def load(engine: object, model: str, adapter: str | None, *_: bool) -> Engine:
