@@ -13,7 +13,7 @@ from genrank.experiment.metrics import candidate_ids, measure, run_of
 from genrank.types import Request
 
 WEIGHTS = tuple(i / 20 for i in range(21))
-"""The weights that are tried."""
+"""The weights to try."""
 
 
 def blend(

@@ -45,7 +45,7 @@ _STOP: dict[User, Sequence[float]] = {
 
 @dataclass(frozen=True, slots=True)
 class Auc:
-    """How well scores tell clicked listings from others.
+    """How well scores separate clicked listings from others.
 
     Attributes:
         overall: Area under the ROC curve over all pairs of query and listing; None where none was clicked, or all.
@@ -345,7 +345,7 @@ def interleave(
         seed: Seed of coins and clicks.
 
     Raises:
-        InputError: When the two do not hold the same queries, there is none, a setting is out of range, or a shown
+        InputError: When the two do not hold the same queries, there is no query, a setting is out of range, or a shown
             listing's grade is none of `grades`.
         MissingExtraError: When scipy is not installed.
     """

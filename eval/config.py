@@ -167,7 +167,7 @@ class RunConfig(Strict):
             if isinstance(system, BlendSystem):
                 for name in system.systems:
                     if name not in known:
-                        raise ValueError(f"systems: {system.name} needs {name}, which must stand before it")
+                        raise ValueError(f"systems: {system.name} needs {name}, which must come before it")
                 if system.weight is None and system.fit == self.split:
                     raise ValueError(f"systems: {system.name} must not be fitted on the split that is measured")
             else:

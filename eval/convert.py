@@ -92,7 +92,9 @@ def _convert(options: argparse.Namespace) -> None:
     if folder.exists() and not options.overwrite:
         raise InputError(f"{options.folder} exists; pass --overwrite to replace it", field="folder")
     if folder.exists() and not (folder / "dataset.toml").is_file():
-        raise InputError(f"{options.folder} is no dataset folder, so it is not replaced; name another", field="folder")
+        raise InputError(
+            f"{options.folder} is not a dataset folder, so it is not replaced; name another", field="folder"
+        )
     notes: Counter[str] = Counter()
     names = [option.replace("-", "_") for option in OPTIONS.get(options.set, {})]
     own = {name: getattr(options, name) for name in names}

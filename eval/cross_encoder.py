@@ -75,7 +75,7 @@ class CrossEncoderConfig(Strict):
         fields: The listing's fields that are read, in this order.
         max_length: Tokens of query and listing together; the longer of the two is cut.
         list_size: Maximum number of a query's listings that are compared with one another.
-        negatives: Listings of other train queries, drawn at random, that stand in each list with gain 0.
+        negatives: Listings of other train queries, drawn at random, that are in each list with gain 0.
         lists_per_step: Lists in one step of the optimiser.
         pairs_per_pass: Pairs that go through the model at once; it changes memory use and speed, not results.
         weighting: Weights of the pairs in LambdaLoss.
@@ -135,7 +135,7 @@ def make_lists(dataset: Dataset, config: CrossEncoderConfig) -> list[TrainingLis
     """The training lists: the judged listings and candidates of each train query, in lists of at most `list_size`.
 
     A candidate without a judgement has gain 0, as in `eval.metrics`. The listings of a query are dealt so that each of
-    its lists gets its share of every grade, and some of other queries' stand among them; a list whose gains are all the
+    its lists gets its share of every grade, and some of other queries' are added; a list whose gains are all the
     same teaches nothing and is left out.
 
     Raises:
@@ -203,7 +203,7 @@ def train(config: CrossEncoderConfig, dataset: Dataset, out: str | Path) -> dict
     """
     root = Path(out).expanduser()
     if root.exists() and not (root / MANIFEST).is_file() and (not root.is_dir() or any(root.iterdir())):
-        raise ConfigError(f"{root} exists and is no cross-encoder; give another --out")
+        raise ConfigError(f"{root} exists and is not a cross-encoder; give another --out")
     dataset = with_dev(dataset, config.dev_share, config.seed)
     lists = make_lists(dataset, config)
     dev = [dataset.request(query, config.max_candidates) for query in dataset.split("dev")]

@@ -30,7 +30,7 @@ def diversity(
 
     - ``alpha-nDCG@k`` (Clarke et al. 2008) = ``alpha-DCG@k / ideal``, ``alpha-DCG@k = sum over ranks i <= k and
       subtopics s of x_is * (1 - alpha)^(times s was seen before) / log2(i + 1)``: a relevant listing is worth less the
-      more relevant ones of its kind stand above it. The ideal is over the run's listings, put together greedily.
+      more relevant ones of its kind stand above it. The ideal is over the run's listings, built greedily.
     - ``ERR-IA@k`` (Chapelle et al. 2009, as ndeval computes it) = ``sum over ranks i <= k and subtopics s of
       x_is * 0.5^(times s was seen before) / i``, divided by the query's number of subtopics and by what a listing of
       each subtopic at every rank would make of one, ``sum over i <= k of 0.5^(i - 1) / i``.

@@ -1,4 +1,4 @@
-"""genrank beside rank_llm and beside the bare engines: same model, same queries, same titles, in one run.
+"""genrank compared with rank_llm and with the bare engines: same model, same queries, same titles, in one run.
 
 A contender ranks windows of one size, titles only. Each engine is loaded in its own process, since two in one
 compete for threads and memory, and vLLM pins cores; all sleep but the one whose turn it is. Contenders take turns

@@ -264,7 +264,7 @@ def verdict(results: Mapping[str, Any]) -> str:
     if best["significant"]:
         return f"{best['cell']} is significantly better than every other one ({test})."
     return (
-        f"No significant winner ({test}). {best['cell']} has the highest mean, but it cannot be told apart from "
+        f"No significant winner ({test}). {best['cell']} has the highest mean, but it cannot be distinguished from "
         f"{len(best['not_told_apart'])} of {others}: {', '.join(best['not_told_apart'])}."
     )
 

@@ -6,7 +6,7 @@
 
 Ranks some queries of a dataset, lets the model write reasons for the first of each, and counts the claims that the
 listing or the history supports: in what the model wrote, and in what came out. A summary goes to stdout as one line of
-JSON. With ``--out``, ``reasons.csv`` holds every reason with its claims, to be read by eye: a checker that counts its
+JSON. With ``--out``, ``reasons.csv`` holds every reason with its claims, for people to read: a checker that counts its
 own hits proves little.
 """
 

@@ -263,7 +263,7 @@ def print_table(results: Mapping[str, Any], console: Console) -> None:
         f"query), {counts['unjudged']} of them unjudged; {counts['queries_without_gain']} queries without any gain; "
         f"seed {settings['seed']}\n"
         f"gain by grade {gains}; ideal over the candidates; relevant from grade {dataset['relevant']}; equal scores "
-        f"stand in the candidates' order, those of a run from elsewhere by falling listing id\n"
+        f"keep the candidates' order, those of a run from elsewhere are ordered by falling listing id\n"
         f"[low, high] is a 95 % bootstrap interval over queries, p of a paired randomisation test after Holm; ± is the "
         f"standard deviation from one random run to the next",
         highlight=False,

@@ -68,7 +68,7 @@ def compare(
         resamples: Resamples of each, 1 or more.
 
     Raises:
-        InputError: When there is no value, the two do not have the same length, a value is no finite number, or
+        InputError: When there is no value, the two do not have the same length, a value is not a finite number, or
             `resamples` is less than 1.
         MissingExtraError: When ranx or scipy is not installed.
     """
@@ -103,7 +103,7 @@ def interval(values: Sequence[float] | _Floats, seed: int = 0, *, resamples: int
         resamples: Number of resamples, 1 or more.
 
     Raises:
-        InputError: When there is no value, one is no finite number, or `resamples` is less than 1.
+        InputError: When there is no value, one is not a finite number, or `resamples` is less than 1.
         MissingExtraError: When scipy is not installed.
     """
     found = _finite(values, "values")

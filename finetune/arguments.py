@@ -1,4 +1,4 @@
-"""The options of the training programs, beside those of TRL."""
+"""The options of the training programs, in addition to TRL's."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ class DataArguments:
 
 @dataclass
 class RankingArguments(DataArguments):
-    """Options of `finetune.sft` beside those that all trainings share.
+    """Options of `finetune.sft`, in addition to those that all trainings share.
 
     Raises:
         InputError: When an option is wrong; the message names it.
@@ -121,7 +121,7 @@ class RankingArguments(DataArguments):
     ranking_weight: float = _option(1.0, "weight of the ranking loss; 0: only text is learned")
     text_weight: float = _option(0.2, "weight of the loss of permutations and reasons; 0: only scores are learned")
     lora_top_layers: int | None = _option(None, "number of upper layers that get adapters (all)")
-    compile_layers: bool = _option(False, "PyTorch compiles the model's layers: faster steps behind a slow first one")
+    compile_layers: bool = _option(False, "PyTorch compiles the model's layers: faster steps after a slow first one")
     adalora: bool = _option(False, "AdaLoRA (arXiv 2303.10512) instead of LoRA; starts at 1.5 times lora_r")
 
     def __post_init__(self) -> None:
@@ -142,7 +142,7 @@ class RankingArguments(DataArguments):
 
 @dataclass
 class GrpoArguments(DataArguments):
-    """Options of `finetune.grpo` beside those that all trainings share.
+    """Options of `finetune.grpo`, in addition to those that all trainings share.
 
     Raises:
         InputError: When an option is wrong; the message names it.

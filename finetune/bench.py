@@ -130,7 +130,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit status.
     """
-    parser = argparse.ArgumentParser("python -m finetune.bench", description="Times training beside a bare loop.")
+    parser = argparse.ArgumentParser(
+        "python -m finetune.bench", description="Compare the speed of training with a bare loop."
+    )
     parser.add_argument("--config", type=Path, required=True, help="a recipe of finetune.sft")
     parser.add_argument("--steps", type=int, default=8, help="steps of each measurement (%(default)s)")
     parser.add_argument("--rounds", type=int, default=3, help="measurements of each way (%(default)s)")

@@ -3,8 +3,8 @@
 An example is one row of tokens with up to three things to learn from it:
 
 - scores of candidates: ``inline`` reads a yes/no log-odds after each of them, ``first-token`` the logits of their
-  identifiers behind the prompt;
-- the permutation, where equal gains are no preference: any identifier of the best that are left is right;
+  identifiers after the prompt;
+- the permutation, where equal gains are no preference: any identifier of the best remaining candidates is right;
 - the text of a reason, in the conversation that ranked its listing.
 
 `genrank.prompting.renderer.Renderer` makes the tokens, as it does in serving.

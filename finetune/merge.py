@@ -72,15 +72,15 @@ def merge(adapter: Path, out: Path, base: str | None = None) -> Merged:
     Raises:
         InputError: When `adapter` holds no adapter, it names no model and `base` is not given, or `out` is not empty.
         ConfigError: When the manifest is broken, or it was trained on other weights than those of `base`.
-        ModelError: When the model or the adapter cannot be read, the adapter is no LoRA in safetensors or does not fit
-            the model, or the scores changed too much.
+        ModelError: When the model or the adapter cannot be read, the adapter is not a LoRA in safetensors or does not
+            fit the model, or the scores changed too much.
         OSError: When a file cannot be read or written.
     """
     if not (adapter / ADAPTER_CONFIG).is_file():
         raise InputError(f"{adapter} holds no adapter: no {ADAPTER_CONFIG}", field="--adapter")
     config, out = check_adapter_files(adapter), out.resolve()
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise InputError(f"{out} is there already; give a new folder, or empty it", field="--out")
+        raise InputError(f"{out} exists already; give a new folder, or empty it", field="--out")
     manifest = load_manifest(adapter)
     name = base or (manifest.base_model if manifest else config.get("base_model_name_or_path"))
     if not name:
@@ -184,7 +184,7 @@ def _rendered(prompts: Sequence[str], tokenizer: Any) -> Iterator[tuple[Sequence
 
 @torch.no_grad()
 def read(model: Any, ids: Sequence[int], places: Sequence[int], tokens: Sequence[int]) -> torch.Tensor:
-    """Log-probabilities ``[places, tokens]`` of some tokens against each other, behind places of a prompt."""
+    """Log-probabilities ``[places, tokens]`` of some tokens against each other, after places of a prompt."""
     logits: torch.Tensor = model(input_ids=torch.tensor([list(ids)])).logits[0, list(places)]
     return logits[:, list(tokens)].float().log_softmax(-1)
 

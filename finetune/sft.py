@@ -70,7 +70,7 @@ DECODINGS: Mapping[Form, Decoding] = {"inline": "inline", "listwise": "first-tok
 class States:
     """Computes a causal language model's head only at some places, and only for some tokens.
 
-    The states behind the decoder's last layer are cut down to these places before the model's own head reads them, and
+    The decoder's last states are cut down to these places before the model's own head reads them, and
     the head to the rows of these tokens: with a vocabulary of 262,144 and 100 M other parameters, the logits of 50
     places cost as much as a fifth of a training step.
 

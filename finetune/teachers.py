@@ -157,7 +157,7 @@ class LocalTeacher:
 
     Args:
         name: What to call it.
-        identity: A hash of everything that its scores depend on beside the request.
+        identity: A hash of everything that its scores depend on besides the request.
         load: Loads it; not called if nothing is left to score.
         soften: Turns its scores into labels from 0 to 1; both are ``[n]``.
         batch: Requests that are scored, and then kept, together.
@@ -207,7 +207,7 @@ class LocalTeacher:
 
 
 def _kept(fields: Mapping[str, Any], count: int) -> Scored | None:
-    """The scores of a journal entry; None if it holds none for so many candidates."""
+    """The scores of a journal entry; None if it holds none for that many candidates."""
     try:
         scores = [float(score) for score in fields["scores"]]
         reasons = {int(place): str(text) for place, text in fields["reasons"].items()}

@@ -108,7 +108,7 @@ def load_model(folder: Path, training: Any, model: ModelConfig) -> Any:
     Raises:
         InputError: When another revision than the fetched one is asked for, or accelerate is asked to split the model
             among CPUs, which it cannot.
-        ModelError: When the files are broken or do not fit, or it is no causal language model.
+        ModelError: When the files are broken or do not fit, or it is not a causal language model.
     """
     if os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true" and training.device.type == "cpu":
         raise InputError(

@@ -127,7 +127,7 @@ def check_splits(datasets: Sequence[Dataset], train: str, others: Iterable[str])
     punctuation, and their histories hold the same listings. Accents count, and so do the signs inside numbers.
 
     Args:
-        datasets: All that take part, in training or in measuring.
+        datasets: All datasets that are trained on or measured.
         train: The split that is learned.
         others: Splits that are measured.
 
@@ -150,7 +150,7 @@ def drop_leaks(dataset: Dataset, datasets: Sequence[Dataset], train: str, others
 
     Args:
         dataset: The dataset to learn from.
-        datasets: All that take part, in training or in measuring.
+        datasets: All datasets that are trained on or measured.
         train: The split that is learned.
         others: Splits that are measured.
     """

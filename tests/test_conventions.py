@@ -129,7 +129,7 @@ def test_imports_point_one_way(module: str) -> None:
     used = {other.split(".")[1] for other in arrows(MODULES[module]) if "." in other} - {room}
     assert room in ROOMS, "a new room has its place in ROOMS and in docs/architecture.md"
     wrong = [other for other in used if ROOMS.index(other) > ROOMS.index(room)]
-    assert not wrong, f"{module} imports {wrong}, which stand above {room}"
+    assert not wrong, f"{module} imports {wrong}, which come after {room}"
 
 
 def test_no_module_imports_itself_by_way_of_others() -> None:
@@ -202,7 +202,7 @@ def test_every_shipped_template_loads_and_is_named_like_its_file() -> None:
 
 def test_public_names_are_documented() -> None:
     public = {name: getattr(genrank, name) for name in genrank.__all__}
-    kinds = (inspect.isclass, inspect.isfunction)  # a literal's words stand in the source
+    kinds = (inspect.isclass, inspect.isfunction)  # the values of a Literal are in the source
     bare = [name for name, value in public.items() if any(is_(value) for is_ in kinds) and not inspect.getdoc(value)]
     assert not bare
 

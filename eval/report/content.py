@@ -151,7 +151,7 @@ def _notes(results: Results, dataset: Dataset | None) -> list[str]:
         f"Gain by grade: {'; '.join(gains)}. nDCG's ideal order is the best order of the query's candidates.",
         "Values are means over queries. The 95 % intervals are bootstrap intervals over queries.",
         f"{counts.unjudged:,} of {counts.candidates:,} candidates ({share:.1%}) are unjudged; they count as gain 0.",
-        "Equal scores stand in the candidates' order, those of a run from elsewhere by falling listing id.",
+        "Equal scores keep the candidates' order, those of a run from elsewhere are ordered by falling listing id.",
         "“Random, expected” is the exact expectation over all random orders; ± is the standard deviation of one.",
     ]
     if data.relevant is not None:

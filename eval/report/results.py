@@ -205,13 +205,13 @@ class Results(Part):
     def _plain_names(cls, systems: dict[str, ReportedSystem]) -> dict[str, ReportedSystem]:
         for name in systems:
             if not name or Path(name).name != name or not name.isprintable():  # files are named after it
-                raise ValueError(f"the system name {name[:80]!r} is no plain file name")
+                raise ValueError(f"the system name {name[:80]!r} is not a plain file name")
         return systems
 
     @model_validator(mode="after")
     def _fits(self) -> Results:
         if self.primary not in self.metrics:
-            raise ValueError(f"primary {self.primary!r} is none of the metrics {self.metrics}")
+            raise ValueError(f"primary {self.primary!r} is not among the metrics {self.metrics}")
         for name, system in self.systems.items():
             if missing := [metric for metric in self.metrics if metric not in system.metrics]:
                 raise ValueError(f"system {name!r} has no {missing[0]}")

@@ -36,7 +36,7 @@ def worst_place(request: Request, dataset: Dataset) -> int:
 
 
 def with_text(request: Request, place: int, text: str) -> Request:
-    """The request, its title at `place` cut short and with a text behind it."""
+    """The request, its title at `place` cut short and followed by a text."""
     candidates = list(request.candidates)
     listing = candidates[place].listing
     title = f"{short_title(listing.title)} {text}".strip(" ")

@@ -106,7 +106,7 @@ def read(
         split_by: ``user`` or ``time``.
 
     Raises:
-        DataFormatError: When a file does not have the public format, or no user has so many reviews.
+        DataFormatError: When a file does not have the public format, or no user has that many reviews.
         InputError: When `min_interactions`, `max_users` or `split_by` is out of range.
     """
     if min_interactions < 2:

@@ -3,10 +3,10 @@
 Format: ``items.jsonl`` (``item_id, title``) and ``users.jsonl`` (``user_id``, ``history``: item ids, oldest first,
 ``target``: the item bought next, ``sasrec``: the 50 best of a SASRec recommender, best first), each or ``.gz``.
 
-- One query per user. There is no search text: every query is ``video games``, so only the history tells users apart.
+- One query per user. There is no search text: every query is ``video games``, so only the history distinguishes users.
 - The history holds purchases without times; the file's order says that all came before the target.
 - Grade 1, gain 1: the target. Nothing else is judged: that an item was not bought next does not say that it is wrong.
-  What has no judgement counts as not relevant in a measure, and is counted beside it.
+  Items without a judgement count as not relevant in a metric, and are counted.
 - candidates.trec is SASRec's list in its order, scores ``n, n - 1, .. 1``. About four of five targets are not among
   the 50; they keep their judgement, so that recall is honest and nDCG has a ceiling far below 1.
 - Items of the history that SASRec lists again stay.

@@ -6,7 +6,7 @@ Format: ``train.csv`` (or ``.csv.gz``) with ``id, product_uid, product_title, se
   but 59 of 74,067 values are thirds. Grade: ``3 * (mean - 1)`` to the nearest whole number, a half rounded up: 0 to 6.
 - Gain: ``2^(grade / 3) - 1``, that is ``2^(mean - 1) - 1``: the exponential gain on the raters' own scale, so that a
   listing that all find perfect (3.0) is worth three that all find partial (1.0), as with three whole grades 0, 1, 2.
-  ``2^grade - 1`` on the seven steps would make one 3.0 worth two 2.67, which raters can hardly tell apart.
+  ``2^grade - 1`` on the seven steps would make one 3.0 worth two 2.67, which raters can hardly distinguish.
 - ``product_uid`` is the listing's id. 15 of them come with two spellings of their title: the first is kept.
 - Splits by the hash of the query's text: 70 % train, 10 % dev, 20 % test.
 - There is no first stage: candidates are the judged listings in seeded random order, about 6 for a query.

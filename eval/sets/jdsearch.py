@@ -5,7 +5,7 @@ the ``_sample.txt`` files, or ``.gz``), tab-separated with a header line. Lists 
 joined by the character 24 (octal 030). Tried on the two public samples only, not on the whole set.
 
 - A line of the first file is one user's last query, so its number is the user: query ``jd-LINE``. Splits by the hash
-  of that id: 70 % train, 10 % dev, 20 % test. There is no split by time: all these queries are of one day.
+  of that id: 70 % train, 10 % dev, 20 % test. There is no split by time: all these queries are from one day.
 - Every text is term ids, such as ``63995226 60257419``: a language model can match them, but knows none of them.
 - Grades are the set's labels: 0 no interaction, 1 click, 2 cart, 3 purchase; gain ``2^grade - 1``, our choice: the
   set states none. Every candidate was shown and is judged. A query without a label above 0 is left out and counted,
@@ -13,7 +13,7 @@ joined by the character 24 (octal 030). Tried on the two public samples only, no
 - candidates.trec is a seeded random order of the candidates. The file's own order is not that of a first stage: it
   puts those with an interaction before all others.
 - History: ``CLICK``, ``CART`` and ``ORD`` are ``click``, ``cart`` and ``purchase``; ``FLW`` (follow) becomes ``click``
-  and is counted. The query that led there comes along; ``-1`` is none.
+  and is counted. The query that led there is kept; ``-1`` is none.
 - Times are given as gaps in seconds, the last one up to the query. Queries are set at 2022-10-17T00:00:00Z, a
   nominal day at the end of the collected year, so only differences of times mean anything. What is not strictly before
   the query is left out and counted.

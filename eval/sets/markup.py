@@ -1,9 +1,9 @@
 """Turning descriptions full of HTML and CSS into plain text.
 
 The rules: comments, declarations and the insides of ``script``, ``style``, ``head`` and the like go; each tag becomes
-a space, so that cells and list items do not run together; entities become characters; style rules that stand as bare
-text (their ``style`` tag was lost on the way) go with their selectors; control characters and runs of white space
-become one space. Program text outside of a ``script`` element stays: no set has enough of it to tell it from prose.
+a space, so that cells and list items do not run together; entities become characters; style rules left as bare text
+(their ``style`` tag was lost on the way) go with their selectors; control characters and runs of white space become one
+space. Program text outside of a ``script`` element stays: no set has enough of it to tell it from prose.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def _is_declarations(block: str) -> bool:
 
 
 def _without_selectors(text: str) -> str:
-    """Cut what reads as CSS selectors off the end of the text that stands before a rule."""
+    """Cut what reads as CSS selectors off the end of the text that comes before a rule."""
     text = re.sub(r"@[a-z-]+[^@{};]{0,60}$", "", text)
     end = len(text)
     for token in reversed(list(re.finditer(r"[^\s,]+", text))):

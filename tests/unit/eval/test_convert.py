@@ -50,7 +50,7 @@ def test_a_folder_is_replaced_only_on_demand(source: Path, tmp_path: Path, capsy
     assert main([*arguments, "--overwrite"]) == 0
     assert not (tmp_path / "cf" / "extra").exists()
     assert main(["crowdflower", str(source), str(tmp_path), "--overwrite"]) == 2
-    assert "no dataset folder" in capsys.readouterr().err
+    assert "is not a dataset folder" in capsys.readouterr().err
     assert source.exists()
 
 

@@ -111,7 +111,7 @@ def test_no_winner_where_another_cannot_be_told_apart(folder: Path, asked: Asked
     }
     words = program.verdict(results)
     assert words.startswith("No significant winner")
-    assert "apart from 1 of 2: inline@1 inline as-right." in words
+    assert "distinguished from 1 of 2: inline@1 inline as-right." in words
     assert " * |" not in program.markdown(results)
 
 

@@ -97,7 +97,7 @@ def test_three_twins(folder: Path, dataset: Dataset) -> None:
             "Gain by grade: 0 = 0 (no); 1 = 1 (some); 2 = 3 (all)",
             "best order of the query's candidates",
             "12 of 240 candidates (5.0%) are unjudged",
-            "Equal scores stand in the candidates' order",
+            "Equal scores keep the candidates' order",
             "random, expected",
             "prompt_hash",
             "history 120",
@@ -328,7 +328,7 @@ def test_a_system_name_is_no_path(folder: Path, dataset: Dataset, name: str) -> 
     results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
     results["systems"][name] = results["systems"]["bm25"]
     (folder / "results.json").write_text(json.dumps(results), encoding="utf-8")
-    with pytest.raises(DataFormatError, match="no plain file name"):
+    with pytest.raises(DataFormatError, match="not a plain file name"):
         write_report(folder, dataset)
 
 

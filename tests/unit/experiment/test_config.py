@@ -64,7 +64,7 @@ def test_defaults(tmp_path: Path) -> None:
         ("dataset: d\nsystems: [{type: random}, {type: bm25, name: random}]", "two systems"),
         ("dataset: d\nsystems: [{type: random, name: ../x}]", r"systems\[0\].name"),
         ("dataset: d\nsystems: []", "systems: "),
-        (BLEND.format("[bm25, random], weight: 0.5", "bm25"), "systems: both needs random, which must stand before it"),
+        (BLEND.format("[bm25, random], weight: 0.5", "bm25"), "systems: both needs random, which must come before it"),
         (BLEND.format("[bm25, bm25], fit: test", "bm25"), "both must not be fitted on the split that is measured"),
         (BLEND.format("[bm25, bm25], weight: 1.5", "bm25"), r"systems\[1\].weight: .*less"),
         ("systems: [{type: random}]", "dataset: "),

@@ -79,8 +79,8 @@ def test_a_folder_that_holds_something_is_left_alone(tmp_path: Path, capsys: pyt
     out = tmp_path / "out"
     out.mkdir()
     (out / "mine").write_text("")
-    assert "is there already" in refused(an_adapter(tmp_path / "adapter"), out, capsys)
-    assert "is there already" in refused(tmp_path / "adapter", out / "mine", capsys)
+    assert "exists already" in refused(an_adapter(tmp_path / "adapter"), out, capsys)
+    assert "exists already" in refused(tmp_path / "adapter", out / "mine", capsys)
     assert [path.name for path in out.iterdir()] == ["mine"]
 
 
