@@ -145,11 +145,18 @@ def load_manifest(adapter: str | Path) -> Manifest | None:
     if set(values) <= {"calibration"}:
         return None
     try:
-        return Manifest.model_validate(values)
+        return Manifest.model_validate(_without_nulls(values))
     except pydantic.ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
         raise ConfigError(f"{file}: {where}: {first['msg']}") from None
+
+
+def _without_nulls(value: Any) -> Any:
+    """The JSON value without keys that hold null: they count as left out."""
+    if isinstance(value, dict):
+        return {key: _without_nulls(part) for key, part in value.items() if part is not None}
+    return value
 
 
 def save_manifest(manifest: Manifest, adapter: str | Path) -> Path:

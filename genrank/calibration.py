@@ -138,6 +138,7 @@ def load_calibration(path: str | Path, decoding: str) -> Calibration:
     at = f"{file}: {_KEY}.{decoding}"
     known = {field.name: field.default is dataclasses.MISSING for field in dataclasses.fields(Calibration)}
     del known["decoding"]
+    values = {name: value for name, value in values.items() if value is not None or name not in known}
     for name, required in known.items():
         if required and name not in values:
             raise ConfigError(f"{at}.{name}: is missing")

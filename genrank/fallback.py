@@ -5,11 +5,9 @@ from __future__ import annotations
 import math
 import numbers
 import reprlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
-from genrank.types import (
-    Request,
-)
+from genrank.types import Request
 
 Fallback = Callable[[Sequence[Request]], Sequence[Sequence[float]]]
 """A cheap ranker: ``[b]`` requests in, ``[b][n]`` finite scores out, one a candidate in the request's order; higher is
@@ -31,6 +29,8 @@ def ask_fallback(fallback: Fallback, requests: Sequence[Request]) -> list[list[f
 
 
 def _read_scores(answer: Sequence[float], count: int) -> list[float] | str:
+    if isinstance(answer, (set, frozenset, Mapping)):
+        return f"it gave the scores as a {type(answer).__name__}, not as a list in the candidates' order"
     try:
         scores = list(answer)
         if len(scores) != count:

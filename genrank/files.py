@@ -162,7 +162,7 @@ def read_text(path: str | Path) -> str:
     if encoding := wide_encoding(content):
         raise ValueError(f"{encoding} in place of UTF-8 text; save it as UTF-8")
     try:
-        return content.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
+        return content.decode("utf-8-sig").lstrip(BYTE_ORDER_MARK).replace("\r\n", "\n").replace("\r", "\n")
     except UnicodeDecodeError as error:
         byte = error.object[error.start]  # error.object is without the mark
         raise ValueError(f"no UTF-8 text: the byte {byte:#04x} (is this a binary file?)") from None

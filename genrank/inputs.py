@@ -58,21 +58,23 @@ def make_candidates(values: object) -> tuple[Candidate, ...]:
         InputError: When it is no list, or a field is wrong.
     """
     candidates = []
-    for i, value in enumerate(_items(values, "candidates", "candidates")):
+    for i, value in enumerate(items(values, "candidates", "candidates")):
         with at(f"candidates[{i}]"):
             candidates.append(_make_candidate(i, value))
     return tuple(candidates)
 
 
-def _items(values: object, field: str, what: str) -> Iterable[object]:
+def items(values: object, field: str, what: str) -> Iterable[object]:
     """The values of a list, or of another iterable that has an order and holds one value for each item."""
     fix = ""
     if isinstance(values, (set, frozenset)):
         fix = "; a set has no order, so pass a list"
     elif hasattr(values, "columns"):  # iterating over a table yields the names of its columns
-        fix = "; pass df.to_dicts()" if hasattr(values, "to_dicts") else "; pass df.to_dict('records')"
+        rows = next((name for name in ("to_dicts", "to_pylist") if hasattr(values, name)), "")  # polars, Arrow
+        fix = f"; pass df.{rows}()" if rows else "; pass df.to_dict('records')"
     elif not isinstance(values, (str, bytes, Mapping)) and isinstance(values, Iterable):
-        return values
+        with contextlib.suppress(TypeError):  # an array of no dimension only looks like an iterable
+            return iter(values)
     raise InputError(f"must be a list of {what}, got {type(values).__name__}{fix}", field=field)
 
 
@@ -96,7 +98,7 @@ def make_history(values: object) -> tuple[Interaction, ...]:
         InputError: When a field is wrong.
     """
     history = []
-    for i, value in enumerate(_items(values, "history", "interactions")):
+    for i, value in enumerate(items(values, "history", "interactions")):
         with at(f"history[{i}]"):
             if isinstance(value, Interaction):
                 history.append(value)

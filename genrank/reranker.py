@@ -10,6 +10,7 @@ import operator
 import random
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from os import PathLike
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -19,7 +20,7 @@ from genrank.decoding import DECODINGS
 from genrank.engines.base import Closing, Engine
 from genrank.errors import BudgetError, EngineError, InputError, OutputError, shown
 from genrank.fallback import Fallback
-from genrank.inputs import make_candidates, make_history, make_query
+from genrank.inputs import items, make_candidates, make_history, make_query
 from genrank.permutation import Permutation, mean_tau
 from genrank.prompting.history import usefulness
 from genrank.prompting.renderer import Prompt, Renderer
@@ -140,11 +141,12 @@ class Reranker(Closing):
         check_adapter: bool = True,
         trust_remote_code: bool = False,
     ) -> None:
-        if decoding not in DECODINGS:
-            raise InputError(f"must be one of {list(DECODINGS)}, got {decoding!r}", field="decoding")
+        if decoding not in get_args(Decoding):
+            raise InputError(f"must be one of {list(get_args(Decoding))}, got {decoding!r}", field="decoding")
         if strategy not in get_args(Strategy):
             raise InputError(f"must be one of {list(get_args(Strategy))}, got {strategy!r}", field="strategy")
-        _check_engine(engine, model, adapter)
+        _check_engine(engine, model, adapter, trust_remote_code)
+        _check_place("calibration", calibration, Calibration)
         self.window, self.stride = _sizes(strategy, window, stride)
         self.passes = DEFAULT_PASSES[decoding] if passes is None else _whole("passes", passes, at_least=1)
         self.seed = _whole("seed", seed)
@@ -160,7 +162,9 @@ class Reranker(Closing):
         template = _find_template(prompt, decoding, used, check_adapter)
         self._owns_engine = isinstance(engine, str)
         self._closed = False
-        self.engine = _load_engine(engine, model or DEFAULT_MODEL, adapter, check_adapter, trust_remote_code)
+        self.engine = _load_engine(
+            engine, DEFAULT_MODEL if model is None else model, adapter, check_adapter, trust_remote_code
+        )
         try:
             self._set_up(template, max_prompt_tokens, calibration, neutralise=neutralise)
         except BaseException:
@@ -343,7 +347,7 @@ class Reranker(Closing):
     ) -> Loop[list[Ranking]]:
         """`rerank_batch` as a loop for `genrank.scheduling`."""
         top_k = None if top_k is None else int(top_k)
-        states = [self._start(i, request, top_k) for i, request in enumerate(requests)]
+        states = [self._start(i, request, top_k) for i, request in enumerate(items(requests, "requests", "Request"))]
         while ready := [state for state in states if state.windows]:
             if deadline.passed():
                 for state in ready:
@@ -356,7 +360,7 @@ class Reranker(Closing):
             yield from self._write_reasons(states, reasons, deadline)
         return [self._ranking(state, top_k, deadline) for state in states]
 
-    def _start(self, i: int, request: Request, top_k: int | None) -> QueryState:
+    def _start(self, i: int, request: object, top_k: int | None) -> QueryState:
         if not isinstance(request, Request):
             raise InputError(f"must be a Request, got {type(request).__name__}", field=f"requests[{i}]")
         prepared = self._renderer.prepare(request.query, request.candidates, request.history)
@@ -545,14 +549,14 @@ class Reranker(Closing):
         return state.past
 
     def _ranking(self, state: QueryState, top_k: int | None, deadline: Deadline) -> Ranking:
-        items = []
+        ranked = []
         candidates = state.request.candidates
         for rank, (place, score) in enumerate(zip(state.order, state.falling_scores(), strict=True), start=1):
             candidate = candidates[place]
             source_rank = candidate.rank if candidate.rank is not None else place + 1
             written = state.reasons.get(place)
             reason, evidence = (written.text, written.evidence) if written else (None, ())
-            items.append(RankedItem(candidate.listing, rank, score, source_rank, reason, evidence))
+            ranked.append(RankedItem(candidate.listing, rank, score, source_rank, reason, evidence))
         provenance = dataclasses.replace(
             self._provenance,
             top=self._top(top_k) if self.strategy == "tournament" else None,
@@ -568,7 +572,7 @@ class Reranker(Closing):
             claims=state.claims,
             seconds=state.ended - deadline.started,
         )
-        return Ranking(state.request.query.query_id, tuple(items[:top_k]), provenance)
+        return Ranking(state.request.query.query_id, tuple(ranked[:top_k]), provenance)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -588,8 +592,8 @@ class _Shown:
     tokens: Tokens
 
 
-def _check_engine(engine: object, model: str | None, adapter: str | None) -> None:
-    """Refuse what is no engine, and a model or an adapter beside an engine that already has its own.
+def _check_engine(engine: object, model: object, adapter: object, trust_remote_code: bool) -> None:
+    """Refuse what is no engine, and what only loads one beside an engine that already has its own model.
 
     Raises:
         InputError: When there is such a thing; its `field` names it.
@@ -597,8 +601,10 @@ def _check_engine(engine: object, model: str | None, adapter: str | None) -> Non
     if isinstance(engine, str):
         if engine not in ("transformers", "vllm"):
             raise InputError(f"must be transformers, vllm or an Engine, got {engine!r}", field="engine")
+        _check_place("model", model)
+        _check_place("adapter", adapter)
         return
-    if not hasattr(engine, "tokenizer"):
+    if isinstance(engine, type) or not hasattr(engine, "tokenizer"):
         raise InputError(f"must be transformers, vllm or an Engine, got {engine!r}", field="engine")
     for name, given in (("model", model), ("adapter", adapter)):
         if given is not None:
@@ -607,6 +613,24 @@ def _check_engine(engine: object, model: str | None, adapter: str | None) -> Non
                 "or make the engine with it",
                 field=name,
             )
+    if trust_remote_code:
+        raise InputError(
+            "the engine that was passed has loaded its model already; leave it out, or make the engine with it",
+            field="trust_remote_code",
+        )
+
+
+def _check_place(name: str, value: object, *others: type) -> None:
+    """Refuse what neither names a thing nor is the path of a file or folder; None and `others` pass.
+
+    Raises:
+        InputError: When it is something else.
+    """
+    if value == "":
+        raise InputError("must be a name or a path, got ''; leave it out for the default", field=name)
+    if value is not None and not isinstance(value, (str, PathLike, *others)):
+        fix = f"; pass engine={type(value).__name__}(...)" if hasattr(value, "tokenizer") else ""
+        raise InputError(f"must be a name or a path, got {type(value).__name__}{fix}", field=name)
 
 
 def _sizes(strategy: Strategy, window: int | None, stride: int | None) -> tuple[int, int]:

@@ -42,12 +42,18 @@ Cause = Literal["", "deadline", "engine-error", "bad-output", "budget"]
 """Why an outcome is not ``model``: the deadline passed, the engine failed, the model's answer could not be used, or the
 token budget had no room (for a reason). Empty for the outcome ``model``."""
 
+_EXAMPLES = {
+    "Price": '{"amount": 129.0, "currency": "CNY"}',
+    "Listing": '{"listing_id": "p1", "title": "Red dress"}',
+}
 _PANDAS = "make it None: df.astype(object).where(df.notna(), None)"
 _REQUIRED = "this field is required; give it a value"
 _FIXES = {
     "missing": "give it a value",
     "unexpected_keyword_argument": "remove it; a shop's own fields go under 'attributes'",
-    "dataclass_type": 'write it as an object, such as {"amount": 129.0, "currency": "CNY"} for a price',
+    "dataclass_type": "write it as an object",
+    "tuple_type": "write it as a list of texts",
+    "dict_type": "write it as an object of names and texts",
     "string_type": "write it as text, in quotes",
     "float_type": "write it as a number, without quotes or currency sign",
     "float_parsing": "write it as a number, without quotes or currency sign",
@@ -68,6 +74,8 @@ def _input_error(error: pydantic.ValidationError, names: tuple[str, ...]) -> Inp
     if first["loc"] and isinstance(top := first["loc"][0], int) and top < len(names):
         first["loc"] = (names[top], *first["loc"][1:])
     path, message = first_problem([first], fixes=_FIXES)
+    if first["type"] == "dataclass_type":
+        message += f", such as {_EXAMPLES[first['ctx']['class_name']]}"
     value = first["input"]
     if first["type"] == "missing" or value is None:
         return InputError(_REQUIRED, field=path)
@@ -85,10 +93,13 @@ class _Nullable:
 
 def _fill_nulls(self: Any) -> None:
     """Give fields that are None their defaults, and drop None from collections: null is as if left out."""
+    values = self.__dict__
     for name, default in type(self)._defaults:
-        value = getattr(self, name)
+        value = values[name]
         if value is None:
             object.__setattr__(self, name, default())
+        elif not value:
+            continue
         elif type(value) is tuple and None in value:
             object.__setattr__(self, name, tuple(part for part in value if part is not None))
         elif type(value) is dict and None in value.values():
@@ -126,14 +137,17 @@ def _checked(cls: type[T]) -> type[T]:
     return cast(type[T], made)
 
 
+_HEAD = 4096  # characters; a prompt shows nothing of what comes after so much that cannot be seen
+
+
 def _not_blank(text: str) -> str:
-    if not clean(text).strip("\u200c\u200d "):
+    if not clean(text.lstrip()[:_HEAD]).strip("\u200c\u200d "):
         raise ValueError("must hold a visible character")
     return text
 
 
 def _id(identifier: str) -> str:
-    if not identifier or any(c.isspace() or not c.isprintable() for c in identifier):
+    if not identifier or " " in identifier or not identifier.isprintable():  # no other white space is printable
         raise ValueError("an id must be non-empty, without white space (TREC files separate by it) and printable")
     return identifier
 
@@ -145,15 +159,23 @@ def _plain(value: Any) -> Any:
     if hasattr(value, "dtype") and hasattr(value, "item") and getattr(value, "ndim", 0) == 0:
         if getattr(value.dtype, "kind", "") == "M":
             return value.astype("datetime64[us]").item()
-        return value.item()
+        plain = value.item()
+        return plain if type(plain) in _PYTHONS_OWN else _plain_real(plain)
     if isinstance(value, (numbers.Real, decimal.Decimal)):
-        try:
-            return float(value)
-        except OverflowError:
-            return math.inf  # which is refused as such
+        return _plain_real(value)
     if type(value).__name__ == "NaTType":  # a kind of datetime that holds no time
         raise ValueError("must be a time")
     return value
+
+
+def _plain_real(value: Any) -> Any:
+    """A real number of any kind as a float; NumPy's long doubles have no Python number of their own."""
+    if not isinstance(value, (numbers.Real, decimal.Decimal)):
+        return value
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf  # which is refused as such
 
 
 _PYTHONS_OWN = frozenset({float, int, str, bool, type(None), datetime})
@@ -177,6 +199,12 @@ def _whole(value: object) -> object:
     return value
 
 
+def _ordered(value: object) -> object:
+    if isinstance(value, (set, frozenset)):
+        raise ValueError("must be a list; a set has no order")
+    return value
+
+
 _TOO_LARGE = 10**308  # not every larger integer has a float
 _LONGEST = 10**4300  # Python prints no longer ones
 
@@ -185,7 +213,7 @@ Text = Annotated[str, AfterValidator(_not_blank)]
 Number = Annotated[float, BeforeValidator(_number)]
 Whole = Annotated[int, BeforeValidator(_whole)]
 _OptionalText = Annotated[str, _Nullable()]
-_OptionalTexts = Annotated[tuple[_OptionalText, ...], _Nullable()]
+_OptionalTexts = Annotated[tuple[_OptionalText, ...], BeforeValidator(_ordered), _Nullable()]
 
 
 @_checked
@@ -237,7 +265,7 @@ class Listing:
 
     def to_dict(self) -> dict[str, Any]:
         """The listing as JSON types, without the fields that hold nothing."""
-        return compact(dataclasses.asdict(self))
+        return compact(_json_types(dataclasses.asdict(self)))
 
 
 @_checked
@@ -353,7 +381,7 @@ class RankedItem:
     def to_dict(self) -> dict[str, Any]:
         """The item as JSON types: its listing by id, and without the fields that hold nothing."""
         fields = {one.name: getattr(self, one.name) for one in dataclasses.fields(self) if one.name != "listing"}
-        return compact({"listing_id": self.listing_id} | fields)
+        return compact(_json_types({"listing_id": self.listing_id} | fields))
 
 
 @dataclass(frozen=True, slots=True)
@@ -505,7 +533,7 @@ class Ranking:
         return {
             "query_id": self.query_id,
             "items": [item.to_dict() for item in self.items],
-            "provenance": dataclasses.asdict(self.provenance),
+            "provenance": _json_types(dataclasses.asdict(self.provenance)),
         }
 
 
@@ -555,6 +583,13 @@ def _check_ids(candidates: tuple[Candidate, ...]) -> None:
                 f"the id {listing_id!r} is already that of candidates[{places[listing_id]}]; give each its own",
                 field=f"candidates[{i}].listing_id",
             )
+
+
+def _json_types(value: Any) -> Any:
+    """The value as JSON would give it back: lists in place of tuples, at every level."""
+    if isinstance(value, dict):
+        return {key: _json_types(part) for key, part in value.items()}
+    return [_json_types(part) for part in value] if isinstance(value, (list, tuple)) else value
 
 
 def compact(fields: dict[str, Any]) -> dict[str, Any]:

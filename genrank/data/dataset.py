@@ -237,7 +237,7 @@ def _dataset_query(fields: Mapping[str, Any]) -> DatasetQuery:
         raise InputError("must be text, such as train, dev or test", field="split")
     with at("query"):
         query = Query(fields["query"], query_id=fields["query_id"])
-    history = make_history(fields.get("history", ()))
+    history = make_history(() if fields.get("history") is None else fields["history"])
     time = _time(fields.get("time"))
     for i, interaction in enumerate(history):
         if time and interaction.time and _utc(interaction.time) > _utc(time):

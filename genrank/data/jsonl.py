@@ -52,11 +52,17 @@ def read_jsonl(path: str | Path, stream: IO[bytes] | None = None) -> Iterator[tu
                     number,
                     DataFormatError(name, number, f"a line of at most {MAX_LINE_BYTES} bytes", "a longer one"),
                 )
-            elif (line := line.removeprefix(BOM_UTF8)).strip():  # files put one behind another have several
+            elif (line := _without_marks(line)).strip():  # files put one behind another have several
                 empty = False
                 yield number, _parse_json(name, number, line)
         if empty:
             raise DataFormatError(name, 0, "at least one line of JSON", "an empty file")
+
+
+def _without_marks(line: bytes) -> bytes:
+    while line.startswith(BOM_UTF8):
+        line = line.removeprefix(BOM_UTF8)
+    return line
 
 
 def _reader(name: str, path: str | Path, stack: contextlib.ExitStack) -> Callable[[int], bytes]:

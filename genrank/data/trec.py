@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import io
 import math
+import operator
+import re
 import struct
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from genrank.errors import DataFormatError, InputError
+from genrank.errors import DataFormatError, InputError, shown
 from genrank.files import BYTE_ORDER_MARK, wide_encoding
 
 N = TypeVar("N", int, float)
@@ -24,6 +26,7 @@ Run = dict[str, dict[str, float]]
 _FLOAT32, _BITS = struct.Struct("<f"), struct.Struct("<i")
 _LARGEST = (2 - 2**-23) * 2.0**127
 _SMALLEST = 2.0**-126  # some tools take smaller ones for 0
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def read_run(path: str | Path) -> Run:
@@ -68,7 +71,7 @@ def write_run(path: str | Path, run: Mapping[str, Mapping[str, float]], tag: str
     tag = "-".join(tag.split()) or "genrank"
     with Path(path).open("w", encoding="utf-8", newline="\n") as out:
         for query_id, scores in run.items():
-            _check_ids((query_id, *scores))
+            _check_ids((query_id, *scores), "run")
             finite = {key: _finite(query_id, key, score) for key, score in scores.items()}
             order = sorted(finite, key=finite.__getitem__, reverse=True)  # which keeps the order of equals
             written = zip(order, falling([finite[key] for key in order]), strict=True)
@@ -136,10 +139,14 @@ def _finite(query_id: str, listing_id: str, score: float) -> float:
     return number
 
 
-def _check_ids(ids: Iterable[str]) -> None:
+def _check_ids(ids: Iterable[object], field: str) -> None:
     for key in ids:
+        if not isinstance(key, str):
+            raise InputError(f"an id must be text, got {shown(key)}", field=field)
         if len(key.split()) != 1 or key != key.strip():
-            raise InputError(f"an id must be non-empty and without white space, got {key!r}", field="run")
+            raise InputError(f"an id must be non-empty and without white space, got {shown(key)}", field=field)
+        if key.startswith(BYTE_ORDER_MARK) or _SURROGATE.search(key):  # no UTF-8 file gives these back
+            raise InputError(f"an id must be printable, got {shown(key)}", field=field)
 
 
 def read_qrels(path: str | Path) -> Qrels:
@@ -158,10 +165,25 @@ def read_qrels(path: str | Path) -> Qrels:
 
 
 def write_qrels(path: str | Path, qrels: Mapping[str, Mapping[str, int]]) -> None:
-    """Write TREC qrels."""
+    """Write TREC qrels.
+
+    Raises:
+        InputError: When a grade is not a whole number, or an id is empty or holds white space.
+        OSError: When the file cannot be written.
+    """
     with Path(path).open("w", encoding="utf-8", newline="\n") as out:
         for query_id, judged in qrels.items():
-            out.writelines(f"{query_id} 0 {listing_id} {grade}\n" for listing_id, grade in judged.items())
+            _check_ids((query_id, *judged), "qrels")
+            for listing_id, grade in judged.items():
+                out.write(f"{query_id} 0 {listing_id} {_whole_grade(query_id, listing_id, grade)}\n")
+
+
+def _whole_grade(query_id: str, listing_id: str, grade: object) -> int:
+    try:
+        return int(operator.index(grade))  # type: ignore[arg-type]  # it says so when it is none
+    except TypeError:
+        message = f"query {query_id!r}: the grade of listing {listing_id!r} must be a whole number, got {shown(grade)}"
+        raise InputError(message, field="qrels") from None
 
 
 def _columns(path: str | Path, count: int, expected: str) -> Iterator[tuple[int, list[str]]]:
@@ -170,7 +192,7 @@ def _columns(path: str | Path, count: int, expected: str) -> Iterator[tuple[int,
             if encoding := wide_encoding(file.peek(4)):
                 raise DataFormatError(str(path), 0, "UTF-8 text", f"{encoding}; save it as UTF-8")
             for number, line in enumerate(lines, start=1):
-                line = line.removeprefix(BYTE_ORDER_MARK)  # files put one behind another have several
+                line = line.lstrip(BYTE_ORDER_MARK)  # files put one behind another have several
                 if not line.strip():
                     continue
                 parts = line.split()

@@ -239,7 +239,10 @@ class EngineCall:
         Raises:
             EngineError: When the model cannot be run.
         """
-        answers: list[Any] = getattr(engine, self.kind)(self.requests, stop=stop)
+        try:
+            answers: list[Any] = getattr(engine, self.kind)(self.requests, stop=stop)
+        except StopIteration as error:  # asyncio passes none on: whoever awaits the call would wait for ever
+            raise RuntimeError("the engine raised StopIteration") from error
         return answers
 
 

@@ -13,6 +13,7 @@ import pydantic
 from pydantic import BaseModel, ConfigDict, Field
 
 from genrank.errors import ConfigError, MissingExtraError
+from genrank.files import read_text
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 
@@ -80,11 +81,11 @@ def read_yaml(path: str | Path) -> Any:
     except ImportError:
         raise MissingExtraError("pyyaml", "eval") from None
     try:
-        text = Path(path).read_bytes().decode("utf-8-sig")
+        text = read_text(path)
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror or error}") from None
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: no UTF-8 text, at byte {error.start}; save it as UTF-8") from None
+    except ValueError as error:
+        raise ConfigError(f"{path}: {error}") from None
     try:
         loader = yaml.SafeLoader(text)
         try:

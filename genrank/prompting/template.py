@@ -14,6 +14,7 @@ import pydantic
 import tomli_w
 
 from genrank.errors import ConfigError
+from genrank.files import read_text
 from genrank.prompting.fields import FIELD_VALUES
 from genrank.prompting.history import EVENT_WORDS
 
@@ -231,6 +232,8 @@ def load_template(name: str | Path) -> Template:
         return Template.model_validate(values)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"prompt template {name}: not TOML: {error}") from None
+    except RecursionError:
+        raise ConfigError(f"prompt template {name}: not TOML: nested too deeply") from None
     except pydantic.ValidationError as error:
         first = error.errors(include_url=False)[0]
         key = ".".join(str(part) for part in first["loc"])
@@ -243,8 +246,10 @@ def _read(name: str | Path) -> dict[str, Any]:
     if str(name).endswith(".toml"):
         path = Path(name)
         try:
-            text = path.read_text(encoding="utf-8-sig")
-        except (OSError, UnicodeDecodeError) as error:
+            text = read_text(path)
+        except OSError as error:
+            raise ConfigError(f"cannot read the prompt template {path}: {error.strerror or error}") from None
+        except ValueError as error:
             raise ConfigError(f"cannot read the prompt template {path}: {error}") from None
     else:
         resource = importlib.resources.files("genrank.prompts") / f"{name}.toml"

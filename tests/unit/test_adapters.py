@@ -123,3 +123,11 @@ def test_the_adapters_that_ship_say_on_which_weights_they_were_trained(name: str
     found = load_manifest(folder)
     assert found is not None
     assert (found.format, found.base_model, len(found.base_weights)) == (2, name, 64)
+
+
+def test_null_in_an_optional_key_is_as_if_left_out(tmp_path: Path) -> None:
+    bare = {"format": 1, "base_model": "m", "prompts": {"inline": {"name": "inline", "hash": "h"}}}
+    nulls = {"base_weights": None, "data": None, "metrics": {"ndcg@10_inline": None}, "versions": None}
+    prompts = {"inline": {"name": "inline", "hash": "h", "identifiers": None}, "listwise": None}
+    (tmp_path / FILE).write_text(json.dumps(bare | nulls | {"prompts": prompts}))
+    assert load_manifest(tmp_path) == Manifest.model_validate(bare)

@@ -143,7 +143,8 @@ def test_an_adapters_own_is_taken_only_where_it_fits(tmp_path: Path) -> None:
         ({"temperature": 10**400}, r"calibration\.temperature: must be a number"),
         ({"temperature": 2, "bias": math.nan}, r"calibration\.bias: must be a number within -500\.\.500, got nan"),
         ({"temperature": 2, "bias": 501}, r"calibration\.bias: must be a number within -500\.\.500, got 501"),
-        ({"temperature": 2, "model": None}, r"calibration\.model: must be a text, got None"),
+        ({"temperature": 2, "model": 3}, r"calibration\.model: must be a text, got 3"),
+        ({"temperature": None}, r"calibration\.inline\.temperature: is missing"),
     ],
 )
 def test_a_broken_calibration_is_named(tmp_path: Path, text: object, words: str) -> None:
@@ -172,3 +173,9 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "latin.json").write_bytes(b"\xff")
     with pytest.raises(ConfigError, match="no JSON"):
         load_calibration(tmp_path / "latin.json", "inline")
+
+
+def test_null_in_an_optional_key_is_as_if_left_out(tmp_path: Path) -> None:
+    stored = {"temperature": 2, "bias": None, "fitted_on": None, "model": None, "prompt_hash": None}
+    (tmp_path / "genrank.json").write_text(json.dumps({"calibration": {"inline": stored}}), encoding="utf-8")
+    assert load_calibration(tmp_path, "inline") == Calibration("inline", 2)

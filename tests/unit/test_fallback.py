@@ -26,6 +26,9 @@ def test_scores_come_back_as_they_are() -> None:
         ([1.0, "2"], "it gave the score '2'"),
         ([True, 1.0], "it gave the score True"),
         (None, "TypeError: 'NoneType' object is not iterable"),
+        ({1.0, 2.0}, "it gave the scores as a set, not as a list in the candidates' order"),
+        ({"a": 1.0, "b": 2.0}, "it gave the scores as a dict, not as a list in the candidates' order"),
+        ({1: "a", 2: "b"}, "it gave the scores as a dict, not as a list in the candidates' order"),
     ],
 )
 def test_what_is_wrong_with_one_answer_is_said_in_its_place(answer: Any, fault: str) -> None:

@@ -223,3 +223,9 @@ def test_files_and_folders_are_written_through(tmp_path: Path) -> None:
     sync(tmp_path)
     with pytest.raises(FileNotFoundError):
         sync(tmp_path / "none")
+
+
+def test_several_byte_order_marks_are_dropped(tmp_path: Path) -> None:
+    path = tmp_path / "text"
+    path.write_bytes(b"\xef\xbb\xbf\xef\xbb\xbfname\r\n")
+    assert read_text(path) == "name\n"

@@ -258,3 +258,18 @@ def test_at_puts_places_before_the_field_once() -> None:
     with pytest.raises(InputError) as caught, at("a[0]"), at("b"):
         raise InputError("wrong", field="c.d")
     assert (str(caught.value), caught.value.field) == ("a[0].b.c.d: wrong", "a[0].b.c.d")
+
+
+def test_tables_of_arrow_and_arrays_of_no_dimension() -> None:
+    numpy = pytest.importorskip("numpy")
+
+    class Table:  # as pyarrow's: iterating over it gives columns
+        columns = ((1,),)
+
+        def to_pylist(self) -> list[Any]:
+            raise NotImplementedError
+
+    with pytest.raises(InputError, match=r"candidates: must be a list of candidates, got Table; pass df.to_pylist\(\)"):
+        make_candidates(Table())
+    with pytest.raises(InputError, match="history: must be a list of interactions, got ndarray"):
+        make_history(numpy.array("Dress"))

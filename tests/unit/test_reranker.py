@@ -1308,3 +1308,36 @@ def test_prompt_and_written_order_fit_into_the_context_together(strategy: Any) -
         assert isinstance(request, PermuteRequest)
         answer = len(request.identifiers) + len(request.between) * (len(request.identifiers) - 1)
         assert len(request.ids) + answer <= context
+
+
+@pytest.mark.parametrize(
+    ("options", "field", "words"),
+    [
+        ({"decoding": []}, "decoding", "must be one of"),
+        ({"strategy": {}}, "strategy", "must be one of"),
+        ({"calibration": 5}, "calibration", "must be a name or a path, got int"),
+        ({"calibration": ""}, "calibration", "leave it out for the default"),
+        ({"engine": "transformers", "model": ""}, "model", "leave it out for the default"),
+        ({"engine": "transformers", "adapter": ""}, "adapter", "leave it out for the default"),
+        ({"engine": "transformers", "model": 5}, "model", "must be a name or a path, got int"),
+        ({"engine": "transformers", "adapter": b"a"}, "adapter", "must be a name or a path, got bytes"),
+        ({"engine": "transformers", "model": ScriptedEngine([])}, "model", "pass engine=ScriptedEngine\\(...\\)"),
+        ({"engine": ScriptedEngine}, "engine", "must be transformers, vllm or an Engine"),
+        ({"trust_remote_code": True}, "trust_remote_code", "has loaded its model already"),
+    ],
+)
+def test_options_of_the_wrong_kind_and_those_without_effect_are_refused(
+    options: dict[str, Any], field: str, words: str
+) -> None:
+    with pytest.raises(InputError, match=words) as caught:
+        Reranker(**{"engine": ScriptedEngine([])} | options)
+    assert caught.value.field == field
+
+
+@pytest.mark.parametrize(
+    "requests", [None, {}, {"q1": 1}, "ab", {1}, Request(Query("q"), (Candidate(Listing("a", "A")),))]
+)
+def test_a_batch_is_a_list_of_requests(requests: Any) -> None:
+    with pytest.raises(InputError, match="must be a list of Request, got ") as caught:
+        Reranker(engine=ScriptedEngine([])).rerank_batch(requests)
+    assert caught.value.field == "requests"

@@ -112,3 +112,16 @@ def test_a_deadline_says_when_it_has_passed_and_whose_fault_it_is() -> None:
     gone = Deadline(0.5, time.monotonic() - 1)
     assert gone.passed()
     assert 0 < (gone.patience() or 0) < 0.1
+
+
+@BOTH
+@pytest.mark.parametrize("deadline", [None, 60.0])
+def test_stop_iteration_out_of_an_engine_is_a_runtime_error_and_hangs_nobody(run: Run, deadline: float | None) -> None:
+    def loop() -> Loop[None]:
+        yield SCORE
+
+    def raises(_: AnyRequest) -> ScriptedAnswer:
+        raise StopIteration
+
+    with pytest.raises(RuntimeError, match="StopIteration"):
+        run(loop(), ScriptedEngine(raises), _later(deadline))

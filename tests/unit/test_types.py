@@ -3,6 +3,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import re
+import time
 from datetime import UTC, datetime
 from decimal import Decimal
 from fractions import Fraction
@@ -252,7 +254,7 @@ def test_to_dict_drops_what_holds_nothing_and_keeps_zero_and_false() -> None:
         "rating": 0.0,
         "rating_count": 0,
         "in_stock": False,
-        "reviews": ("good",),
+        "reviews": ["good"],
     }
     assert make_listing(json.loads(json.dumps(full.to_dict()))) == full
 
@@ -310,13 +312,13 @@ def test_ranking_to_dict_is_a_ranking_line() -> None:
         "score": 0.5,
         "source_rank": 2,
         "reason": "It fits.",
-        "evidence": ("title",),
+        "evidence": ["title"],
     }
     assert fields["items"][1] == {"listing_id": "a", "rank": 2, "score": 0.5, "source_rank": 1}
     provenance = fields["provenance"]
     assert provenance.keys() == {field.name for field in dataclasses.fields(Provenance)}, "provenance is told in full"
     assert (provenance["cuts"], provenance["tokens"]["prompt"]) == ({"query": 2}, 7)
-    json.dumps(fields, allow_nan=False)
+    assert json.loads(json.dumps(fields, allow_nan=False)) == fields, "JSON types throughout"
 
 
 REQUEST = Request(Query("q"), (Candidate(Listing("a", "A")),))
@@ -353,3 +355,49 @@ def test_outputs_are_frozen(made: Any) -> None:
     name = dataclasses.fields(made)[0].name
     with pytest.raises(dataclasses.FrozenInstanceError):
         setattr(made, name, None)
+
+
+@pytest.mark.parametrize("field", ["category", "reviews"])
+def test_a_set_of_texts_has_no_order(field: str) -> None:
+    fields: dict[str, Any] = {field: {"Women", "Dresses"}}
+    with pytest.raises(InputError, match="must be a list; a set has no order") as caught:
+        Listing("p1", "Dress", **fields)
+    assert caught.value.field == field
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"category": "Women"}, "got 'Women'; write it as a list of texts"),
+        ({"attributes": "red"}, "got 'red'; write it as an object of names and texts"),
+        ({"price": 129}, 'got 129; write it as an object, such as {"amount": 129.0, "currency": "CNY"}'),
+    ],
+)
+def test_what_is_no_list_or_object_is_told_what_to_write(fields: dict[str, Any], words: str) -> None:
+    with pytest.raises(InputError, match=re.escape(words)):
+        Listing("p1", "Dress", **fields)
+
+
+def test_an_interaction_with_a_title_in_place_of_a_listing_is_told_what_a_listing_is() -> None:
+    with pytest.raises(
+        InputError, match=r'write it as an object, such as \{"listing_id": "p1", "title": "Red dress"\}'
+    ):
+        Interaction("view", "Dress")  # type: ignore[arg-type]
+
+
+def test_long_doubles_are_numbers() -> None:
+    numpy = pytest.importorskip("numpy")
+    price = Price(numpy.longdouble("4.5"))
+    assert (price.amount, type(price.amount)) == (4.5, float)
+    with pytest.raises(InputError, match="finite"):
+        Price(numpy.longdouble("inf"))
+
+
+@pytest.mark.parametrize("filler", ["\u200d", "👩\u200d👧", "\U000e0061", "a\u0301"])
+def test_a_text_of_a_megabyte_is_checked_in_milliseconds(filler: str) -> None:
+    text = "coat " + filler * (2**20 // len(filler))
+    started = time.perf_counter()
+    for _ in range(20):
+        Query(text)
+    assert time.perf_counter() - started < 1.0, "cleaning all of it takes 2 s each"
+    assert Query(" " * 10_000 + "x").text.endswith("x")

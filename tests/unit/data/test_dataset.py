@@ -254,3 +254,16 @@ def test_the_sample_shop_is_whole() -> None:
         assert {candidate.listing.listing_id for candidate in request.candidates} >= set(
             shop.qrels[query.query.query_id]
         )
+
+
+def test_null_in_an_optional_field_of_a_query_is_as_if_left_out(folder: Path) -> None:
+    path = folder / "queries.jsonl"
+    first, *others = path.read_text(encoding="utf-8").splitlines()
+    fields = json.loads(first)
+    for key in ("history", "time", "frequency"):
+        fields.pop(key, None)
+    path.write_text("\n".join([json.dumps(fields), *others]), encoding="utf-8")
+    bare = Dataset.load(folder).queries[0]
+    nulls = json.dumps(fields | {"history": None, "time": None, "frequency": None})
+    path.write_text("\n".join([nulls, *others]), encoding="utf-8")
+    assert Dataset.load(folder).queries[0] == bare

@@ -215,3 +215,9 @@ def test_write_rankings(tmp_path: Path) -> None:
     read = [value for _, value in read_jsonl(tmp_path / "out.jsonl")]
     assert read == [json.loads(dump_line(ranking.to_dict())) for ranking in rankings]
     assert read[0]["items"] == [{"listing_id": "p1", "rank": 1, "score": 0.5, "source_rank": 1}]
+
+
+def test_several_byte_order_marks_at_one_place_are_dropped(tmp_path: Path) -> None:
+    path = tmp_path / "lines.jsonl"
+    path.write_bytes(b"\xef\xbb\xbf\xef\xbb\xbf1\n\xef\xbb\xbf\xef\xbb\xbf\n\xef\xbb\xbf2\n")
+    assert list(read_jsonl(path)) == [(1, 1), (3, 2)]

@@ -105,9 +105,13 @@ def test_numbers_of_other_kinds_are_written_as_numbers(score: Any, tmp_path: Pat
         ({"q": {"a b": 1.0}}, "an id must be non-empty and without white space, got 'a b'"),
         ({"": {"a": 1.0}}, "an id must be non-empty and without white space, got ''"),
         ({"q\n": {"a": 1.0}}, "an id must be non-empty and without white space"),
+        ({1: {"a": 1.0}}, "an id must be text, got 1"),
+        ({"q": {1: 1.0}}, "an id must be text, got 1"),
+        ({"\ufeffq": {"a": 1.0}}, "an id must be printable, got '\\ufeffq'"),
+        ({"q": {"\ud800": 1.0}}, "an id must be printable, got '\\ud800'"),
     ],
 )
-def test_what_no_run_can_hold_is_refused(run: dict[str, dict[str, float]], message: str, tmp_path: Path) -> None:
+def test_what_no_run_can_hold_is_refused(run: Any, message: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=re.escape(message)) as caught:
         write_run(tmp_path / "run", run)
     assert caught.value.field == "run"
@@ -120,7 +124,28 @@ def test_write_qrels_reads_back(tmp_path: Path) -> None:
     assert read_qrels(tmp_path / "qrels") == qrels
 
 
-@pytest.mark.parametrize("lead", [b"\xef\xbb\xbf", b"\r\n", b" \t"])
+@pytest.mark.parametrize(
+    ("qrels", "message"),
+    [
+        ({"q": {"a": 1.5}}, "query 'q': the grade of listing 'a' must be a whole number, got 1.5"),
+        ({"q": {"a": None}}, "must be a whole number, got None"),
+        ({"q": {"a b": 1}}, "an id must be non-empty and without white space, got 'a b'"),
+        ({"": {"a": 1}}, "an id must be non-empty and without white space, got ''"),
+        ({1: {"a": 1}}, "an id must be text, got 1"),
+    ],
+)
+def test_what_no_qrels_can_hold_is_refused(qrels: Any, message: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=re.escape(message)) as caught:
+        write_qrels(tmp_path / "qrels", qrels)
+    assert caught.value.field == "qrels"
+
+
+def test_grades_of_numpy_and_truths_are_written_as_whole_numbers(tmp_path: Path) -> None:
+    write_qrels(tmp_path / "qrels", {"q": {"a": np.int64(2), "b": True}})  # type: ignore[dict-item]
+    assert read_qrels(tmp_path / "qrels") == {"q": {"a": 2, "b": 1}}
+
+
+@pytest.mark.parametrize("lead", [b"\xef\xbb\xbf", b"\xef\xbb\xbf" * 2, b"\r\n", b" \t"])
 def test_trec_files_as_other_systems_write_them(lead: bytes, tmp_path: Path) -> None:
     assert read_qrels(_write(tmp_path / "qrels", lead + b"q1\t0\ta\t3\r\nq1 0 b 0\r\n")) == {"q1": {"a": 3, "b": 0}}
     assert read_run(_write(tmp_path / "run", lead + b"q1\tQ0\ta\t1\t2\tt\r\n")) == {"q1": {"a": 2.0}}

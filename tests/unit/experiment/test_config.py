@@ -89,9 +89,9 @@ def test_unreadable_configs(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("data", "words"),
     [
-        (b"\xff\xfe\x00", "no UTF-8 text, at byte 0; save it as UTF-8"),
-        ("a: ключ".encode("cp1251"), "no UTF-8 text, at byte 3"),
-        ("a: 1\n".encode("utf-16"), "no UTF-8 text, at byte 0"),
+        (b"\xff\xfe\x00", "UTF-16 in place of UTF-8 text; save it as UTF-8"),
+        ("a: ключ".encode("cp1251"), "no UTF-8 text: the byte 0xea"),
+        ("a: 1\n".encode("utf-16"), "UTF-16 in place of UTF-8 text; save it as UTF-8"),
         (b"a:\n\tb: 1\n", r"c.yaml:2: no YAML: .*indent with spaces, not with tabs"),
         (b"a: 1\n\t\tb: 1\n", r"c.yaml:\d: no YAML: "),
         (b"a: \x00\n", "no YAML: unacceptable character"),

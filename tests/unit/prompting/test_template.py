@@ -194,9 +194,23 @@ def test_a_template_file_may_begin_with_a_byte_order_mark(bom: bytes, tmp_path: 
     assert load_template(path) == make_template()
 
 
-@pytest.mark.parametrize("content", [b'name = "\xff"', b"\xff\xfename", b'\xef\xbb\xbfname = "\xe4"'])
-def test_a_template_file_in_another_encoding_is_refused(content: bytes, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b'name = "\xff"', "no UTF-8 text: the byte 0xff"),
+        (b"\xff\xfename", "UTF-16 in place of UTF-8 text; save it as UTF-8"),
+        (b'\xef\xbb\xbfname = "\xe4"', "no UTF-8 text: the byte 0xe4"),
+    ],
+)
+def test_a_template_file_in_another_encoding_is_refused(content: bytes, words: str, tmp_path: Path) -> None:
     path = tmp_path / "mine.toml"
     path.write_bytes(content)
-    with pytest.raises(ConfigError, match=f"cannot read the prompt template {re.escape(str(path))}: 'utf-8"):
+    with pytest.raises(ConfigError, match=f"cannot read the prompt template {re.escape(str(path))}: {words}"):
+        load_template(path)
+
+
+def test_a_template_file_nested_too_deeply_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text("name = " + "[" * 5000)
+    with pytest.raises(ConfigError, match="not TOML: nested too deeply"):
         load_template(path)
