@@ -16,14 +16,15 @@ from genrank.remote.thinking import CutOffError, names_thinking, without_thinkin
 _CHARS_READ = 20_000  # the last ones: a model that reasons without any markup still answers at the end
 
 _SEPARATOR = r"[\s*_`]*(?:-{1,2}>|[>,;|=])[\s*_`]*"
+_FENCE = re.compile(r"\A(?:```|~~~)(?:json)?\s*\n|\n(?:```|~~~)\Z", re.IGNORECASE)
 _ARRAY = re.compile(r'^[ \t]*\[\s*((?:"[^"\n]{1,20}"\s*,?\s*)+)\][ \t]*$', re.MULTILINE)
 _JOINED = re.compile(_SEPARATOR)
 _JOINED_BRACKETS = re.compile(rf"[ \t]*|{_SEPARATOR}|[^\[\]\n]{{0,200}}>[ \t]*")  # [C] red lamp > [A] blue lamp
 _LIST_ITEM = re.compile(r"\s*(?:[-*•#]+|\(?[0-9]{1,3}[.):])?[ \t]*[*_`]*")
-_NEXT_ITEM = re.compile(rf"[ \t*_`.]*\n{_LIST_ITEM.pattern}")
+_NEXT_ITEM = re.compile(rf"[ \t\r*_`.]*\n{_LIST_ITEM.pattern}")
 _NOUN = re.compile(r"^\s*(?:listing|item|candidate|product|option)\s+", re.IGNORECASE)
 _REFUSED = re.compile(
-    r"\b(?:can(?:no|')?t|can ?not|unable|sorry|won't|not able|refuse|decline)\b[^.!?\n]*\Z", re.IGNORECASE
+    r"\b(?:can(?:no|')?t|can ?not|unable|sorry|won't|not able|refuse|decline)\b[^.!?:\n]*\Z", re.IGNORECASE
 )
 _DANGLING = re.compile(r"(?:\[\s*\w?|(?:\]|(?<![\w/<])[A-Za-z])\s*(?:->|[>,;]))\s*\Z")
 
@@ -100,8 +101,9 @@ def _last_whole(orders: Sequence[Sequence[int]], count: int) -> int:
 
 
 def _is_object(text: str) -> bool:
+    """Whether a text is one JSON object and nothing else but a code fence around it."""
     try:
-        return isinstance(json.loads(text), dict)
+        return isinstance(json.loads(_FENCE.sub("", text)), dict)
     except (ValueError, RecursionError):
         return False
 
