@@ -167,7 +167,7 @@ def _measured(datasets: Sequence[Dataset], splits: Iterable[str]) -> Iterator[tu
 def _identity(query: DatasetQuery) -> tuple[object, ...]:
     text = clean(query.query.text)
     found = sorted(words(text, cut_han=lambda run: [run], whole=True)) or [text]  # a query without words is its signs
-    return (*found, *(interaction.listing.listing_id for interaction in query.history))
+    return tuple(found), tuple(interaction.listing.listing_id for interaction in query.history)
 
 
 def _draw(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import statistics
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 
 from genrank.data.dataset import Dataset
@@ -43,8 +44,8 @@ def digest(*parts: str) -> str:
 
 
 def query_digest(text: str) -> str:
-    """SHA-256 of a query's text, white space at its ends and letter case aside: the same query, the same split."""
-    return digest(text.strip().lower())
+    """SHA-256 of a query's text in NFC, without regard to letter case and white space at its ends."""
+    return digest(unicodedata.normalize("NFC", text).strip().lower())
 
 
 def query_id(text: str) -> str:

@@ -40,6 +40,7 @@ _KANA = "\u3040-\u30ff"
 _HANGUL = "\uac00-\ud7af"
 _LATIN_WORD = re.compile(r"[^\W\d_]+(?:['’-][^\W\d_]+)*")
 _OPEN_QUOTE = "“"
+_BYTES_A_SECOND = re.compile(r"(?<=[kmgtKMGT])B(?=/s|ps)")  # keep their capital: Mb/s are bits
 _TEMPERATURES = ("celsius", "fahrenheit")
 _DEGREES = ("degrees", *_TEMPERATURES)  # 70 degrees are grounded by 70 °C, but 70 °C only by itself
 
@@ -84,26 +85,27 @@ class _Measure:
     kind: str
     value: float = math.nan
     word: str = ""
-    currencies: tuple[str, ...] = ()
+    systems: tuple[str, ...] = ()  # currencies of a price, or whose sizes these are: ``eu``, ``us``, ``uk``
     counts: bool = False  # whether a noun follows
 
     def says(self, fact: _Measure) -> bool:
         """Whether a fact bears this claim out."""
         if self.word or fact.word:
-            same = self.word == fact.word or (self.kind == "size" and fact.kind == "" and self._equals(fact))
+            bare = "" in (self.kind, fact.kind) and "size" in (self.kind, fact.kind)
+            same = self.word == fact.word or (bare and self._equals(fact))
         else:
             same = self._equals(fact)
         if not same:
             return False
-        if self.kind == fact.kind == "price":
-            return not (self.currencies and fact.currencies) or bool({*self.currencies} & {*fact.currencies})
-        bare = ("", "count", "reviews") if self.counts else (fact.kind,)
-        allowed = {"": bare, "count": ("count", ""), "size": ("size", ""), "degrees": _DEGREES}
+        if self.systems and fact.systems and not {*self.systems} & {*fact.systems}:
+            return False
+        any_kind = ("", "count", "reviews") if self.counts else (fact.kind,)
+        allowed = {"": any_kind, "count": ("count", ""), "size": ("size", ""), "degrees": _DEGREES}
         return fact.kind in allowed.get(self.kind, (self.kind,))
 
     def _equals(self, fact: _Measure) -> bool:
-        own = _float(self.word) if self.word else self.value
-        return math.isclose(own, fact.value, rel_tol=1e-6)
+        own, other = (_float(measure.word) if measure.word else measure.value for measure in (self, fact))
+        return math.isclose(own, other, rel_tol=1e-6)
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +179,12 @@ def find_claims(text: str, facts: Facts) -> list[Claim]:
     claims: list[Claim] = []
     taken: list[Span] = []
     past = set()
+    for at in re.finditer(re.escape(_normalise(_quoted(facts.title))), said):  # a citation, whatever the title says
+        taken.append(at.span())
+        claims.append(Claim("value", at.group(), ("title",)))
     for event, match in _past_events(said):
+        if not _free(match.span(), taken):
+            continue
         places = list(facts.history)
         in_order = [places[i] for i in time_order(list(facts.history.values()))]
         known = [i for i in in_order if event in ("", facts.history[i].event)]
@@ -235,7 +242,8 @@ def ground(text: str, facts: Facts) -> Grounded:
 
     Also rewritten: what is in another script than the query, asks a question, repeats itself, copies the listing
     field by field, or has nothing to do with any field. The new reason is made of whole field values; where it would
-    still claim something that does not stand (a title that praises itself in the wrong place), it is the title alone.
+    still claim something that does not stand, it is the title alone, in quotation marks if it claims such a thing
+    itself (``you bought``).
 
     Args:
         text: A reason, tidied.
@@ -294,7 +302,7 @@ def _fields(listing: Listing, prefix: str = "") -> Iterator[_Field]:
 def _field_measures(field: _Field) -> Iterator[_Measure]:
     if field.kind == "price":
         amount, _, currency = field.said.partition(" ")
-        yield _Measure((0, 0), "price", float(amount), currencies=(currency,) if currency else ())
+        yield _Measure((0, 0), "price", float(amount), systems=(currency,) if currency else ())
         yield _Measure((0, 0), "", float(amount))
         return
     yield from _measures(field.said)
@@ -340,8 +348,9 @@ def _strange(other: Listing, own: Sequence[_Field]) -> Iterator[str]:
 
 
 def _normalise(text: str) -> str:
-    """One width, lower case, one kind of hyphen, apostrophe and inch mark."""
-    text = clean(unicodedata.normalize("NFKC", clean(text[:_MAX_FIELD_CHARS])).casefold())
+    """One width, lower case (but for the B of ``MB/s``), one kind of hyphen, apostrophe and inch mark."""
+    text = unicodedata.normalize("NFKC", re.sub("[º˚](?=\\s?[cf])", "°", clean(text[:_MAX_FIELD_CHARS]), flags=re.I))
+    text = clean(_BYTES_A_SECOND.sub("\1", text).casefold().replace("\1", "B"))
     text = re.sub(r"[\u2010-\u2013\u2212]", "-", text).replace("′′", '"')  # NFKC makes two of ″
     text = re.sub("[‘’′]", "'", text)
     return text if _OPEN_QUOTE in text else text.replace("”", '"')
@@ -465,10 +474,11 @@ def _measure_patterns() -> tuple[tuple[str, re.Pattern[str]], ...]:
     names = {name for table in lexicon.UNITS.values() for name in table}
     unit = "|".join(_unit(name) for name in sorted(names, key=len, reverse=True))
     signs = sorted(lexicon.CURRENCIES, key=len, reverse=True)
-    before = "|".join(map(re.escape, signs))
+    before = "|".join(("(?<![a-z])" if s[:1].isalpha() and s.isascii() else "") + re.escape(s) for s in signs)
     # Gbps are no pounds
     after = "|".join(f"{s}(?![a-z0-9])" if lexicon.CURRENCIES[s] == (s,) else _unit(s) for s in signs)
     words = "|".join(lexicon.NUMBER_WORDS)
+    scales = "|".join(lexicon.SCALES)
     number = r"\d+(?:[.,]\d+)*(?:\s\d+/\d+)?"
     start = r"(?<![a-z\d])(?<!\d[.,])"
     cost = r"cost(?:s|ing)?|priced?(?: is)?(?: at| of)?|for only|only for|价格|售价|只要|仅需|定价"
@@ -494,11 +504,13 @@ def _measure_patterns() -> tuple[tuple[str, re.Pattern[str]], ...]:
         ("size", start + r"(?P<n>\d+(?:\.5)?)\s*码"),
         ("size", r"(?<![a-z0-9])(?P<n>xs|x{1,4}l|\d+xl)(?![a-z0-9])"),
         ("count", rf"(?<![a-z])(?:pack|set|box|case|lot|bundle) of (?P<n>{number}|{words})(?![a-z\d])"),
+        ("unit", rf"(?P<unit>{scales})\s*(?P<minus>零下|-)?\s*(?P<n>{number})(?P<more>)\s*[度도]?"),
         (
             "unit",
             rf"{start}(?P<n>{number}|\d+/\d+)(?P<more>(?:\s*(?:[x×*~至到-]|to)\s*{number})*)[\s-]*(?P<unit>{unit})",
         ),
         ("unit", rf"(?<![a-z])(?P<n>{words})(?P<more>)[\s-]+(?P<unit>{unit})"),
+        ("shoe", rf"(?<![a-z])(?P<sign>eur?|us|uk)[\s-]*(?:size\s*)?(?P<n>\d+(?:\.5)?)(?![\d.]*(?:\d|\s*(?:{unit})))"),
         ("code", r"(?<![a-z0-9])(?P<n>(?=[a-z0-9-]*\d)(?=[a-z0-9-]*[a-z])[a-z0-9]+(?:-[a-z0-9]+)*)(?![a-z0-9])"),
         ("", rf"{start}(?P<n>\d+/\d+|{number})(?P<noun>\s+(?!(?:x|and|or|to|in|for|with)\b)[a-z]+)?"),
         ("", rf"(?<![a-z])(?P<n>{words})(?![a-z])(?P<noun>\s+[a-z]+)?"),
@@ -506,16 +518,24 @@ def _measure_patterns() -> tuple[tuple[str, re.Pattern[str]], ...]:
     return tuple((kind, re.compile(form)) for kind, form in forms)
 
 
+_NOT_A_RATE = r"(?!\s?/\s?(?:s|sec|second|min|minute|h|hr|hour|day|m|m2|m3|l)(?![a-z0-9]))"  # 30 m/s are no 30 m
+
+
 def _unit(name: str) -> str:
     """A pattern for a unit, in the plural too; ``in`` only where it is no preposition, ``f`` only behind a digit."""
     form = re.escape(name)
     if name in lexicon.ATTACHED_UNITS:
-        return rf"(?:(?<=\d)|(?<=\d\d )){name}(?![-'./&+]?\w)"
+        attached = r"(?<=\d{4})|(?<=\d{4} )" if name == "k" else r"(?<=\d)|(?<=\d\d )"  # 5K is a race, 4K a screen
+        return rf"(?:{attached}){name}(?![-'./&+]?\w)"
     if name == "in":
         return r"in\.?(?=\s*(?:$|[^\w\s.-]|x\b|wide|long|tall|high|deep|diameter|thick|[whdl]\b))"
     if name[-1:].isascii() and name[-1:].isalpha():
-        return form + ("s?" if len(name) > 2 else "") + "(?![a-z0-9])"
+        return form + ("s?" if len(name) > 2 else "") + "(?![a-z0-9])" + _NOT_A_RATE
     return form
+
+
+_MINUS = re.compile(r"(?:(?:^|[\s(\[,;:/~])-|\b(?:minus|negative)\s|零下)\s?$")  # no range such as 5-20 °C
+_BELOW_ZERO = re.compile(r"\s*below zero\b")
 
 
 def _measures(said: str) -> Iterator[_Measure]:
@@ -530,16 +550,20 @@ def _measures(said: str) -> Iterator[_Measure]:
             taken.append(span)
             if kind in ("size", "code"):
                 yield _Measure(span, kind, word=parts["n"])
+            elif kind == "shoe":
+                yield _Measure(span, "size", word=parts["n"], systems=(parts["sign"][:2],))
             elif kind == "unit":
                 dimension, factor = _dimension(parts["unit"])
-                if dimension in _DEGREES and re.search(r"(?:^|[\s(\[,;:/~])-$", said[: span[0]]):
-                    factor = -factor  # below zero, and no range such as 5-20 °C
+                if dimension in _DEGREES and (
+                    _MINUS.search(said, 0, span[0]) or _BELOW_ZERO.match(said, span[1]) or parts.get("minus")
+                ):
+                    factor = -factor
                 for value in (parts["n"], *re.findall(r"\d+(?:[.,]\d+)*", parts["more"])):
                     yield _Measure(span, dimension, _float(value) * factor)
                     factor = abs(factor)
             else:
                 codes = _currencies(parts.get("sign2") or parts.get("sign") or "")
-                yield _Measure(span, kind, _float(parts["n"]), currencies=codes, counts=bool(parts.get("noun")))
+                yield _Measure(span, kind, _float(parts["n"]), systems=codes, counts=bool(parts.get("noun")))
 
 
 def _dimension(unit: str) -> tuple[str, float]:
@@ -658,6 +682,10 @@ def _quote(value: str) -> str:
     return shorten(value, _MAX_QUOTE_CHARS).replace("”", '"').replace(_OPEN_QUOTE, '"')
 
 
+def _quoted(title: str) -> str:
+    return f"{_OPEN_QUOTE}{_quote(title)}”"
+
+
 def _content(said: str) -> set[str]:
     """The words of a text by which it may be compared: its plural endings off, pairs of Han and kana."""
     words = set()
@@ -688,7 +716,8 @@ def _rewrite(claims: Sequence[Claim], evidence: Sequence[str], facts: Facts) -> 
                 clauses.append(clause)
         if clauses:
             return clean(_sentence(clauses, facts.language))
-    return shorten(facts.title, MAX_CHARS)
+    bare = shorten(facts.title, MAX_CHARS)
+    return bare if _holds(bare, facts) else _quoted(facts.title)
 
 
 def _holds(text: str, facts: Facts) -> bool:

@@ -251,8 +251,26 @@ NO = _words("no, false, none, not, n/a, 否, 无, 没有, 不支持, 不是")
 """Values of an attribute that say that the listing does not have it."""
 
 
+_DEGREE_SIGNS = _words("""
+°, degree, degrees, deg, 度, 도, grad, grado, grados, gradi, grau, graus, degré, degrés, градус, градусов
+""")
+
+
 def _degrees(*scales: str) -> tuple[str, ...]:
-    return tuple(sign + scale for scale in scales for sign in ("", "°", "° ", "degree ", "degrees ", "deg "))
+    joined = ("", " ", "-")
+    return tuple(scales) + tuple(sign + gap + scale for scale in scales for sign in _DEGREE_SIGNS for gap in joined)
+
+
+SCALES = {"摄氏": "celsius", "攝氏": "celsius", "摂氏": "celsius", "섭씨": "celsius"} | {
+    "华氏": "fahrenheit",
+    "華氏": "fahrenheit",
+    "화씨": "fahrenheit",
+}
+"""Temperature scales that are written before the number."""
+
+
+def _before(scale: str) -> list[str]:
+    return [word for word, named in SCALES.items() if named == scale]
 
 
 UNITS: dict[str, dict[str, float]] = {
@@ -306,6 +324,12 @@ UNITS: dict[str, dict[str, float]] = {
         **dict.fromkeys(("mbps", "mbit/s", "mb/s"), 0.001),
         **dict.fromkeys(("gbps", "gbit/s", "gb/s"), 1.0),
     },
+    "bytes a second": {
+        **dict.fromkeys(("kB/s", "kBps"), 0.000001),
+        **dict.fromkeys(("mB/s", "mBps"), 0.001),
+        **dict.fromkeys(("gB/s", "gBps"), 1.0),
+        **dict.fromkeys(("tB/s", "tBps"), 1000.0),
+    },
     "light": dict.fromkeys(("lumen", "lm", "流明"), 1.0),
     "illuminance": dict.fromkeys(("lux", "勒克斯"), 1.0),
     "luminance": dict.fromkeys(("nit", "cd/m2"), 1.0),
@@ -327,7 +351,11 @@ UNITS: dict[str, dict[str, float]] = {
         **dict.fromkeys(("kj",), 0.239005736),
     },
     "current": {**dict.fromkeys(("amp", "ampere", "安培"), 1.0), "ma": 0.001},
-    "resistance": dict.fromkeys(("ohm", "欧姆"), 1.0),
+    "resistance": {
+        **dict.fromkeys(("ohm", "ω", "欧姆"), 1.0),
+        **dict.fromkeys(("kohm", "kω"), 1e3),
+        **dict.fromkeys(("mω",), 1e6),
+    },
     "speed": {
         **dict.fromkeys(("mph", "miles per hour"), 1.609344),
         **dict.fromkeys(("km/h", "kph", "kmh"), 1.0),
@@ -349,9 +377,11 @@ UNITS: dict[str, dict[str, float]] = {
     },
     "pixels": {**dict.fromkeys(("mp", "megapixel", "百万像素"), 1.0), **dict.fromkeys(("万像素",), 0.01)},
     "percent": dict.fromkeys(("%", "percent", "per cent"), 1.0),
-    "degrees": dict.fromkeys(("°", "degree", "deg", "度"), 1.0),
-    "celsius": dict.fromkeys(_degrees("c", "celsius", "centigrade", "摄氏度"), 1.0),
-    "fahrenheit": dict.fromkeys(_degrees("f", "fahrenheit", "华氏度"), 1.0),
+    "degrees": dict.fromkeys(_DEGREE_SIGNS, 1.0),
+    "celsius": dict.fromkeys(
+        _degrees("c", "celsius", "centigrade", "摄氏度", "с", "цельсия", *_before("celsius")), 1.0
+    ),
+    "fahrenheit": dict.fromkeys(_degrees("f", "fahrenheit", "华氏度", "фаренгейта", *_before("fahrenheit")), 1.0),
     "kelvin": dict.fromkeys(_degrees("k", "kelvin", "开尔文"), 1.0),
     "time": {
         **dict.fromkeys(("second", "sec", "秒"), 1.0),
@@ -364,6 +394,7 @@ UNITS: dict[str, dict[str, float]] = {
     "count": dict.fromkeys(
         _words("pack, pk, piece, pc, pcs, count, ct, set, pair, 件, 个, 只, 片, 包, 双, 对, 支, 条"), 1.0
     ),
+    "cents": dict.fromkeys(("cent", "¢"), 1.0),
     "carat": dict.fromkeys(("carat", "ct. tw", "克拉"), 1.0),
 }
 """By dimension: units with their factor. Values of one dimension are compared in its unit of factor 1.
@@ -373,6 +404,11 @@ Temperatures are no factors of each other, so each scale is a dimension of its o
 
 ATTACHED_UNITS = ("c", "f", "k")
 """Units only right behind the digits, or a space behind several: ``7F`` and ``70 F``, but not ``7 f``."""
+
+_CODES = _words("""
+usd, cny, eur, gbp, jpy, cad, aud, inr, krw, hkd, twd, chf, sgd, nzd, sek, nok, dkk, pln, czk, huf, rub, brl, mxn, zar,
+thb, idr, myr, vnd, ils, uah
+""")
 
 CURRENCIES: dict[str, tuple[str, ...]] = {
     "$": ("usd", "cad", "aud", "hkd", "sgd", "nzd", "twd"),
@@ -393,7 +429,57 @@ CURRENCIES: dict[str, tuple[str, ...]] = {
     "yen": ("jpy",),
     "円": ("jpy",),
     "日元": ("jpy",),
-    **{code: (code,) for code in ("usd", "cny", "eur", "gbp", "jpy", "cad", "aud", "inr", "krw", "hkd", "twd", "chf")},
+    "us$": ("usd",),
+    **dict.fromkeys(("c$", "ca$", "加元"), ("cad",)),
+    **dict.fromkeys(("a$", "au$", "澳元"), ("aud",)),
+    **dict.fromkeys(("hk$", "港币", "港元"), ("hkd",)),
+    **dict.fromkeys(("nt$", "台币", "新台币"), ("twd",)),
+    "s$": ("sgd",),
+    "nz$": ("nzd",),
+    "r$": ("brl",),
+    **dict.fromkeys(("mx$", "mex$"), ("mxn",)),
+    **dict.fromkeys(("₩", "원", "韩元", "won"), ("krw",)),
+    **dict.fromkeys(("₽", "руб", "ruble", "rouble"), ("rub",)),
+    **dict.fromkeys(("₺", "tl"), ("try",)),
+    **dict.fromkeys(("฿", "baht"), ("thb",)),
+    **dict.fromkeys(("rs", "rs.", "rupee"), ("inr", "pkr", "lkr", "npr")),
+    **dict.fromkeys(("kr", "krone", "krona", "kronor", "kroner"), ("sek", "nok", "dkk", "isk")),
+    **dict.fromkeys(("zł", "złoty", "zloty"), ("pln",)),
+    "kč": ("czk",),
+    "₫": ("vnd",),
+    "₱": ("php",),
+    "peso": ("mxn", "php", "ars", "clp", "cop"),
+    "franc": ("chf", "xof", "xaf"),
+    "英镑": ("gbp",),
+    "₪": ("ils",),
+    "₴": ("uah",),
+    "₦": ("ngn",),
+    "₸": ("kzt",),
+    **{
+        code: (code,)
+        for code in [
+            "usd",
+            "cny",
+            "eur",
+            "gbp",
+            "jpy",
+            "cad",
+            "aud",
+            "inr",
+            "krw",
+            "hkd",
+            "twd",
+            "chf",
+            "sgd",
+            "nzd",
+            "sek",
+            "nok",
+            "dkk",
+            "pln",
+            "czk",
+        ]
+    },
+    **{code: (code,) for code in _CODES},
 }
 """What is written for a currency, and the ISO 4217 codes that it may mean."""
 

@@ -11,14 +11,21 @@ from typing import Any
 
 from genrank.errors import OutputError
 from genrank.permutation import IDENTIFIERS
-from genrank.remote.thinking import CutOffError, without_thinking
+from genrank.remote.thinking import CutOffError, names_thinking, without_thinking
 
 _CHARS_READ = 20_000  # the last ones: a model that reasons without any markup still answers at the end
 
-_SEPARATOR = r"\s*(?:->|[>,;|=])\s*"
+_SEPARATOR = r"[\s*_`]*(?:-{1,2}>|[>,;|=])[\s*_`]*"
+_FENCE = re.compile(r"\A(?:```|~~~)(?:json)?\s*\n|\n(?:```|~~~)\Z", re.IGNORECASE)
+_ARRAY = re.compile(r'^[ \t]*\[\s*((?:"[^"\n]{1,20}"\s*,?\s*)+)\][ \t]*$', re.MULTILINE)
 _JOINED = re.compile(_SEPARATOR)
 _JOINED_BRACKETS = re.compile(rf"[ \t]*|{_SEPARATOR}|[^\[\]\n]{{0,200}}>[ \t]*")  # [C] red lamp > [A] blue lamp
 _LIST_ITEM = re.compile(r"\s*(?:[-*•#]+|\(?[0-9]{1,3}[.):])?[ \t]*[*_`]*")
+_NEXT_ITEM = re.compile(rf"[ \t\r*_`.]*\n{_LIST_ITEM.pattern}")
+_NOUN = re.compile(r"^\s*(?:listing|item|candidate|product|option)\s+", re.IGNORECASE)
+_REFUSED = re.compile(
+    r"\b(?:can(?:no|')?t|can ?not|unable|sorry|won't|not able|refuse|decline)\b[^.!?:\n]*\Z", re.IGNORECASE
+)
 _DANGLING = re.compile(r"(?:\[\s*\w?|(?:\]|(?<![\w/<])[A-Za-z])\s*(?:->|[>,;]))\s*\Z")
 
 
@@ -56,8 +63,10 @@ def read_answer(text: str, count: int, *, finished: bool = True) -> ReadAnswer:
         OutputError: When it holds no order of at least two candidates and half of them.
     """
     names = IDENTIFIERS[:count]
-    text = without_thinking(text)[-_CHARS_READ:].rstrip()
-    objects, rest = _rankings(text)
+    text = text.strip()
+    if not _is_object(text):  # markup inside the strings of a whole object is the listings'
+        text = without_thinking(text)[-_CHARS_READ:].rstrip()
+    objects, text, rest = _rankings(text)
     if rest.count("{") > rest.count("}"):
         raise CutOffError("the answer ends inside a JSON object")
     if _DANGLING.search(unicodedata.normalize("NFKC", rest)):
@@ -66,7 +75,7 @@ def read_answer(text: str, count: int, *, finished: bool = True) -> ReadAnswer:
         orders = [_listed(found["ranking"], names) for found in objects]
         chosen = _last_whole(orders, count)
         return _read(orders[chosen], _reasons(objects[chosen].get("reasons"), names))
-    text = unicodedata.normalize("NFKC", text)
+    text = _ARRAY.sub(lambda array: array[1].replace('"', ""), unicodedata.normalize("NFKC", text))
     written = _written_orders(text, names)
     chosen = _last_whole([order.places for order in written], count)
     last = written[-1]
@@ -91,24 +100,59 @@ def _last_whole(orders: Sequence[Sequence[int]], count: int) -> int:
     raise OutputError(f"the answer names {max(named, default=0)} of {count} listings")
 
 
-def _rankings(text: str) -> tuple[list[dict[str, Any]], str]:
-    """The JSON objects of a text that have a ``ranking``, in their order, and the text behind the last one."""
+def _is_object(text: str) -> bool:
+    """Whether a text is one JSON object and nothing else but a code fence around it."""
+    try:
+        return isinstance(json.loads(_FENCE.sub("", text)), dict)
+    except (ValueError, RecursionError):
+        return False
+
+
+def _rankings(text: str) -> tuple[list[dict[str, Any]], str, str]:
+    """The JSON objects of a text that have a ``ranking``; the text without those that hold thinking; what ends it.
+
+    Raises:
+        CutOffError: When the text ends inside an object.
+    """
     decoder = json.JSONDecoder()
     found: list[dict[str, Any]] = []
-    rest = 0
+    kept = []
+    rest = begin = 0
     at = text.find("{")
     while at >= 0:
         end = at + 1
         try:
             value, after = decoder.raw_decode(text, at)
+        except json.JSONDecodeError as error:
+            cut = error.pos >= len(text) or error.msg.startswith("Unterminated string")
+            if cut and re.match(r'\{\s*"', text[at:]):
+                raise CutOffError("the answer ends inside a JSON object") from None
         except (ValueError, RecursionError):
             pass
         else:
-            if "ranking" in value:  # else it may hold an object that has one
-                found.append(value)
-                end = rest = after
+            end = after
+            if inside := list(_with_ranking(value)):
+                found += inside
+                rest = after
+            elif any(map(names_thinking, value)):
+                kept.append(text[begin:at])
+                begin = after
         at = text.find("{", end)
-    return found, text[rest:]
+    return found, "".join([*kept, text[begin:]]), text[rest:]
+
+
+def _with_ranking(value: Any) -> Iterator[dict[str, Any]]:
+    """The objects with a ``ranking`` in a JSON value, but for those that are some object's thinking."""
+    if isinstance(value, dict):
+        if "ranking" in value:
+            yield value
+            return
+        for key, inner in value.items():
+            if not names_thinking(key):
+                yield from _with_ranking(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _with_ranking(inner)
 
 
 def _listed(ranking: Any, names: str) -> list[int]:
@@ -121,8 +165,9 @@ def _listed(ranking: Any, names: str) -> list[int]:
 
 
 def _place(name: Any, names: str) -> int | None:
-    """The place of a candidate by a letter, bare or in brackets; None if it is none."""
-    letter = unicodedata.normalize("NFKC", name).strip(" []") if isinstance(name, str) else ""
+    """The place of a candidate by its letter: ``B``, ``[B]``, ``Listing B``; None if it is none."""
+    letter = unicodedata.normalize("NFKC", name) if isinstance(name, str) else ""
+    letter = _NOUN.sub("", letter).strip(" []")
     return names.index(letter) if len(letter) == 1 and letter in names else None
 
 
@@ -182,13 +227,16 @@ def _orders_of(text: str, names: str, *, bracketed: bool) -> list[_Written]:
     for group in _without_asides(groups, text):
         last = orders[-1] if orders else None
         between = text[last.end : group.start] if last else ""
-        near = not between.strip() and (bracketed or "\n" in between)
+        near = (not between.strip() and bracketed) or _NEXT_ITEM.fullmatch(between) is not None
         listed = bracketed and group.single and last is not None and last.single
         if last and (near or listed) and not set(last.places) & set(group.places):
             last.add(group, joined=False)
         else:
             orders.append(group)
-    return orders if bracketed else [order for order in orders if len(order.places) > 1]
+    if bracketed:
+        return orders
+    # "I cannot rank A, B and C" is no order
+    return [order for order in orders if len(order.places) > 1 and not _REFUSED.search(text[: order.start])]
 
 
 def _without_asides(groups: Sequence[_Written], text: str) -> Iterator[_Written]:

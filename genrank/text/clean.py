@@ -18,11 +18,11 @@ _SELECTED = (  # what a variation selector may follow: symbols, digits, ideograp
 )
 _LETTERS_JOINED = "\u0600-\u1cff\ua800-\uabff"  # scripts from Arabic to Indic; a joiner may end a word there
 _JOINED = f"{_LETTERS_JOINED}\u2100-\u2bff\U0001f000-\U0001faff"  # and emoji
-_NO_SPACES = "\u0e00-\u0fff\u1000-\u109f\u1780-\u17ff\u1950-\u19ff\ua9e0-\ua9ff\uaa60-\uaadf"  # Thai to Khmer
+_NO_SPACES = "\u0e00-\u0fff\u1000-\u109f\u1780-\u17ff\u1950-\u1b7f\ua980-\ua9ff\uaa60-\uaadf"  # Thai to Javanese
 _MARK = "\u0300-\u036f\u0483-\u0489\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff\ufe20-\ufe2f"
 # format characters that can be seen (Arabic number signs and their like), or are judged further down
 _FORMAT_KEPT = frozenset("\u0600\u0601\u0602\u0603\u0604\u0605\u06dd\u070f\u0890\u0891\u08e2\U000110bd\U000110cd")
-_FORMAT_JUDGED = frozenset(["\u200b", "\u200c", "\u200d", *map(chr, range(0xE0061, 0xE0080))])
+_FORMAT_JUDGED = frozenset(["\u180e", "\u200b", "\u200c", "\u200d", *map(chr, range(0xE0061, 0xE0080))])
 
 
 def _tags(text: str) -> str:

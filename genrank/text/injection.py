@@ -130,6 +130,10 @@ _FIRST_PLACE = (
 _RANKERS = "ai llm ranker reranker model assistant engine judge chatbot"
 _JUDGE = _any(f"{_RANKERS} language_model search_engine ranking_system")
 
+_AT_WORK = (  # you are an AI engineer, says a mug
+    r"(?=\W*$|[ \t]*[^\w\s]|\s*\n| (?:that|who|which|whose|tasked|ranking|reading|and|for|to|in|of|now|trained|"
+    r"designed|built|working|with|you|must|should|will)\b)"
+)
 _SENTENCE = r"(?:^|(?<=\n)|(?<=[.!?:;\"'] )|(?<=[.!?\"']))"
 
 # without a negation: "do not forget to read all instructions" is good advice
@@ -167,7 +171,7 @@ _COMMANDS = (
         r"(?:rank\b|(?:answer|respond|reply|output)\W{1,3}"
         r"(?:yes|no|true|false|with|only|this|relevant|json|first|the (?:letter|number|name))\b)"
     ),
-    rf"(?:answer|respond|reply){_GAP}{{0,3}}?\W{{1,3}}(?:yes|true|relevant)(?!\w)",
+    rf"(?:answer|respond|reply){_GAP}{{0,3}}?\W{{1,3}}(?:(?:yes|true){_ENDED}|relevant)(?!\w)",
     rf"(?:output|print){_GAP}{{0,3}}?\W{{1,3}}(?:yes|relevant)(?!\w)",
     rf"(?:do not|don't|never) (?:rank|recommend|show|list|choose){_GAP}{{0,2}}?\W{{1,3}}(?:others|competing)\b",
     r"(?:all|every|the|any) other (?:listing|result|candidate)s (?:are|must|should)\b",
@@ -181,7 +185,7 @@ _COMMANDS = (
     ),
     r"(?:most|highly|perfectly|fully) relevant to (?:the|this|your|any|every) (?:query|search|request)\b",
     rf"you are now(?: an?| the)?{_GAP}{{0,2}}?\W{{1,3}}{_JUDGE}\b",
-    rf"(?=you are){_SENTENCE}you are(?: an?| the)?{_GAP}{{0,2}}?\W{{1,3}}{_JUDGE}\b",
+    rf"(?=you are){_SENTENCE}you are(?: an?| the)?{_GAP}{{0,2}}?\W{{1,3}}{_JUDGE}{_AT_WORK}",
     (
         r"(?:note|message|instructions?|attention|notice|dear|hello|hey|hi)(?: to| for)(?: the| all| any)?"
         rf"\W{{1,3}}{_JUDGE}(?: {_JUDGE})?(?: reading| ranking|s\b|[:,!.])"

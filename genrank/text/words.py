@@ -7,7 +7,7 @@
 - An emoji is a word, whatever its parts: a flag, a family, a skin tone.
 - ``C++``, ``C#`` and ``.NET`` are words of their own.
 - Any other sign parts words: ``AT&T`` is ``at``, ``t``, and ``3.5mm`` is ``3``, ``5mm``, in queries and listings alike.
-  `whole` keeps signs between two digits, for comparisons in which 3.5 must not equal 5.3.
+  `whole` keeps signs between two digits, and those of ``-5`` and ``A+``, for comparisons in which 3.5 is not 5.3.
 """
 
 from __future__ import annotations
@@ -30,16 +30,19 @@ _EMOJI = r"[\p{Emoji}--[0-9#*©®™‼⁉ℹ↔-↪▪▫▶◀]]"
 
 _NAMED = r"(?<![\p{L}\p{N}\p{M}+#])(?:[a-z]{1,10}\+\+(?![+#])|(?:[a-z]#|\.net)(?![\p{L}\p{N}\p{M}+#]))"
 _NUMBER = r"\d+(?:[.,/:x×-]\d+)+"
+# A+ and O-, +5 and -5; a hyphen before a digit is a sign only where no word ends
+_SIGNED = rf"(?<![\p{{L}}\p{{N}}\p{{M}}+-])(?:[+-](?:{_NUMBER}|\d+)[a-z]*|[a-z][+-](?![\p{{L}}\p{{N}}\p{{M}}+-]))"
 
 
 @functools.cache
 def _pattern(whole: bool) -> regex.Pattern[str]:
     number = f"|{_NUMBER}{_PART}*" if whole else ""
+    signed = f"{_SIGNED}|" if whole else ""
     return regex.compile(
         rf"(?P<han>{_HAN}+)"
         rf"|(?P<unspaced>[[\p{{L}}\p{{N}}]&&[{_UNSPACED}]][[\p{{L}}\p{{N}}\p{{M}}]&&[{_UNSPACED}\p{{M}}]]*)"
         rf"|(?P<emoji>(?=[0-9#*]\ufe0f?\u20e3|\p{{Regional_Indicator}}|{_EMOJI})\X)"
-        rf"|(?P<word>{_NAMED}{number}|[{_KANA}]+|{_LETTER}{_PART}*)",
+        rf"|(?P<word>{signed}{_NAMED}{number}|[{_KANA}]+|{_LETTER}{_PART}*)",
         regex.VERSION1,
     )
 
@@ -47,7 +50,7 @@ def _pattern(whole: bool) -> regex.Pattern[str]:
 @functools.cache
 def _ascii_pattern(whole: bool) -> re.Pattern[str]:
     """The same for ASCII, where the standard library is three times as fast."""
-    signs = f"{_NAMED}|{_NUMBER}[a-z0-9]*" if whole else _NAMED
+    signs = f"{_SIGNED}|{_NAMED}|{_NUMBER}[a-z0-9]*" if whole else _NAMED
     return re.compile(signs.replace(r"\p{L}\p{N}\p{M}", "a-z0-9").replace(r"\p{L}\p{N}", "a-z0-9") + "|[a-z0-9]+")
 
 
@@ -57,7 +60,7 @@ def words(text: str, *, cut_han: Callable[[str], Iterable[str]] = list, whole: b
     Args:
         text: Any text.
         cut_han: Cuts a run of Chinese characters into words.
-        whole: Whether numbers stay whole: ``3.5mm``, ``1/2``, ``10-10-10``.
+        whole: Whether numbers and grades stay whole: ``3.5mm``, ``1/2``, ``10-10-10``, ``-5``, ``A+``.
     """
     if text.isascii():
         return _ascii_pattern(whole).findall(text.lower())
@@ -71,7 +74,7 @@ def words(text: str, *, cut_han: Callable[[str], Iterable[str]] = list, whole: b
             found += map("".join, itertools.pairwise(clusters)) if len(clusters) > 1 else clusters
         else:
             found.append(match[0].translate(_INVISIBLE))
-    return found
+    return [word for word in found if word]
 
 
 def searchable(text: str) -> str:
@@ -80,7 +83,10 @@ def searchable(text: str) -> str:
 
 
 def _normal(text: str) -> str:
-    return unicodedata.normalize("NFKC", text).lower()
+    text = unicodedata.normalize("NFKC", _FRACTION.sub(r" \g<0>", text)).translate(_ASCII_SIGNS)
+    return unicodedata.normalize("NFKC", text.lower().replace("i\u0307", "i"))  # İ
 
 
-_INVISIBLE = dict.fromkeys(map(ord, "\u200c\u200d\ufe0f"))
+_ASCII_SIGNS = {0x2044: "/", 0x2212: "-"}  # of ½, and the minus
+_FRACTION = re.compile("(?<=[0-9])[¼-¾⅐-⅞]")  # 1½ is no 11/2
+_INVISIBLE = dict.fromkeys(map(ord, "\u0640\u200c\u200d\ufe0f"))  # with the stroke that stretches Arabic words

@@ -5,6 +5,7 @@ from genrank.experiment.splits import digest, fraction, middle_grade, query_id, 
 
 def test_the_same_query_has_the_same_id() -> None:
     assert query_id("  Red Dress ") == query_id("red dress") != query_id("red  dress")
+    assert query_id("Crème") == query_id("cre\u0300me") != query_id("creme")
     assert len(query_id("red dress")) == len("q-") + 16
     assert digest("ab", "c") != digest("a", "bc")
 

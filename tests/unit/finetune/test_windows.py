@@ -183,6 +183,10 @@ def test_train_queries_that_are_measured_can_be_left_out() -> None:
     [
         ("🎁", "👟"),
         ("C++", "C#"),
+        ("blood A+", "blood A-"),
+        ("thermometer -5", "thermometer 5"),
+        ("1½ inch", "11/2 inch"),
+        ("👍🏿", "👍🏻"),
         (".NET", "net"),
         ("दादा", "दादी"),
         ("dừa", "dứa"),
@@ -204,6 +208,8 @@ def test_queries_of_other_words_are_no_leak(learned: str, measured: str) -> None
     [
         ("🎁 red", "Red  🎁"),
         ("C++ book", "book: c++"),
+        ("½ inch", "1/2 inch"),
+        ("كتـاب", "كتاب"),
         ("dừa", "du\u031b\u0300a"),
         ("ＲＥＤ mug!", "mug, red"),
         ("❤", "❤\ufe0f"),

@@ -279,6 +279,12 @@ def test_evidence_names_the_latest_purchase_by_its_place_in_the_list_that_was_gi
         ("It takes 70°F.", ["70 °F", "70F", "70 F", "70 degrees Fahrenheit", "70 ℉"]),
         ("It takes 70 degrees.", ["70 °C", "70°F", "70 degrees", "70°"]),
         ("It works at -20 °C.", ["-20 °C", "\u221220°C"]),
+        ("It takes 70 °C.", ["70ºC", "摂氏70度", "섭씨 70도", "70 Grad Celsius", "70 degrees-C", "60-70 °C"]),
+        ("It works at -5 °C.", ["minus 5 °C", "零下5℃", "摄氏-5度", "5 °C below zero"]),
+        ("It moves 100 MB/s.", ["100 MBps", "100MB/s"]),
+        ("It has 10 ohms.", ["10 Ω", "0.01 kΩ"]),
+        ("It is an EU 42.", ["EU 42", "eu42", "size 42"]),
+        ("It is size 42.", ["EU 42", "size 42"]),
         ("It gives 2700K light.", ["2700 K", "2700 Kelvin", "2700K"]),
         ("It is 6 ft long.", ["6 feet", "72 inches", "2 yards"]),
         ("It holds 12 fl oz.", ["12 fl. oz", "12 fluid ounces"]),
@@ -304,6 +310,20 @@ def test_a_unit_grounds_the_same_unit(said: str, stands: list[str]) -> None:
         ("It takes 70 degrees Fahrenheit.", ["70 °C", "70 degrees", "70 degrees Celsius"]),
         ("It takes 70 °C.", ["70 °F", "70F", "70 degrees Fahrenheit", "70°", "70 kelvin", "-70 °C"]),
         ("It works at -20 °C.", ["20 °C", "-20 °F"]),
+        ("It takes 70 °F.", ["70ºC", "摂氏70度", "섭씨 70도", "70 degC", "70 Grad Celsius", "60-70 ℃"]),
+        (
+            "It takes 70 °F.",
+            ["70 градусов Цельсия", "70 grados C"],
+        ),
+        ("It takes 70 degF.", ["70 degC", "70度"]),
+        ("华氏70度", ["摄氏70度", "70℃", "70度"]),
+        ("It works at 5 °C.", ["minus 5 °C", "零下5度", "零下5℃", "5 °C below zero"]),
+        ("It works at 5 kelvin.", ["5K race", "5 km"]),
+        ("It is an EU 42.", ["US 42", "UK 42", "US42"]),
+        ("It moves 100 MB/s.", ["100 Mbps", "100 Mb/s", "100 MB"]),
+        ("It moves 100 Mbps.", ["100 MB/s", "100 MBps"]),
+        ("It is 30 m long.", ["30 m/s"]),
+        ("It holds 5 l.", ["5 l/min", "5 L / h"]),
         ("It gives 2700K light.", ["2700 lumens", "2700 °C", "2700 W"]),
         ("It is 6 ft long.", ["6 inches", "6 m", "6 sq ft", '6"']),
         ("It is 6 inches long.", ["6 ft", "6 cm", "6'"]),
@@ -323,3 +343,46 @@ def test_a_unit_does_not_ground_another(said: str, other: list[str]) -> None:
         claims = find_claims(said, Facts(Query("thing"), Listing("l", "Thing", value)))
         assert not all(claim.fields for claim in claims), value
         assert claims
+
+
+@pytest.mark.parametrize(
+    ("said", "currency"),
+    [
+        *(("€39", "USD"), ("US$39", "CAD"), ("HK$39", "USD"), ("R$ 39", "USD"), ("₩39", "USD"), ("39₽", "USD")),
+        *(("39 kr", "USD"), ("39 zł", "EUR"), ("Rs. 39", "USD"), ("39 rupees", "GBP"), ("39 cents", "USD")),
+        *(
+            ("39韩元", "CNY"),
+            ("39英镑", "CNY"),
+            ("39 pesos", "USD"),
+            ("A$39", "NZD"),
+            ("39 SEK", "NOK"),
+            ("39¢", "USD"),
+        ),
+    ],
+)
+def test_a_price_does_not_ground_another_currency(said: str, currency: str) -> None:
+    claims = find_claims(f"It costs {said}.", Facts(Query("mug"), Listing("l", "Mug", price=Price(39.0, currency))))
+    assert claims
+    assert not all(claim.fields for claim in claims)
+
+
+@pytest.mark.parametrize(
+    ("said", "currency"),
+    [
+        *(("US$39", "USD"), ("C$39", "CAD"), ("R$ 39", "BRL"), ("₩39", "KRW"), ("39 kr", "SEK"), ("39 zł", "PLN")),
+        *(("Rs. 39", "INR"), ("39英镑", "GBP"), ("39 pesos", "MXN"), ("$39", "AUD")),
+    ],
+)
+def test_a_price_grounds_its_currency(said: str, currency: str) -> None:
+    facts = Facts(Query("mug"), Listing("l", "Mug", price=Price(39.0, currency)))
+    assert [claim.fields for claim in find_claims(f"It costs {said}.", facts)] == [("price.amount",)]
+
+
+@pytest.mark.parametrize("title", ["You bought", "you've bought it", "Clicked? You rated it", "您买过"])
+@pytest.mark.parametrize("query", ["mug", "杯子", "Tasse für ihn"])
+def test_a_title_that_speaks_of_the_past_is_only_quoted(title: str, query: str) -> None:
+    facts = Facts(Query(query), Listing("l", title), [Interaction("view", Listing("h", "Hat"))])
+    result = ground(title, facts)
+    assert f"“{title}”" in result.text
+    assert all(claim.fields for claim in find_claims(result.text, facts))
+    assert result.evidence == ("title",)

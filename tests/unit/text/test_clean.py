@@ -96,3 +96,13 @@ def test_real_writing_stays_whole(text: str) -> None:
 )
 def test_what_only_hides_goes(text: str, left: str) -> None:
     assert clean(text) == left
+
+
+def test_mongolian_vowel_separators_stay() -> None:
+    for text in ("ᠨᠠ\u180eᠠ", "ᠠ\u180bᠮᠠ"):
+        assert clean(text) == text
+    assert clean("a\u180eb") == "ab"
+
+
+def test_zero_width_spaces_stay_in_javanese() -> None:
+    assert clean("ꦧꦱ\u200bꦗꦮ") == "ꦧꦱ\u200bꦗꦮ"
