@@ -28,7 +28,11 @@ def test_plain_and_packed(tmp_path: Path) -> None:
         ("t.csv", b"a,b\n1,\xff\n", "UTF-8"),
         ("t.csv", GOOD.encode("utf-16"), "expected UTF-8 text, found UTF-16; save it as UTF-8"),
         ("t.csv", GOOD.encode("utf-16-le"), "expected UTF-8 text, found UTF-16; save it as UTF-8"),
-        ("t.csv.gz", gzip.compress(GOOD.encode("utf-16")), "expected UTF-8 text, found UTF-16; save it as UTF-8"),
+        (
+            "t.csv.gz",
+            gzip.compress(GOOD.encode("utf-16"), mtime=0),
+            "expected UTF-8 text, found UTF-16; save it as UTF-8",
+        ),
         ("t.csv", b"\x89PNG\r\n\x1a\n\x00", "UTF-8"),
         ("t.csv.gz", b"a,b\n1,2\n", "gzip"),
         ("t.csv.gz", gzip.compress(GOOD.encode() * 99, mtime=0)[:-20], "gzip"),  # the test is named by these bytes
