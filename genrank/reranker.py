@@ -144,7 +144,7 @@ class Reranker(Closing):
             raise InputError(f"must be one of {list(DECODINGS)}, got {decoding!r}", field="decoding")
         if strategy not in get_args(Strategy):
             raise InputError(f"must be one of {list(get_args(Strategy))}, got {strategy!r}", field="strategy")
-        _check_engine(engine, model, adapter)
+        _check_engine(engine, model, adapter, trust_remote_code)
         self.window, self.stride = _sizes(strategy, window, stride)
         self.passes = DEFAULT_PASSES[decoding] if passes is None else _whole("passes", passes, at_least=1)
         self.seed = _whole("seed", seed)
@@ -588,8 +588,8 @@ class _Shown:
     tokens: Tokens
 
 
-def _check_engine(engine: object, model: str | None, adapter: str | None) -> None:
-    """Refuse what is no engine, and a model or an adapter beside an engine that already has its own.
+def _check_engine(engine: object, model: str | None, adapter: str | None, trust_remote_code: bool) -> None:
+    """Refuse what is no engine, and options of loading beside an engine that is already loaded.
 
     Raises:
         InputError: When there is such a thing; its `field` names it.
@@ -607,6 +607,11 @@ def _check_engine(engine: object, model: str | None, adapter: str | None) -> Non
                 "or make the engine with it",
                 field=name,
             )
+    if trust_remote_code:
+        raise InputError(
+            "the engine that was passed is already loaded; leave it out, or make the engine with it",
+            field="trust_remote_code",
+        )
 
 
 def _sizes(strategy: Strategy, window: int | None, stride: int | None) -> tuple[int, int]:

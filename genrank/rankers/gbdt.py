@@ -211,7 +211,7 @@ class GbdtRanker:
             ModelError: When it was made by another version, or with another encoder.
             MissingExtraError: When LightGBM is not installed.
         """
-        root = Path(folder)
+        root = Path(folder).expanduser()
         manifest = _read_manifest(root)
         lgb = import_lightgbm()
         try:
