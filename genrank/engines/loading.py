@@ -38,9 +38,8 @@ try:
     import torch
     from safetensors import safe_open
     from transformers import AutoModelForCausalLM
-    from transformers.models.auto import modeling_auto
-    from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
-    from transformers.quantizers import AutoHfQuantizer
+    from transformers.models.auto import configuration_auto, modeling_auto
+    from transformers.quantizers import auto as quantizers
 except ImportError as error:
     raise MissingExtraError(error.name or "transformers", "transformers") from None
 
@@ -85,7 +84,7 @@ def load(
         adapted = load_adapter(loaded, found, model)
         with reading(found):
             loaded = adapted.merge_and_unload()
-        _check_numbers(loaded, found)
+        check_numbers(loaded, found)
     loaded = loaded.to(device).eval()
     if device.type == "cpu" and dtype == torch.bfloat16:
         _pack(loaded)
@@ -113,8 +112,9 @@ def load_model(folder: Path, *, trust_remote_code: bool = False, **options: Any)
     if not quantised:
         check_weights(AutoModelForCausalLM, folder, config, trust_remote_code=trust_remote_code)
     kind: Any = AutoModelForCausalLM
+    quantizer: Any = quantizers.AutoHfQuantizer
     with reading(folder):
-        if quantised and not AutoHfQuantizer.supports_quant_method(values["quantization_config"]):
+        if quantised and not quantizer.supports_quant_method(values["quantization_config"]):
             method = values["quantization_config"].get("quant_method")
             raise ModelError(f"{folder / 'config.json'}: transformers cannot read the quantisation {method!r}")
         model, info = kind.from_pretrained(
@@ -128,7 +128,7 @@ def load_model(folder: Path, *, trust_remote_code: bool = False, **options: Any)
         )
     if quantised:
         check_loaded(folder, info)
-    _check_numbers(model, folder)
+    check_numbers(model, folder)
     return model
 
 
@@ -148,7 +148,7 @@ def load_fitting_tokenizer(model: Any, folder: Path, *, trust_remote_code: bool 
     return tokenizer
 
 
-def _check_numbers(model: Any, folder: Path) -> None:
+def check_numbers(model: Any, folder: Path) -> None:
     """Refuse weights that are not finite, and a model of nothing but zeros.
 
     Args:
@@ -167,8 +167,8 @@ def _check_numbers(model: Any, folder: Path) -> None:
         ends = {name: [float(end) for end in weight.aminmax()] for name, weight in weights.items()}
     if broken := [name for name, pair in ends.items() if not all(map(math.isfinite, pair))]:
         raise ModelError(
-            f"weights from {folder} are not finite in {model.dtype}: {named(broken)}; take another checkpoint, or load "
-            "it in the dtype that it was saved in"
+            f"weights from {folder} are not finite in {weights[broken[0]].dtype}: {named(broken)}; take another "
+            "checkpoint, or load it in the dtype that it was saved in"
         )
     if ends and not any(any(pair) for name, pair in ends.items() if weights[name].dim() > 1):
         raise ModelError(f"the weights in {folder} are all zeros; save or download them again")
@@ -271,7 +271,7 @@ def check_causal(folder: Path, config: Mapping[str, Any], *, trust_remote_code: 
         return
     known = modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
     if not names:
-        causal = kind in known or kind not in CONFIG_MAPPING_NAMES
+        causal = kind in known or kind not in configuration_auto.CONFIG_MAPPING_NAMES
     else:
         causal = names[0] in set(known.values()) or names[0].endswith("ForCausalLM")
     two_ways = kind in modeling_auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES and config.get("is_decoder") is not True

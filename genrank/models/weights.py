@@ -29,6 +29,7 @@ ADAPTER_KINDS = ("LORA", "ADALORA")
 """PEFT's types of adapters that can be merged into their model; rsLoRA and DoRA are options of the first."""
 
 _LFS = b"version https://git-lfs"
+_LARGE_RANK = 1024  # of an adapter; below it, weights of another shape cost little to be found by PEFT
 _LONGEST_POINTER = 1024  # bytes
 _NAMED = 3  # of the keys that do not fit, in a message
 _SAID = 300  # characters of what a library said, in a message
@@ -220,7 +221,7 @@ def check_adapter_files(folder: Path, kinds: Sequence[str] = ADAPTER_KINDS) -> d
     longest = max(size for tensor in read_header(folder / ADAPTER_WEIGHTS).values() for size in (0, *tensor.shape))
     patterns = config.get("rank_pattern")
     ranks = [config["r"], config.get("init_r"), *(patterns.values() if isinstance(patterns, dict) else ())]
-    if large := [rank for rank in ranks if isinstance(rank, int) and rank > longest]:
+    if large := [rank for rank in ranks if isinstance(rank, int) and rank > max(longest, _LARGE_RANK)]:
         raise ModelError(
             f"{file}: a rank of {large[0]}, and no weight is longer than {longest}; take the configuration that "
             f"belongs to {ADAPTER_WEIGHTS}"

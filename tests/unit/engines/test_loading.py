@@ -256,7 +256,8 @@ class TestATokenizerOfAnotherModel:
 
     @pytest.mark.parametrize("kind", ["bos_token", "sep_token", "cls_token"])
     def test_a_special_token_that_begins_or_ends_texts(self, model: Path, kind: str) -> None:
-        self.save(model, **{kind: "<new>"})
+        special: dict[str, Any] = {kind: "<new>"}
+        self.save(model, **special)
         assert "such as '<new>' (9)" in refused(model)
 
     def test_a_special_token_of_the_chat_template(self, model: Path) -> None:
