@@ -37,8 +37,8 @@ from genrank.progress import Silent, quiet_loading
 try:
     import torch
     from safetensors import safe_open
-    from transformers import AutoModelForCausalLM
-    from transformers.models.auto import configuration_auto, modeling_auto
+    from transformers import CONFIG_MAPPING, AutoModelForCausalLM
+    from transformers.models.auto import modeling_auto
     from transformers.quantizers import auto as quantizers
 except ImportError as error:
     raise MissingExtraError(error.name or "transformers", "transformers") from None
@@ -271,7 +271,7 @@ def check_causal(folder: Path, config: Mapping[str, Any], *, trust_remote_code: 
         return
     known = modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
     if not names:
-        causal = kind in known or kind not in configuration_auto.CONFIG_MAPPING_NAMES
+        causal = kind in known or kind not in CONFIG_MAPPING
     else:
         causal = names[0] in set(known.values()) or names[0].endswith("ForCausalLM")
     two_ways = kind in modeling_auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES and config.get("is_decoder") is not True
