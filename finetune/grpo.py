@@ -54,7 +54,7 @@ from finetune.windows import TrainingWindow, draw_windows
 from genrank.adapters import Manifest
 from genrank.engines.loading import end_tokens
 from genrank.engines.mask import PermutationMask
-from genrank.engines.tokenizer import HubTokenizer, load_tokenizer
+from genrank.engines.tokenizer import HubTokenizer, check_tokens, load_tokenizer
 from genrank.errors import BudgetError, InputError
 from genrank.experiment.program import exit_status, say
 from genrank.files import fingerprint
@@ -441,6 +441,7 @@ def train(grpo: GrpoArguments, training: GRPOConfig, model: ModelConfig) -> Mani
     for why, count in skipped.why.items():
         say(f"left out: {count} prompts, {why}")
     policy = load_model(folder, training, model)
+    check_tokens(tokenizer, policy.get_input_embeddings().weight.shape[0], folder)
     form = AnswerForm(renderer, end_tokens(policy, tokenizer))
     _check_room(grpo, training, form, questions)
     say(f"{len(questions)} prompts, {sum(len(question.ids) for question in questions):,} tokens")

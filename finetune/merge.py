@@ -24,8 +24,8 @@ import torch
 
 from genrank.adapters import FILE, load_manifest, merge_values, read_values
 from genrank.data.dataset import sample_shop
-from genrank.engines.loading import check_base, load_adapter, load_model
-from genrank.engines.tokenizer import HubTokenizer, load_tokenizer
+from genrank.engines.loading import check_base, load_adapter, load_fitting_tokenizer, load_model
+from genrank.engines.tokenizer import HubTokenizer
 from genrank.errors import InputError, ModelError
 from genrank.experiment.program import exit_status
 from genrank.models.store import resolve
@@ -125,7 +125,7 @@ def _merge(adapter: Path, name: str, base: Path, out: Path, prompts: Sequence[st
     """Write the merged model; return its dtype and the greatest change of a log-probability."""
     model = load_model(base, dtype="auto").eval()
     dtype = model.dtype
-    tokenizer = load_tokenizer(base)
+    tokenizer = load_fitting_tokenizer(model, base)
     rendered = list(_rendered(prompts, tokenizer))
     adapted = load_adapter(model.float(), adapter, name).eval()
     with reading(adapter):

@@ -53,7 +53,7 @@ from finetune.training import (
 from finetune.windows import draw_windows
 from genrank.adapters import Manifest
 from genrank.data.dataset import Dataset
-from genrank.engines.tokenizer import HubTokenizer, load_tokenizer
+from genrank.engines.tokenizer import HubTokenizer, check_tokens, load_tokenizer
 from genrank.errors import InputError
 from genrank.experiment.program import exit_status, say
 from genrank.models.store import home, resolve
@@ -126,10 +126,10 @@ class States:
         return torch.nn.functional.linear(states, head.weight[self._tokens], bias)
 
 
-def collate(rows: Sequence[Mapping[str, Any]], pad: int) -> dict[str, Any]:
-    """Rows of `finetune.data.Example` as one batch."""
+def collate(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Rows of `finetune.data.Example` as one batch, padded on the right with token 0, which nothing reads."""
     width = max(len(row["input_ids"]) for row in rows)
-    ids = [[*row["input_ids"], *[pad] * (width - len(row["input_ids"]))] for row in rows]
+    ids = [[*row["input_ids"], *[0] * (width - len(row["input_ids"]))] for row in rows]
     return {"input_ids": torch.tensor(ids), "rows": list(rows)}
 
 
@@ -364,6 +364,7 @@ def make_trainer(
         table = train_rows(loaded, ranking.datasets, ranking, tokenizer, training.seed)
     say(f"{len(table)} rows, {sum(table['length']):,} tokens")
     trained = load_model(folder, training, model)
+    check_tokens(tokenizer, trained.get_input_embeddings().weight.shape[0], folder)
     templates = {form: load_template(prompt) for form, prompt in _prompts(ranking)}
     start = None
     if ranking.adapter:
@@ -373,7 +374,6 @@ def make_trainer(
     steps = training.max_steps if training.max_steps > 0 else int(training.num_train_epochs * len(table) / batch)
     training.dataset_kwargs = {"skip_prepare_dataset": True}
     training.remove_unused_columns = False
-    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
     rank_dev = dev_ranker(dev, requests, name, {DECODINGS[form]: prompt for form, prompt in _prompts(ranking)})
     trainer = RankingTrainer(
         ranking=ranking,
@@ -383,7 +383,7 @@ def make_trainer(
         train_dataset=table,
         eval_dataset=table.select([0]),  # TRL only needs it to exist: the dev queries are ranked instead
         processing_class=tokenizer,
-        data_collator=lambda rows: collate(rows, pad),
+        data_collator=collate,
         peft_config=None if ranking.adapter else adapter_config(model, ranking, layers, steps),
     )
     quicken(trainer.model)

@@ -139,7 +139,7 @@ def load_manifest(adapter: str | Path) -> Manifest | None:
         ConfigError: When it is no JSON object, or a key is missing or wrong.
     """
     file = Path(adapter).expanduser() / FILE
-    if not file.is_file():
+    if not file.exists():
         return None
     values = read_values(file)
     if set(values) <= {"calibration"}:

@@ -7,14 +7,16 @@ code of a model's folder is run unless the caller says so, and no pickle is read
 from __future__ import annotations
 
 import copy
+import math
 import re
 import warnings
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
 from genrank.adapters import load_manifest
-from genrank.engines.tokenizer import load_config, load_tokenizer
+from genrank.engines.tokenizer import check_tokens, load_config, load_tokenizer
 from genrank.errors import MissingExtraError, ModelError
 from genrank.models.hub import hub_adapter
 from genrank.models.registry import KNOWN_MODELS
@@ -23,8 +25,10 @@ from genrank.models.weights import (
     ADAPTER_WEIGHTS,
     check_adapter_files,
     check_files,
+    is_whole,
     named,
     read_header,
+    read_tensors,
     reading,
     weights_fingerprint,
 )
@@ -32,8 +36,10 @@ from genrank.progress import Silent, quiet_loading
 
 try:
     import torch
-    from transformers import AutoModelForCausalLM
+    from safetensors import safe_open
+    from transformers import CONFIG_MAPPING, AutoModelForCausalLM
     from transformers.models.auto import modeling_auto
+    from transformers.quantizers import auto as quantizers
 except ImportError as error:
     raise MissingExtraError(error.name or "transformers", "transformers") from None
 
@@ -73,11 +79,12 @@ def load(
     if found is not None and check_adapter:
         check_base(found, model, folder)
     loaded = load_model(folder, trust_remote_code=trust_remote_code, dtype=dtype)
-    tokenizer = load_tokenizer(folder, trust_remote_code=trust_remote_code)
+    tokenizer = load_fitting_tokenizer(loaded, folder, trust_remote_code=trust_remote_code)
     if found is not None:
         adapted = load_adapter(loaded, found, model)
         with reading(found):
             loaded = adapted.merge_and_unload()
+        check_numbers(loaded, found)
     loaded = loaded.to(device).eval()
     if device.type == "cpu" and dtype == torch.bfloat16:
         _pack(loaded)
@@ -99,11 +106,17 @@ def load_model(folder: Path, *, trust_remote_code: bool = False, **options: Any)
     values = check_files(folder)
     check_causal(folder, values, trust_remote_code=trust_remote_code)
     config = load_config(folder, trust_remote_code=trust_remote_code)
-    quantised = "quantization_config" in values  # its weights have other names and shapes until they are loaded
+    quantised = (
+        values.get("quantization_config") is not None
+    )  # its weights have other names and shapes until they are loaded
     if not quantised:
         check_weights(AutoModelForCausalLM, folder, config, trust_remote_code=trust_remote_code)
     kind: Any = AutoModelForCausalLM
+    quantizer: Any = quantizers.AutoHfQuantizer
     with reading(folder):
+        if quantised and not quantizer.supports_quant_method(values["quantization_config"]):
+            method = values["quantization_config"].get("quant_method")
+            raise ModelError(f"{folder / 'config.json'}: transformers cannot read the quantisation {method!r}")
         model, info = kind.from_pretrained(
             folder,
             config=config,
@@ -115,7 +128,50 @@ def load_model(folder: Path, *, trust_remote_code: bool = False, **options: Any)
         )
     if quantised:
         check_loaded(folder, info)
+    check_numbers(model, folder)
     return model
+
+
+def load_fitting_tokenizer(model: Any, folder: Path, *, trust_remote_code: bool = False) -> Any:
+    """The tokenizer of a model's folder, whose tokens all have an embedding.
+
+    Args:
+        model: What `load_model` or `check_weights` returned.
+        folder: The model's.
+        trust_remote_code: Whether to run code that lies there.
+
+    Raises:
+        ModelError: When it cannot be read, or belongs to another model.
+    """
+    tokenizer = load_tokenizer(folder, trust_remote_code=trust_remote_code)
+    check_tokens(tokenizer, model.get_input_embeddings().weight.shape[0], folder)
+    return tokenizer
+
+
+def check_numbers(model: Any, folder: Path) -> None:
+    """Refuse weights that are not finite, and a model of nothing but zeros.
+
+    Args:
+        model: The model.
+        folder: Its own, or that of the adapter merged into it.
+
+    Raises:
+        ModelError: Counts and names the weights.
+    """
+    weights = {
+        name: weight
+        for name, weight in model.named_parameters()
+        if weight.is_floating_point() and not weight.is_meta and weight.numel()
+    }
+    with torch.inference_mode():
+        ends = {name: [float(end) for end in weight.aminmax()] for name, weight in weights.items()}
+    if broken := [name for name, pair in ends.items() if not all(map(math.isfinite, pair))]:
+        raise ModelError(
+            f"weights from {folder} are not finite in {weights[broken[0]].dtype}: {named(broken)}; take another "
+            "checkpoint, or load it in the dtype that it was saved in"
+        )
+    if ends and not any(any(pair) for name, pair in ends.items() if weights[name].dim() > 1):
+        raise ModelError(f"the weights in {folder} are all zeros; save or download them again")
 
 
 def check_loaded(folder: Path, info: Mapping[str, Any], *, may_lack: str = "", may_hold_more: bool = False) -> None:
@@ -166,6 +222,12 @@ def check_weights(
     Raises:
         ModelError: When they do not fit.
     """
+    tables = {name: tensor for name, tensor in read_tensors(folder).items() if len(tensor.shape) > 1}
+    if whole := [name for name, tensor in tables.items() if is_whole(tensor) and not _COMPUTED.search(name)]:
+        raise ModelError(
+            f"weights in {folder} are whole numbers ({tables[whole[0]].dtype}): {named(whole)}; without a "
+            "quantization_config in config.json nothing says what they mean; take the files as they were saved"
+        )
     with quiet_loading(), reading(folder):
         empty, info = kind.from_pretrained(
             folder,
@@ -178,6 +240,13 @@ def check_weights(
             local_files_only=True,
         )
     check_loaded(folder, info, may_lack=may_lack, may_hold_more=may_hold_more)
+    # transformers takes names with and without this prefix for the same weight
+    bare = Counter(re.sub(rf"^({re.escape(empty.base_model_prefix)}\.)+", "", name) for name in read_tensors(folder))
+    if twice := [name for name, count in bare.items() if count > 1]:
+        raise ModelError(
+            f"{folder} holds weights twice, with and without the prefix {empty.base_model_prefix}: {named(twice)}; "
+            "take the files of one model, as they were saved"
+        )
     return empty
 
 
@@ -193,20 +262,23 @@ def check_causal(folder: Path, config: Mapping[str, Any], *, trust_remote_code: 
         ModelError: Names the architecture.
     """
     names = config.get("architectures") or []
+    kind = config.get("model_type")
     file = folder / "config.json"
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise ModelError(f"{file}: architectures must be a list of names, got {names!r}")
     own = config.get("auto_map")
-    if not names or (trust_remote_code and isinstance(own, dict) and "AutoModelForCausalLM" in own):
+    if trust_remote_code and isinstance(own, dict) and "AutoModelForCausalLM" in own:
         return
     known = modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
-    causal = names[0] in set(known.values()) or names[0].endswith("ForCausalLM")
-    kind = config.get("model_type")
+    if not names:
+        causal = kind in known or kind not in CONFIG_MAPPING
+    else:
+        causal = names[0] in set(known.values()) or names[0].endswith("ForCausalLM")
     two_ways = kind in modeling_auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES and config.get("is_decoder") is not True
     if not causal or two_ways:
+        found = f"{names[0]} ({file}: architectures)" if names else f"{kind} ({file}: model_type)"
         raise ModelError(
-            f"{folder} is no causal language model but a {names[0]} ({file}: architectures); genrank ranks with models "
-            "such as LlamaForCausalLM"
+            f"{folder} is no causal language model but a {found}; genrank ranks with models such as LlamaForCausalLM"
         )
 
 
@@ -265,6 +337,7 @@ def load_adapter(base: Any, adapter: Path, model: str | Path, **options: Any) ->
         raise MissingExtraError("peft", "transformers") from None
     check_adapter_files(adapter)
     there = read_header(adapter / ADAPTER_WEIGHTS)
+    _check_adapter_numbers(adapter / ADAPTER_WEIGHTS)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of missing keys, which are counted below
         try:
@@ -285,6 +358,14 @@ def load_adapter(base: Any, adapter: Path, model: str | Path, **options: Any) ->
     return adapted
 
 
+def _check_adapter_numbers(file: Path) -> None:
+    with reading(file), safe_open(file, framework="pt") as tensors:
+        weights = ((name, tensors.get_tensor(name)) for name in tensors.keys())  # noqa: SIM118 - no dictionary
+        broken = [name for name, weight in weights if not (weight.is_floating_point() and weight.isfinite().all())]
+    if broken:
+        raise ModelError(f"weights in {file} are not finite numbers: {named(broken)}; take another checkpoint")
+
+
 def check_fit(folder: Path, adapter: Path | None, model: str, *, trust_remote_code: bool = False) -> None:
     """Refuse what `load_model` and `load_adapter` would refuse, without reading any weights.
 
@@ -301,9 +382,10 @@ def check_fit(folder: Path, adapter: Path | None, model: str, *, trust_remote_co
     """
     values = check_files(folder)
     check_causal(folder, values, trust_remote_code=trust_remote_code)
-    if "quantization_config" not in values:
+    if values.get("quantization_config") is None:
         config = load_config(folder, trust_remote_code=trust_remote_code)
         empty = check_weights(AutoModelForCausalLM, folder, config, trust_remote_code=trust_remote_code)
+        load_fitting_tokenizer(empty, folder, trust_remote_code=trust_remote_code)
         if adapter is not None:
             load_adapter(empty, adapter, model, low_cpu_mem_usage=True, torch_device="cpu")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -78,6 +78,7 @@ _EVERYTHING = "iPhone  0<&'\">\n\n\tÉ中 {{ }} </think> " * 40
 _BODY = f"\x02body {_EVERYTHING}\x02"
 _ANSWER = "\x02answer\x02"
 _TOKENIZERS = ("tokenizer.*", "vocab*", "*.model", "*.tiktoken", "*.py")  # files of which transformers makes one
+_RANDOM = ("random", "lipsum")  # what Jinja has for templates that shall differ from call to call
 _LONGEST_CONTEXT = 1 << 24  # tokens: what a configuration says beyond is no length that a model was made for
 _USUAL_CONTEXT = 4096
 
@@ -107,12 +108,30 @@ def load_config(folder: Path, *, trust_remote_code: bool = False) -> PretrainedC
         from transformers import AutoConfig
     except ImportError:
         raise MissingExtraError("transformers", "transformers") from None
-    check_files(folder, weights=False)
+    values = check_files(folder, weights=False)
+    if not trust_remote_code and (kernel := _kernel(values)):
+        raise ModelError(
+            f"{folder / 'config.json'} asks for code of the Hugging Face hub ({kernel}), which genrank does not run "
+            "unless you pass trust_remote_code=True (on the command line: --trust-remote-code); take that out, or read "
+            "the code first"
+        )
     with reading(folder / "config.json"):
         config: PretrainedConfig = AutoConfig.from_pretrained(
             folder, trust_remote_code=trust_remote_code, local_files_only=True
         )
     return config
+
+
+def _kernel(values: Mapping[str, Any]) -> str:
+    """The kernel of the hub that a configuration, or a part of it, takes for attention or experts; else empty."""
+    for key, value in values.items():
+        names = value.values() if isinstance(value, dict) else (value,)
+        if key.endswith(("attn_implementation", "experts_implementation")):
+            if kernel := next((name for name in names if isinstance(name, str) and "/" in name), ""):
+                return kernel
+        elif isinstance(value, dict) and (kernel := _kernel(value)):
+            return kernel
+    return ""
 
 
 def load_tokenizer(folder: Path, *, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
@@ -136,6 +155,34 @@ def load_tokenizer(folder: Path, *, trust_remote_code: bool = False) -> PreTrain
     return tokenizer
 
 
+def check_tokens(tokenizer: PreTrainedTokenizerBase, rows: int, folder: Path) -> None:
+    """Refuse a tokenizer with tokens that its model has no embedding for.
+
+    Special tokens beyond the embedding are taken where no text needs them, such as one for padding.
+
+    Args:
+        tokenizer: The tokenizer.
+        rows: Tokens that the model has an embedding for.
+        folder: The model's, for the message.
+
+    Raises:
+        ModelError: Counts them and names one.
+    """
+    beyond = {token: number for token, number in tokenizer.get_vocab().items() if number >= rows}
+    if not beyond:
+        return
+    special = {number for number, token in tokenizer.added_tokens_decoder.items() if token.special}
+    needed = {tokenizer.bos_token, tokenizer.eos_token, tokenizer.unk_token, tokenizer.cls_token, tokenizer.sep_token}
+    template = str(tokenizer.chat_template)
+    used = [token for token, number in beyond.items() if number not in special or token in needed or token in template]
+    if used:
+        first = min(used, key=beyond.__getitem__)
+        raise ModelError(
+            f"the tokenizer in {folder} does not fit the model, which has embeddings for {rows} tokens; beyond them: "
+            f"{len(used)}, such as {first!r} ({beyond[first]}); take the tokenizer and the weights of one model"
+        )
+
+
 class HubTokenizer:
     """Wraps a fast tokenizer of transformers.
 
@@ -143,8 +190,8 @@ class HubTokenizer:
         tokenizer: The tokenizer.
 
     Raises:
-        ModelError: When it is a slow one, which cannot say where its tokens lie in the text, or has several chat
-            templates of which none is the default.
+        ModelError: When it is a slow one, which cannot say where its tokens lie in the text, has several chat
+            templates of which none is the default, or one that writes something else each time.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -211,6 +258,8 @@ class HubTokenizer:
             template = template["default"]
         if template is not None and not isinstance(template, str):
             raise self._broken(f"must be a text, got {type(template).__name__}")
+        if template and (name := _draws(template)):
+            raise self._broken(f"writes something else each time (it uses {name})")
         return template or None
 
     def _with_system(self, system: str) -> str | None:
@@ -253,3 +302,14 @@ class HubTokenizer:
         with self._lock:
             encoded = self._tokenizer(text, add_special_tokens=add_special_tokens, split_special_tokens=False)
         return list(encoded["input_ids"])
+
+
+def _draws(template: str) -> str:
+    """What a Jinja template uses that draws at random; empty where it does not."""
+    from jinja2 import Environment, TemplateSyntaxError
+
+    try:
+        tokens = [(kind, value.strip("\"'")) for _, kind, value in Environment(autoescape=False).lex(template)]
+    except TemplateSyntaxError:
+        return ""  # rendering says it
+    return next((value for kind, value in tokens if kind in ("name", "string") and value in _RANDOM), "")

@@ -35,6 +35,7 @@ from genrank.engines.mask import PermutationMask
 from genrank.engines.prefixes import Group, Kept, common_prefix, share
 from genrank.engines.tokenizer import HubTokenizer, longest_context
 from genrank.errors import EngineError, InputError, MissingExtraError
+from genrank.models.weights import reading
 from genrank.types import Tokens
 
 try:
@@ -96,7 +97,12 @@ class TransformersEngine(Closing):
         check_dtype(dtype)
         self.model = model
         self.adapter = adapter
-        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        try:
+            self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+            torch.empty(1, device=self.device)
+        except (RuntimeError, AssertionError, TypeError) as why:
+            said = " ".join(str(why).split())[:200]
+            raise InputError(f"cannot use {device!r} ({said}); take cpu, or leave it out", field="device") from None
         on_cpu = self.device.type == "cpu"
         self.batch_tokens = batch_tokens or (1024 if on_cpu else 65536)
         self.dtype: torch.dtype = native_dtype(self.device) if dtype == "auto" else getattr(torch, dtype)
@@ -117,12 +123,13 @@ class TransformersEngine(Closing):
         )
         self._decoder = self._lm.get_decoder()
         self._config = self._lm.config.get_text_config()
-        self._pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id or 0
+        self._pad = 0  # any token with an embedding will do: nothing reads the padding
         self._ends = end_tokens(self._lm, tokenizer)
         self._shares = can_be_cut(self._config)
         self.context = longest_context(self._config)
         self.tokenizer = HubTokenizer(tokenizer)
-        self._own_head = self._head_agrees()
+        with reading(model):  # the first time that it runs
+            self._own_head = self._head_agrees()
         self._stop: Stop = never  # of the call that runs the model
         self._seconds_a_token = 0.0  # in the fastest pass so far; 0: none was measured
         for layer in getattr(self._decoder, "layers", ()):
@@ -166,6 +173,7 @@ class TransformersEngine(Closing):
         A step of the model chooses an identifier; what stands between two, and the last identifier, are filled in. A
         single identifier needs no model at all.
         """
+        self._check_open()
         answers: list[PermuteResult | None] = [None] * len(requests)
         alike = defaultdict[int, list[int]](list)  # rows that are written together take steps of one length
         for i, request in enumerate(requests):
@@ -393,8 +401,7 @@ class TransformersEngine(Closing):
             if mine or stop():
                 break
         try:
-            if self._closed:
-                raise EngineError(f"the engine of {self.model} is closed")
+            self._check_open()
             if mine:
                 self._stop = stop
             with torch.inference_mode(), _engine_errors(self.model):
@@ -403,6 +410,10 @@ class TransformersEngine(Closing):
             if mine:
                 self._stop = never
                 self._lock.release()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise EngineError(f"the engine of {self.model} is closed")
 
     def _check_stop(self, *_: object) -> None:
         """Called before each layer: a call that was given up does not keep the next one waiting for a whole pass."""

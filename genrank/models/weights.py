@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import math
 import operator
 import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -28,6 +29,8 @@ ADAPTER_KINDS = ("LORA", "ADALORA")
 """PEFT's types of adapters that can be merged into their model; rsLoRA and DoRA are options of the first."""
 
 _LFS = b"version https://git-lfs"
+_LARGE_RANK = 1024  # of an adapter; below it, weights of another shape cost little to be found by PEFT
+_LONGEST_POINTER = 1024  # bytes
 _NAMED = 3  # of the keys that do not fit, in a message
 _SAID = 300  # characters of what a library said, in a message
 _LONGEST_HEADER = 100_000_000  # bytes, as safetensors itself allows
@@ -52,6 +55,11 @@ class Tensor:
     shape: tuple[int, ...]
     start: int
     stop: int
+
+
+def is_whole(tensor: Tensor) -> bool:
+    """Whether a tensor holds whole numbers or truth values."""
+    return not tensor.dtype.startswith(("F", "BF", "C"))
 
 
 def read_header(file: Path) -> dict[str, Tensor]:
@@ -103,6 +111,12 @@ def weight_files(folder: Path) -> list[Path]:
                 f"{folder / INDEX} names {len(missing)} of {len(shards)} files that are missing, such as {missing[0]}; "
                 "download them too"
             )
+        whole = folder / "model.safetensors"
+        if shards and whole.is_file() and whole not in shards:
+            raise ModelError(
+                f"{folder} holds both {whole.name} and {INDEX}, which names other files; delete those that are not "
+                "the model"
+            )
         if shards:
             return shards
     if (folder / "model.safetensors").is_file():
@@ -115,6 +129,10 @@ def weight_files(folder: Path) -> list[Path]:
         raise ModelError(
             f"{folder} holds its weights only as pickles ({pickles[0]}), which can run code when they are read; save "
             "them as model.safetensors (in transformers: save_pretrained)"
+        )
+    if other := sorted(path.name for path in folder.glob("*.gguf")):
+        raise ModelError(
+            f"{folder} holds its weights only as GGUF ({other[0]}); take the same model as model.safetensors"
         )
     raise ModelError(f"{folder} holds no weights: no model.safetensors; copy it there, or name another folder")
 
@@ -147,7 +165,13 @@ def check_files(folder: Path, *, weights: bool = True) -> dict[str, Any]:
             values = _read_json(folder / name)
             config = values if name == "config.json" else config
     _check_ends(folder / "tokenizer.json")
+    _check_texts(folder)
     if weights:
+        if config.get("transformers_weights"):
+            raise ModelError(
+                f"{folder / 'config.json'}: transformers_weights names other weights than model.safetensors, which "
+                "cannot be checked; leave it out, and give the weights their usual name"
+            )
         tensors = read_tensors(folder)
         for part in (config, *(value for value in config.values() if isinstance(value, dict))):
             layers = part.get("num_hidden_layers")
@@ -183,8 +207,9 @@ def check_adapter_files(folder: Path, kinds: Sequence[str] = ADAPTER_KINDS) -> d
         raise ModelError(f"{file}: {', '.join(missing)} missing; save the adapter again with PEFT")
     if type(config["r"]) is not int or config["r"] < 1:
         raise ModelError(f"{file}: r must be a whole number of at least 1, got {config['r']!r}")
-    if type(config["lora_alpha"]) not in (int, float):
-        raise ModelError(f"{file}: lora_alpha must be a number, got {config['lora_alpha']!r}")
+    alpha = config["lora_alpha"]
+    if type(alpha) not in (int, float) or not alpha or not math.isfinite(alpha):
+        raise ModelError(f"{file}: lora_alpha must be a number other than 0, got {alpha!r}")
     if not (folder / ADAPTER_WEIGHTS).is_file():
         why = f"no {ADAPTER_WEIGHTS}; name the folder that PEFT saved"
         if (folder / "adapter_model.bin").is_file():
@@ -193,7 +218,14 @@ def check_adapter_files(folder: Path, kinds: Sequence[str] = ADAPTER_KINDS) -> d
                 f"{ADAPTER_WEIGHTS} (in PEFT: save_pretrained)"
             )
         raise ModelError(f"{folder} holds {why}")
-    read_header(folder / ADAPTER_WEIGHTS)
+    longest = max(size for tensor in read_header(folder / ADAPTER_WEIGHTS).values() for size in (0, *tensor.shape))
+    patterns = config.get("rank_pattern")
+    ranks = [config["r"], config.get("init_r"), *(patterns.values() if isinstance(patterns, dict) else ())]
+    if large := [rank for rank in ranks if isinstance(rank, int) and rank > max(longest, _LARGE_RANK)]:
+        raise ModelError(
+            f"{file}: a rank of {large[0]}, and no weight is longer than {longest}; take the configuration that "
+            f"belongs to {ADAPTER_WEIGHTS}"
+        )
     return config
 
 
@@ -323,6 +355,23 @@ def _check_ends(file: Path) -> None:
         raise ModelError(f"{file} is a Git LFS pointer; get the file with: git lfs pull")
     if not head.lstrip().startswith(b"{") or not tail.rstrip().endswith(b"}"):
         raise ModelError(f"{file} holds no whole JSON object: it is cut off, or another file; download it again")
+
+
+def _check_texts(folder: Path) -> None:
+    """Look for pointers of Git LFS in the place of files, and for chat templates that are no text."""
+    with _readable(folder):
+        files = sorted(path for path in folder.iterdir() if path.suffix in _MEANINGFUL and path.is_file())
+    for file in files:
+        if file.suffix == ".jinja" or file.stat().st_size < _LONGEST_POINTER:
+            with _readable(file):
+                data = file.read_bytes()
+            if data.startswith(_LFS):
+                raise ModelError(f"{file} is a Git LFS pointer; get the file with: git lfs pull")
+            if file.suffix == ".jinja":
+                try:
+                    data.decode()
+                except UnicodeDecodeError:
+                    raise ModelError(f"{file} is no UTF-8 text; save it as UTF-8") from None
 
 
 def _read_json(file: Path) -> dict[str, Any]:

@@ -104,7 +104,8 @@ class CrossEncoderRanker:
         ]
         if not pairs:
             return [[] for _ in requests]
-        scores = self._model.predict(pairs, batch_size=self.settings.batch, show_progress_bar=False).tolist()
+        with reading("the cross-encoder"):
+            scores = self._model.predict(pairs, batch_size=self.settings.batch, show_progress_bar=False).tolist()
         for score in scores:
             if not math.isfinite(score):
                 raise OutputError(f"the cross-encoder gave the score {score}")
@@ -166,7 +167,7 @@ def load_cross_encoder(folder: Path, max_length: int, seed: int | None = None) -
     from torch import nn
     from transformers import AutoModelForSequenceClassification, set_seed
 
-    from genrank.engines.loading import check_weights
+    from genrank.engines.loading import check_numbers, check_weights, load_fitting_tokenizer
 
     if seed is not None:
         set_seed(seed)
@@ -174,13 +175,14 @@ def load_cross_encoder(folder: Path, max_length: int, seed: int | None = None) -
     config = load_config(folder)
     with quiet_loading(), reading(folder):
         config.num_labels = 1
-        check_weights(
+        empty = check_weights(
             AutoModelForSequenceClassification,
             folder,
             config,
             may_lack=_HEAD if seed is not None else "",
             may_hold_more=seed is not None,
         )
+        load_fitting_tokenizer(empty, folder)
         model: CrossEncoder = CrossEncoder(
             str(folder),
             num_labels=1,
@@ -191,4 +193,5 @@ def load_cross_encoder(folder: Path, max_length: int, seed: int | None = None) -
             model_kwargs={"use_safetensors": True},
             processor_kwargs={"split_special_tokens": True},  # a listing that says [SEP] stays text
         )
+        check_numbers(model, folder)
     return model

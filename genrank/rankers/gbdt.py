@@ -211,7 +211,7 @@ class GbdtRanker:
             ModelError: When it was made by another version, or with another encoder.
             MissingExtraError: When LightGBM is not installed.
         """
-        root = Path(folder)
+        root = Path(folder).expanduser()
         manifest = _read_manifest(root)
         lgb = import_lightgbm()
         try:
@@ -241,7 +241,8 @@ class GbdtRanker:
             pydantic.ValidationError,
             lgb.basic.LightGBMError,
         ) as e:
-            raise ModelError(f"{root / MANIFEST} is damaged ({type(e).__name__}: {e}); train it again") from None
+            why = " ".join(str(e).split())[:200]
+            raise ModelError(f"{root / MANIFEST} is damaged ({type(e).__name__}: {why}); train it again") from None
         encoder = encoder or Encoder(name)
         if encoder.fingerprint != fingerprint:
             raise ModelError(

@@ -120,7 +120,8 @@ class Encoder:
         return np.stack([np.frombuffer(known[key], dtype=np.float32) for key in keys])
 
     def _compute(self, texts: list[str], encode: Callable[..., Any]) -> Vectors:
-        found = encode(texts, batch_size=_BATCH, normalize_embeddings=True, show_progress_bar=False)
+        with reading(self._folder):
+            found = encode(texts, batch_size=_BATCH, normalize_embeddings=True, show_progress_bar=False)
         vectors: Vectors = np.asarray(found, dtype=np.float32)
         if not np.isfinite(vectors).all():
             raise ModelError(f"{self.name} gives vectors that are not finite")
@@ -134,7 +135,7 @@ class Encoder:
             raise MissingExtraError("sentence-transformers", "rankers") from None
         from transformers import AutoModel
 
-        from genrank.engines.loading import check_weights
+        from genrank.engines.loading import check_numbers, check_weights, load_fitting_tokenizer
 
         pickles = [path for path in self._folder.rglob("pytorch_model.bin") if path.parent != self._folder]
         if alone := [path for path in pickles if not path.with_name("model.safetensors").is_file()]:
@@ -142,13 +143,16 @@ class Encoder:
         with quiet_loading(), reading(self._folder):
             config = load_config(self._folder)
             if not getattr(config, "is_encoder_decoder", False):  # of these, only one half is used
-                check_weights(AutoModel, self._folder, config, may_lack=r"(^|\.)pooler\.", may_hold_more=True)
+                lacks = r"(^|\.)pooler\."
+                empty = check_weights(AutoModel, self._folder, config, may_lack=lacks, may_hold_more=True)
+                load_fitting_tokenizer(empty, self._folder)
             model = SentenceTransformer(
                 str(self._folder),
                 trust_remote_code=False,
                 local_files_only=True,
                 model_kwargs={"use_safetensors": True},
             )
+            check_numbers(model, self._folder)
             if model.max_seq_length is not None:
                 model.max_seq_length = min(int(model.max_seq_length), longest_context(config.get_text_config()))
         return model

@@ -1171,6 +1171,8 @@ def test_the_stride_follows_the_window(window: int | None, stride: int) -> None:
 def test_an_engine_and_what_it_already_has_is_refused_with_the_fix() -> None:
     with pytest.raises(InputError, match=r"has its own adapter \(None\); leave adapter='shoes' out"):
         Reranker(engine=OracleEngine({}), adapter="shoes")
+    with pytest.raises(InputError, match=r"trust_remote_code: the engine that was passed is already loaded"):
+        Reranker(engine=OracleEngine({}), trust_remote_code=True)
 
 
 def test_numbers_of_numpy_are_options_too() -> None:

@@ -16,7 +16,7 @@ import pytest
 
 from genrank.adapters import Manifest, save_manifest
 from genrank.cli.main import main
-from genrank.errors import ConfigError, GenrankError, ModelError
+from genrank.errors import ConfigError, EngineError, GenrankError, InputError, ModelError
 from genrank.models.weights import weights_fingerprint
 
 torch = pytest.importorskip("torch", reason="torch is not installed: pip install 'genrank[transformers]'")
@@ -25,7 +25,9 @@ peft = pytest.importorskip("peft", reason="peft is not installed: pip install 'g
 
 from safetensors.torch import load_file, save_file  # noqa: E402
 
+from genrank.engines.base import PermuteRequest, ScoreRequest, TextRequest  # noqa: E402
 from genrank.engines.loading import check_base, check_fit, end_tokens, find_adapter, load, load_model  # noqa: E402
+from genrank.engines.transformers import TransformersEngine  # noqa: E402
 
 CPU = torch.device("cpu")
 WEIGHTS, ADAPTER = "model.safetensors", "adapter_model.safetensors"
@@ -179,6 +181,22 @@ UNFIT: dict[str, tuple[Callable[[Weights], Weights], str]] = {
         lambda weights: weights | {"model.norm.weight": torch.ones(31)},
         "of another shape: 1 (model.norm.weight)",
     ),
+    "one is there twice": (
+        lambda weights: weights | {"norm.weight": torch.zeros(32)},
+        "twice, with and without the prefix model: 1 (norm.weight)",
+    ),
+    "they are whole numbers": (
+        lambda weights: {name: weight.to(torch.int8) for name, weight in weights.items()},
+        "are whole numbers (I8): 16 (",
+    ),
+    "one is a whole number": (
+        lambda weights: weights | {"lm_head.weight": torch.ones(9, 32, dtype=torch.uint8)},
+        "are whole numbers (U8): 1 (lm_head.weight)",
+    ),
+    "it was saved without its head": (
+        lambda weights: {name.removeprefix("model."): w for name, w in weights.items() if name != "lm_head.weight"},
+        "missing: 1 (lm_head.weight)",
+    ),
 }
 
 
@@ -191,6 +209,72 @@ def test_weights_that_do_not_fit_are_counted_and_named(model: Path, case: str) -
     with pytest.raises(ModelError) as caught:
         check_fit(model, None, "tiny")
     assert words in str(caught.value)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_weights_that_are_not_finite_are_named(model: Path, value: float) -> None:
+    def spoil(weights: Weights) -> Weights:
+        weights["model.embed_tokens.weight"][7, 3] = value
+        return weights
+
+    change(model / WEIGHTS, spoil)
+    assert "are not finite in torch.float32: 1 (model.embed_tokens.weight)" in refused(model)
+
+
+def test_weights_that_are_all_zeros(model: Path) -> None:
+    change(model / WEIGHTS, lambda weights: {name: torch.zeros_like(w) for name, w in weights.items()})
+    assert "are all zeros" in refused(model)
+
+
+def test_a_layer_of_zeros_is_no_fault(model: Path) -> None:
+    change(model / WEIGHTS, lambda weights: {n: w * (0 if "layers.1." in n else 1) for n, w in weights.items()})
+    load(str(model), None, CPU, torch.float32)
+
+
+class TestATokenizerOfAnotherModel:
+    def save(self, model: Path, words: int = 9, chat_template: str | None = None, **special: Any) -> None:
+        from tokenizers import Tokenizer
+        from tokenizers.models import WordLevel
+
+        made = Tokenizer(WordLevel({f"w{i}": i for i in range(words)}, unk_token="w0"))
+        tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=made, eos_token="w3", **special)
+        tokenizer.chat_template = chat_template
+        tokenizer.save_pretrained(model)
+
+    def test_words_without_an_embedding(self, model: Path) -> None:
+        self.save(model, words=12)
+        assert "embeddings for 9 tokens; beyond them: 3, such as 'w9' (9)" in (said := refused(model))
+        with pytest.raises(ModelError) as caught:
+            check_fit(model, None, "tiny")
+        assert str(caught.value) == said
+
+    def test_words_that_were_added_without_resizing_the_model(self, model: Path) -> None:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(model)
+        tokenizer.add_tokens(["shop"])
+        tokenizer.save_pretrained(model)
+        assert "beyond them: 1, such as 'shop' (9)" in refused(model)
+
+    @pytest.mark.parametrize("kind", ["bos_token", "sep_token", "cls_token"])
+    def test_a_special_token_that_begins_or_ends_texts(self, model: Path, kind: str) -> None:
+        special: dict[str, Any] = {kind: "<new>"}
+        self.save(model, **special)
+        assert "such as '<new>' (9)" in refused(model)
+
+    def test_a_special_token_of_the_chat_template(self, model: Path) -> None:
+        template = "<turn>{{ messages[0].content }}"
+        self.save(model, chat_template=template, additional_special_tokens=["<turn>"])
+        assert "such as '<turn>' (9)" in refused(model)
+
+    @pytest.mark.parametrize("special", [{"pad_token": "[PAD]"}, {"additional_special_tokens": ["<image>"]}])
+    def test_a_special_token_that_no_text_needs_is_no_fault(self, model: Path, special: dict[str, Any]) -> None:
+        self.save(model, **special)
+        engine = TransformersEngine(str(model), device="cpu", dtype="float32")
+        short, long = engine.score([ScoreRequest((1, 2), (1,), (4,)), ScoreRequest((1, 2, 5, 6), (3,), (4,))])
+        (alone,) = engine.score([ScoreRequest((1, 2), (1,), (4,))])
+        assert short is not None
+        assert long is not None
+        assert alone is not None
+        assert short.scores[0] == pytest.approx(alone.scores[0], abs=1e-5)
 
 
 UNFIT_ADAPTER: dict[str, tuple[Callable[[Weights], Weights], str]] = {
@@ -208,15 +292,28 @@ UNFIT_ADAPTER: dict[str, tuple[Callable[[Weights], Weights], str]] = {
 }
 
 
+def filled(value: float) -> Callable[[Weights], Weights]:
+    return lambda weights: {n: torch.full_like(w, value) if "1.self_attn.q" in n else w for n, w in weights.items()}
+
+
+UNFIT_ADAPTER["two are no numbers"] = filled(float("nan")), "not finite numbers: 2 ("
+UNFIT_ADAPTER["two are infinite"] = filled(float("inf")), "not finite numbers: 2 ("
+UNFIT_ADAPTER["they are whole numbers"] = (
+    lambda weights: {name: weight.to(torch.int8) for name, weight in weights.items()},
+    "not finite numbers: 8 (",
+)
+
+
 @pytest.mark.parametrize("case", UNFIT_ADAPTER)
 def test_an_adapter_that_does_not_fit_is_refused(original: tuple[Path, Path], adapter: Path, case: str) -> None:
     how, words = UNFIT_ADAPTER[case]
     change(adapter / ADAPTER, how)
     assert words in (said := refused(original[0], adapter))
     assert str(adapter) in said
-    assert str(original[0]) in said
-    with pytest.raises(ModelError, match=r"does not fit"):
-        check_fit(original[0], adapter, "tiny")
+    with pytest.raises(ModelError) as caught:
+        check_fit(original[0], adapter, str(original[0]))
+    assert str(caught.value) == said
+    assert "does not fit" not in said or str(original[0]) in said
 
 
 class TestAnotherBase:
@@ -281,6 +378,15 @@ class TestNoCausalModel:
         with pytest.raises(ModelError, match="no causal language model but a BertLMHeadModel"):
             load_model(tmp_path, dtype=torch.float32)
 
+    @pytest.mark.parametrize("kind", ["bert", "t5", "llava"])
+    def test_without_architectures_its_kind_says_it(self, model: Path, kind: str) -> None:
+        configure(model / "config.json", architectures=None, model_type=kind)
+        assert f"is no causal language model but a {kind} (" in refused(model)
+
+    def test_a_causal_model_needs_no_architectures(self, model: Path) -> None:
+        configure(model / "config.json", architectures=None)
+        load(str(model), None, CPU, torch.float32)
+
     def test_architectures_that_are_no_names(self, model: Path) -> None:
         configure(model / "config.json", architectures="LlamaForCausalLM")
         assert "architectures must be a list of names" in refused(model)
@@ -329,6 +435,19 @@ class TestCodeOfStrangers:
         configure(model / "config.json", auto_map={"AutoConfig": "own.A", "AutoModelForCausalLM": "own.B"})
         load(str(model), None, CPU, torch.float32)
 
+    @pytest.mark.parametrize(
+        "values",
+        [
+            {"attn_implementation": "stranger/kernel"},
+            {"_attn_implementation": "stranger/kernel"},
+            {"attn_implementation": {"": "stranger/kernel"}},
+            {"text_config": {"experts_implementation": "stranger/kernel"}},
+        ],
+    )
+    def test_kernels_of_the_hub_are_code_too(self, model: Path, values: dict[str, Any]) -> None:
+        configure(model / "config.json", **values)
+        assert "(stranger/kernel), which genrank does not run unless you pass trust_remote_code=True" in refused(model)
+
     def test_rendering_a_prompt_does_not_ask_either(self, strange: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert main(["prompts", "render", "inline", "--model", str(strange)]) == 1
         assert "--trust-remote-code" in capsys.readouterr().err
@@ -362,6 +481,9 @@ class TestBrokenFiles:
             ("tokenizer.json", b"version https://git-lfs.github.com/spec/v1\n", "is a Git LFS pointer"),
             ("tokenizer_config.json", b"<html>", "is no JSON"),
             ("generation_config.json", b"<html>", "is no JSON"),
+            ("chat_template.jinja", b"version https://git-lfs.github.com/spec/v1\n", "is a Git LFS pointer"),
+            ("chat_template.jinja", b"\xff\xfe{", "is no UTF-8 text"),
+            ("merges.txt", b"version https://git-lfs.github.com/spec/v1\n", "is a Git LFS pointer"),
             (WEIGHTS, b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "git lfs pull"),
             (WEIGHTS, b"", "is empty"),
             (WEIGHTS, b"<!DOCTYPE html><html>404</html>", "is not a safetensors file"),
@@ -388,6 +510,26 @@ class TestBrokenFiles:
         torch.save(load_file(model / WEIGHTS), model / "pytorch_model.bin")
         (model / WEIGHTS).unlink()
         assert "only as pickles (pytorch_model.bin)" in refused(model)
+
+    def test_a_gguf_file_is_named(self, model: Path) -> None:
+        (model / WEIGHTS).rename(model / "model-q4.gguf")
+        assert "only as GGUF (model-q4.gguf)" in refused(model)
+
+    def test_two_sets_of_weights(self, model: Path) -> None:
+        """Of the two, transformers reads one and vLLM the other."""
+        save_file(load_file(model / WEIGHTS), model / "part.safetensors", {"format": "pt"})
+        (model / "model.safetensors.index.json").write_text('{"weight_map": {"lm_head.weight": "part.safetensors"}}')
+        assert "holds both model.safetensors and model.safetensors.index.json" in refused(model)
+
+    def test_weights_of_another_name_that_nobody_checked(self, model: Path) -> None:
+        shutil.copy(model / WEIGHTS, model / "other.safetensors")
+        configure(model / "config.json", transformers_weights="other.safetensors")
+        assert "transformers_weights names other weights" in refused(model)
+
+    def test_a_quantisation_that_nobody_knows(self, model: Path) -> None:
+        """Transformers would only warn, and take the numbers as they are."""
+        configure(model / "config.json", quantization_config={"quant_method": "own"})
+        assert "config.json: transformers cannot read the quantisation 'own'" in refused(model)
 
     def test_a_relative_folder_without_weights(self, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (model / WEIGHTS).unlink()
@@ -432,7 +574,12 @@ class TestBrokenAdapters:
             ({"lora_alpha": None, "target_modules": None}, "lora_alpha, target_modules missing"),
             ({"r": 0}, "r must be a whole number of at least 1, got 0"),
             ({"r": "8"}, "r must be a whole number of at least 1, got '8'"),
-            ({"lora_alpha": "much"}, "lora_alpha must be a number, got 'much'"),
+            ({"r": 10**9}, "a rank of 1000000000, and no weight is longer than 32"),
+            ({"rank_pattern": {"q_proj": 10**6}}, "a rank of 1000000, and no weight is longer than 32"),
+            ({"lora_alpha": "much"}, "lora_alpha must be a number other than 0, got 'much'"),
+            ({"lora_alpha": 0}, "lora_alpha must be a number other than 0, got 0"),
+            ({"lora_alpha": float("nan")}, "lora_alpha must be a number other than 0, got nan"),
+            ({"alpha_pattern": {"q_proj": float("nan")}}, "are not finite"),
             ({"target_modules": ["no_such"]}, "does not fit"),
             ({"target_modules": 3}, "does not fit"),
         ],
@@ -470,3 +617,31 @@ def test_a_broken_manifest_is_a_wrong_setting(original: tuple[Path, Path], adapt
     (adapter / "genrank.json").write_text('{"format": 2, "base_model": "m", "prompts": {}}')
     with pytest.raises(ConfigError, match=r"base_weights: .*missing"):
         load(str(original[0]), str(adapter), CPU, torch.float32)
+
+
+def test_a_manifest_that_is_a_folder(original: tuple[Path, Path], adapter: Path) -> None:
+    (adapter / "genrank.json").mkdir()
+    with pytest.raises(ConfigError, match=r"genrank\.json: Is a directory"):
+        load(str(original[0]), str(adapter), CPU, torch.float32)
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:99"])
+def test_a_device_that_is_not_there(original: tuple[Path, Path], device: str) -> None:
+    with pytest.raises(InputError, match=f"device: cannot use '{device}'") as caught:
+        TransformersEngine(str(original[0]), device=device)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_closed_engine_answers_nothing(original: tuple[Path, Path]) -> None:
+    engine = TransformersEngine(str(original[0]), device="cpu")
+    engine.close()
+    engine.close()
+    calls: list[Callable[[], object]] = [
+        lambda: engine.score([ScoreRequest((1,), (0,), (1,))]),
+        lambda: engine.permute([PermuteRequest((1,), (2,), ())]),
+        lambda: engine.permute([PermuteRequest((1,), (2, 3), ())]),
+        lambda: engine.write([TextRequest((1,), 2, ())]),
+    ]
+    for call in calls:
+        with pytest.raises(EngineError, match="is closed"):
+            call()

@@ -119,6 +119,10 @@ def test_a_chat_template_that_changes_the_user_s_text_is_refused(chat_template: 
         (["a"], "must be a text, got list"),
         ({"rag": CHATML, "tool_use": CHATML}, "is one of rag, tool_use, and none is called default"),
         ({"default": 5}, "must be a text, got int"),
+        ("{{ ['Hi', 'Hello'] | random }}" + CHATML, "writes something else each time (it uses random)"),
+        ("{{ ['Hi'] | map('random') }}" + CHATML, "writes something else each time (it uses random)"),
+        ("{{ lipsum(1) }}" + CHATML, "writes something else each time (it uses lipsum)"),
+        ("{{ now() }}" + CHATML, "fails: 'now' is undefined"),
     ],
 )
 def test_a_broken_chat_template_is_named_with_its_file(chat_template: Any, words: str) -> None:

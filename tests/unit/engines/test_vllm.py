@@ -23,14 +23,24 @@ from genrank.errors import EngineError, InputError, MissingExtraError, ModelErro
 LORA = '{"peft_type": "LORA", "r": %s, "lora_alpha": 8, "target_modules": ["q_proj"]}'
 
 
+def find_vllm(monkeypatch: pytest.MonkeyPatch, found: object) -> None:
+    """Have vLLM installed or not; other packages, which may be imported for the first time, are found as ever."""
+    find_spec = importlib.util.find_spec
+
+    def find(name: str, package: str | None = None) -> Any:
+        return found if name == "vllm" else find_spec(name, package)
+
+    monkeypatch.setattr(importlib.util, "find_spec", find)
+
+
 @pytest.fixture
 def no_vllm(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    find_vllm(monkeypatch, None)
 
 
 @pytest.fixture
 def some_vllm(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
+    find_vllm(monkeypatch, object())
 
 
 @pytest.mark.usefixtures("no_vllm")

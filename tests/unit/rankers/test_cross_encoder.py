@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ from safetensors.torch import load_file, save_file
 
 from genrank.errors import ModelError
 from genrank.rankers.cross_encoder import load_cross_encoder
-from tests.tiny_encoder import make_encoder
+from genrank.search.dense import Encoder
+from tests.tiny_encoder import WORDS, make_encoder
 
 WEIGHTS = "model.safetensors"
 
@@ -52,3 +54,38 @@ def test_a_file_that_holds_no_weights_is_named(tmp_path: Path) -> None:
     (folder / WEIGHTS).write_text("<html>")
     with pytest.raises(ModelError, match=r"model\.safetensors is not a safetensors file"):
         load_cross_encoder(folder, 16)
+
+
+class TestWhatCannotRead:
+    """A tokenizer or weights with which a cross-encoder or an encoder would score nonsense."""
+
+    def refused(self, folder: Path) -> str:
+        """What both say, in one line."""
+        with pytest.raises(ModelError) as caught:
+            load_cross_encoder(folder, 16)
+        with pytest.raises(ModelError) as other:
+            Encoder(str(folder), folder.parent / "cache").encode(["red dress"])
+        said = str(caught.value)
+        assert "\n" not in said + str(other.value)
+        assert said[:40] == str(other.value)[:40]
+        return said
+
+    @pytest.fixture
+    def folder(self, tmp_path: Path) -> Path:
+        return make_encoder(tmp_path / "model", "BertForSequenceClassification", num_labels=1)
+
+    def test_no_tokenizer(self, folder: Path) -> None:
+        for name in ("tokenizer.json", "vocab.txt"):
+            (folder / name).unlink(missing_ok=True)
+        assert "holds no tokenizer" in self.refused(folder)
+
+    def test_the_tokenizer_of_another_model(self, folder: Path) -> None:
+        larger = make_encoder(folder.parent / "larger", words=[*WORDS, "coat"])
+        shutil.copy(larger / "tokenizer.json", folder / "tokenizer.json")
+        assert "embeddings for 9 tokens; beyond them: 1, such as 'coat' (9)" in self.refused(folder)
+
+    @pytest.mark.parametrize(("factor", "words"), [(float("nan"), "not finite"), (0.0, "all zeros")])
+    def test_weights_that_say_nothing(self, folder: Path, factor: float, words: str) -> None:
+        weights: dict[str, Any] = load_file(folder / WEIGHTS)
+        save_file({name: weight * factor for name, weight in weights.items()}, folder / WEIGHTS, {"format": "pt"})
+        assert words in self.refused(folder)
