@@ -205,8 +205,8 @@ def check_causal(folder: Path, config: Mapping[str, Any], *, trust_remote_code: 
     two_ways = kind in modeling_auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES and config.get("is_decoder") is not True
     if not causal or two_ways:
         raise ModelError(
-            f"{folder} is no causal language model but a {names[0]} ({file}: architectures); genrank ranks with models "
-            "such as LlamaForCausalLM"
+            f"{folder} is not a causal language model but a {names[0]} ({file}: architectures); give a model such as a "
+            "LlamaForCausalLM"
         )
 
 

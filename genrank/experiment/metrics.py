@@ -138,9 +138,9 @@ def measure(
         ``nDCG@c`` for each cutoff, ``nDCG-linear@k``, ``nDCG-exponential@k``, ``MRR``, ``MAP``, ``P@k``, ``R@k``.
 
     Raises:
-        InputError: When the run and the candidates do not hold the same queries; a query's run holds a listing
-            that is no candidate, or a candidate is missing or repeated; a score is no finite number; a candidate's
-            grade is none of `grades`, or one of these is out of range; `k` or a cutoff is less than 1.
+        InputError: When the run and the candidates do not hold the same queries; a query's run holds a listing that
+            is not a candidate, or a candidate is missing or repeated; a score is not a finite number; a candidate's
+            grade is not in `grades`, or one of these is out of range; `k` or a cutoff is less than 1.
         MissingExtraError: When ranx is not installed.
     """
     _check(run, candidates)
@@ -224,7 +224,8 @@ def align(run: Scores, candidates: Candidates) -> tuple[Run, dict[str, int]]:
         queries that both sides have).
 
     Raises:
-        InputError: When a score is no finite number, or run and candidates have no pair of query and listing in common.
+        InputError: When a score is not a finite number, or run and candidates have no pair of query and listing in
+            common.
     """
     _check_candidates(candidates)
     counts = {
@@ -274,7 +275,7 @@ def _check(run: Scores, candidates: Candidates) -> None:
     for query, ids in candidates.items():
         if odd_ids := run[query].keys() ^ set(ids):
             odd = min(odd_ids)
-            trouble = "is no candidate" if odd in run[query] else "was lost"
+            trouble = "is not a candidate" if odd in run[query] else "was lost"
             raise InputError(f"query {query!r}: listing {odd!r} {trouble}", field="run")
         _check_scores(query, run[query])
 
@@ -294,7 +295,7 @@ def _check_scores(query: str, scores: Mapping[str, float]) -> None:
     if not all(map(math.isfinite, scores.values())):
         odd = min(key for key, score in scores.items() if not math.isfinite(score))
         raise InputError(
-            f"query {query!r}: the score of listing {odd!r} is no finite number, got {scores[odd]}", field="run"
+            f"query {query!r}: the score of listing {odd!r} is not a finite number, got {scores[odd]}", field="run"
         )
 
 
