@@ -1,4 +1,4 @@
-"""What every decoding checks of an engine's answer."""
+"""Checks of an engine's answer that all decodings share."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from genrank.errors import OutputError
 
 
 def check_count(answers: Sequence[object], asked: Sequence[object]) -> None:
-    """Refuse an answer that is too short or too long.
+    """Check that there is one answer for each request.
 
     Raises:
-        OutputError: When there are not as many answers as were asked for.
+        OutputError: When there is not.
     """
     if len(answers) != len(asked):
         raise OutputError(f"the engine gave {len(answers)} answers where {len(asked)} were asked for")
 
 
 def check_finite(scores: Sequence[Sequence[float]]) -> None:
-    """Refuse NaN and infinity.
+    """Check that all scores are finite.
 
     Raises:
         OutputError: When a score is not finite.
