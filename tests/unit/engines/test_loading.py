@@ -278,7 +278,7 @@ class TestNoCausalModel:
         transformers.BertLMHeadModel(config).save_pretrained(tmp_path)
         load_model(tmp_path, dtype=torch.float32)
         configure(tmp_path / "config.json", is_decoder=False)
-        with pytest.raises(ModelError, match="no causal language model but a BertLMHeadModel"):
+        with pytest.raises(ModelError, match="not a causal language model but a BertLMHeadModel"):
             load_model(tmp_path, dtype=torch.float32)
 
     def test_architectures_that_are_no_names(self, model: Path) -> None:
