@@ -8,27 +8,31 @@ Start with `Reranker`::
         for item in reranker.rerank("red summer dress", ["Blue wool coat", "Red cotton dress"]):
             print(item.rank, item.listing.title, item.score)
 
-Where to find what:
+Where to look, in the order in which a call passes through:
 
-- `genrank.types`: what goes in (`Query`, `Listing`, `Interaction`, `Candidate`, `Request`) and what comes out
-  (`Ranking`, `RankedItem`, `Provenance`). `genrank.inputs` turns JSON into these, `genrank.errors` draws the tree of
-  errors.
-- `genrank.reranker`: `Reranker`. Beneath it `genrank.scheduling` (the loop, sync and async), `genrank.windows` (how a
-  long list is split), `genrank.fallback` (whose order stands where the model gave none), `genrank.permutation`,
-  `genrank.calibration` (scores as probabilities), and `genrank.adapters` (what an adapter was trained for).
-- `genrank.prompting`: from a query, a history and listings to the model's tokens, by a `Template`; `genrank.text`: text
-  cleaned, and made harmless where it speaks to the model.
-- `genrank.decoding`: from the model's answer to scores, one module for each `Decoding`.
-- `genrank.engines`: who runs the model: transformers or vLLM, and the protocol (`Engine`, `AsyncEngine`) for others.
-  `genrank.remote`: models behind HTTP. `genrank.models`: fetching models and checking their files.
-- `genrank.reasons`: the sentence on why an item is where it is, checked against the facts.
-- `genrank.data`: datasets, TREC files, request lines, and the sample shop.
-- `genrank.search` and `genrank.rankers`: first stages (BM25, dense vectors), BERT + GBDT and the cross-encoder.
-- `genrank.testing`: engines without a model, for your tests. `genrank.experiment`: what the programs that train and
-  measure share. `genrank.cli`: the command ``genrank``.
+- What goes in and comes out: `genrank.types` (`Query`, `Listing`, `Interaction`, `Candidate`, `Request`; `Ranking`,
+  `RankedItem`, `Provenance`). `genrank.inputs` builds these from JSON. `genrank.errors` lists every error, as a tree.
+- The call itself: `genrank.reranker`. It uses `genrank.windows` (how a long list is split), `genrank.scheduling` (the
+  loop, sync and async), `genrank.fallback` (the order when the model fails) and `genrank.calibration` (scores as
+  probabilities).
+- The prompt: `genrank.prompting` turns a query, a history and listings into tokens, following a `Template`.
+  `genrank.text` cleans the text and removes instructions aimed at the model.
+- The model: `genrank.engines` runs it, with transformers or vLLM; `Engine` and `AsyncEngine` are the protocols for an
+  engine of your own. `genrank.remote` talks to models behind HTTP. `genrank.models` fetches models and checks their
+  files. `genrank.adapters` reads what an adapter was trained with.
+- The answer: `genrank.decoding` turns it into scores, with one module for each `Decoding`; `genrank.permutation` holds
+  a checked order. `genrank.reasons` writes a sentence for each top item and checks it against the facts.
+- Data: `genrank.data` reads datasets, TREC files and request lines, and holds the sample shop. `genrank.files` writes
+  files safely.
+- Before and beside the model: `genrank.search` (BM25, dense vectors) and `genrank.rankers` (BERT + GBDT, the
+  cross-encoder).
+- Tools: `genrank.testing` (engines without a model, for your tests), `genrank.cli` (the ``genrank`` command),
+  `genrank.progress` (progress bars), `genrank.experiment` (shared by the programs that train and measure).
 
-The names below are the public ones. Importing this package loads neither torch nor transformers: they come with the
-first `Reranker`.
+In a clone, docs/index.md says which page and which module to read for each task.
+
+The names below are the public ones. Importing this package loads neither torch nor transformers; the first `Reranker`
+does.
 """
 
 from genrank.data.dataset import Dataset, sample_shop
@@ -72,7 +76,7 @@ from genrank.types import (
     Tokens,
 )
 
-__version__ = "0.2.0"  # pyproject.toml reads it here
+__version__ = "0.2.0"  # pyproject.toml reads it from here
 
 __all__ = [
     "AsyncEngine",

@@ -1,6 +1,6 @@
-"""An adapter's manifest, ``genrank.json``: what it was trained with, so that it is served with the same.
+"""An adapter's manifest, ``genrank.json``: what it was trained with, so it is always served with the same.
 
-The file's ``calibration`` object belongs to `genrank.calibration`.
+`genrank.calibration` keeps its own object, ``calibration``, in the same file.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 
 import pydantic
 
-from genrank.errors import ConfigError
+from genrank.errors import ConfigError, first_problem
 from genrank.files import read_text, write_atomically
 
 FILE = "genrank.json"
@@ -23,12 +23,12 @@ _log = logging.getLogger(__name__)
 
 
 class TrainedPrompt(pydantic.BaseModel, frozen=True, extra="ignore"):
-    """A prompt template with which an adapter was trained.
+    """A prompt template that an adapter was trained with.
 
     Attributes:
-        name: Of the template.
+        name: The template's name.
         hash: Its digest (`Provenance.prompt_hash`).
-        identifiers: The candidates' names in the answer, each one token of the model's; empty for ``inline``.
+        identifiers: The candidates' names in the answer, each one token; empty for ``inline``.
     """
 
     name: str
@@ -40,14 +40,15 @@ class Manifest(pydantic.BaseModel, frozen=True, extra="ignore"):
     """What an adapter was trained with, and how well it ranked then.
 
     Attributes:
-        format: Of the manifest. In format 1 there was no `base_weights`; what it had instead, ``base_revision``,
-            changed with each download of the model, and is not read.
-        base_model: The model that it adapts, as training named it.
-        base_weights: What that model's weights are (`genrank.models.weights.weights_fingerprint`); empty in format 1.
-        prompts: By decoding.
+        format: The manifest's format. Format 1 had no `base_weights`; its ``base_revision`` changed with each
+            download of the model, and is ignored.
+        base_model: The model that the adapter was trained on, as training named it.
+        base_weights: Fingerprint of that model's weights (`genrank.models.weights.weights_fingerprint`); empty in
+            format 1.
+        prompts: The templates, by decoding.
         data: The datasets, and the fingerprint of the examples made from them.
-        metrics: Such as ``ndcg@10_inline`` on the dev queries.
-        versions: Of the packages.
+        metrics: Figures on the dev queries, such as ``ndcg@10_inline``.
+        versions: Versions of the packages used in training.
     """
 
     format: Literal[1, 2] = 2
@@ -66,26 +67,26 @@ class Manifest(pydantic.BaseModel, frozen=True, extra="ignore"):
         return value
 
     def check_base(self, adapter: str, model: str, weights: str, *, same_name: bool = False) -> None:
-        """Refuse to use an adapter with a model other than the one it was trained on.
+        """Check that an adapter is used with the model it was trained on.
 
-        A warning is logged where this cannot be checked (format 1), or where the model is the same known one from
+        A warning is logged when this cannot be checked (format 1), or when the known model is the same but came from
         another source.
 
         Args:
-            adapter: Where it is, for the message.
+            adapter: The adapter's path, for the message.
             model: The model to use it with, as the caller named it.
             weights: The fingerprint of that model's weights.
             same_name: Whether `model` is the known name used in training; its sources store the weights in different
-                precision.
+                precisions.
 
         Raises:
-            ConfigError: When the weights are not those of the training.
+            ConfigError: When the weights differ from those in training.
         """
         if self.base_weights == weights:
             return
         if not self.base_weights:
             _log.warning(
-                "%s does not say on which weights of %s it was trained; whether those of %s are the same is unknown",
+                "%s does not say which weights of %s it was trained on; whether those of %s are the same is unknown",
                 adapter, self.base_model, model,
             )  # fmt: skip
         elif same_name:
@@ -95,23 +96,23 @@ class Manifest(pydantic.BaseModel, frozen=True, extra="ignore"):
         else:
             raise ConfigError(
                 f"adapter: {adapter} was trained on {self.base_model}, whose weights have the fingerprint "
-                f"{self.base_weights[:16]}, and those of {model} have {weights[:16]}; give the model of its training, "
+                f"{self.base_weights[:16]}, and those of {model} have {weights[:16]}; use the model it was trained on, "
                 "or train it on this one"
             )
 
     def check(self, adapter: str, decoding: str, prompt: str, prompt_hash: str) -> None:
-        """Refuse to serve an adapter with a prompt that it was not trained with.
+        """Check that an adapter is served with the prompt it was trained with.
 
         Args:
-            adapter: Where it is, for the message.
+            adapter: The adapter's path, for the message.
             decoding: The decoding to serve with.
             prompt: Name of the template to serve with.
             prompt_hash: Its digest.
 
         Raises:
-            ConfigError: When it was trained for other decodings or with another prompt.
+            ConfigError: When it was trained only for other decodings, or with another prompt.
         """
-        override = "check_adapter=False takes it as it is"
+        override = "check_adapter=False skips this check"
         trained = self.prompts.get(decoding)
         if trained is None:
             known = ", ".join(self.prompts)
@@ -124,19 +125,19 @@ class Manifest(pydantic.BaseModel, frozen=True, extra="ignore"):
 
 
 def demo_adapter(model: str) -> Path | None:
-    """The folder of the adapter that ships with genrank for a known model; None where there is none.
+    """The folder of the adapter that ships with genrank for a known model; None if there is none.
 
-    It was trained on the sample shop alone, to show what training does: for a real shop, train one on that shop.
+    It was trained on the sample shop alone, to show what training does. For a real shop, train an adapter on its data.
     """
     folder = Path(__file__).parent / "data" / "adapters" / model
     return folder if (folder / FILE).is_file() else None
 
 
 def load_manifest(adapter: str | Path) -> Manifest | None:
-    """The manifest of an adapter's folder; None where there is none, or the file holds only a calibration.
+    """The manifest in an adapter's folder; None if there is none, or the file holds only a calibration.
 
     Raises:
-        ConfigError: When it is no JSON object, or a key is missing or wrong.
+        ConfigError: When it is not a JSON object, or a key is missing or wrong.
     """
     file = Path(adapter).expanduser() / FILE
     if not file.exists():
@@ -147,9 +148,8 @@ def load_manifest(adapter: str | Path) -> Manifest | None:
     try:
         return Manifest.model_validate(_without_nulls(values))
     except pydantic.ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise ConfigError(f"{file}: {where}: {first['msg']}") from None
+        field, message = first_problem(error.errors(include_url=False))
+        raise ConfigError(f"{file}: {field}: {message}") from None
 
 
 def _without_nulls(value: Any) -> Any:
@@ -160,30 +160,30 @@ def _without_nulls(value: Any) -> Any:
 
 
 def save_manifest(manifest: Manifest, adapter: str | Path) -> Path:
-    """Write the manifest into an adapter's folder; other keys of a file that is there already stay.
+    """Write the manifest into an adapter's folder; other keys of an existing file stay.
 
     Returns:
         The file.
 
     Raises:
-        ConfigError: When the file is there and holds no JSON object.
+        ConfigError: When the file exists and does not hold a JSON object.
         OSError: When it cannot be written.
     """
     return merge_values(Path(adapter).expanduser() / FILE, manifest.model_dump(mode="json"))
 
 
 def read_values(file: Path) -> dict[str, Any]:
-    """The JSON object of a file.
+    """The JSON object in a file.
 
     Raises:
-        ConfigError: When it cannot be read, or holds none.
+        ConfigError: When the file cannot be read, or does not hold a JSON object.
     """
     try:
         values = json.loads(read_text(file))
     except OSError as error:
         raise ConfigError(f"{file}: {error.strerror or error}") from None
     except (ValueError, RecursionError) as error:
-        raise ConfigError(f"{file}: no JSON: {error}") from None
+        raise ConfigError(f"{file}: not JSON: {error}") from None
     if not isinstance(values, dict):
         raise ConfigError(f"{file}: must hold a JSON object, got {type(values).__name__}")
     return values
@@ -196,7 +196,7 @@ def merge_values(file: Path, values: Mapping[str, Any]) -> Path:
         The file, which is created if needed.
 
     Raises:
-        ConfigError: When the file is there and holds no JSON object.
+        ConfigError: When the file exists and does not hold a JSON object.
         OSError: When it cannot be written.
     """
     merged = {**(read_values(file) if file.exists() else {}), **values}

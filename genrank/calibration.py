@@ -1,16 +1,16 @@
-"""Scores made probabilities: a temperature, fitted on judged queries and stored with an adapter.
+"""Turns scores into probabilities, with a temperature fitted on judged queries and stored with an adapter.
 
-What a model says is rarely how often it is right. A calibration bends the scores of one window so that, on the queries
-that it was fitted on, they are; the order never changes (temperature scaling: Guo et al. 2017, arXiv 1706.04599; with
-a bias: Platt 1999). What the probability is of hangs on the decoding:
+A model is rarely right as often as its scores say. A calibration rescales the scores of one window so that they match
+how often the model was right on the queries it was fitted on. The order never changes (temperature scaling: Guo et al.
+2017, arXiv 1706.04599; with a bias: Platt 1999). What the probability means depends on the decoding:
 
-- ``inline``: that the listing is relevant, by itself: its grade is at least the one that counts as relevant.
-- ``first-token``: that the listing should come first: its grade is the window's best. Where several share it, any of
+- ``inline``: the listing is relevant, by itself: its grade is at least the one that counts as relevant.
+- ``first-token``: the listing should come first: its grade is the window's best. If several share that grade, any of
   them may come first, so the probabilities of a window add up to 1.
 
-``listwise`` gives places, not probabilities. ``python -m eval.calibrate`` fits (in a clone), `save_calibration` writes
-and `load_calibration` reads it: by decoding, in the object ``calibration`` of a JSON file, by default ``genrank.json``
-beside an adapter (`genrank.adapters`).
+``listwise`` gives places, not probabilities. ``python -m eval.calibrate`` fits a calibration (in a clone),
+`save_calibration` writes it and `load_calibration` reads it. It is stored by decoding, in the object ``calibration`` of
+a JSON file: by default ``genrank.json`` in an adapter's folder (`genrank.adapters`).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from genrank.errors import ConfigError, InputError
 _DECODINGS = ("inline", "first-token")
 _KEY = "calibration"
 _FIT = "fit one with python -m eval.calibrate in a clone of genrank"
-# math.exp of every bias is finite and more than 0
+# for every bias in this range, math.exp is finite and greater than 0
 _RANGES = {"temperature": (1e-6, 1e6), "bias": (-500.0, 500.0)}
 _TOP = 1 - 1e-12
 
@@ -39,12 +39,11 @@ class Calibration:
 
     Attributes:
         decoding: Whose scores: ``inline`` or ``first-token``.
-        temperature: 1e-6 to 1e6; over 1 for a model that is too sure of itself, below 1 for one that is not sure
-            enough.
-        bias: Added to the log-odds, -500 to 500; ``inline`` only. Over 0 for a model that says no too often.
+        temperature: 1e-6 to 1e6; above 1 for an overconfident model, below 1 for an underconfident one.
+        bias: Added to the log-odds, -500 to 500; ``inline`` only. Above 0 for a model that says no too often.
         fitted_on: The judged queries, in words.
-        model: The model whose scores were fitted, as its engine names it; empty fits every model.
-        prompt_hash: Of the prompt template with which it was fitted (`Provenance.prompt_hash`); empty fits every one.
+        model: The model whose scores were fitted, as its engine names it; empty for any model.
+        prompt_hash: Hash of the prompt template used in fitting (`Provenance.prompt_hash`); empty for any template.
 
     Raises:
         ConfigError: When a value is wrong.
@@ -74,11 +73,11 @@ class Calibration:
         """The probabilities of one window.
 
         ``inline``: ``sigmoid(logit(score) / temperature + bias)`` of each. ``first-token``: ``score ** (1 /
-        temperature)`` of each, divided by their sum. The order is that of the scores: a higher score gets the higher
-        probability, if need be by the least step of a float, and equal ones stay equal.
+        temperature)`` of each, divided by their sum. The order stays: a higher score gets a higher probability, if
+        only by the smallest step of a float, and equal scores stay equal.
 
         Args:
-            scores: ``[n]`` of one window, 0 to 1, as the decoding gives them.
+            scores: ``[n]`` scores of one window, 0 to 1, from the decoding.
 
         Returns:
             ``[n]`` probabilities, 0 to 1.
@@ -97,16 +96,16 @@ class Calibration:
 
     def _soften(self, chances: Sequence[float]) -> list[float]:
         """Chances at the temperature; they add up to 1."""
-        top = max(chances, default=0.0) or 1.0  # the greatest weight is 1, so that not all are lost to rounding
+        top = max(chances, default=0.0) or 1.0  # so that the greatest weight is 1, and never all round to 0
         weights = [(chance / top) ** (1 / self.temperature) for chance in chances]
         total = sum(weights)
         return [weight / total if total else 1 / len(weights) for weight in weights]
 
     def check(self, *, decoding: str, prompt_hash: str, model: str) -> None:
-        """Refuse to bend the scores of anything but what it was fitted on.
+        """Check that the calibration is used for the decoding, the prompt and the model it was fitted on.
 
         Raises:
-            ConfigError: When the decoding, the prompt or the model is another one.
+            ConfigError: When one of them differs.
         """
         fix = "fit one for these with python -m eval.calibrate in a clone of genrank, or leave the calibration out"
         if decoding != self.decoding:
@@ -124,8 +123,8 @@ def load_calibration(path: str | Path, decoding: str) -> Calibration:
         decoding: ``inline`` or ``first-token``.
 
     Raises:
-        ConfigError: When the file is missing or no JSON, has none for the decoding, or a key is missing, unknown or
-            wrong.
+        ConfigError: When the file is missing or not JSON, holds no calibration for the decoding, or a key is missing,
+            unknown or wrong.
     """
     file = Path(path).expanduser()
     file = file / FILE if file.is_dir() else file
@@ -152,10 +151,10 @@ def load_calibration(path: str | Path, decoding: str) -> Calibration:
 
 
 def stored_calibration(adapter: str | Path, *, decoding: str, prompt_hash: str, model: str) -> Calibration | None:
-    """The calibration that an adapter's folder holds for exactly this use; None where it holds none.
+    """The calibration in an adapter's folder for exactly this use; None if there is none.
 
     Raises:
-        ConfigError: When its ``genrank.json`` is no JSON, or a key of the calibration is wrong.
+        ConfigError: When its ``genrank.json`` is not JSON, or a key of the calibration is wrong.
     """
     file = Path(adapter).expanduser() / FILE
     stored = read_values(file).get(_KEY, {}) if file.is_file() else {}
@@ -170,18 +169,18 @@ def stored_calibration(adapter: str | Path, *, decoding: str, prompt_hash: str, 
 
 
 def save_calibration(calibration: Calibration, path: str | Path) -> Path:
-    """Write a calibration; those of other decodings, and other keys of a file that is there already, stay.
+    """Write a calibration; other decodings' calibrations and other keys of an existing file stay.
 
     Args:
-        calibration: What to write.
-        path: A file whose name ends in ``.json``, or a folder (an adapter's), which gets a ``genrank.json``; made
-            if need be.
+        calibration: The calibration.
+        path: A file whose name ends in ``.json``, or a folder (an adapter's) for a ``genrank.json``; created if
+            needed.
 
     Returns:
         The file.
 
     Raises:
-        ConfigError: When the file is there and holds no JSON object.
+        ConfigError: When the file exists and does not hold a JSON object.
         OSError: When it cannot be written.
     """
     file = Path(path).expanduser()
@@ -193,7 +192,7 @@ def save_calibration(calibration: Calibration, path: str | Path) -> Path:
 
 
 def _in_order_of(scores: Sequence[float], chances: Sequence[float]) -> list[float]:
-    """Chances that rise where the scores rise, however little: rounding makes equals of them, and orders hang on it."""
+    """Chances that rise wherever the scores rise, if only a little: rounding must not make them equal."""
     kept = list(chances)
     last, floor = -1.0, 0.0
     for i in sorted(range(len(scores)), key=scores.__getitem__):

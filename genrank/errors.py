@@ -10,12 +10,12 @@
     │   ├── ModelNotFoundError
     │   ├── LicenceError                     the model's licence has not been accepted
     │   ├── DownloadError                    no source could deliver the model
-    │   └── ChecksumError                    files are not what they should be
+    │   └── ChecksumError                    a file differs from its recorded size or hash
     ├── EngineError                          the engine failed while it ran the model
-    └── OutputError                          the model misbehaved: its answer is no permutation
+    └── OutputError                          the model misbehaved: its answer cannot be used
 
-A user's mistake and a misbehaving model are different errors: the first is raised, the second is caught by
-`Reranker`, counted in the provenance and answered with a complete ranking.
+A user's mistake and a misbehaving model are different errors. The first is raised. `Reranker` catches the second,
+records it in the provenance and still returns a complete ranking.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class BudgetError(InputError):
     """The token budget cannot hold the candidates.
 
     Attributes:
-        least: The least budget, in tokens, that would do.
+        least: The smallest budget that would do, in tokens.
     """
 
     def __init__(self, message: str, *, least: int) -> None:
@@ -93,7 +93,7 @@ class ModelNotFoundError(ModelError):
 
 
 class LicenceError(ModelError):
-    """The model's licence has to be accepted first."""
+    """The model's licence must be accepted first."""
 
 
 class DownloadError(ModelError):
@@ -115,11 +115,11 @@ class OutputError(GenrankError):
 def first_problem(
     errors: Sequence[Mapping[str, Any]], *, fixes: Mapping[str, str] = MappingProxyType({})
 ) -> tuple[str, str]:
-    """The field and the message of the first of pydantic's complaints.
+    """The field and the message of pydantic's first error.
 
     Args:
-        errors: What ``pydantic.ValidationError.errors(include_url=False)`` gives.
-        fixes: What to do about it, by the complaint's ``type``.
+        errors: From ``pydantic.ValidationError.errors(include_url=False)``.
+        fixes: How to fix it, by the error's ``type``.
 
     Returns:
         The field's path, such as ``price.amount`` or ``category[1]``; and the message, with what was found and the fix.
@@ -128,7 +128,8 @@ def first_problem(
     field = ""
     for part in first["loc"]:
         field += f"[{part}]" if isinstance(part, int) else f".{part}" if field else str(part)
-    found = "" if first["type"] == "missing" else f", got {shown(first['input'])}"
+    about_all = first["type"] == "value_error" and isinstance(first["input"], Mapping)  # the message names the field
+    found = "" if first["type"] == "missing" or about_all else f", got {shown(first['input'])}"
     fix = fixes.get(first["type"])
     return field, first["msg"].removeprefix("Value error, ") + found + (f"; {fix}" if fix else "")
 
@@ -137,6 +138,6 @@ def shown(value: object) -> str:
     """A value for an error message: one line of at most 80 characters."""
     try:
         text = repr(value)
-    except Exception:  # anything may be passed, and some integers are too long to be printed
+    except Exception:  # a value may be anything, and some integers are too long to print
         text = f"a value of type {type(value).__name__}"
     return text if len(text) <= 80 else text[:77] + "..."

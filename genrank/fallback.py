@@ -1,4 +1,4 @@
-"""Whose order stands where the model gave none: a cheap ranker of the caller's, checked before it is believed."""
+"""Calls the caller's own cheap ranker for candidates that the model did not rank, and checks its scores."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from collections.abc import Callable, Mapping, Sequence
 from genrank.types import Request
 
 Fallback = Callable[[Sequence[Request]], Sequence[Sequence[float]]]
-"""A cheap ranker: ``[b]`` requests in, ``[b][n]`` finite scores out, one a candidate in the request's order; higher is
-better. It runs in the caller's thread and no deadline stops it, so it should take milliseconds."""
+"""A cheap ranker: takes ``[b]`` requests and returns ``[b][n]`` finite scores, one for each candidate in the request's
+order; higher is better. No deadline stops it, so it should take milliseconds."""
 
 
 def ask_fallback(fallback: Fallback, requests: Sequence[Request]) -> list[list[float] | str]:
     """The fallback's scores for each request, or what is wrong with them.
 
-    It is somebody else's code: it may raise anything and answer with any type, and nothing may be lost for it.
+    It is the caller's code, so it may raise anything and return anything; no ranking may be lost because of that.
     """
     try:
         answers = list(fallback(requests))

@@ -33,7 +33,7 @@ def sha256_of(path: Path, report: Progress | None = None) -> str:
 def sync(path: Path) -> None:
     """Flush a file, or the entries of a folder, to the disk."""
     if path.is_dir() and os.name == "nt":
-        return  # Windows opens no folders
+        return  # Windows cannot open a folder
     handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
     try:
         os.fsync(handle)
@@ -42,7 +42,7 @@ def sync(path: Path) -> None:
 
 
 def raise_if_full(said: str, place: Path) -> None:
-    """Raise the same `OSError` for a full disk whichever program reported it."""
+    """Raise the `OSError` for a full disk if a program's output reports one."""
     if os.strerror(errno.ENOSPC) in said:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(place))
 
@@ -54,12 +54,12 @@ def fingerprint(value: Any) -> str:
 
 
 def files_fingerprint(path: str | Path) -> str:
-    """SHA-256 of a file, or of all files of a folder with their names; hidden ones are left out.
+    """SHA-256 of a file, or of a folder's files with their names; hidden files are left out.
 
-    For a model, see `genrank.models.weights`: its folder holds dates and words that say nothing about the model.
+    For a model use `genrank.models.weights`: a model's folder also holds dates and texts that do not matter.
 
     Raises:
-        OSError: When something cannot be read.
+        OSError: When a file cannot be read.
     """
     root = Path(path)
     if root.is_file():
@@ -71,14 +71,14 @@ def files_fingerprint(path: str | Path) -> str:
 
 @contextlib.contextmanager
 def write_atomically(path: str | Path) -> Iterator[Path]:
-    """Write a file so that it is there whole or not at all, whoever else writes it at the same time.
+    """Write a file completely or not at all, even when other programs write it at the same time.
 
-    ``with write_atomically(path) as part: part.write_text(...)``. Once the new file is on the disk, it takes the old
-    one's place and permissions. A symbolic link stays, and the file that it points to is replaced. After an error
-    nothing has changed. What is no regular file, such as ``/dev/stdout``, is written to directly.
+    ``with write_atomically(path) as part: part.write_text(...)``. Once the new file is on disk, it replaces the old
+    one and takes over its permissions. A symbolic link stays, and the file it points to is replaced. After an error
+    nothing has changed. Anything but a regular file, such as ``/dev/stdout``, is written directly.
 
     Args:
-        path: The file; its folder must be there.
+        path: The file; its folder must exist.
 
     Yields:
         A new, empty file in the same folder, to be filled.
@@ -101,22 +101,22 @@ def write_atomically(path: str | Path) -> Iterator[Path]:
     except BaseException:
         part.unlink(missing_ok=True)
         raise
-    with contextlib.suppress(OSError):  # some file systems cannot do that to a folder
+    with contextlib.suppress(OSError):  # some file systems cannot sync a folder
         sync(target.parent)
 
 
 @contextlib.contextmanager
 def write_folder_atomically(folder: str | Path) -> Iterator[Path]:
-    """Write a folder so that it is there whole or not at all; an old one is replaced.
+    """Write a folder completely or not at all, replacing an old one.
 
     Args:
-        folder: The folder; the one that it lies in must be there.
+        folder: The folder; its parent must exist.
 
     Yields:
         A new, empty folder beside it, to be filled.
 
     Raises:
-        OSError: When it cannot be written; the old folder is still there then.
+        OSError: When it cannot be written; the old folder is then still there.
     """
     target = Path(os.path.realpath(folder))
     token = secrets.token_hex(8)
@@ -142,21 +142,21 @@ _WIDE |= {codecs.BOM_UTF16_LE: "UTF-16", codecs.BOM_UTF16_BE: "UTF-16"}
 
 
 def wide_encoding(start: bytes) -> str:
-    """``UTF-16`` or ``UTF-32`` when that is how a text that begins with these bytes is encoded; else empty."""
+    """``UTF-16`` or ``UTF-32`` when a text that begins with these bytes is encoded that way; else empty."""
     for mark, name in _WIDE.items():
         if start.startswith(mark):
             return name
-    # without a mark: ASCII characters, each beside a zero byte
+    # no byte-order mark: ASCII characters, each beside a zero byte
     zeros = [byte == 0 for byte in start[:4]]
     return "UTF-16" if zeros in ([False, True, False, True], [True, False, True, False]) else ""
 
 
 def read_text(path: str | Path) -> str:
-    """A text file in UTF-8, without its byte-order mark if it has one.
+    """The content of a UTF-8 text file, without a byte-order mark.
 
     Raises:
         OSError: When it cannot be read.
-        ValueError: When it is not UTF-8; the message says what it is and what to do.
+        ValueError: When it is not UTF-8; the message says what it is, and the fix.
     """
     content = Path(path).read_bytes()
     if encoding := wide_encoding(content):
@@ -164,5 +164,5 @@ def read_text(path: str | Path) -> str:
     try:
         return content.decode("utf-8-sig").lstrip(BYTE_ORDER_MARK).replace("\r\n", "\n").replace("\r", "\n")
     except UnicodeDecodeError as error:
-        byte = error.object[error.start]  # error.object is without the mark
-        raise ValueError(f"no UTF-8 text: the byte {byte:#04x} (is this a binary file?)") from None
+        byte = error.object[error.start]  # error.object does not hold the byte-order mark
+        raise ValueError(f"text that is not UTF-8: the byte {byte:#04x} (is this a binary file?)") from None

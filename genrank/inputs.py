@@ -1,7 +1,6 @@
-"""What a caller passes, turned into checked types.
+"""Converts what a caller passes into checked types.
 
-Anything that is not right raises `InputError` with the whole path of the field, such as
-``candidates[3].price.amount``.
+A wrong value raises `InputError` with the field's full path, such as ``candidates[3].price.amount``.
 """
 
 from __future__ import annotations
@@ -16,10 +15,10 @@ _REQUEST_FIELDS = ("query_id", "query", "history", "candidates")
 
 
 def make_query(value: Query | str) -> Query:
-    """Make a query of a `Query` or its text.
+    """Make a query from a `Query` or its text.
 
     Raises:
-        InputError: When it is neither, or blank.
+        InputError: When it is neither, or the text is blank.
     """
     if isinstance(value, Query):
         return value
@@ -30,10 +29,10 @@ def make_query(value: Query | str) -> Query:
 
 
 def parse_request(fields: object) -> Request:
-    """Make a request of a parsed request line.
+    """Make a request from a parsed request line.
 
     Raises:
-        InputError: When something is wrong; the field's path says where.
+        InputError: When a field is wrong; `field` holds its path.
     """
     if not isinstance(fields, dict):
         raise InputError(f"a request is an object with {', '.join(_REQUEST_FIELDS)}; got {type(fields).__name__}")
@@ -50,12 +49,12 @@ def parse_request(fields: object) -> Request:
 
 
 def make_candidates(values: object) -> tuple[Candidate, ...]:
-    """Make candidates of `Candidate`, `Listing`, dict or title text, one each.
+    """Make candidates from a list of `Candidate`, `Listing`, dict or title text.
 
-    A plain text is a title; its listing id is its place in the list, 0-based.
+    A plain text is a title; its listing id is its position in the list, 0-based.
 
     Raises:
-        InputError: When it is no list, or a field is wrong.
+        InputError: When it is not a list, or a field is wrong.
     """
     candidates = []
     for i, value in enumerate(items(values, "candidates", "candidates")):
@@ -65,7 +64,7 @@ def make_candidates(values: object) -> tuple[Candidate, ...]:
 
 
 def items(values: object, field: str, what: str) -> Iterable[object]:
-    """The values of a list, or of another iterable that has an order and holds one value for each item."""
+    """The values of a list, or of another ordered iterable with one value for each item."""
     fix = ""
     if isinstance(values, (set, frozenset)):
         fix = "; a set has no order, so pass a list"
@@ -92,10 +91,10 @@ def _make_candidate(i: int, value: object) -> Candidate:
 
 
 def make_history(values: object) -> tuple[Interaction, ...]:
-    """Make a history of `Interaction` or dict.
+    """Make a history from a list of `Interaction` or dict.
 
     Raises:
-        InputError: When a field is wrong.
+        InputError: When it is not a list, or a field is wrong.
     """
     history = []
     for i, value in enumerate(items(values, "history", "interactions")):
@@ -116,7 +115,7 @@ def at(place: str) -> Iterator[None]:
         yield
     except InputError as error:
         message = str(error).removeprefix(f"{error.field}: ") if error.field else str(error)
-        if place == "query" and error.field in ("text", "query_id"):  # a line has both side by side
+        if place == "query" and error.field in ("text", "query_id"):  # a request line holds both at the top level
             joined = place if error.field == "text" else error.field
         else:
             joined = f"{place}.{error.field}" if error.field else place

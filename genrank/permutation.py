@@ -1,4 +1,4 @@
-"""A checked bijection of places, reading one out of a model's text, and comparing several.
+"""A checked permutation, parsing one from a model's text, and comparing several.
 
 Places are 0-based. A permutation's ``order[i]`` is the old place of the item that now stands at place ``i``.
 """
@@ -19,7 +19,7 @@ IDENTIFIERS = string.ascii_uppercase + string.ascii_lowercase
 """Names for the candidates of a window, in this order; each must be one token."""
 
 NUMBERS = tuple(str(number) for number in range(1, 100))
-"""The same for templates that count their candidates; many tokenizers make one token of 1 to 9 only."""
+"""The same for templates that number their candidates; many tokenizers have one token only for 1 to 9."""
 
 T = TypeVar("T")
 
@@ -77,7 +77,7 @@ class Permutation:
         return [items[place] for place in self.order]
 
     def inverse(self) -> Permutation:
-        """The order that undoes this one: its ``order[p]`` is the new place of the item once at ``p``."""
+        """The order that undoes this one: its ``order[p]`` is the new place of the item that was at ``p``."""
         inverse = [0] * len(self.order)
         for new, old in enumerate(self.order):
             inverse[old] = new
@@ -86,12 +86,12 @@ class Permutation:
 
 @dataclass(frozen=True, slots=True)
 class Parsed:
-    """What was read out of a model's text.
+    """An order read from a model's text.
 
     Attributes:
         permutation: A complete order.
-        repeated: Identifiers dropped because they came before already.
-        missing: Identifiers that the text left out; they stand at the end, in their old order.
+        repeated: Identifiers dropped because they had come before.
+        missing: Identifiers that the text left out; they come last, in their old order.
     """
 
     permutation: Permutation
@@ -100,23 +100,23 @@ class Parsed:
 
     @property
     def repaired(self) -> bool:
-        """Whether anything had to be mended."""
+        """Whether anything had to be repaired."""
         return bool(self.repeated or self.missing)
 
 
 def parse(text: str, identifiers: Sequence[str]) -> Parsed:
-    """Read an order out of a model's answer.
+    """Read an order from a model's answer.
 
-    Only an identifier that stands as one is taken: in square brackets (``[B] > [A]``), or, where the text has
-    no bracketed one, as part of a chain (``B > A``, ``B, A``, or one a line). A letter or a number within a
-    sentence is text, not a candidate. Full-width forms are read as their ASCII ones.
+    Identifiers count only in square brackets (``[B] > [A]``) or, if the text has none in brackets, as part of a chain
+    (``B > A``, ``B, A``, or one on each line). A letter or a number inside a sentence is text, not a candidate.
+    Full-width forms are read as ASCII.
 
     Args:
         text: Anything at all.
         identifiers: ``[n]`` distinct names, in the candidates' order.
 
     Returns:
-        A bijection of ``range(n)``, with what had to be mended.
+        A permutation of ``range(n)``, with what had to be repaired.
 
     Raises:
         OutputError: When no identifier can be found.

@@ -17,16 +17,16 @@ T = TypeVar("T")
 
 
 class Progress(Protocol):
-    """Receives the progress of a fetch. `genrank.models` itself never prints."""
+    """Receives the progress of a fetch; `genrank.models` itself never prints."""
 
     def start(self, label: str, total_bytes: int | None) -> None:
-        """Begin a step, which ends the previous one; None when the amount of work is unknown."""
+        """Begin a step, ending the previous one; `total_bytes` is None when the amount of work is unknown."""
 
     def advance(self, n: int) -> None:
         """Add `n` bytes to the current step."""
 
     def say(self, text: str) -> None:
-        """Report one thing that the user should know."""
+        """Tell the user something."""
 
     def stop(self) -> None:
         """End the last step; called once, after success or failure."""
@@ -95,7 +95,7 @@ class ConsoleProgress:
 
 @contextlib.contextmanager
 def quiet_loading() -> Iterator[None]:
-    """Silence what transformers and sentence-transformers log and draw while a model is loaded or saved."""
+    """Silence the logs and bars of transformers and sentence-transformers while a model is loaded or saved."""
     from transformers.utils import logging as untyped
 
     bar_switch: Any = untyped
@@ -114,11 +114,11 @@ def quiet_loading() -> Iterator[None]:
 
 
 def track(items: Iterable[T], words: str, total: int | None = None) -> Iterator[T]:
-    """Pass items on, with a progress bar on stderr if that is a terminal.
+    """Iterate over items, with a progress bar if stderr is a terminal.
 
     Args:
         items: What to iterate over.
-        words: Label of the bar.
+        words: The bar's label.
         total: Number of items; None when unknown.
 
     Yields:
@@ -131,7 +131,7 @@ def track(items: Iterable[T], words: str, total: int | None = None) -> Iterator[
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
         from rich.progress import Progress as Bar
-    except ImportError:  # a bar is no reason to fail
+    except ImportError:  # a missing bar is no reason to fail
         yield from items
         return
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())

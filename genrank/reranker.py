@@ -1,4 +1,4 @@
-"""The reranker: a query, a history and candidates in; a complete ranking with its provenance out."""
+"""The reranker: takes a query, a history and candidates, and returns a complete ranking with its provenance."""
 
 from __future__ import annotations
 
@@ -52,22 +52,22 @@ History = Sequence[Interaction | Mapping[str, Any]]
 DEFAULT_MODEL = "smollm2-135m"
 
 DEFAULT_PROMPTS: Mapping[Decoding, str] = {"inline": "inline", "first-token": "listwise", "listwise": "listwise"}
-"""The prompt template of each decoding, where none is named."""
+"""Each decoding's default prompt template."""
 
 DEFAULT_PASSES: Mapping[Decoding, int] = {"inline": 2, "first-token": 2, "listwise": 1}
-"""The passes of each decoding, where none are named: two opposite orders cancel most of the position bias."""
+"""Each decoding's default number of passes; two opposite orders cancel most of the position bias."""
 
 DEFAULT_WINDOW = 20
-"""Candidates in a window, where the caller does not say."""
+"""The default number of candidates in a window."""
 
 MAX_PROMPT_TOKENS = 8192
-"""The most tokens of one prompt, where neither the caller nor the model says less."""
+"""The default limit of one prompt, in tokens, unless the model takes fewer."""
 
 MOST_PAST = 32
-"""The most interactions of a history that reasons may speak of: to check against all of a long one takes seconds."""
+"""The most interactions that reasons may mention; checking claims against a long history would take seconds."""
 
 TOURNAMENT_TOP = 10
-"""How many of the best a tournament looks for, where the call does not say `top_k`."""
+"""How many top items a tournament looks for by default."""
 
 
 class Reranker(Closing):
@@ -79,42 +79,42 @@ class Reranker(Closing):
         >>> [item.listing_id for item in ranking.items]
         ['1', '0']
 
-    A reranker that loaded its model itself frees it in `close`, which ``with Reranker(...) as reranker:`` and
-    ``async with`` call at their end.
+    If the reranker loaded its model itself, `close` frees it; ``with Reranker(...) as reranker:`` and ``async with``
+    call `close` at their end.
 
     Args:
         model: A known name (`genrank.models`), a local folder or a hub name; by default `DEFAULT_MODEL`.
         adapter: Folder or hub name of a LoRA adapter.
         engine: ``transformers``, ``vllm``, or an `Engine`, which already has its model and adapter and is not closed
             with the reranker.
-        prompt: Name of a prompt template, path of a ``.toml`` file, or a `Template`; by default the one that the
-            adapter was trained with, or else the decoding's own.
+        prompt: Name of a prompt template, path of a ``.toml`` file, or a `Template`; by default the one the adapter was
+            trained with, or else the decoding's default.
         decoding: ``inline``, ``first-token`` or ``listwise``; see `genrank.decoding`.
         strategy: ``sliding`` ranks lists longer than `window` in overlapping windows (arXiv 2304.09542);
-            ``tournament`` finds their top in fewer windows, most of them at once (after arXiv 2406.11678); ``single``
-            puts all candidates into one.
-        window: Candidates in a window, at least 2; by default `DEFAULT_WINDOW`. ``single`` has no use for it.
+            ``tournament`` finds their top in fewer windows, most of them in parallel (after arXiv 2406.11678);
+            ``single`` puts all candidates into one.
+        window: Candidates in a window, at least 2; by default `DEFAULT_WINDOW`. ``single`` ignores it.
         stride: Candidates by which the window of ``sliding`` moves, 1 to ``window - 1``; by default half the window.
-            Other strategies have no use for it.
-        passes: How often each window is ranked, over differently ordered candidates: as they come, reversed, then
-            shuffled by `seed`. Scores are averaged (after permutation self-consistency, arXiv 2310.07712). By default
-            2, but 1 for ``listwise``.
+            Other strategies ignore it.
+        passes: How often each window is ranked, each time with its candidates in another order: as they come, reversed,
+            then shuffled with `seed`. Scores are averaged (after permutation self-consistency, arXiv 2310.07712). By
+            default 2, but 1 for ``listwise``.
         seed: Seed of the shuffles.
-        max_prompt_tokens: The token budget of one prompt; by default what the model takes, at most 8,192.
+        max_prompt_tokens: The token budget of one prompt; by default as many as the model takes, at most 8,192.
         max_reason_tokens: The most tokens of one reason.
-        fallback: Orders what the model could not, when the engine fails, the model misbehaves or the deadline passes;
-            see `Fallback`. Without one, or where it fails, these candidates keep the first stage's order.
-        calibration: Turns scores into probabilities, see `genrank.calibration`: one, or where it is stored; by default
-            the adapter's own, if it has one for this decoding, prompt and model.
-        neutralise: Whether to make texts harmless that could be taken for instructions or for the model's own words.
-            Turn it off only to measure what it is worth.
+        fallback: Orders the candidates that the model did not rank because the engine failed, the model misbehaved or
+            the deadline passed; see `Fallback`. Without one, or if it fails, they keep the first stage's order.
+        calibration: Turns scores into probabilities, see `genrank.calibration`: a `Calibration`, or the path where one
+            is stored; by default the adapter's own, if it has one for this decoding, prompt and model.
+        neutralise: Whether to remove text that the model could take for instructions or for its own words. Turn it off
+            only to measure its effect.
         check_adapter: Whether to refuse an adapter whose manifest (`genrank.adapters`) says that it was trained with
             another prompt or on another model, or not for this decoding.
-        trust_remote_code: Whether to run code that lies in the model's folder; read it first.
+        trust_remote_code: Whether to run code in the model's folder; read it first.
 
     Raises:
         InputError: When an argument is wrong.
-        ConfigError: When the prompt template is not valid, or does not fit the decoding or the tokenizer; when the
+        ConfigError: When the prompt template is not valid or does not fit the decoding or the tokenizer, or the
             calibration or the adapter does not fit.
         MissingExtraError: When the engine's packages are not installed.
         ModelError: When the model cannot be found, fetched or read.
@@ -179,7 +179,7 @@ class Reranker(Closing):
         *,
         neutralise: bool,
     ) -> None:
-        """What depends on the engine's model and tokenizer."""
+        """Set up everything that depends on the engine's model and tokenizer."""
         decoding, window = self.decoding, self.window
         self._renderer = Renderer(template, self.engine.tokenizer, neutralise=neutralise)
         self._answer = self._renderer.answer
@@ -216,7 +216,7 @@ class Reranker(Closing):
         )
 
     def close(self) -> None:
-        """Free the model, if the reranker loaded it itself; it ranks nothing afterwards. Closing twice does no harm."""
+        """Free the model if the reranker loaded it itself; later calls raise an error. Closing twice does no harm."""
         self._closed = True
         close = getattr(self.engine, "close", None)
         if self._owns_engine and close is not None:
@@ -236,19 +236,19 @@ class Reranker(Closing):
 
         Args:
             query: What the shopper typed.
-            candidates: ``[n]`` in the first stage's order. A plain text is a title; its id is its place, 0-based.
+            candidates: ``[n]`` in the first stage's order. A plain text is a title; its id is its position, 0-based.
             history: The shopper's past, oldest first.
-            top_k: Return only so many items; by default all. A ``tournament`` looks for so many of the best; by default
+            top_k: How many items to return; by default all. A ``tournament`` looks for this many top items, by default
                 10.
-            reasons: Write a reason for so many of the first items.
-            deadline: Seconds from the call to the answer, rendering included. Once they have passed, what has been
-                ranked counts, and the rest stands in the order of `fallback`, or else of the first stage. An engine
-                that is still at work is left behind `genrank.scheduling.GRACE` seconds later.
+            reasons: How many of the first items get a reason.
+            deadline: Seconds from the call to the answer, rendering included. When they have passed, the windows ranked
+                so far count, and the other candidates come in the order of `fallback`, or else of the first stage. An
+                engine that is still working is abandoned `genrank.scheduling.GRACE` seconds later.
 
         Returns:
-            Every candidate exactly once (the first `top_k` of them). When the engine fails or the deadline passes,
-            what no window ranked stands in the order of `fallback`, or else of the first stage, the outcome is
-            ``fallback``, and `Provenance.cause` and `Provenance.why` hold the reason.
+            Every candidate exactly once (or the first `top_k` of them). When the engine fails or the deadline passes,
+            the candidates that no window ranked come in the order of `fallback`, or else of the first stage. The
+            outcome is then ``fallback``, and `Provenance.cause` and `Provenance.why` hold the reason.
 
         Raises:
             InputError: When an argument is wrong; its `field` names it.
@@ -269,10 +269,10 @@ class Reranker(Closing):
         reasons: int = 0,
         deadline: float | None = None,
     ) -> Ranking:
-        """`rerank` for asyncio: the same, and the event loop goes on meanwhile.
+        """`rerank` for asyncio: does the same without blocking the event loop.
 
-        An engine that can be awaited (`genrank.engines.base.AsyncEngine`, such as vLLM's) is awaited; another one works
-        in a thread. When the task is cancelled, the engine drops the work: before its next forward pass at the latest.
+        An engine that can be awaited (`genrank.engines.base.AsyncEngine`, such as vLLM's) is awaited; any other runs in
+        a thread. When the task is cancelled, the engine drops the work, at the latest before its next forward pass.
         """
         until = self._begin(top_k, reasons, deadline)
         request = _request(query, candidates, history)
@@ -286,10 +286,10 @@ class Reranker(Closing):
         reasons: int = 0,
         deadline: float | None = None,
     ) -> list[Ranking]:
-        """Rank several queries' candidates; all windows that are ready run as one batch of the engine.
+        """Rank the candidates of several queries; all windows that are ready run as one engine batch.
 
         Args:
-            requests: ``[b]``; make one of a JSON object with `genrank.parse_request`.
+            requests: ``[b]``; `genrank.parse_request` makes one from a JSON object.
             top_k: See `rerank`.
             reasons: See `rerank`.
             deadline: See `rerank`; for the batch as a whole.
@@ -318,7 +318,7 @@ class Reranker(Closing):
         return await adrive(self._loop(requests, top_k, reasons, until), self.engine, until)
 
     def check_options(self, *, top_k: int | None = None, reasons: int = 0, deadline: float | None = None) -> None:
-        """Refuse options of a call that are wrong whatever the request.
+        """Check the options of a call that do not depend on the request.
 
         Raises:
             InputError: When one is wrong; its `field` names it.
@@ -335,10 +335,10 @@ class Reranker(Closing):
             tournament_sizes(1, self.window, top_k)
 
     def _begin(self, top_k: int | None, reasons: int, deadline: float | None) -> Deadline:
-        """Check what every call checks, and start its clock."""
+        """Check a call's options, and start its clock."""
         started = time.monotonic()
         if self._closed:
-            raise EngineError("the reranker is closed; make another one")
+            raise EngineError("the reranker is closed; create a new one")
         self.check_options(top_k=top_k, reasons=reasons, deadline=deadline)
         return Deadline(deadline, started)
 
@@ -373,11 +373,11 @@ class Reranker(Closing):
         return QueryState(request, sliding(places, self.window, self.stride), prepared)
 
     def _top(self, top_k: int | None) -> int:
-        """How many of the best a tournament looks for."""
+        """How many top items a tournament looks for."""
         return top_k or min(TOURNAMENT_TOP, self.window)
 
     def _advance(self, states: Sequence[QueryState], deadline: Deadline, *, keep: bool) -> Loop[None]:
-        """Rank all windows that are ready, over all passes, as one batch, and hand the scores to the strategies."""
+        """Rank all windows that are ready, in all passes, as one batch, and send the scores to the strategies."""
         jobs = [
             (state, i, order)
             for state in states
@@ -402,7 +402,7 @@ class Reranker(Closing):
         except OutputError as error:
             if len(states) == 1:
                 states[0].interrupt("bad-output", f"the model misbehaved: {error}")
-            else:  # one query's bad answer must not cost the others theirs
+            else:  # one query's bad answer must not affect the others
                 for state in states:
                     yield from self._advance([state], deadline, keep=keep)
             return
@@ -422,7 +422,7 @@ class Reranker(Closing):
                 state.advance(list(finished.values()))
 
     def _merge(self, state: QueryState, window: Window, shown: Sequence[_Shown]) -> list[float]:
-        """Scores of a window from the passes that were answered, counted in the query's state."""
+        """Scores of a window from the passes that were answered; records their costs in the query's state."""
         orders = [Permutation.from_scores(one.scores).apply(one.order) for one in shown]
         totals = dict.fromkeys(window, 0.0)
         for one in shown:
@@ -441,7 +441,7 @@ class Reranker(Closing):
         return self._calibration.apply(scores) if self._calibration else scores
 
     def _order_unranked(self, states: Sequence[QueryState]) -> Loop[None]:
-        """Order what no window ranked by `fallback`, where there is something to order, and say whose order it is."""
+        """Order the unranked candidates with `fallback`, and record in `why` whose order they are in."""
         asked = [state for state in states if len(state.unranked) > 1] if self.fallback else []
         answers: list[list[float] | str] = []
         if self.fallback and asked:
@@ -513,9 +513,9 @@ class Reranker(Closing):
             state.done()
 
     def _reason_request(self, state: QueryState, place: int) -> ReasonRequest:
-        """The conversation in which the candidate was ranked last, carried on to its reason.
+        """Continue the conversation that ranked the candidate last with a request for its reason.
 
-        Where no window ranked it, or that conversation has no room left, a conversation about it alone.
+        If no window ranked it, or that conversation has no room left, use a conversation about it alone.
         """
         request = state.request
         listings = [candidate.listing for candidate in request.candidates]
@@ -537,7 +537,7 @@ class Reranker(Closing):
         return carried_on((place,), self._render(state, (place,)))
 
     def _past(self, state: QueryState) -> Mapping[int, Interaction]:
-        """The interactions that a reason may speak of, by place: of a long history the most useful ones."""
+        """The interactions that a reason may mention, by place; of a long history, the most useful ones."""
         if state.past is None:
             request = state.request
             places: Iterable[int] = range(len(request.history))
@@ -577,13 +577,13 @@ class Reranker(Closing):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Shown:
-    """A window as one pass showed it, and what the model said.
+    """A window in one pass, with the model's answer.
 
     Attributes:
         order: The window's places, in the order of the prompt.
         prompt: The prompt.
         scores: ``[n]`` in the order of the prompt.
-        tokens: What it cost.
+        tokens: Token counts.
     """
 
     order: Window
@@ -593,10 +593,10 @@ class _Shown:
 
 
 def _check_engine(engine: object, model: object, adapter: object, trust_remote_code: bool) -> None:
-    """Refuse what is no engine, and what only loads one beside an engine that already has its own model.
+    """Check that the engine is one, and that no option of loading is given for an engine that has its own model.
 
     Raises:
-        InputError: When there is such a thing; its `field` names it.
+        InputError: When something is wrong; its `field` names it.
     """
     if isinstance(engine, str):
         if engine not in ("transformers", "vllm"):
@@ -610,7 +610,7 @@ def _check_engine(engine: object, model: object, adapter: object, trust_remote_c
         if given is not None:
             raise InputError(
                 f"the engine that was passed has its own {name} ({getattr(engine, name)}); leave {name}={given!r} out, "
-                "or make the engine with it",
+                "or create the engine with it",
                 field=name,
             )
     if trust_remote_code:
@@ -634,7 +634,7 @@ def _check_place(name: str, value: object, *others: type) -> None:
 
 
 def _sizes(strategy: Strategy, window: int | None, stride: int | None) -> tuple[int, int]:
-    """The window and the stride, with what the caller left out; the provenance says which of them a strategy uses."""
+    """The window and the stride, with their defaults; the provenance says which of them a strategy uses."""
     window = DEFAULT_WINDOW if window is None else _whole("window", window)
     stride = max(1, window // 2) if stride is None else _whole("stride", stride)
     check_window(window, stride if strategy == "sliding" else 1)
@@ -646,10 +646,10 @@ def _request(query: Query | str, candidates: Candidates, history: History) -> Re
 
 
 def _whole(name: str, number: Any, at_least: int | None = None) -> int:
-    """A whole number, of Python or NumPy.
+    """A Python or NumPy integer as an int.
 
     Raises:
-        InputError: When it is none, or too small.
+        InputError: When it is not a whole number, or too small.
     """
     try:
         whole = operator.index(number)
@@ -663,7 +663,7 @@ def _whole(name: str, number: Any, at_least: int | None = None) -> int:
 
 
 def _is_time(value: object) -> bool:
-    """Whether it is a number of seconds, which may be infinite."""
+    """Whether a value is a positive number of seconds, which may be infinite."""
     if not isinstance(value, numbers.Real) or isinstance(value, bool):
         return False
     try:
@@ -694,11 +694,11 @@ def _load_engine(
 def _find_template(
     prompt: str | Path | Template | None, decoding: Decoding, adapter: str | None, check: bool
 ) -> Template:
-    """The prompt that was asked for, or else the one that the adapter was trained with, which `check` insists on."""
+    """The given prompt, or else the one the adapter was trained with, or the default; `check` compares the two."""
     manifest = load_manifest(adapter) if adapter is not None else None
     if prompt is None:
-        learned = manifest.prompts.get(decoding) if manifest else None
-        prompt = learned.name if learned else DEFAULT_PROMPTS[decoding]
+        trained = manifest.prompts.get(decoding) if manifest else None
+        prompt = trained.name if trained else DEFAULT_PROMPTS[decoding]
     template = prompt if isinstance(prompt, Template) else load_template(prompt)
     if manifest and check:
         manifest.check(str(adapter), decoding, template.name, template.digest)
@@ -708,7 +708,7 @@ def _find_template(
 def _find_calibration(
     calibration: Calibration | str | Path | None, adapter: str | None, use: Mapping[str, str]
 ) -> Calibration | None:
-    """The calibration that was asked for, which must fit, or else the adapter's own, if it has one that does."""
+    """The given calibration, which must fit, or else the adapter's own, if it has one that fits."""
     if calibration is None:
         return stored_calibration(adapter, **use) if adapter is not None else None
     if not isinstance(calibration, Calibration):

@@ -1,8 +1,8 @@
-"""The loop beneath `genrank.Reranker`: windows of many queries, batch by batch, until all are ranked or time is up.
+"""The loop behind `genrank.Reranker`: ranks windows of many queries, batch by batch, until done or out of time.
 
-The loop itself calls nobody. It is a generator that yields what is to be called next, an `EngineCall` or a
-`FallbackCall`, and is sent the answer. `drive` makes these calls and waits for them, `adrive` awaits them, so that the
-two ways share every line that decides anything.
+The loop itself makes no calls. It is a generator that yields the next call to make, an `EngineCall` or a
+`FallbackCall`, and is sent the answer. `drive` makes these calls and waits for them; `adrive` awaits them. So the sync
+and async ways share all decisions.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ from genrank.windows import Interrupted, Ranked, Scores, Steps, Window
 T = TypeVar("T")
 
 GRACE = 0.02
-"""Seconds after a deadline that an engine has to hand over what it finished; then it is left behind."""
+"""Seconds after a deadline in which an engine may still hand over finished answers; then it is abandoned."""
 
 
 @dataclass(frozen=True, slots=True)
 class FallbackCall:
-    """A call of the caller's fallback that has not been made yet.
+    """A call of the caller's fallback that is still to be made.
 
     Attributes:
         fallback: The function.
@@ -57,14 +57,14 @@ Loop = Generator[EngineCall | FallbackCall, Any, T]
 
 
 class Deadline:
-    """When a batch has to be answered.
+    """When a batch must be answered.
 
     Args:
-        seconds: From `started`; None: there is no deadline.
+        seconds: Seconds from `started`; None for no deadline.
         started: On the clock of ``time.monotonic()``.
 
     Attributes:
-        blame: Why something was left unanswered, where the engine raised nothing: the cause, and in words.
+        blame: Why a request was left unanswered if the engine raised no error: the cause, and a message.
     """
 
     def __init__(self, seconds: float | None, started: float) -> None:
@@ -77,15 +77,15 @@ class Deadline:
         )
 
     def passed(self) -> bool:
-        """Whether nothing further may be started."""
+        """Whether no new work may start."""
         return self.ends != math.inf and time.monotonic() >= self.ends
 
     def overdue(self) -> bool:
-        """Whether what was begun in time has to be dropped as well."""
+        """Whether work that started in time must be dropped too."""
         return self.ends != math.inf and time.monotonic() >= self.ends + GRACE
 
     def patience(self) -> float | None:
-        """Seconds to wait for an engine from now on; None: as long as it takes."""
+        """Seconds to wait for an engine from now on; None for as long as it takes."""
         if self.ends == math.inf:
             return None
         return min(max(0.0, self.ends - time.monotonic()) + GRACE, threading.TIMEOUT_MAX)
@@ -94,7 +94,7 @@ class Deadline:
 def drive(loop: Loop[T], engine: Engine, deadline: Deadline) -> T:
     """Run a loop to its end in this thread.
 
-    With a deadline the engine works in a thread of its own, so that one that hangs can be left behind.
+    With a deadline, the engine works in a separate thread, so that it can be abandoned if it hangs.
     """
     go_on: Callable[[], EngineCall | FallbackCall] = functools.partial(next, loop)
     while True:
@@ -113,7 +113,7 @@ def drive(loop: Loop[T], engine: Engine, deadline: Deadline) -> T:
 async def adrive(loop: Loop[T], engine: Engine, deadline: Deadline) -> T:
     """Run a loop to its end in this task; when the task is cancelled, so is the engine's work.
 
-    A `genrank.engines.base.AsyncEngine` is awaited; another engine, and the fallback, work in a thread.
+    A `genrank.engines.base.AsyncEngine` is awaited; any other engine, and the fallback, run in a thread.
     """
     go_on: Callable[[], EngineCall | FallbackCall] = functools.partial(next, loop)
     while True:
@@ -141,7 +141,7 @@ def _run(call: EngineCall, engine: Engine, deadline: Deadline) -> list[Any]:
     try:
         done = concurrent.futures.wait([working], patience).done
     finally:
-        stop.cancel()  # it has ended, is left behind, or the caller was interrupted
+        stop.cancel()  # the call has ended, was abandoned, or the caller was interrupted
     return working.result() if done else _finished(call, stop)
 
 
@@ -153,7 +153,7 @@ async def _arun(call: EngineCall, engine: Engine, deadline: Deadline) -> list[An
         working = asyncio.ensure_future(method(call.requests, stop=stop))
     else:
         working = asyncio.wrap_future(_in_thread(lambda: call.run(engine, stop)))
-    working.add_done_callback(lambda future: future.cancelled() or future.exception())  # also of one left behind
+    working.add_done_callback(lambda future: future.cancelled() or future.exception())  # else asyncio logs it unread
     try:
         done, _ = await asyncio.wait({working}, timeout=deadline.patience())
     finally:
@@ -163,18 +163,18 @@ async def _arun(call: EngineCall, engine: Engine, deadline: Deadline) -> list[An
 
 
 def _finished(call: EngineCall, stop: Stop) -> list[Any]:
-    """What an engine that is left behind has published."""
+    """The answers that an abandoned engine has published."""
     return [stop.finished(request) for request in call.requests]
 
 
 def _in_thread(work: Callable[[], T]) -> concurrent.futures.Future[T]:
-    """Run `work` in a daemon thread: one that hangs keeps neither a pool nor the interpreter from ending."""
+    """Run `work` in a daemon thread; if it hangs, it does not keep the interpreter from exiting."""
     future = concurrent.futures.Future[T]()
 
     def run() -> None:
         try:
             result = work()
-        except BaseException as error:  # it is raised where the future is waited for
+        except BaseException as error:  # raised again where the future is awaited
             with contextlib.suppress(concurrent.futures.InvalidStateError):  # cancelled meanwhile
                 future.set_exception(error)
         else:
@@ -205,8 +205,8 @@ class QueryState:
         self.shown: dict[int, tuple[Window, Prompt]] = {}  # by place: the last window that held it, as it was shown
         self.reasons: dict[int, Reason] = {}
         self.claims = Claims()
-        self.past: Mapping[int, Interaction] | None = None  # what reasons may speak of, by place in the history
-        self.ended = 0.0  # when its answer was complete, so far
+        self.past: Mapping[int, Interaction] | None = None  # interactions for reasons, by place in the history
+        self.ended = 0.0  # when its answer was last complete
         self._steps = steps
 
     def advance(self, scores: Sequence[Scores]) -> None:
@@ -217,7 +217,7 @@ class QueryState:
             self._finish(stop.value)
 
     def interrupt(self, cause: Cause, why: str, finished: Mapping[int, Scores] = MappingProxyType({})) -> None:
-        """Give up on the windows that are left, and keep what has been ranked: `finished` of those that were ready."""
+        """Give up the remaining windows, but keep what is ranked: `finished` holds scores by ready window."""
         self.cause = cause
         self.why = why
         try:
@@ -227,19 +227,19 @@ class QueryState:
 
     @property
     def unranked(self) -> list[int]:
-        """Places that no finished window held, in the order in which they stand."""
+        """Places that no finished window held, in the current order."""
         return [place for place in self.order if place not in self.scores]
 
     def order_unranked(self, scores: Sequence[float]) -> None:
-        """Sort what no finished window held by ``[n]`` scores; ranked places, and equal scores, stay where they are."""
+        """Sort the unranked places by ``[n]`` scores; ranked places stay, and ties keep their order."""
         by_score = iter(sorted(self.unranked, key=lambda place: -scores[place]))
         self.order = [place if place in self.scores else next(by_score) for place in self.order]
 
     def falling_scores(self) -> list[float]:
         """Scores in the ranking's order, never rising.
 
-        A score that exceeds the one before it (from another window, read beside other candidates) is lowered to
-        it. Where windows were never ranked, scores only say the place, ``(n - place) / n``.
+        A score that exceeds the one before it (because it comes from another window) is lowered to that one. If some
+        candidates were never ranked, scores only reflect the position: ``(n - position) / n``, 0-based.
         """
         n = len(self.order)
         if len(self.scores) < n:
@@ -252,7 +252,7 @@ class QueryState:
         self.repairs.append(f"no reason for {self.request.candidates[place].listing.listing_id}: {why}")
 
     def done(self) -> None:
-        """Record that the answer is complete, as far as is known."""
+        """Record that the answer is complete for now."""
         self.ended = time.monotonic()
 
     def _finish(self, ranked: Ranked) -> None:

@@ -1,7 +1,7 @@
-"""Test doubles that ship with the library, for users' tests too: engines without a model.
+"""Test doubles, for your tests too: engines without a model.
 
-`ScriptedEngine` answers from a script and records what it was asked; `OracleEngine` ranks by grades that it is told.
-Both tokenise by words.
+`ScriptedEngine` answers from a script and records its requests; `OracleEngine` ranks by given grades. Both use a word
+tokenizer.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ ScriptedAnswer = Sequence[Sequence[float]] | Sequence[int] | str | Exception
 
 
 class WordTokenizer:
-    """One token an ASCII word or another character, with the space before it; ids are given as tokens come up.
+    """Makes one token of each ASCII word and each other character, with the space before it; ids count from 0.
 
     Args:
         chat: Whether to frame the user's turn as a chat model's template would.
@@ -74,18 +74,18 @@ class WordTokenizer:
 
 
 class ScriptedEngine(Closing):
-    """Answers from a script and records what it was asked.
+    """Answers from a script and records its requests.
 
     Args:
-        script: The answers, one a request in the order of the requests, or a function that gives the answer to a
-            request: ``[r][t]`` scores to a `ScoreRequest`, ``[n]`` places to a `PermuteRequest`, text to a
-            `TextRequest`. An exception is raised.
+        script: The answers, one for each request in order, or a function that answers a request: ``[r][t]`` scores
+            for a `ScoreRequest`, ``[n]`` places for a `PermuteRequest`, text for a `TextRequest`. An answer that is an
+            exception is raised.
         context: The most tokens that it pretends to take.
         tokenizer: By default a `WordTokenizer`.
 
     Attributes:
         requests: All requests so far.
-        calls: How many batches came.
+        calls: Number of batches so far.
         closed: Whether it was closed.
     """
 

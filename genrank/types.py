@@ -1,7 +1,7 @@
-"""The data that goes into a rerank call and the data that comes out, in the field's words.
+"""The data that goes into a rerank call, and the data that comes out.
 
-Input types check themselves: a wrong value raises `InputError`, which names the field, the value and the fix.
-They take plain dicts for their nested parts, so ``Listing(**line)`` works on a parsed JSON line.
+Input types check their own fields: a wrong value raises `InputError`, which names the field, the value and the fix.
+Nested parts may be plain dicts, so ``Listing(**line)`` works on a parsed JSON line.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ Strategy = Literal["single", "sliding", "tournament"]
 """How a long list is split into windows; see `genrank.windows`."""
 
 Outcome = Literal["model", "repaired", "fallback"]
-"""How far a ranking is the model's own; see `Provenance`."""
+"""Whether the order is the model's own; see `Provenance`."""
 
 Cause = Literal["", "deadline", "engine-error", "bad-output", "budget"]
-"""Why an outcome is not ``model``: the deadline passed, the engine failed, the model's answer could not be used, or the
-token budget had no room (for a reason). Empty for the outcome ``model``."""
+"""Why an outcome is not ``model``: the deadline passed, the engine failed, the model's answer could not be used, or a
+reason did not fit the token budget. Empty for the outcome ``model``."""
 
 _EXAMPLES = {
     "Price": '{"amount": 129.0, "currency": "CNY"}',
@@ -69,7 +69,7 @@ _FIXES = {
 
 
 def _input_error(error: pydantic.ValidationError, names: tuple[str, ...]) -> InputError:
-    """Turn pydantic's first complaint into an `InputError`; `names` are the fields in positional order."""
+    """Turn pydantic's first error into an `InputError`; `names` are the fields in positional order."""
     first = error.errors(include_url=False)[0]
     if first["loc"] and isinstance(top := first["loc"][0], int) and top < len(names):
         first["loc"] = (names[top], *first["loc"][1:])
@@ -80,19 +80,19 @@ def _input_error(error: pydantic.ValidationError, names: tuple[str, ...]) -> Inp
     if first["type"] == "missing" or value is None:
         return InputError(_REQUIRED, field=path)
     if type(value).__name__ in ("NAType", "NaTType") or (isinstance(value, float) and math.isnan(value)):
-        message += f"; where that is a missing value of pandas, {_PANDAS}"
+        message += f"; if that is a missing value of pandas, {_PANDAS}"
     return InputError(message, field=path)
 
 
 class _Nullable:
-    """Lets an optional field be None (JSON ``null``); `_checked` then gives it its default."""
+    """Lets an optional field be None (JSON ``null``); `_checked` then sets its default."""
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         return core_schema.nullable_schema(handler(source))
 
 
 def _fill_nulls(self: Any) -> None:
-    """Give fields that are None their defaults, and drop None from collections: null is as if left out."""
+    """Set fields that are None to their defaults, and drop None from collections: null means left out."""
     values = self.__dict__
     for name, default in type(self)._defaults:
         value = values[name]
@@ -107,7 +107,7 @@ def _fill_nulls(self: Any) -> None:
 
 
 def _nullable_defaults(cls: type) -> list[tuple[str, Callable[[], Any]]]:
-    """The fields whose default is not None, each with a function that makes the default."""
+    """The fields whose default is not None, each with a function that returns the default."""
     found: list[tuple[str, Callable[[], Any]]] = []
     for one in dataclasses.fields(cls):
         if one.default_factory is not dataclasses.MISSING:
@@ -119,7 +119,7 @@ def _nullable_defaults(cls: type) -> list[tuple[str, Callable[[], Any]]]:
 
 @dataclass_transform(frozen_default=True, field_specifiers=(field, Field))
 def _checked(cls: type[T]) -> type[T]:
-    """Make a frozen dataclass whose constructor validates and raises `InputError`."""
+    """Turn a class into a frozen dataclass whose constructor validates its fields and raises `InputError`."""
     cls.__post_init__ = _fill_nulls  # type: ignore[attr-defined]
     made = pydantic_dataclass(cls, frozen=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
     made._defaults = _nullable_defaults(made)  # type: ignore[attr-defined]
@@ -153,7 +153,7 @@ def _id(identifier: str) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """A scalar of NumPy, pandas or decimal as Python's own, without importing them."""
+    """A NumPy, pandas or decimal scalar as a plain Python value, without importing these packages."""
     if type(value) in _PYTHONS_OWN:
         return value
     if hasattr(value, "dtype") and hasattr(value, "item") and getattr(value, "ndim", 0) == 0:
@@ -163,7 +163,7 @@ def _plain(value: Any) -> Any:
         return plain if type(plain) in _PYTHONS_OWN else _plain_real(plain)
     if isinstance(value, (numbers.Real, decimal.Decimal)):
         return _plain_real(value)
-    if type(value).__name__ == "NaTType":  # a kind of datetime that holds no time
+    if type(value).__name__ == "NaTType":  # pandas' missing time, which passes for a datetime
         raise ValueError("must be a time")
     return value
 
@@ -206,7 +206,7 @@ def _ordered(value: object) -> object:
 
 
 _TOO_LARGE = 10**308  # not every larger integer has a float
-_LONGEST = 10**4300  # Python prints no longer ones
+_LONGEST = 10**4300  # Python does not print longer ones
 
 Id = Annotated[str, AfterValidator(_id)]
 Text = Annotated[str, AfterValidator(_not_blank)]
@@ -231,16 +231,16 @@ class Price:
 
 @_checked
 class Listing:
-    """One article of a shop. None (JSON ``null``) in an optional field is as if the field were left out.
+    """One article in a shop. None (JSON ``null``) in an optional field means that the field is left out.
 
     Attributes:
-        listing_id: Identity; without white space.
+        listing_id: Unique id, without white space.
         title: What the shopper sees first; not blank.
         description: Free text.
         brand: Brand name.
         category: Path from the widest to the narrowest category.
         price: Amount and currency.
-        attributes: Such as ``{"colour": "red"}``.
+        attributes: By name, such as ``{"colour": "red"}``.
         rating: Mean rating, 0 to 5.
         rating_count: Number of ratings.
         reviews: Texts of some reviews.
@@ -264,7 +264,7 @@ class Listing:
     seller_id: _OptionalText = ""
 
     def to_dict(self) -> dict[str, Any]:
-        """The listing as JSON types, without the fields that hold nothing."""
+        """The listing as JSON types, without empty fields."""
         return compact(_json_types(dataclasses.asdict(self)))
 
 
@@ -274,8 +274,8 @@ class Interaction:
 
     Attributes:
         event: What the shopper did.
-        listing: With what.
-        time: When; None when unknown.
+        listing: The listing the shopper did it with.
+        time: When it happened; None when unknown.
         rating: The shopper's own rating, 0 to 5, for ``rating`` events.
         query: The query that led there.
     """
@@ -293,7 +293,7 @@ class Query:
 
     Attributes:
         text: Not blank.
-        query_id: Name of the query in runs and qrels; empty when it has none.
+        query_id: The query's id in runs and qrels; empty when it has none.
     """
 
     text: Text
@@ -307,7 +307,7 @@ class Candidate:
     Attributes:
         listing: The listing.
         score: The first stage's score; any finite number.
-        rank: The first stage's rank, 1-based; None takes the place in the list.
+        rank: The first stage's rank, 1-based; None means the position in the list.
     """
 
     listing: Listing
@@ -316,7 +316,7 @@ class Candidate:
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> Candidate:
-        """Make a candidate of a request line's object: a listing's fields beside ``score`` and ``rank``.
+        """Make a candidate from a request line's object: the listing's fields, with ``score`` and ``rank``.
 
         Raises:
             InputError: When a field is wrong.
@@ -327,7 +327,7 @@ class Candidate:
 
 
 def make_interaction(fields: Mapping[str, Any]) -> Interaction:
-    """Make an interaction of a JSON object.
+    """Make an interaction from a JSON object.
 
     Raises:
         InputError: When a field is wrong or missing, or a name is not text.
@@ -343,7 +343,7 @@ def _check_names(fields: Mapping[str, Any]) -> None:
 
 
 def make_listing(fields: Mapping[str, Any]) -> Listing:
-    """Make a listing of a JSON object.
+    """Make a listing from a JSON object.
 
     Raises:
         InputError: When a field is wrong or missing, or a name is not text.
@@ -359,10 +359,10 @@ class RankedItem:
     Attributes:
         listing: The listing.
         rank: 1-based.
-        score: 0 to 1, never above the score of the item before. What it means depends on the decoding: see
+        score: 0 to 1, never above the score of the item before it. What it means depends on the decoding: see
             `genrank.decoding`.
-        source_rank: The rank that the candidate came with, 1-based.
-        reason: One sentence on why it is here; None where none was asked for or none could be written.
+        source_rank: The candidate's rank before reranking, 1-based.
+        reason: One sentence on why the item is here; None when none was asked for or none could be written.
         evidence: The fields that the reason rests on, such as ``attributes.colour`` or ``history[2].brand``.
     """
 
@@ -375,11 +375,11 @@ class RankedItem:
 
     @property
     def listing_id(self) -> str:
-        """The listing's identity."""
+        """The listing's id."""
         return self.listing.listing_id
 
     def to_dict(self) -> dict[str, Any]:
-        """The item as JSON types: its listing by id, and without the fields that hold nothing."""
+        """The item as JSON types: its listing's id, and the fields that are not empty."""
         fields = {one.name: getattr(self, one.name) for one in dataclasses.fields(self) if one.name != "listing"}
         return compact(_json_types({"listing_id": self.listing_id} | fields))
 
@@ -389,9 +389,9 @@ class Tokens:
     """Token counts of one call.
 
     Attributes:
-        prompt: Tokens read, over all windows, passes and reasons.
-        cached: Of these, tokens whose keys and values were reused instead of computed.
-        completion: Tokens written, forced ones included.
+        prompt: Prompt tokens, over all windows, passes and reasons.
+        cached: Prompt tokens whose keys and values were reused instead of computed.
+        completion: Generated tokens, including those that a mask forced.
     """
 
     prompt: int = 0
@@ -404,12 +404,12 @@ class Tokens:
 
 @dataclass(frozen=True, slots=True)
 class Claims:
-    """What the model claimed in its reasons, and what became of it.
+    """The claims in the model's reasons, and what the check did with them.
 
     Attributes:
         made: Claims found: brands, numbers with units, prices, colours, sizes, attribute values, praise.
-        grounded: Of these, claims that stand in the listing or in the history.
-        removed: Of these, claims that do not, and were taken out.
+        grounded: Claims that the listing or the history supports.
+        removed: Claims that neither supports, and that were removed.
         rewritten: Reasons that were rewritten from their evidence.
     """
 
@@ -429,35 +429,35 @@ class Claims:
 
 @dataclass(frozen=True, slots=True)
 class Provenance:
-    """Where a ranking came from.
+    """How a ranking was made.
 
     Attributes:
         model: Name of the model.
         adapter: Name of the adapter; None without one.
         prompt: Name of the prompt template, with its version.
         prompt_hash: First 16 hex digits of the SHA-256 of the template.
-        engine: Who ran the model.
+        engine: Name of the engine that ran the model.
         decoding: How a window became an order.
         strategy: How the list was split into windows.
         window: The most candidates in a window; None for the strategy ``single``.
-        stride: Candidates by which the window moved; None but for ``sliding``.
-        top: How many of the best were looked for; None but for ``tournament``.
-        outcome: ``model``: the model's order as it is. ``repaired``: something is missing from it (`repairs`).
-            ``fallback``: some or all items stand in the fallback's or the first stage's order.
+        stride: Candidates by which the window moved; None except for ``sliding``.
+        top: How many of the best the tournament looked for; None except for ``tournament``.
+        outcome: ``model``: the model's complete answer. ``repaired``: the model's order, but something is missing
+            (`repairs`). ``fallback``: some or all items are in the fallback's or the first stage's order.
         cause: Why the outcome is not ``model``, as a code; the first one, if there are several.
         why: What went wrong with the order, in words; empty unless the outcome is ``fallback``.
         repairs: Each repair, in words.
-        windows: Windows ranked by the model, over all passes.
-        passes: Passes over differently ordered candidates that were merged.
+        windows: Windows that the model ranked, over all passes.
+        passes: Passes over the candidates in different orders, whose scores were averaged.
         agreement: Mean Kendall's tau between the passes' orders, -1 to 1; None with one pass.
         tokens: Token counts.
         cuts: Tokens cut from each section of the prompt to keep the budget, over all windows.
-        neutralised: Texts in which something was made harmless that could have been taken for an instruction or for
-            the model's own words, over all windows.
-        claims: What the reasons claimed.
-        calibration: What the scores' calibration was fitted on; None where scores are not calibrated.
-        seconds: Wall time from the call's start to this query's own complete answer. In a batch, where the queries
-            take turns, one that was finished early has fewer seconds than the batch.
+        neutralised: Texts from which something was removed that the model could have taken for an instruction or for
+            its own words, over all windows.
+        claims: The claims in the reasons.
+        calibration: What the scores' calibration was fitted on; None when scores are not calibrated.
+        seconds: Wall time from the start of the call until this query's answer was complete. In a batch, queries take
+            turns, so one that finished early took fewer seconds than the batch.
     """
 
     model: str = ""
@@ -494,7 +494,7 @@ class Ranking:
     Attributes:
         query_id: The query's id.
         items: Best first.
-        provenance: Where the order came from.
+        provenance: How the order was made.
     """
 
     query_id: str
@@ -519,10 +519,10 @@ class Ranking:
     def to_run(self) -> dict[str, dict[str, float]]:
         """The ranking as an evaluation run, ``{query_id: {listing_id: score}}``.
 
-        Scores are ``n, n - 1, .. 1``, so that no two tie and any IR tool reads back exactly this order.
+        Scores are ``n, n - 1, .. 1``, so there are no ties and every IR tool reads back exactly this order.
 
         Raises:
-            InputError: When the query has no id, since a run is keyed by it.
+            InputError: When the query has no id, which a run needs as its key.
         """
         if not self.query_id:
             raise InputError("a run needs a query id; pass Query(text, query_id=...)", field="query_id")
@@ -539,15 +539,15 @@ class Ranking:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One rerank call as data: a request line. `genrank.parse_request` makes one of a JSON object.
+    """One rerank call as data: a request line. `genrank.parse_request` makes one from a JSON object.
 
     Attributes:
         query: The query.
-        candidates: ``[n]`` in the first stage's order; at least one, and no id twice. Lists become tuples.
+        candidates: ``[n]`` in the first stage's order; at least one, with distinct ids. Lists become tuples.
         history: The shopper's past, oldest first.
 
     Raises:
-        InputError: When something is wrong; its `field` names it.
+        InputError: When a field is wrong; `field` names it.
     """
 
     query: Query
@@ -593,7 +593,7 @@ def _json_types(value: Any) -> Any:
 
 
 def compact(fields: dict[str, Any]) -> dict[str, Any]:
-    """The dict without the entries that hold nothing (None, empty text, empty collection), at every level."""
+    """The dict without empty entries (None, empty text, empty collection), at every level."""
     kept = {}
     for key, value in fields.items():
         if isinstance(value, dict):

@@ -1,10 +1,10 @@
-"""Which windows of a long list the model sees, in which order: pure arithmetic, no model.
+"""Which windows of a long list the model sees, and in which order: pure arithmetic, no model.
 
-A strategy is a generator. It yields the windows that can be ranked now, as one batch, each a tuple of candidate
-places (0-based, in the order in which the model shall see them); it is sent their scores, one ``[len(window)]``
-sequence a window; and it returns what it found. So `Reranker` can run the strategies of many queries side by side
-and put all windows that are ready into one batch of the engine. When `Interrupted` is thrown into it, it takes the
-windows that were finished, and returns what it has found so far.
+A strategy is a generator. It yields a batch of windows that can be ranked now, each a tuple of candidate places
+(0-based, in the order in which the model is to see them). It is then sent their scores, one ``[len(window)]`` sequence
+for each window. At the end it returns the order. This lets `Reranker` run the strategies of many queries side by side
+and rank all windows that are ready in one engine batch. When `Interrupted` is thrown into a strategy, it uses the
+windows that were finished and returns the order it has so far.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from genrank.errors import InputError
 
 Window = tuple[int, ...]
-"""Places of the candidates in one window, in the order in which the model sees them."""
+"""Places of a window's candidates, in the order in which the model sees them."""
 
 Scores = Sequence[float]
 """``[len(window)]`` scores, 0 to 1, in the window's order."""
@@ -25,12 +25,12 @@ Scores = Sequence[float]
 
 @dataclass(frozen=True, slots=True)
 class Ranked:
-    """What a strategy found.
+    """A strategy's result.
 
     Attributes:
         order: ``[n]`` places, best first.
-        scores: Score of each candidate by its place, from the last window that held it; candidates that no window
-            has held are missing.
+        scores: Each candidate's score by its place, from the last window that held it; candidates that were in no
+            window are missing.
     """
 
     order: tuple[int, ...]
@@ -44,7 +44,7 @@ class Interrupted(Exception):  # noqa: N818 - a signal, not an error
     """Thrown into a strategy: no further window will be ranked.
 
     Args:
-        finished: Scores of those ready windows that were ranked, by their place in what the strategy yielded, 0-based.
+        finished: Scores of the windows that were ranked, by their index in the yielded batch, 0-based.
     """
 
     def __init__(self, finished: Mapping[int, Scores]) -> None:
@@ -56,7 +56,7 @@ def single(order: Sequence[int]) -> Steps:
     """One window over all candidates.
 
     Args:
-        order: ``[n]`` places in the order in which the model shall see them.
+        order: ``[n]`` places in the order in which the model is to see them.
     """
     window = tuple(order)
     scores, _ = yield from _rank([window])
@@ -64,15 +64,15 @@ def single(order: Sequence[int]) -> Steps:
 
 
 def sliding(order: Sequence[int], window: int, stride: int) -> Steps:
-    """A window that slides from the end of the list to its head, so that the best rise (arXiv 2304.09542).
+    """A window that slides from the end of the list to its head and carries the best items along (arXiv 2304.09542).
 
-    ``ceil((n - window) / stride) + 1`` windows for ``n > window``, each after the one before. The best
+    It takes ``ceil((n - window) / stride) + 1`` windows for ``n > window``, one after the other. The best
     ``window - stride`` items of a window are carried into the next one.
 
     Args:
         order: ``[n]`` places in the first stage's order.
         window: Candidates in a window.
-        stride: Candidates by which it moves.
+        stride: Candidates by which the window moves.
     """
     check_window(window, stride)
     ranked = list(order)
@@ -88,15 +88,16 @@ def sliding(order: Sequence[int], window: int, stride: int) -> Steps:
 
 
 def tournament(order: Sequence[int], window: int, top_k: int) -> Steps:
-    """Groups whose best go on, until one window holds all that are left (after TourRank, arXiv 2406.11678).
+    """Rounds of groups whose best advance, until one window holds all that are left (after TourRank, arXiv 2406.11678).
 
-    A round deals those that are left to ``g = ceil(n / window)`` groups of even strength, in turn by their order so
-    far, and ranks all groups at once. All firsts of the groups come before all seconds, and so on; the first
-    ``max(g, min(ceil(1.5 * top_k), window))`` go on: more than `top_k`, since the best are not spread evenly. The last
-    round is one window and says the order of the top. What fell out stands behind it, later rounds first.
+    A round deals the remaining candidates into ``g = ceil(n / window)`` groups of equal strength, one by one in their
+    current order, and ranks all groups at once. The first of every group comes before the second of any, and so on. The
+    first ``max(g, min(ceil(1.5 * top_k), window))`` advance; that is more than `top_k`, because the best are not spread
+    evenly over the groups. The last round is a single window and decides the order of the top. Candidates that dropped
+    out come after it, those of later rounds first.
 
-    A round of ``n`` costs ``g`` windows and reads ``n`` candidates; `tournament_sizes` gives the ``n`` of each round.
-    ``sliding`` reads about ``n * window / stride``, and its windows wait for each other.
+    A round over ``n`` candidates costs ``g`` windows and reads ``n`` candidates; `tournament_sizes` gives each round's
+    ``n``. ``sliding`` reads about ``n * window / stride`` candidates, and each of its windows waits for the one before.
 
     Args:
         order: ``[n]`` places in the first stage's order.
@@ -133,8 +134,8 @@ def tournament_sizes(n: int, window: int, top_k: int) -> list[int]:
         raise InputError(f"must be at least 2, got {window}", field="window")
     if not 1 <= top_k <= window:
         raise InputError(
-            f"a tournament ranks at most its window ({window}) of top items, got {top_k}; take strategy sliding, or a "
-            "larger window",
+            f"a tournament finds at most as many top items as its window holds ({window}), got {top_k}; use strategy "
+            "sliding or a larger window",
             field="top_k",
         )
     sizes = [n]
@@ -162,7 +163,7 @@ def sliding_spans(n: int, window: int, stride: int) -> list[tuple[int, int]]:
 
 
 def check_window(window: int, stride: int) -> None:
-    """Refuse a window that cannot slide.
+    """Raise an error for a window that cannot slide.
 
     Raises:
         InputError: When the window is below 2, or the stride is not within 1..window - 1.
@@ -176,7 +177,7 @@ def check_window(window: int, stride: int) -> None:
 
 
 def _rank(windows: list[Window]) -> Generator[list[Window], Sequence[Scores], tuple[dict[int, float], bool]]:
-    """Have windows ranked: the scores by place of those that were, and whether it was interrupted."""
+    """Have windows ranked; the scores by place of those that were, and whether ranking was interrupted."""
     try:
         answers: Mapping[int, Scores] = dict(enumerate((yield windows)))
         interrupted = False
@@ -187,7 +188,7 @@ def _rank(windows: list[Window]) -> Generator[list[Window], Sequence[Scores], tu
 
 
 def _reordered(order: Sequence[int], windows: Sequence[Window], scores: Mapping[int, float]) -> list[int]:
-    """`order` with the places of each ranked window sorted by score, among the spots that they hold."""
+    """`order`, with each ranked window's places sorted by score within the positions they occupy."""
     turns: dict[int, int] = {}
     for window in windows:
         if window[0] in scores:

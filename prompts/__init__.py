@@ -1,1 +1,1 @@
-"""Prompt templates as data; `genrank.prompting` loads them."""
+"""Prompt templates as TOML files; `genrank.prompting` loads them."""

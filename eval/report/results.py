@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, TypeVar
 import pydantic
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from genrank.errors import DataFormatError, InputError
+from genrank.errors import DataFormatError, InputError, first_problem
 from genrank.files import read_text
 
 M = TypeVar("M", bound=BaseModel)
@@ -281,7 +281,7 @@ def read_per_query(folder: Path, system: str) -> PerQuery:
 
 def _read_json(file: Path) -> Any:
     def refuse(constant: str) -> Any:
-        raise ValueError(f"{constant}, which is no JSON number")
+        raise ValueError(f"{constant}, which is not a JSON number")
 
     try:
         return json.loads(read_text(file), parse_constant=refuse)
@@ -296,6 +296,5 @@ def _build(kind: type[M], values: Any, file: Path) -> M:
     try:
         return kind.model_validate(values)
     except pydantic.ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        place = ".".join(str(part) for part in first["loc"]) or kind.__name__
-        raise DataFormatError(str(file), 0, f"a valid {place}", first["msg"].removeprefix("Value error, ")) from None
+        place, message = first_problem(error.errors(include_url=False))
+        raise DataFormatError(str(file), 0, f"a valid {place or kind.__name__}", message) from None

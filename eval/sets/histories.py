@@ -17,7 +17,7 @@ import pydantic
 
 from genrank.data.dataset import DatasetQuery
 from genrank.data.jsonl import read_jsonl
-from genrank.errors import DataFormatError
+from genrank.errors import DataFormatError, first_problem
 from genrank.experiment.splits import digest
 from genrank.types import Interaction
 
@@ -55,10 +55,9 @@ def read_records(path: Path, model: type[M]) -> Iterator[tuple[int, M]]:
                 try:
                     record = model.model_validate(fields)
                 except pydantic.ValidationError as error:
-                    first = error.errors(include_url=False)[0]
-                    where = ".".join(map(str, first["loc"])) or "the line"
+                    where, message = first_problem(error.errors(include_url=False))
                     expected = f"an object with {', '.join(model.model_fields)}"
-                    raise DataFormatError(name, line, expected, f"{where}: {first['msg']}") from None
+                    raise DataFormatError(name, line, expected, f"{where or 'the line'}: {message}") from None
                 yield line, record
         except (gzip.BadGzipFile, EOFError, zlib.error) as error:
             raise DataFormatError(name, 0, "a gzip file", str(error)) from None

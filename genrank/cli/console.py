@@ -1,4 +1,4 @@
-"""What the commands share: words on stderr, tables on stdout, with rich where it is installed and plain without it."""
+"""Output of the commands: messages on stderr, tables on stdout, drawn by rich if it is installed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from genrank.progress import ConsoleProgress, Progress, Silent
 
 
 class Cell(NamedTuple):
-    """A text of a table, and its style in rich's words."""
+    """The text of a table's cell, and its style for rich."""
 
     text: str
     style: str = ""
@@ -40,7 +40,7 @@ class Table:
 
 
 def print_table(table: Table, file: IO[str]) -> None:
-    """Print a table, drawn by rich where it is installed, else with two spaces between the columns."""
+    """Print a table, drawn by rich if it is installed, or else with two spaces between the columns."""
     try:
         from rich.console import Console
         from rich.table import Table as Drawn
@@ -90,13 +90,13 @@ def plain_lines(table: Table) -> Iterator[str]:
 
 
 def say(words: str) -> None:
-    """Write words to stderr, if it is open; what could steer a terminal becomes a space."""
+    """Write a message to stderr, if it is open; control characters become spaces."""
     if sys.stderr is not None:
         print("".join(char if char == "\n" or char.isprintable() else " " for char in words), file=sys.stderr)
 
 
 class _Lines(Silent):
-    """A `Progress` that prints what begins, without bars."""
+    """A `Progress` that prints a line for each step, without bars."""
 
     def start(self, label: str, total_bytes: int | None) -> None:  # noqa: ARG002 - Progress's signature
         say(label)
@@ -106,7 +106,7 @@ class _Lines(Silent):
 
 
 def progress() -> Progress:
-    """Bars where rich is installed and stderr is a terminal, else lines."""
+    """Bars if rich is installed and stderr is a terminal, or else lines."""
     try:
         return ConsoleProgress()
     except ImportError:
@@ -114,6 +114,6 @@ def progress() -> Progress:
 
 
 def quiet_libraries() -> None:
-    """Keep the libraries' own bars and warnings off the terminal; ours tell what happens."""
+    """Keep the libraries' own bars and warnings off the terminal; genrank reports its own progress."""
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")

@@ -1,4 +1,4 @@
-"""Rankings for people: a table for the terminal."""
+"""Shows a ranking as a table for the terminal."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ def ranking_table(request: Request, ranking: Ranking, line: int | None = None) -
     """A ranking as a table: rank, places moved, title, score, and the reason where there is one.
 
     Args:
-        request: What was asked, for the titles.
+        request: The request, for the titles.
         ranking: The answer.
-        line: Where the request was read, 1-based; None leaves it out.
+        line: The request's line number, 1-based; None leaves it out.
     """
     titles = {candidate.listing.listing_id: candidate.listing.title for candidate in request.candidates}
     with_reasons = any(item.reason for item in ranking.items)
@@ -35,7 +35,7 @@ def ranking_table(request: Request, ranking: Ranking, line: int | None = None) -
 
 
 def caption(ranking: Ranking) -> list[Cell]:
-    """Where a ranking came from, in one line, and what went wrong in the next ones."""
+    """One line on how the ranking was made, then lines on what went wrong."""
     source = ranking.provenance
     line = f"{source.model} · {source.decoding} · {source.prompt} · {source.outcome} · {source.seconds:.2f} s"
     lines = [Cell(line)]

@@ -27,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit status.
     """
     for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):  # a title may hold what the terminal's encoding does not
+        if hasattr(stream, "reconfigure"):  # a title may hold characters that the terminal's encoding lacks
             stream.reconfigure(encoding="utf-8", errors="replace")
     arguments = _parser().parse_args(argv)
     command: Callable[[argparse.Namespace], int] = arguments.command
@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(error, 1)
     except KeyboardInterrupt:
         return _fail("interrupted", 130)
-    except BrokenPipeError:  # whoever read our output is gone
+    except BrokenPipeError:  # the program that read our output has ended
         drop_output()
         return 1
     except OSError as error:  # a full disk, say

@@ -1,4 +1,4 @@
-"""``genrank models``: what is known, what is here, and fetching it."""
+"""``genrank models``: lists the known models, and fetches them."""
 
 from __future__ import annotations
 

@@ -50,10 +50,10 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     rerank.add_argument(
         "--passes", type=int, metavar="N", help="passes over differently ordered candidates (2; listwise: 1)"
     )
-    rerank.add_argument("--calibration", metavar="FILE", help="makes scores probabilities (the adapter's own)")
+    rerank.add_argument("--calibration", metavar="FILE", help="turns scores into probabilities (the adapter's own)")
     rerank.add_argument("--reasons", type=int, default=0, metavar="K", help="reasons for the first K items (none)")
     rerank.add_argument("--top-k", type=int, metavar="K", help="return only the first K items")
-    rerank.add_argument("--deadline", type=float, metavar="SECONDS", help="for each batch; what is late falls back")
+    rerank.add_argument("--deadline", type=float, metavar="SECONDS", help="for each batch; late candidates fall back")
     rerank.add_argument("--max-prompt-tokens", type=int, metavar="N", help="token budget of one prompt")
     rerank.add_argument("--batch", type=int, default=8, metavar="N", help="requests ranked at once (%(default)s)")
     rerank.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the shuffles (0)")
@@ -142,7 +142,7 @@ def _output(path: str | None) -> Iterator[IO[str]]:
 
 
 def _check_output(output: str, requests: str) -> None:
-    """Find fault with the output file before a model is loaded."""
+    """Check the output file before a model is loaded."""
     path = Path(output)
     if requests != "-" and _same_file(output, requests):
         raise InputError("is also the input; name another file", field="--output")

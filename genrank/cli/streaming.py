@@ -1,4 +1,4 @@
-"""Reranking a stream of request lines, a batch at a time: right lines are ranked, wrong ones are counted."""
+"""Reranks a stream of request lines, a batch at a time; valid lines are ranked, wrong ones are counted."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def rerank_lines(
         right = [line for _, line in chunk if isinstance(line, Request)]
         try:
             answers = [*rank(right)]
-        except InputError:  # one request that cannot be ranked must not cost the others
+        except InputError:  # one request that cannot be ranked must not affect the others
             answers = []
             for request in right:
                 try:

@@ -1,1 +1,1 @@
-"""Data that ships with genrank: the synthetic sample shop (see `genrank.data.dataset.sample_shop`)."""
+"""Dataset folders, TREC files and JSON Lines; also the sample shop and the adapters that ship with genrank."""

@@ -1,8 +1,8 @@
-"""The dataset folder.
+"""Reads and writes dataset folders.
 
 A dataset folder holds ``listings.jsonl``, ``queries.jsonl``, ``qrels.trec``, ``dataset.toml`` and, optionally,
-``candidates.trec``, the first stage's run. Every reader reports a broken line as `DataFormatError` with
-``path:line``, what was expected and what was found.
+``candidates.trec``, the first stage's run. A broken line raises `DataFormatError` with ``path:line``, what was expected
+and what was found.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ class Grade:
     """One level of relevance.
 
     Attributes:
-        label: What the judges were told it means.
-        gain: What it is worth in nDCG.
+        label: Its meaning, as the judges were told.
+        gain: Its gain in nDCG.
     """
 
     label: str
@@ -49,7 +49,7 @@ class DatasetQuery:
         query: Text and id.
         split: ``train``, ``dev`` or ``test``.
         history: The shopper's past, oldest first.
-        time: When it was asked; None when unknown. No interaction of the history is later.
+        time: When it was asked; None when unknown. No interaction in the history is later.
         frequency: How often it was asked, from logs, 1 or more; None when unknown.
     """
 
@@ -65,15 +65,15 @@ class Dataset:
     """A dataset folder, read and checked.
 
     Attributes:
-        name: Its name.
-        source: Where it comes from and under which licence.
+        name: The dataset's name.
+        source: Where it comes from, and its licence.
         grades: Meaning and gain of each grade of the qrels.
         listings: By id.
-        queries: In the order of the file.
+        queries: In the file's order.
         qrels: Judgements.
         candidates: The first stage's run; empty when the folder has none.
-        first_stage: What made the run, such as ``bm25``; empty when unknown. ``random``
-            means that there was none: the scores mean nothing and are not passed on.
+        first_stage: What made the run, such as ``bm25``; empty when unknown. ``random`` means that there was no first
+            stage: the scores are meaningless and not passed on.
     """
 
     name: str
@@ -90,8 +90,8 @@ class Dataset:
         """Read a dataset folder.
 
         Raises:
-            DataFormatError: When a file is missing or broken, an id repeats, or one file names an id that
-                another does not have.
+            DataFormatError: When a file is missing or broken, an id repeats, or one file names an id that is missing
+                from another.
         """
         root = Path(folder)
         name, source, grades, first_stage = _read_dataset_toml(root / "dataset.toml")
@@ -133,7 +133,7 @@ class Dataset:
         return cls(name, source, grades, listings, tuple(queries.values()), qrels, run, first_stage)
 
     def save(self, folder: str | Path) -> None:
-        """Write the dataset as a folder, which is created if need be."""
+        """Write the dataset to a folder, which is created if needed."""
         root = Path(folder)
         root.mkdir(parents=True, exist_ok=True)
         write_jsonl(root / "listings.jsonl", (listing.to_dict() for listing in self.listings.values()))
@@ -144,7 +144,7 @@ class Dataset:
         self._save_toml(root)
 
     def save_first_stage(self, folder: str | Path) -> None:
-        """Write only the first stage, `candidates` and its name, into an existing dataset folder."""
+        """Write only the first stage (`candidates` and `first_stage`) into an existing dataset folder."""
         root = Path(folder)
         with write_atomically(root / "candidates.trec") as part:
             write_run(part, self.candidates, tag=self.first_stage or "first-stage")
@@ -165,7 +165,7 @@ class Dataset:
         """The queries of one split.
 
         Raises:
-            InputError: When no query belongs to it.
+            InputError: When the split has no query.
         """
         queries = [query for query in self.queries if query.split == name]
         if not queries:
@@ -174,13 +174,13 @@ class Dataset:
         return queries
 
     def request(self, query: DatasetQuery, max_candidates: int | None = None) -> Request:
-        """The rerank call for one query, over its first stage's candidates.
+        """The rerank call for one query and its first stage's candidates.
 
-        Where the dataset has no first stage, its judged listings are the candidates, in the order of the qrels.
+        Without a first stage, the judged listings are the candidates, in the order of the qrels.
 
         Args:
             query: A query of this dataset.
-            max_candidates: Keep only so many, the first stage's best.
+            max_candidates: The most candidates to keep, the first stage's best; None keeps all.
 
         Raises:
             InputError: When the query has no candidate.
@@ -204,7 +204,7 @@ class Dataset:
 
 
 def sample_shop() -> Dataset:
-    """The synthetic sample shop that ships with genrank, in English and Chinese."""
+    """The synthetic sample shop, in English and Chinese, that ships with genrank."""
     with importlib.resources.as_file(importlib.resources.files("genrank.data") / "sample_shop") as folder:
         return Dataset.load(folder)
 

@@ -1,4 +1,4 @@
-"""JSON Lines: any objects, request lines and ranking lines."""
+"""Reads and writes JSON Lines: any objects, request lines and ranking lines."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ _TOO_DEEP = "JSON nested too deeply"
 
 
 def read_jsonl(path: str | Path, stream: IO[bytes] | None = None) -> Iterator[tuple[int, Any]]:
-    """Read JSON Lines, one line in memory at a time.
+    """Read JSON Lines, keeping one line in memory at a time.
 
     Args:
         path: The file; ``-`` reads standard input. With `stream`, only a name for errors.
         stream: Bytes to read instead of the file.
 
     Yields:
-        Line number, 1-based, and the parsed value, or the `DataFormatError` where the line is broken: not UTF-8, not
+        The line number, 1-based, and the parsed value, or a `DataFormatError` if the line is broken: not UTF-8, not
         JSON, NaN or infinity, longer than `MAX_LINE_BYTES`. Blank lines are skipped. Byte-order marks are dropped.
 
     Raises:
@@ -92,7 +92,7 @@ def _reader(name: str, path: str | Path, stack: contextlib.ExitStack) -> Callabl
 
 def _parse_json(name: str, number: int, line: bytes) -> Any:
     def refuse(constant: str) -> Any:
-        raise ValueError(f"{constant}, which is no JSON number")
+        raise ValueError(f"{constant}, which is not a JSON number")
 
     try:
         return json.loads(line.decode("utf-8"), parse_constant=refuse)
@@ -103,14 +103,14 @@ def _parse_json(name: str, number: int, line: bytes) -> Any:
         found = f"the byte {rest[0]:#04x} at column {error.start + 1} ({guess})"
         return DataFormatError(name, number, "UTF-8 text", found)
     except json.JSONDecodeError as error:
-        # Python reports a cut in a string at its beginning, one in a literal or an escape up to 6 places before the end
+        # Python reports a string that is cut off at its start, a literal or an escape up to 6 characters before the end
         half = error.msg.startswith("Unterminated string") or error.pos >= len(error.doc.rstrip()) - 6
         cut = " (is the line cut off?)" if half else ""
         return DataFormatError(name, number, "one JSON object", f"{error.msg} at column {error.colno}{cut}")
     except RecursionError:
         return DataFormatError(name, number, "one JSON object", _TOO_DEEP)
     except ValueError as error:
-        # Python's own words advise to change a limit of the interpreter
+        # Python's own message suggests changing a limit of the interpreter
         digits = re.search(r"has (\d+) digits", str(error))
         found = f"a number of {digits[1]} digits" if digits else str(error)
         return DataFormatError(name, number, "one JSON object", found)
@@ -124,7 +124,7 @@ def write_jsonl(path: str | Path, objects: Iterable[Mapping[str, Any]]) -> None:
 
 
 def dump_line(fields: Mapping[str, Any]) -> str:
-    """One JSON line with its line break; lone surrogates come out escaped, so that UTF-8 always holds it."""
+    """One JSON line with its line break; lone surrogates are escaped, so that it can always be encoded as UTF-8."""
     text = json.dumps(fields, ensure_ascii=False, default=str)
     try:
         text.encode("utf-8")
@@ -134,14 +134,14 @@ def dump_line(fields: Mapping[str, Any]) -> str:
 
 
 def read_requests(path: str | Path, stream: IO[bytes] | None = None) -> Iterator[tuple[int, Request | DataFormatError]]:
-    """Read request lines, one in memory at a time.
+    """Read request lines, keeping one in memory at a time.
 
     Args:
         path: The file; ``-`` reads standard input. With `stream`, only a name for errors.
         stream: Bytes to read instead of the file.
 
     Yields:
-        Line number, 1-based, and the line's request, or the `DataFormatError` where the line is wrong.
+        The line number, 1-based, and the line's request, or a `DataFormatError` if the line is wrong.
 
     Raises:
         DataFormatError: When the file cannot be opened, or holds no line at all.
@@ -160,7 +160,7 @@ def read_requests(path: str | Path, stream: IO[bytes] | None = None) -> Iterator
 
 
 def request_fields(request: Request) -> dict[str, Any]:
-    """The request as a request line's object."""
+    """A request as the object of a request line."""
     fields: dict[str, Any] = {"query_id": request.query.query_id} if request.query.query_id else {}
     fields["query"] = request.query.text
     if request.history:
@@ -179,7 +179,7 @@ def write_rankings(path: str | Path, rankings: Iterable[Ranking]) -> None:
 
 
 def interaction_fields(interaction: Interaction) -> dict[str, Any]:
-    """The interaction as JSON types."""
+    """An interaction as JSON types."""
     fields: dict[str, Any] = {"event": interaction.event}
     if interaction.time is not None:
         fields["time"] = iso_time(interaction.time)

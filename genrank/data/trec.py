@@ -1,4 +1,4 @@
-"""Runs and qrels as TREC files."""
+"""Reads and writes runs and qrels as TREC files."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ Run = dict[str, dict[str, float]]
 
 _FLOAT32, _BITS = struct.Struct("<f"), struct.Struct("<i")
 _LARGEST = (2 - 2**-23) * 2.0**127
-_SMALLEST = 2.0**-126  # some tools take smaller ones for 0
+_SMALLEST = 2.0**-126  # some tools read smaller numbers as 0
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def read_run(path: str | Path) -> Run:
     """Read a TREC run, ``query_id Q0 listing_id rank score tag``.
 
-    Listings come by falling score. Equal scores come by their rank column, which is how the file's author ordered
-    them; trec_eval does not read that column and orders them by falling listing id. `write_run` writes no equal scores.
+    Listings come by falling score. Ties are ordered by the rank column, as the file's author ordered them; trec_eval
+    ignores that column and orders ties by falling listing id. `write_run` never writes ties.
 
     Raises:
         DataFormatError: When a line is broken, a score is not finite, or a query names a listing twice.
@@ -55,9 +55,9 @@ def read_run(path: str | Path) -> Run:
 
 
 def write_run(path: str | Path, run: Mapping[str, Mapping[str, float]], tag: str = "genrank") -> None:
-    """Write a TREC run; each query's listings by falling score, equal ones in the mapping's order, ranks 1-based.
+    """Write a TREC run: each query's listings by falling score, ties in the mapping's order, with 1-based ranks.
 
-    Every IR tool reads back this order: see `falling`.
+    Every IR tool reads back this order; see `falling`.
 
     Args:
         path: The file.
@@ -73,23 +73,23 @@ def write_run(path: str | Path, run: Mapping[str, Mapping[str, float]], tag: str
         for query_id, scores in run.items():
             _check_ids((query_id, *scores), "run")
             finite = {key: _finite(query_id, key, score) for key, score in scores.items()}
-            order = sorted(finite, key=finite.__getitem__, reverse=True)  # which keeps the order of equals
+            order = sorted(finite, key=finite.__getitem__, reverse=True)  # keeps the order of ties
             written = zip(order, falling([finite[key] for key in order]), strict=True)
             for rank, (listing_id, score) in enumerate(written, start=1):
                 out.write(f"{query_id} Q0 {listing_id} {rank} {score!r} {tag}\n")
 
 
 def falling(scores: Sequence[float]) -> list[float]:
-    """Scores made to fall strictly, for tools that keep them as float32 (trec_eval) as for those that keep float64.
+    """Make scores fall strictly, both in float32 (as trec_eval reads them) and in float64.
 
-    A score stays as it is where it is below the one before it in float32. Otherwise it becomes the next lower float32
-    number. Where that leaves float32's range, all of them become ``n, n - 1, .. 1``.
+    A score stays as it is if, in float32, it is below the one before it. Otherwise it becomes the next lower float32
+    number. If that leaves float32's range, the scores become ``n, n - 1, .. 1``.
 
     Args:
         scores: ``[n]`` finite scores that do not rise.
 
     Returns:
-        ``[n]``.
+        ``[n]`` strictly falling scores.
     """
     if scores and max(abs(scores[0]), abs(scores[-1])) > _LARGEST:
         return _places(len(scores))
@@ -118,7 +118,7 @@ def _float32(number: float) -> float:
 
 
 def _below(number: float) -> float:
-    """The next lower number of float32; of those between 0 and `_SMALLEST` there are none here."""
+    """The next lower float32 number, skipping those between 0 and `_SMALLEST`."""
     if number == 0:
         return -_SMALLEST
     if number == _SMALLEST:
@@ -192,7 +192,7 @@ def _columns(path: str | Path, count: int, expected: str) -> Iterator[tuple[int,
             if encoding := wide_encoding(file.peek(4)):
                 raise DataFormatError(str(path), 0, "UTF-8 text", f"{encoding}; save it as UTF-8")
             for number, line in enumerate(lines, start=1):
-                line = line.lstrip(BYTE_ORDER_MARK)  # files put one behind another have several
+                line = line.lstrip(BYTE_ORDER_MARK)  # concatenated files have several
                 if not line.strip():
                     continue
                 parts = line.split()
@@ -218,5 +218,5 @@ def _number(path: str | Path, line: int, expected: str, text: str, kind: type[N]
 
 
 def repeated_error(path: str | Path, line: int, what: str, value: str) -> DataFormatError:
-    """The error for a line that repeats what must be unique."""
+    """The error for a line that repeats a value that must be unique."""
     return DataFormatError(str(path), line, f"each {what} once", f"{value!r} again")

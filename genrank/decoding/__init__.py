@@ -1,10 +1,10 @@
 """How a window becomes an order: one module for each decoding.
 
-Each turns the engine's answer into one score a candidate, 0 to 1, higher is better:
+Each turns the engine's answer into one score for each candidate, 0 to 1, higher is better:
 
-- ``inline``: the model's probability that the candidate fits, by itself.
+- ``inline``: the model's probability that the candidate, by itself, fits.
 - ``first-token``: the probability that the answer names the candidate first; a window's scores add up to 1.
-- ``listwise``: only an order is written, so the score is the place: ``(n - place) / n``, place 0-based.
+- ``listwise``: the model writes only an order, so the score reflects the place: ``(n - place) / n``, place 0-based.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ __all__ = ["DECODINGS", "Decode"]
 
 
 class Decode(Protocol):
-    """A decoding, which never calls an engine itself: prompts in, a call out; its answers in, scores out."""
+    """A decoding: turns prompts into an engine call, and the call's answers into scores. It never calls an engine."""
 
     def ask(self, prompts: Sequence[Prompt], answer: AnswerTokens, *, keep: bool = False) -> EngineCall:
         """The engine's call for some prompts.
 
         Args:
             prompts: ``[p]``.
-            answer: The tokens in which answers are read.
-            keep: Whether the conversations will go on; see `genrank.engines.base.ScoreRequest`.
+            answer: The tokens of an answer.
+            keep: Whether the conversations will continue; see `genrank.engines.base.ScoreRequest`.
         """
 
     def read(
@@ -39,16 +39,16 @@ class Decode(Protocol):
         """Turn the call's answers into scores.
 
         Args:
-            prompts: ``[p]``, those that were asked.
-            answer: The tokens in which answers are read.
-            results: ``[p]`` what the engine gave; None for what was stopped.
+            prompts: ``[p]``, as passed to `ask`.
+            answer: The tokens of an answer.
+            results: ``[p]`` the engine's answers; None for a prompt that was stopped.
 
         Returns:
-            ``[p]`` scores of each prompt's candidates, ``[n]`` in the order of the prompt, 0 to 1, with what they
-            cost; None for what was stopped.
+            ``[p]`` scores of each prompt's candidates, ``[n]`` in the order of the prompt, 0 to 1, with token counts;
+            None for a prompt that was stopped.
 
         Raises:
-            OutputError: When the model's answer cannot be used (NaN, no permutation).
+            OutputError: When the model's answer cannot be used (NaN, not a permutation).
         """
 
 

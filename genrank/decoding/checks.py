@@ -1,4 +1,4 @@
-"""What every decoding checks of an engine's answer."""
+"""Checks of an engine's answer that all decodings share."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from genrank.errors import OutputError, shown
 
 
 def check_count(answers: Sequence[object], asked: Sequence[object]) -> None:
-    """Refuse an answer that is too short or too long, or no sequence at all.
+    """Check that there is one answer for each request.
 
     Raises:
-        OutputError: When there are not as many answers as were asked for.
+        OutputError: When there is not.
     """
     if isinstance(answers, str) or not hasattr(answers, "__len__") or not hasattr(answers, "__getitem__"):
         raise OutputError(f"the engine gave {type(answers).__name__} where a list was asked for")
@@ -21,7 +21,7 @@ def check_count(answers: Sequence[object], asked: Sequence[object]) -> None:
 
 
 def check_finite(scores: Sequence[Sequence[float]]) -> None:
-    """Refuse NaN, infinity, and what is no number.
+    """Check that all scores are finite numbers.
 
     Raises:
         OutputError: When a score is not a finite number.

@@ -1,6 +1,6 @@
 """``first-token``: the scores of the candidates' identifiers at the first place of the answer.
 
-One forward pass, nothing generated (FIRST, arXiv 2406.15657).
+It takes one forward pass and generates nothing (FIRST, arXiv 2406.15657).
 """
 
 from __future__ import annotations

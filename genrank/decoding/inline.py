@@ -1,8 +1,8 @@
-"""``inline``: the prompt asks after each candidate whether it fits, and the model's yes/no log-odds are read there.
+"""``inline``: after each candidate the prompt asks whether it fits, and the model's yes/no log-odds are read there.
 
-One forward pass, nothing generated, any number of candidates that the context holds. A candidate is judged in
-sight of the ones before it. Reading a listwise causal pass at each candidate's own place is what
-jina-reranker-v3 (arXiv 2509.25085) does with embeddings; here the language model's own head answers.
+It takes one forward pass, generates nothing, and ranks as many candidates as the context holds. Each candidate is
+judged in view of the ones before it. jina-reranker-v3 (arXiv 2509.25085) also reads one causal pass at each candidate's
+own position, but reads embeddings; here the language model's head answers.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """``listwise``: the model writes the whole order as text, ``[B] > [A] > [C]`` (arXiv 2304.09542, RankGPT).
 
-A mask lets no identifier come twice or be left out, so every answer is a permutation.
+A mask ensures that each identifier comes exactly once, so every answer is a permutation.
 """
 
 from __future__ import annotations

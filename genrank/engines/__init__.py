@@ -1,1 +1,1 @@
-"""Who runs the model: the protocol (`base`) and one module for each engine."""
+"""Engines run the model: their protocol (`base`), and one module for each engine."""

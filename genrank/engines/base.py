@@ -1,8 +1,8 @@
-"""The protocols that engines keep.
+"""The protocols that engines implement.
 
-An engine knows nothing of queries and listings: it is given tokens, and says what the model makes of them. Every call
-takes a batch and answers in the batch's order. Calls may come from several threads at once. A call is ended early by
-its `Stop`: what has been computed by then is answered, the rest is None.
+An engine knows nothing about queries and listings: it gets tokens and returns what the model computes from them. Every
+call takes a batch and answers in the batch's order. Calls may come from several threads at once. A call's `Stop` can
+end it early: it then returns the answers computed so far, and None for the rest.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ Dtype = Literal["auto", "bfloat16", "float16", "float32"]
 
 
 class Stop:
-    """Tells one call of an engine when to give up, and takes what the call has finished by then.
+    """Tells one engine call when to give up, and collects the answers that the call has finished so far.
 
-    An engine asks it before each forward pass at least, by calling it. It may publish answers as it goes, so that the
-    caller still has them when it does not wait for the call's end.
+    An engine checks it, by calling it, at least before each forward pass. It may publish answers as it goes, so the
+    caller has them even if it does not wait for the end of the call.
 
     Args:
-        ends: When to give up, on the clock of ``time.monotonic()``; infinity: not before it is cancelled.
+        ends: When to give up, on the clock of ``time.monotonic()``; infinity for no time limit.
 
     Attributes:
         ends: See above.
@@ -39,25 +39,25 @@ class Stop:
 
     def __init__(self, ends: float = math.inf) -> None:
         self.ends = ends
-        self._finished: dict[int, tuple[object, Any]] = {}  # by the request's id, with the request, which keeps its id
+        self._finished: dict[int, tuple[object, Any]] = {}  # by id(request); holds the request, so its id is not reused
         self._cancelled = False
         self._callbacks: list[Callable[[], object]] = []
         self._lock = threading.Lock()
 
     def __call__(self) -> bool:
-        """Whether to give up; answers at once, from any thread."""
+        """Whether to give up; returns at once, in any thread."""
         return self._cancelled or time.monotonic() >= self.ends
 
     def left(self) -> float | None:
-        """Seconds left, never below 0; None without an end."""
+        """Seconds left, never below 0; None without a time limit."""
         return None if self.ends == math.inf else max(0.0, self.ends - time.monotonic())
 
     def publish(self, request: object, answer: object) -> None:
-        """Leave the answer to a request where `finished` finds it."""
+        """Store the answer to a request, for `finished`."""
         self._finished[id(request)] = request, answer
 
     def finished(self, request: object) -> Any:
-        """The answer that was published for this very request; None: none so far."""
+        """The answer that was published for this request object; None if there is none yet."""
         return self._finished.get(id(request), (None, None))[1]
 
     def cancel(self) -> None:
@@ -70,7 +70,7 @@ class Stop:
 
     @contextlib.contextmanager
     def on_cancel(self, callback: Callable[[], object]) -> Iterator[None]:
-        """Have `callback` called, in the thread that cancels, when that happens inside this context."""
+        """Call `callback`, in the thread that cancels, if `cancel` is called within this context."""
         with self._lock:
             cancelled = self._cancelled
             if not cancelled:
@@ -86,7 +86,7 @@ class Stop:
 
 class _Never(Stop):
     def publish(self, request: object, answer: object) -> None:
-        """Nobody reads it: all calls that run to their end share this one."""
+        """Do nothing: all calls that run to their end share this object, and nobody reads its answers."""
 
 
 never: Stop = _Never()
@@ -95,15 +95,15 @@ never: Stop = _Never()
 
 @dataclass(frozen=True, slots=True)
 class ScoreRequest:
-    """Read the model's scores of some tokens at some places; nothing is generated.
+    """Read the model's scores of some tokens at some positions, without generating anything.
 
     Attributes:
-        ids: ``[prompt_tokens]``.
-        reads: ``[r]`` places in `ids`, 0-based: each asks for what may follow the token there.
-        targets: ``[t]`` vocabulary ids whose scores are wanted.
-        listing_ids: The candidates of the prompt, for logs and test doubles; engines ignore them.
+        ids: ``[prompt_tokens]`` token ids.
+        reads: ``[r]`` positions in `ids`, 0-based: each asks what may follow the token there.
+        targets: ``[t]`` vocabulary ids to score.
+        listing_ids: The prompt's candidates, for logs and test doubles; engines ignore them.
         keep: Whether requests that begin with these `ids` will follow soon, so that their keys and values are worth
-            caching, as far as the engine has room.
+            caching if the engine has room.
     """
 
     ids: Sequence[int]
@@ -118,8 +118,8 @@ class ScoreResult:
     """The answer to a `ScoreRequest`.
 
     Attributes:
-        scores: ``[r][t]`` log-probabilities up to a constant of each place (a logit is one).
-        tokens: What it cost.
+        scores: ``[r][t]`` log-probabilities, up to a constant for each position (so logits will do).
+        tokens: Token counts.
     """
 
     scores: Sequence[Sequence[float]]
@@ -131,10 +131,10 @@ class PermuteRequest:
     """Let the model write an order of identifiers, each exactly once.
 
     Attributes:
-        ids: ``[prompt_tokens]``; the first identifier follows the last of them.
+        ids: ``[prompt_tokens]`` token ids; the first identifier follows the last of them.
         identifiers: ``[n]`` the candidates' tokens, distinct.
         between: Tokens between two identifiers.
-        listing_ids: The candidates of the prompt, for logs and test doubles; engines ignore them.
+        listing_ids: The prompt's candidates, for logs and test doubles; engines ignore them.
         keep: See `ScoreRequest`.
     """
 
@@ -151,7 +151,7 @@ class PermuteResult:
 
     Attributes:
         order: ``[n]`` places in `identifiers`, best first.
-        tokens: What it cost; forced tokens count as completion.
+        tokens: Token counts; forced tokens count as completion.
     """
 
     order: Sequence[int]
@@ -163,9 +163,9 @@ class TextRequest:
     """Let the model write text, always taking the likeliest token.
 
     Attributes:
-        ids: ``[prompt_tokens]``.
+        ids: ``[prompt_tokens]`` token ids.
         max_tokens: The most tokens to write.
-        ends: Tokens that end the text, beside the model's own; they are not part of it.
+        ends: Tokens that end the text, besides the model's own; they are not part of it.
     """
 
     ids: Sequence[int]
@@ -178,8 +178,8 @@ class TextResult:
     """The answer to a `TextRequest`.
 
     Attributes:
-        text: What the model wrote, special tokens left out.
-        tokens: What it cost.
+        text: What the model wrote, without special tokens.
+        tokens: Token counts.
     """
 
     text: str
@@ -187,7 +187,7 @@ class TextResult:
 
 
 def check_dtype(dtype: str) -> None:
-    """Refuse anything that is not a `Dtype`.
+    """Check that a name is a `Dtype`.
 
     Raises:
         InputError: When it is not.
@@ -198,7 +198,7 @@ def check_dtype(dtype: str) -> None:
 
 
 def total_tokens(request: ScoreRequest | PermuteRequest | TextRequest) -> int:
-    """The tokens of a prompt and the most of its answer."""
+    """The tokens of a prompt plus the most tokens of its answer."""
     match request:
         case PermuteRequest():
             return len(request.ids) + len(request.identifiers) * (1 + len(request.between))
@@ -208,10 +208,10 @@ def total_tokens(request: ScoreRequest | PermuteRequest | TextRequest) -> int:
 
 
 def check_lengths(requests: Sequence[ScoreRequest | PermuteRequest | TextRequest], context: int, model: str) -> None:
-    """Refuse prompts that a model cannot take with their answers.
+    """Check that each prompt fits into the model's context together with its answer.
 
     Raises:
-        EngineError: When one has more tokens than the context.
+        EngineError: When one does not.
     """
     for request in requests:
         if (length := total_tokens(request)) > context:
@@ -223,11 +223,11 @@ CallKind = Literal["score", "permute", "write"]
 
 @dataclass(frozen=True, slots=True)
 class EngineCall:
-    """A call of an engine that has not been made yet.
+    """An engine call that is still to be made.
 
     Attributes:
-        kind: The engine's method; with an ``a`` before it, that of `AsyncEngine`.
-        requests: The method's batch.
+        kind: Name of the method of `Engine`; with an ``a`` in front, of `AsyncEngine`.
+        requests: The batch for that method.
     """
 
     kind: CallKind
@@ -247,10 +247,10 @@ class EngineCall:
 
 
 class Closing:
-    """What has a `close` and may be used in ``with`` and ``async with``, which call it."""
+    """A base class for objects with a `close` method, which ``with`` and ``async with`` call at their end."""
 
     def close(self) -> None:
-        """Free what it holds. Closing twice does no harm."""
+        """Free its resources. Closing twice does no harm."""
 
     def __enter__(self) -> Self:
         return self
@@ -289,21 +289,21 @@ class Engine(Protocol):
         """The model's tokenizer."""
 
     def score(self, requests: Sequence[ScoreRequest], *, stop: Stop = never) -> list[ScoreResult | None]:
-        """Read scores; None for what was not finished when it was stopped.
+        """Read scores; None for each request that was not finished when the call was stopped.
 
         Raises:
             EngineError: When the model cannot be run.
         """
 
     def permute(self, requests: Sequence[PermuteRequest], *, stop: Stop = never) -> list[PermuteResult | None]:
-        """Write orders; None for what was not finished when it was stopped.
+        """Write orders; None for each request that was not finished when the call was stopped.
 
         Raises:
             EngineError: When the model cannot be run.
         """
 
     def write(self, requests: Sequence[TextRequest], *, stop: Stop = never) -> list[TextResult | None]:
-        """Write text; None for what was not finished when it was stopped.
+        """Write text; None for each request that was not finished when the call was stopped.
 
         Raises:
             EngineError: When the model cannot be run.
@@ -313,7 +313,7 @@ class Engine(Protocol):
 class AsyncEngine(Engine, Protocol):
     """An engine that can also be awaited, from any event loop and without a thread for each call.
 
-    `genrank.Reranker.arerank` awaits an engine that has these methods; it calls the others in a thread. When the
+    `genrank.Reranker.arerank` awaits an engine that has these methods, and calls other engines in a thread. When the
     awaiting task is cancelled, the engine drops the work.
     """
 

@@ -1,7 +1,7 @@
-"""Keys and values of prompts, for the transformers engine: taken out of a batch, cut, and joined into another.
+"""Keys and values of prompts, for the transformers engine: taken from one batch, cut, and joined into another.
 
-A cache here holds every token, in sliding-window layers too (the mask hides what is outside the window), so that it can
-be cut anywhere.
+A cache here holds every token, even in sliding-window layers (the mask hides tokens outside the window), so it can be
+cut anywhere.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ except ImportError as error:
     raise MissingExtraError(error.name or "transformers", "transformers") from None
 
 KeysValues = list[tuple[torch.Tensor, torch.Tensor]]
-"""Of some tokens, layer by layer, each ``[1, heads, tokens, width]``."""
+"""Keys and values of some tokens, for each layer, ``[1, heads, tokens, width]`` each."""
 
 
 def can_be_cut(config: Any) -> bool:
-    """Whether all of a model's state is keys and values, token by token (a recurrent layer's state is not)."""
+    """Whether a model's state is only keys and values for each token (a recurrent layer has another state)."""
     layers = DynamicCache(config=config).layers
     return all(type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) for layer in layers)
 
 
 def repeat(kv: KeysValues, rows: int) -> DynamicCache:
-    """A cache in which each of `rows` rows goes on from the same tokens."""
+    """A cache of `rows` rows that all continue the same tokens."""
     cache = DynamicCache()
     for layer, (keys, values) in enumerate(kv):
         cache.update(keys.expand(rows, -1, -1, -1), values.expand(rows, -1, -1, -1), layer)
@@ -37,9 +37,9 @@ def repeat(kv: KeysValues, rows: int) -> DynamicCache:
 
 
 def join(rows: Sequence[KeysValues]) -> DynamicCache:
-    """A cache of rows of any length, padded on the left, so that new tokens stand behind each row's last.
+    """A cache of rows of any length, padded on the left, so that new tokens come right after each row's last one.
 
-    Each row's tokens stand side by side, as a sliding window wants it, which counts places.
+    There are no gaps within a row, because a sliding window counts positions.
     """
     cache = DynamicCache()
     width = max(kv[0][0].shape[2] for kv in rows)
@@ -50,7 +50,7 @@ def join(rows: Sequence[KeysValues]) -> DynamicCache:
 
 
 def take(cache: DynamicCache, row: int, tokens: int) -> KeysValues:
-    """The keys and values of a row's first tokens: views, which keep the whole batch in memory."""
+    """The keys and values of a row's first tokens, as views, which keep the whole batch in memory."""
     layers: list[Any] = cache.layers
     return [(layer.keys[row : row + 1, :, :tokens], layer.values[row : row + 1, :, :tokens]) for layer in layers]
 
@@ -61,12 +61,12 @@ def crop(kv: KeysValues, tokens: int) -> KeysValues:
 
 
 def copy(kv: KeysValues) -> KeysValues:
-    """Keys and values of their own, no views."""
+    """A copy of keys and values, which shares no memory with the original."""
     return [(keys.clone(), values.clone()) for keys, values in kv]
 
 
 def size(kv: KeysValues) -> int:
-    """Bytes."""
+    """Size in bytes."""
     return sum(keys.nbytes + values.nbytes for keys, values in kv)
 
 

@@ -1,7 +1,7 @@
 """Loads a causal language model, its tokenizer and adapters with Hugging Face transformers and PEFT.
 
-Both libraries load what fits and fill up the rest with random numbers; here, weights that do not fit are an error. No
-code of a model's folder is run unless the caller says so, and no pickle is read.
+Both libraries load the weights that fit and fill the rest with random numbers; here, weights that do not fit are an
+error. Code in a model's folder runs only if the caller allows it, and pickles are never read.
 """
 
 from __future__ import annotations
@@ -43,9 +43,9 @@ try:
 except ImportError as error:
     raise MissingExtraError(error.name or "transformers", "transformers") from None
 
-_PACKED_FOR = 64  # rows that oneDNN lays weights out for; others run as fast
+_PACKED_FOR = 64  # number of rows that oneDNN optimises the weights' layout for; other numbers are as fast
 _COMPUTED = re.compile(r"(^|\.)(inv_freq|position_ids|attn\.(masked_)?bias|attention\.(masked_)?bias)$")
-"""Names of old checkpoints for what is no weight, but computed by the model."""
+"""Tensors in old checkpoints that are not weights, because the model computes them itself."""
 
 
 def load(
@@ -57,20 +57,20 @@ def load(
     trust_remote_code: bool = False,
     check_adapter: bool = True,
 ) -> tuple[Any, Any]:
-    """The model, its adapter merged into it, ready to run; and its tokenizer.
+    """Load a model, with its adapter merged into it and ready to run, and its tokenizer.
 
     Args:
         model: A known name, a local folder or a hub name.
         adapter: Folder or hub name of a PEFT adapter.
         device: Where the model runs.
-        dtype: Of its weights.
-        trust_remote_code: Whether to run code that lies in the model's folder.
+        dtype: The dtype of its weights.
+        trust_remote_code: Whether to run code in the model's folder.
         check_adapter: Whether to refuse an adapter that was trained on other weights.
 
     Raises:
         ModelNotFoundError: When there is no such model.
-        ModelError: When the files of the model or the adapter cannot be read or do not fit, or the model is no causal
-            language model.
+        ModelError: When the files of the model or the adapter cannot be read or do not fit, or the model is not a
+            causal language model.
         ConfigError: When the adapter was trained on another model.
         MissingExtraError: When there is an adapter, and peft is not installed.
     """
@@ -95,20 +95,19 @@ def load_model(folder: Path, *, trust_remote_code: bool = False, **options: Any)
     """A causal language model whose weights all come from the folder.
 
     Args:
-        folder: The model's.
-        trust_remote_code: Whether to run code that lies there.
-        options: Of transformers' ``from_pretrained``, such as ``dtype``.
+        folder: The model's folder.
+        trust_remote_code: Whether to run code in it.
+        options: Options of transformers' ``from_pretrained``, such as ``dtype``.
 
     Raises:
-        ModelError: When the files are broken, it is no causal language model, or weights are missing, left over or of
-            another shape.
+        ModelError: When the files are broken, the model is not a causal language model, or weights are missing, left
+            over or of another shape.
     """
     values = check_files(folder)
     check_causal(folder, values, trust_remote_code=trust_remote_code)
     config = load_config(folder, trust_remote_code=trust_remote_code)
-    quantised = (
-        values.get("quantization_config") is not None
-    )  # its weights have other names and shapes until they are loaded
+    # then the files have other names and shapes than the loaded model
+    quantised = values.get("quantization_config") is not None
     if not quantised:
         check_weights(AutoModelForCausalLM, folder, config, trust_remote_code=trust_remote_code)
     kind: Any = AutoModelForCausalLM
@@ -175,16 +174,16 @@ def check_numbers(model: Any, folder: Path) -> None:
 
 
 def check_loaded(folder: Path, info: Mapping[str, Any], *, may_lack: str = "", may_hold_more: bool = False) -> None:
-    """Refuse a model with weights that its files did not give.
+    """Check that a loaded model has exactly the weights in its files.
 
     Args:
-        folder: The model's.
-        info: What transformers' ``output_loading_info`` gave.
+        folder: The model's folder.
+        info: From transformers' ``output_loading_info``.
         may_lack: Regular expression of the weights that may be missing; empty for none.
         may_hold_more: Whether the files may hold weights that the model does not have.
 
     Raises:
-        ModelError: Counts what is missing, left over or of another shape, and names the first few.
+        ModelError: When weights are missing, left over or of another shape; counts them and names the first few.
     """
     missing = {key for key in info["missing_keys"] if not (may_lack and re.search(may_lack, key))}
     more = set() if may_hold_more else {key for key in info["unexpected_keys"] if not _COMPUTED.search(key)}
@@ -192,7 +191,7 @@ def check_loaded(folder: Path, info: Mapping[str, Any], *, may_lack: str = "", m
     troubles = (("missing", missing), ("left over", more), ("of another shape", shapes))
     if found := [f"{words}: {named(keys)}" for words, keys in troubles if keys]:
         raise ModelError(
-            f"the weights in {folder} do not fit its config.json; {'; '.join(found)}; take the files of one model, as "
+            f"the weights in {folder} do not fit its config.json; {'; '.join(found)}; use the files of one model, as "
             "they were saved"
         )
 
@@ -206,15 +205,15 @@ def check_weights(
     may_hold_more: bool = False,
     trust_remote_code: bool = False,
 ) -> Any:
-    """Refuse a folder whose weights do not fit a class of transformers; none is read, and no memory is taken for them.
+    """Check that a folder's weights fit a transformers class, without reading them or allocating memory for them.
 
     Args:
-        kind: Such as ``AutoModel``.
-        folder: The model's.
+        kind: The class, such as ``AutoModel``.
+        folder: The model's folder.
         config: Its configuration.
-        may_lack: As `check_loaded`.
-        may_hold_more: As `check_loaded`.
-        trust_remote_code: Whether to run code that lies in the folder.
+        may_lack: As in `check_loaded`.
+        may_hold_more: As in `check_loaded`.
+        trust_remote_code: Whether to run code in the folder.
 
     Returns:
         The model without weights.
@@ -234,7 +233,7 @@ def check_weights(
             config=copy.deepcopy(config),
             device_map="meta",
             output_loading_info=True,
-            ignore_mismatched_sizes=True,  # they are counted
+            ignore_mismatched_sizes=True,  # check_loaded counts them
             trust_remote_code=trust_remote_code,
             use_safetensors=True,
             local_files_only=True,
@@ -251,15 +250,15 @@ def check_weights(
 
 
 def check_causal(folder: Path, config: Mapping[str, Any], *, trust_remote_code: bool = False) -> None:
-    """Refuse what is no causal language model by its configuration, before anything is loaded.
+    """Check by its configuration that a model is a causal language model, before anything is loaded.
 
     Args:
-        folder: The model's.
+        folder: The model's folder.
         config: The content of its ``config.json``.
-        trust_remote_code: Whether a class of the folder's own may be one.
+        trust_remote_code: Whether to accept a class whose code is in the folder.
 
     Raises:
-        ModelError: Names the architecture.
+        ModelError: When it is not; names the architecture.
     """
     names = config.get("architectures") or []
     kind = config.get("model_type")
@@ -278,12 +277,12 @@ def check_causal(folder: Path, config: Mapping[str, Any], *, trust_remote_code: 
     if not causal or two_ways:
         found = f"{names[0]} ({file}: architectures)" if names else f"{kind} ({file}: model_type)"
         raise ModelError(
-            f"{folder} is no causal language model but a {found}; genrank ranks with models such as LlamaForCausalLM"
+            f"{folder} is not a causal language model but a {found}; give a model such as a LlamaForCausalLM"
         )
 
 
 def find_adapter(adapter: str) -> Path:
-    """The folder of a PEFT adapter, downloaded from the hub where it is not there; its files are whole.
+    """The folder of a PEFT adapter, downloaded from the hub if needed, with its files checked.
 
     Args:
         adapter: Folder or hub name.
@@ -301,15 +300,15 @@ def find_adapter(adapter: str) -> Path:
 
 
 def check_base(adapter: Path, model: str, folder: Path) -> None:
-    """Refuse an adapter whose manifest says that it was trained on other weights.
+    """Check against its manifest that an adapter was trained on this model's weights.
 
     Args:
-        adapter: Its folder.
+        adapter: The adapter's folder.
         model: The model, as the caller named it.
-        folder: Where that is.
+        folder: The model's folder.
 
     Raises:
-        ConfigError: When it was, or the manifest is broken.
+        ConfigError: When it was trained on others, or the manifest is broken.
         ModelError: When the model's weights cannot be read.
     """
     manifest = load_manifest(adapter)
@@ -319,16 +318,16 @@ def check_base(adapter: Path, model: str, folder: Path) -> None:
 
 
 def load_adapter(base: Any, adapter: Path, model: str | Path, **options: Any) -> Any:
-    """A PEFT model whose adapter's weights all come from the adapter's file, and that has found a place for all.
+    """A PEFT model with exactly the weights in the adapter's file: none missing, none left over.
 
     Args:
-        base: The model that it changes.
-        adapter: Its folder.
+        base: The model that the adapter changes.
+        adapter: The adapter's folder.
         model: The model's name, for messages.
-        options: Of PEFT's ``from_pretrained``, such as ``is_trainable``.
+        options: Options of PEFT's ``from_pretrained``, such as ``is_trainable``.
 
     Raises:
-        ModelError: When the adapter is broken or does not fit; counts and names the weights that do not.
+        ModelError: When the adapter is broken or does not fit; counts and names the weights that do not fit.
         MissingExtraError: When peft is not installed.
     """
     try:
@@ -339,10 +338,10 @@ def load_adapter(base: Any, adapter: Path, model: str | Path, **options: Any) ->
     there = read_header(adapter / ADAPTER_WEIGHTS)
     _check_adapter_numbers(adapter / ADAPTER_WEIGHTS)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of missing keys, which are counted below
+        warnings.simplefilter("ignore")  # they are about missing keys, which are counted below
         try:
             adapted = PeftModel.from_pretrained(base, str(adapter), **options)
-        except Exception as error:  # PEFT raises whatever its parts raise
+        except Exception as error:  # PEFT lets all kinds of errors through
             shapes = re.findall(r"size mismatch for ([\w.]+)", str(error))
             said = f"of another shape: {named(shapes)}" if shapes else " ".join(str(error).split())[:300]
             raise ModelError(f"the adapter {adapter} does not fit {model}; {said}") from error
@@ -353,7 +352,7 @@ def load_adapter(base: Any, adapter: Path, model: str | Path, **options: Any) ->
     if found := [f"{words}: {named(keys)}" for words, keys in troubles if keys]:
         raise ModelError(
             f"the adapter {adapter} does not fit {model}: {len(wanted)} weights belong to it; {'; '.join(found)}; "
-            "give the model of its training, and the files as PEFT saved them"
+            "use the model it was trained on, and the files as PEFT saved them"
         )
     return adapted
 
@@ -367,15 +366,15 @@ def _check_adapter_numbers(file: Path) -> None:
 
 
 def check_fit(folder: Path, adapter: Path | None, model: str, *, trust_remote_code: bool = False) -> None:
-    """Refuse what `load_model` and `load_adapter` would refuse, without reading any weights.
+    """Check what `load_model` and `load_adapter` would check, without reading any weights.
 
-    Quantised models and classes that transformers does not have are left to the engine that does.
+    Quantised models, and classes that transformers does not have, are left to the engine that loads them.
 
     Args:
-        folder: The model's.
+        folder: The model's folder.
         adapter: The folder of an adapter, or None.
         model: The model's name, for messages.
-        trust_remote_code: Whether to run code that lies in the model's folder.
+        trust_remote_code: Whether to run code in the model's folder.
 
     Raises:
         ModelError: When something does not fit.
@@ -391,7 +390,7 @@ def check_fit(folder: Path, adapter: Path | None, model: str, *, trust_remote_co
 
 
 def native_dtype(device: torch.device) -> torch.dtype:
-    """The dtype in which the device computes fastest without losing an order: bfloat16 or float32."""
+    """The fastest dtype of a device: bfloat16 if it computes in it, else float16 on a GPU and float32 on the CPU."""
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
     if device.type == "cpu" and torch.ops.mkldnn._is_mkldnn_bf16_supported():
@@ -400,15 +399,15 @@ def native_dtype(device: torch.device) -> torch.dtype:
 
 
 def end_tokens(model: Any, tokenizer: Any) -> set[int]:
-    """The tokens that end a text, by the model and by its tokenizer."""
+    """The tokens that end a text, according to the model and its tokenizer."""
     ends = model.generation_config.eos_token_id
     ends = ends if isinstance(ends, list) else [ends]
     return {end for end in (*ends, tokenizer.eos_token_id) if end is not None}
 
 
 def _pack(model: Any) -> None:
-    """Put packed layers in the place of a model's linear ones, but for the head, which is read in parts."""
-    # what torch.compile itself calls, but no public function
+    """Replace a model's linear layers with packed ones, except for the head, which is read in parts."""
+    # torch.compile calls this operator itself, but it is not public
     if not hasattr(torch.ops.mkldnn, "_linear_pointwise") or not torch.ops.mkldnn._is_mkldnn_bf16_supported():
         return
     with torch.no_grad():
@@ -419,7 +418,7 @@ def _pack(model: Any) -> None:
 
 
 class _PackedLinear(torch.nn.Module):
-    """A linear layer whose weights oneDNN has laid out once, instead of at each call: for bfloat16 on the CPU."""
+    """A linear layer for bfloat16 on the CPU, whose weights oneDNN lays out once instead of at every call."""
 
     def __init__(self, linear: torch.nn.Linear) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Which tokens may come next in a listwise answer; the one mask that all engines share."""
+"""Which tokens may come next in a listwise answer: the mask that all engines share."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from genrank.errors import InputError
 
 @dataclass(frozen=True, slots=True)
 class PermutationMask:
-    """Lets each identifier come exactly once, with `between` between two of them.
+    """Allows each identifier exactly once, with `between` between every two of them.
 
-    An answer is ``identifier (between identifier) * (n - 1)``: it starts at an identifier, and is complete after the
-    last. Only the choice of an identifier among several is open; all else is forced.
+    An answer is ``identifier (between identifier) * (n - 1)``: it begins with an identifier and is complete after the
+    last one. The model only chooses between the identifiers that are left; every other token is forced.
 
     Attributes:
         identifiers: ``[n]`` token ids, distinct, in the candidates' order.
-        between: Token ids between two identifiers; may be empty, and may repeat an identifier's token.
+        between: Token ids between two identifiers; may be empty, and may include an identifier's token.
 
     Raises:
-        InputError: When there are no identifiers, or one comes twice; or, from the methods, when `written` does not
+        InputError: When there are no identifiers, or one comes twice; the methods raise it when `written` does not
             follow the mask.
     """
 
@@ -34,11 +34,11 @@ class PermutationMask:
             raise InputError(f"must be distinct, got {list(self.identifiers)}", field="identifiers")
 
     def allowed(self, written: Sequence[int]) -> tuple[int, ...]:
-        """The tokens one of which must follow `written`, the answer so far; none when it is complete."""
+        """The tokens that may follow `written`, the answer so far; none when it is complete."""
         return self._after(self.order(written), len(written))
 
     def forced(self, written: Sequence[int]) -> tuple[int, ...]:
-        """The run of tokens that must follow `written` because nothing else can; empty where there is a choice."""
+        """The tokens that must follow `written`, up to the next choice; empty when there is a choice already."""
         order, run = list(self.order(written)), list[int]()
         while len(after := self._after(order, len(written) + len(run))) == 1:
             if (len(written) + len(run)) % self._stride == 0:
@@ -47,7 +47,7 @@ class PermutationMask:
         return tuple(run)
 
     def order(self, written: Sequence[int]) -> tuple[int, ...]:
-        """The places in `identifiers`, 0-based, of those written so far."""
+        """The places in `identifiers`, 0-based, of the identifiers written so far."""
         order: list[int] = []
         for at, token in enumerate(written):
             if token not in self._after(order, at):
@@ -62,7 +62,7 @@ class PermutationMask:
         return 1 + len(self.between)
 
     def _after(self, order: Sequence[int], length: int) -> tuple[int, ...]:
-        """The tokens that may follow `length` tokens which hold the identifiers at the places `order`."""
+        """The tokens that may follow `length` tokens, which hold the identifiers at the places `order`."""
         if len(order) == len(self.identifiers):
             return ()
         if step := length % self._stride:

@@ -1,4 +1,4 @@
-"""Which prompts share how many of their first tokens, and when it pays to compute those once."""
+"""Finds prompts that begin with the same tokens, and decides when computing these once pays off."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ V = TypeVar("V")
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Prompts that run behind one shared prefix.
+    """Prompts that share a prefix.
 
     Attributes:
-        members: Places of the prompts, 0-based.
-        prefix: Tokens at their head that all of them share; 0: nothing is shared.
+        members: Indices of the prompts, 0-based.
+        prefix: Number of first tokens that all of them share; 0 if nothing is shared.
     """
 
     members: tuple[int, ...]
@@ -32,19 +32,19 @@ def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
 
 
 def share(prompts: Sequence[Sequence[int]], limits: Sequence[int], least: int, cost: float = 0.0) -> list[Group]:
-    """Group prompts so that computing each group's prefix once spares most.
+    """Group prompts so that computing each group's prefix once saves the most.
 
-    A group spares ``(members - 1) * prefix - cost * tokens behind the prefix``. The closest prompts are put together
-    first; two groups become one where that spares no less than they do apart.
+    A group saves ``(members - 1) * prefix - cost * tokens after the prefix``. The closest prompts are grouped first;
+    two groups are merged if the merged group saves at least as much as the two do.
 
     Args:
-        prompts: ``[b]``.
-        limits: ``[b]`` the most tokens of each prompt that its prefix may hold.
-        least: A group spares at least so many tokens, else its members stay alone; at least 1.
-        cost: What a token behind a prefix costs more than one without, as a part of it.
+        prompts: ``[b]`` prompts, each ``[prompt_tokens]``.
+        limits: ``[b]`` the longest prefix of each prompt, in tokens.
+        least: The fewest tokens a group must save, or else its members are not grouped; at least 1.
+        cost: The extra cost of a token after a prefix, as a fraction of a token's cost without one.
 
     Returns:
-        Groups that hold each prompt once; those that share nothing stand in one last group.
+        Groups that together hold each prompt once; the prompts that share nothing are in one last group.
     """
     order = sorted(range(len(prompts)), key=lambda i: tuple(prompts[i]))
     links = [min(common_prefix(prompts[a], prompts[b]), limits[a], limits[b]) for a, b in itertools.pairwise(order)]
@@ -69,12 +69,12 @@ def share(prompts: Sequence[Sequence[int]], limits: Sequence[int], least: int, c
 
 
 class Kept(Generic[V]):
-    """What was computed for some prompts, for prompts that begin alike: the latest used, as far as there is room.
+    """A least-recently-used cache of values computed for prompts, looked up by the longest common prefix.
 
     May be used from several threads.
 
     Args:
-        room: The most that all values may take, in the unit of `put`'s `size`.
+        room: The most that all values together may take, in the unit of `put`'s `size`.
     """
 
     def __init__(self, room: int) -> None:
@@ -85,7 +85,7 @@ class Kept(Generic[V]):
         self._lock = threading.Lock()
 
     def put(self, ids: tuple[int, ...], value: V, size: int) -> None:
-        """Keep a prompt's value, in place of the least lately used ones; one that is too large is not kept."""
+        """Keep a prompt's value, dropping the least recently used ones; a value that is too large is not kept."""
         with self._lock:
             if ids in self._values:
                 self._drop(ids)
@@ -98,10 +98,10 @@ class Kept(Generic[V]):
             bisect.insort(self._sorted, ids)
 
     def find(self, ids: tuple[int, ...]) -> tuple[tuple[int, ...], V] | None:
-        """The kept prompt that shares the most first tokens with `ids`, with its value; None: nothing is kept."""
+        """The kept prompt that shares the most first tokens with `ids`, and its value; None if nothing is kept."""
         with self._lock:
             place = bisect.bisect(self._sorted, ids)
-            # in sorted order no prompt shares more with another than its neighbours do
+            # in sorted order, a prompt shares the most tokens with one of its neighbours
             near = self._sorted[max(place - 1, 0) : place + 1]
             if not near:
                 return None

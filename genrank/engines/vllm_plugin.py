@@ -1,10 +1,10 @@
-"""A logits processor for vLLM that lets an answer be nothing but a permutation.
+"""A logits processor for vLLM that allows only permutations as answers.
 
-vLLM's own server loads it, ``--logits-processors genrank.engines.vllm_plugin:PermutationProcessor``; a request switches
-it on by `IDENTIFIERS` and `BETWEEN` in ``SamplingParams.extra_args``, which is ``vllm_xargs`` over HTTP. It is written
-for vLLM's V1 model runner; where vLLM takes the V2 one (a GPU), start it with ``VLLM_USE_V2_MODEL_RUNNER=0``.
+vLLM's own server loads it with ``--logits-processors genrank.engines.vllm_plugin:PermutationProcessor``. A request
+switches it on with `IDENTIFIERS` and `BETWEEN` in ``SamplingParams.extra_args``, which is ``vllm_xargs`` over HTTP. It
+is written for vLLM's V1 model runner; if vLLM would use V2 (on a GPU), start it with ``VLLM_USE_V2_MODEL_RUNNER=0``.
 
-Each forced token costs a step of the server, so `genrank.engines.vllm.VLLMEngine` goes another way.
+Each forced token costs a step of the server, so `genrank.engines.vllm.VLLMEngine` uses sessions instead.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ BETWEEN = "genrank_between"
 
 
 class PermutationProcessor(AdapterLogitsProcessor):  # type: ignore[misc,unused-ignore]
-    """Masks each step of a request by its `PermutationMask`; other requests it leaves alone.
+    """Masks each step of a request by its `PermutationMask`; requests without one are left alone.
 
-    After the last identifier only the request's own end tokens may come, where it has any.
+    After the last identifier, only the request's own end tokens are allowed, if it has any.
     """
 
     @classmethod
     def validate_params(cls, sampling_params: SamplingParams) -> None:
-        """Refuse a request whose mask is wrong, before the model sees it.
+        """Check a request's mask before the model sees the request.
 
         Raises:
-            InputError: When the arguments are no lists of token ids, or make no mask.
+            InputError: When the arguments are not lists of token ids, or do not make a valid mask.
         """
         _mask(sampling_params)
 
@@ -51,7 +51,7 @@ class PermutationProcessor(AdapterLogitsProcessor):  # type: ignore[misc,unused-
     def new_req_logits_processor(
         self, params: SamplingParams
     ) -> Callable[[list[int], torch.Tensor], torch.Tensor] | None:
-        """What masks the logits ``[vocabulary]`` of one request; None without a mask."""
+        """The function that masks one request's logits, ``[vocabulary]``; None without a mask."""
         mask = _mask(params)
         if mask is None:
             return None
@@ -60,9 +60,9 @@ class PermutationProcessor(AdapterLogitsProcessor):  # type: ignore[misc,unused-
         def apply(written: list[int], logits: torch.Tensor) -> torch.Tensor:
             try:
                 allowed = mask.allowed(written) or ends
-            except InputError:  # another parameter of the request overruled the mask
+            except InputError:  # another parameter of the request overrode the mask
                 return logits
-            # an error here would end the server, and a token outside the vocabulary is seen here only
+            # an error here would stop the server, and only here can a token outside the vocabulary be detected
             known = [token for token in allowed if token < logits.shape[-1]]
             if not known:
                 return logits

@@ -1,1 +1,1 @@
-"""What the programs that measure and those that train share: configurations, fingerprints, records, metrics."""
+"""Shared by the programs that measure and train: configurations, fingerprints, records, metrics."""

@@ -1,4 +1,4 @@
-"""Configuration files of the programs: YAML, strictly checked, with every unknown key an error."""
+"""Configuration files of the programs: YAML, strictly checked; an unknown key is an error."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Annotated, Any, TypeGuard, TypeVar
 import pydantic
 from pydantic import BaseModel, ConfigDict, Field
 
-from genrank.errors import ConfigError, MissingExtraError
+from genrank.errors import ConfigError, MissingExtraError, first_problem
 from genrank.files import read_text
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
@@ -28,7 +28,7 @@ class Strict(BaseModel):
 
 
 def check_names_differ(names: Iterable[str]) -> None:
-    """Refuse two systems of one name, also where only the case differs: names are those of files.
+    """Check that no two systems share a name, ignoring case: names become file names.
 
     Raises:
         ValueError: When a name comes twice.
@@ -47,8 +47,8 @@ def load_config(path: str | Path, kind: type[C]) -> C:
         kind: What it describes, such as `RunConfig`.
 
     Raises:
-        ConfigError: When the file cannot be read or is no valid YAML, or a key or value is wrong; the message names the
-            file, the place and, for an unknown key, the known ones.
+        ConfigError: When the file cannot be read or is not valid YAML, or a key or value is wrong; the message names
+            the file, the place and, for an unknown key, the known ones.
         MissingExtraError: When pyyaml is not installed.
     """
     values = read_yaml(path)
@@ -70,10 +70,10 @@ def read_yaml(path: str | Path) -> Any:
         path: The file.
 
     Returns:
-        What the file holds; None if it is empty.
+        The file's content; None if it is empty.
 
     Raises:
-        ConfigError: When the file cannot be read or is no such YAML; one line that names the file, and the line in it.
+        ConfigError: When the file cannot be read or is not such YAML; one line that names the file and its line.
         MissingExtraError: When pyyaml is not installed.
     """
     try:
@@ -102,27 +102,29 @@ def read_yaml(path: str | Path) -> Any:
         mark = error.problem_mark or error.context_mark
         where = f"{path}:{mark.line + 1}" if mark else f"{path}"
         hint = "; indent with spaces, not with tabs" if "\\t" in (error.problem or "") else ""
-        raise ConfigError(f"{where}: no YAML: {_one_line(error.problem or error.context or error)}{hint}") from None
+        raise ConfigError(
+            f"{where}: not valid YAML: {_one_line(error.problem or error.context or error)}{hint}"
+        ) from None
     except (yaml.YAMLError, ValueError) as error:
         if isinstance(error, ConfigError):
             raise
-        raise ConfigError(f"{path}: no YAML: {_one_line(error)}") from None
+        raise ConfigError(f"{path}: not valid YAML: {_one_line(error)}") from None
 
 
 MAX_VALUES = 100_000
-"""The most values that a YAML file may hold, each alias counted with all that it stands for."""
+"""The most values in a YAML file, with aliases expanded."""
 
 _MERGE = "tag:yaml.org,2002:merge"
 
 
 def _check_node(node: Any, loader: Any, path: str | Path, sizes: dict[int, int]) -> int:
-    """Check a YAML node and all below it; returns the number of values it expands to.
+    """Check a YAML node and everything in it; returns the number of values it expands to.
 
     Args:
-        node: Of PyYAML.
+        node: A PyYAML node.
         loader: Constructs keys and numbers.
         path: The file, for messages.
-        sizes: Sizes of the nodes that were checked before, by `id`; 0 for those that this one is inside.
+        sizes: Sizes of the nodes that were checked before, by `id`; 0 for the nodes that contain this one.
     """
     import yaml
 
@@ -159,11 +161,13 @@ def _check_scalar(node: Any, loader: Any, where: str) -> None:
     try:
         value = loader.construct_object(node)
     except ValueError as error:
-        raise ConfigError(f"{where}: {node.value[:40]!r} is no {node.tag.rpartition(':')[2]}: {error}") from None
+        raise ConfigError(
+            f"{where}: {node.value[:40]!r} is not a valid {node.tag.rpartition(':')[2]}: {error}"
+        ) from None
     if isinstance(value, int) and not -(2**63) <= value < 2**64:
         raise ConfigError(f"{where}: {node.value[:40]!r} needs more than 64 bits")
     if isinstance(value, float) and not math.isfinite(value):
-        raise ConfigError(f"{where}: {node.value[:40]!r} is no finite number")
+        raise ConfigError(f"{where}: {node.value[:40]!r} is not a finite number")
 
 
 def _one_line(words: object) -> str:
@@ -177,7 +181,7 @@ def _complaint(error: pydantic.ValidationError, kind: type[BaseModel]) -> str:
     here: Any = kind
     for part in first["loc"]:
         variants = _variants(here)
-        if part in variants:  # the tag of a union is no part of the path
+        if part in variants:  # a union's tag is not part of the path
             here = variants[str(part)]
             continue
         place.append(part)
@@ -190,12 +194,12 @@ def _complaint(error: pydantic.ValidationError, kind: type[BaseModel]) -> str:
         near = difflib.get_close_matches(str(place[-1]), known, n=1)
         hint = f"; did you mean {near[0]}?" if near else ""
         return f"{path}: unknown key{hint} The known keys are {', '.join(known)}"
-    message = first["msg"].removeprefix("Value error, ")
+    _, message = first_problem([first])
     return f"{path}: {message}" if path else message
 
 
 def _variants(annotation: Any) -> dict[str, type[BaseModel]]:
-    """The models inside a field's annotation, by the value of their ``type`` key, else by class name."""
+    """The models in a field's annotation, by the value of their ``type`` key, or else by class name."""
     if _is_model(annotation):
         return {}
     found: dict[str, type[BaseModel]] = {}

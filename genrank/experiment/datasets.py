@@ -12,7 +12,7 @@ from genrank.types import Request
 
 
 def load_dataset(name: str, seed: int = 0) -> Dataset:
-    """Load a dataset; one without a first stage gets its judged listings in seeded random order as candidates.
+    """Load a dataset; without a first stage, its judged listings become the candidates, in a seeded random order.
 
     Args:
         name: A folder, relative to the current directory (``~`` is the home directory), or ``sample-shop``.

@@ -24,6 +24,6 @@ def requests_fingerprint(requests: Iterable[Request]) -> str:
 
 @functools.cache
 def code_fingerprint(*programs: Path) -> str:
-    """SHA-256 of the library's code and that of some programs, on which an answer may depend."""
+    """SHA-256 of the library's code and that of some programs, since an answer may depend on it."""
     files = [(path.relative_to(_LIBRARY).as_posix(), path) for path in sorted(_LIBRARY.rglob("*.py"))]
     return fingerprint([(name, sha256_of(path)) for name, path in (*files, *((one.name, one) for one in programs))])

@@ -1,7 +1,7 @@
-"""Results kept in an append-only file, by a key, so that nothing is computed or paid for twice.
+"""Keeps results in an append-only file, by key, so that nothing is computed or paid for twice.
 
-One JSON line per result, on disk as soon as it is there: a run that was killed goes on with what it has. A line that
-was cut off loses only itself.
+Each result is one JSON line, written to disk at once, so a run that was killed can continue with the results it has. If
+a line is cut off, only that result is lost.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""Metrics over the candidates, computed by ranx: nDCG, MRR, MAP, precision and recall.
+"""Metrics over the candidates, computed with ranx: nDCG, MRR, MAP, precision and recall.
 
-A reranker can only order the candidates it was given, so everything is relative to these: the ideal order of nDCG is
-the best order of the query's *candidates*, not of all its judged listings, and recall counts relevant candidates.
-A candidate without a judgement has gain 0, is not relevant and is counted. A query none of whose candidates has a gain
-(or is relevant) scores 0 in any order and is counted.
+A reranker can only order the candidates it was given, so all metrics are relative to these: the ideal order of nDCG is
+the best order of the query's *candidates*, not of all its judged listings, and recall counts relevant candidates. A
+candidate without a judgement has gain 0 and is not relevant. A query without any candidate that has a gain (or is
+relevant) scores 0 in every order. Both are counted.
 
 With ``g_i`` the gain at rank ``i`` and ``x_i = 1`` where the listing at rank ``i`` is relevant, else 0:
 
@@ -106,9 +106,9 @@ def relevant_grade(grades: Collection[int]) -> int:
 
 
 def best_first(scores: Mapping[str, float]) -> list[str]:
-    """Listing ids by falling score; equal scores by falling id, as trec_eval has it."""
+    """Listing ids by falling score; ties by falling id, as in trec_eval."""
     ids = sorted(scores, reverse=True)
-    # a reversed sort keeps the order of equals
+    # a reversed sort keeps the order of ties
     ids.sort(key=scores.__getitem__, reverse=True)
     return ids
 
@@ -138,9 +138,9 @@ def measure(
         ``nDCG@c`` for each cutoff, ``nDCG-linear@k``, ``nDCG-exponential@k``, ``MRR``, ``MAP``, ``P@k``, ``R@k``.
 
     Raises:
-        InputError: When the run and the candidates do not hold the same queries; a query's run holds a listing
-            that is no candidate, or a candidate is missing or repeated; a score is no finite number; a candidate's
-            grade is none of `grades`, or one of these is out of range; `k` or a cutoff is less than 1.
+        InputError: When the run and the candidates do not hold the same queries; a query's run holds a listing that
+            is not a candidate, or a candidate is missing or repeated; a score is not a finite number; a candidate's
+            grade is not in `grades`, or one of these is out of range; `k` or a cutoff is less than 1.
         MissingExtraError: When ranx is not installed.
     """
     _check(run, candidates)
@@ -224,7 +224,8 @@ def align(run: Scores, candidates: Candidates) -> tuple[Run, dict[str, int]]:
         queries that both sides have).
 
     Raises:
-        InputError: When a score is no finite number, or run and candidates have no pair of query and listing in common.
+        InputError: When a score is not a finite number, or run and candidates have no pair of query and listing in
+            common.
     """
     _check_candidates(candidates)
     counts = {
@@ -274,7 +275,7 @@ def _check(run: Scores, candidates: Candidates) -> None:
     for query, ids in candidates.items():
         if odd_ids := run[query].keys() ^ set(ids):
             odd = min(odd_ids)
-            trouble = "is no candidate" if odd in run[query] else "was lost"
+            trouble = "is not a candidate" if odd in run[query] else "was lost"
             raise InputError(f"query {query!r}: listing {odd!r} {trouble}", field="run")
         _check_scores(query, run[query])
 
@@ -294,7 +295,7 @@ def _check_scores(query: str, scores: Mapping[str, float]) -> None:
     if not all(map(math.isfinite, scores.values())):
         odd = min(key for key, score in scores.items() if not math.isfinite(score))
         raise InputError(
-            f"query {query!r}: the score of listing {odd!r} is no finite number, got {scores[odd]}", field="run"
+            f"query {query!r}: the score of listing {odd!r} is not a finite number, got {scores[odd]}", field="run"
         )
 
 
@@ -369,11 +370,11 @@ def _chunks(candidates: Candidates) -> Iterator[list[str]]:
 
 
 def _ranx(values: _Floats, metrics: list[str]) -> list[_Floats]:
-    """Measure orders by ranx, without its dictionaries: a listing's name is its rank.
+    """Measure orders with ranx, but without its dictionaries: a listing's name is its rank.
 
     Args:
-        values: What the listing at each rank is worth, ``[queries, ranks]``; 0 behind a shorter list's end.
-        metrics: In ranx's words.
+        values: Worth of the listing at each rank, ``[queries, ranks]``; 0 after the end of a shorter list.
+        metrics: Their names in ranx.
 
     Returns:
         A value for each query, ``[queries]``, by metric.

@@ -1,4 +1,4 @@
-"""What the command line and the programs of a clone share: exit statuses and error lines.
+"""Exit statuses and error lines, shared by the command line and the programs of a clone.
 
 JSON and tables go to stdout; words and progress bars go to stderr.
 """
@@ -38,7 +38,7 @@ def exit_status(body: Callable[[], None]) -> int:
 
 
 def flush_output() -> None:
-    """Write out what stdout still holds, so that a full disk is met here and not when Python ends.
+    """Flush stdout, so that a full disk is reported here and not when Python exits.
 
     Raises:
         OSError: When it cannot be written.
@@ -48,7 +48,7 @@ def flush_output() -> None:
 
 
 def drop_output() -> None:
-    """Where stdout cannot be written, discard what it still holds; Python would fail on it at its end."""
+    """Discard the rest of stdout if it cannot be written; Python would otherwise fail on it at exit."""
     try:
         flush_output()
     except OSError:

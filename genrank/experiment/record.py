@@ -1,4 +1,4 @@
-"""The circumstances of a measurement: commit, hardware, versions."""
+"""Records the conditions of a measurement: commit, hardware, versions."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _PACKAGES = (
 
 
 def circumstances() -> dict[str, Any]:
-    """When, with which code, on what machine and with which packages, as JSON types."""
+    """The start time, commit, hardware and package versions, as JSON types."""
     return {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": commit(),

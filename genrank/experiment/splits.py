@@ -70,10 +70,10 @@ def middle_grade(grades: Sequence[int]) -> int:
 
 
 def shuffled(qrels: Mapping[str, Iterable[str]], seed: int = 0) -> Run:
-    """A stand-in for the first stage of a set that has none: each query's judged listings in random order.
+    """A substitute for a missing first stage: each query's judged listings in random order.
 
-    The order comes from a hash of seed, query id and listing id, so it knows nothing of the grades, and the first
-    20 of it are "20 candidates with a fixed seed" for everyone. Scores are ``n, n - 1, .. 1``.
+    The order comes from a hash of seed, query id and listing id, so it does not depend on the grades, and everyone gets
+    the same 20 candidates for a seed. Scores are ``n, n - 1, .. 1``.
 
     Args:
         qrels: Judged listing ids by query id.

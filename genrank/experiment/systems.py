@@ -1,4 +1,4 @@
-"""Rankers that a configuration names, for the programs that measure and for those that learn from them."""
+"""Builds the rankers that a configuration names, for the programs that measure and train."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ def dependencies(system: GenrankSystem) -> dict[str, Any]:
     """What a system's rankings depend on beside its settings: weights, prompt template and calibration.
 
     Raises:
-        GenrankError: When one of them cannot be had or read.
+        GenrankError: When one of them cannot be found or read.
     """
     found: dict[str, Any] = {**weights_fingerprints(system), "prompt": template_of(system).digest}
     if system.calibration:

@@ -1,1 +1,1 @@
-"""Known models: where their files come from, how they get onto the disk, and whether they are still whole."""
+"""Fetches known models, checks their files, and finds a model's folder."""

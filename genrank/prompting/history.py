@@ -1,4 +1,4 @@
-"""A shopper's history: its order in time, and which interactions say most about a search."""
+"""A shopper's history: its order in time, and which interactions are most useful for a search."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ EVENT_WORDS = {"view": "viewed", "click": "clicked", "cart": "put in cart", "pur
 
 _WEIGHTS = {"purchase": 1.0, "cart": 0.6, "click": 0.4, "view": 0.2}
 _TITLE_CHARS = 1000  # how much of a title is searched for the query's words
-_MOST_WORDS_SOUGHT = 24  # of a longer query no bounds are computed
+_MOST_WORDS_SOUGHT = 24  # for a longer query no bounds are computed
 
 
 def time_order(history: Sequence[Interaction]) -> Sequence[int]:
     """The places of the interactions in `history`, oldest first: ``[n]``, 0-based.
 
-    A time without a zone is UTC. An interaction without a time counts as halfway between the nearest ones before and
-    after it in the list that have one, and at an end of the list like the nearest one. Interactions of the same time
-    stay in the order of the list, or, in a list that mostly runs from new to old, in the opposite order. Without any
-    time the list is taken to be oldest first.
+    A time without a zone is UTC. An interaction without a time is placed halfway between the nearest ones before and
+    after it in the list that have one; at an end of the list it gets the time of the nearest one. Interactions with the
+    same time keep the list's order, or, if the list mostly runs from new to old, the reverse. If no interaction has a
+    time, the list is assumed to be oldest first.
     """
     times = [interaction.time for interaction in history]
     if not any(times):
@@ -44,11 +44,11 @@ def in_time_order(history: Sequence[Interaction]) -> Sequence[Interaction]:
 
 
 def usefulness(history: Sequence[Interaction], query: Query, candidates: Sequence[Listing]) -> list[float]:
-    """How much each interaction may say about a search, ``[len(history)]``, 0 to 3.
+    """How useful each interaction is for a search, ``[len(history)]``, 0 to 3.
 
-    The sum of three parts from 0 to 1: how late it came (``(i + 1) / n``), how near it is to the search (1 in the
-    category of a candidate, else the share of the query's words in its title), and what the shopper did: a purchase
-    1, a rating 0.6 to 0.8 by its value, cart 0.6, click 0.4, view 0.2.
+    The sum of three parts from 0 to 1: how recent it is (``(i + 1) / n``), how close to the search (1 if it is in the
+    category of a candidate, or else the share of the query's words in its title), and what the shopper did: a purchase
+    counts 1, a rating 0.6 to 0.8 depending on its value, cart 0.6, click 0.4, view 0.2.
 
     Args:
         history: Oldest first.
@@ -61,7 +61,7 @@ def usefulness(history: Sequence[Interaction], query: Query, candidates: Sequenc
 
 
 class Usefulness:
-    """What `usefulness` needs to know of a history and a query, computed once for all windows of a request.
+    """What `usefulness` needs from a history and a query, computed once for all windows of a request.
 
     Args:
         history: Oldest first.
@@ -85,8 +85,8 @@ class Usefulness:
         return self._lateness[i] + near + self._weights[i]
 
     def best(self, count: int, categories: Collection[str]) -> list[int]:
-        """The `count` most useful interactions, the best first and of equal ones the latest first; see `of`."""
-        # in the order of the most that each can be worth, so that only titles near the top are split into words
+        """The `count` most useful interactions, best first, and the latest first among equals; see `of`."""
+        # ordered by an upper bound of the usefulness, so that only titles near the top are split into words
         near: Iterable[float] = self._most_shares
         if categories:
             near = (
@@ -114,7 +114,7 @@ class Usefulness:
 
     @functools.cached_property
     def _most_shares(self) -> Sequence[float]:
-        """The most that `_share` can be, ``[n]``: a word that is in a title is somewhere in its searchable text."""
+        """Upper bounds of `_share`, ``[n]``: every word of a title is also in the title's searchable text."""
         n = len(self._titles)
         if len(self._wanted) > _MOST_WORDS_SOUGHT:
             return [1.0] * n
@@ -130,12 +130,12 @@ class Usefulness:
 
 
 def last_category(listing: Listing) -> str:
-    """The narrowest category of a listing as it is compared; empty where it has none."""
+    """The narrowest category of a listing, in the form used for comparisons; empty if it has none."""
     return listing.category[-1].casefold() if listing.category else ""
 
 
 def event_weight(interaction: Interaction) -> float:
-    """How much an event says by its kind alone, 0 to 1; see `usefulness`."""
+    """The weight of an event's kind, 0 to 1; see `usefulness`."""
     if interaction.event == "rating":
         return 0.6 + 0.2 * (2.5 if interaction.rating is None else interaction.rating) / 5
     return _WEIGHTS[interaction.event]
@@ -147,7 +147,7 @@ def _seconds(time: datetime) -> float:
 
 
 def _fill_gaps(stamps: Sequence[float | None]) -> list[float]:
-    """Each number, or the mean of the nearest known ones before and after it; one of them has to be known."""
+    """Each number, or the mean of the nearest known ones before and after it; at least one must be known."""
     before = _carry_on(stamps)
     after = _carry_on(stamps[::-1])[::-1]
     filled = []

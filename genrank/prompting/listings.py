@@ -1,4 +1,4 @@
-"""Listings as tokens."""
+"""Turns listings into tokens."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from genrank.prompting.template import Template
 from genrank.types import Listing
 
 MIN_LISTING_TOKENS = 4
-"""What each listing of a window keeps at least, where it has so many tokens."""
+"""The fewest tokens to which a listing in a window is cut."""
 
 _MIN_PART_TOKENS = 4
 _FIELDS_KEPT = 8192
@@ -35,9 +35,9 @@ class EncodedListing:
 
     Attributes:
         parts: One for each field that the listing has; the title comes first.
-        tokens: All of their tokens.
-        lost: Tokens beyond the limit of a field, and an estimate of those that were not even read.
-        changed: Texts that neutralising changed.
+        tokens: Number of tokens in all parts.
+        lost: Tokens beyond a field's limit, plus an estimate of those that were not even read.
+        changed: Number of texts that neutralising changed.
     """
 
     parts: Sequence[Encoded]
@@ -46,7 +46,7 @@ class EncodedListing:
     changed: int
 
     def cut(self, room: int) -> list[int]:
-        """The fields that fit into `room` tokens; the first that does not is cut, the title is always kept."""
+        """The fields that fit into `room` tokens; the first that does not fit is cut, and the title is always kept."""
         ids: list[int] = []
         for i, part in enumerate(self.parts):
             left = room - len(ids)
@@ -62,7 +62,7 @@ class ListingEncoder:
     Args:
         template: Says which fields are shown, and how.
         tokenizer: The model's tokenizer.
-        harmless: What is done to each text; see `genrank.prompting.fields.neutraliser`.
+        harmless: Neutralises a text, see `genrank.prompting.fields.neutraliser`; None leaves texts as they are.
     """
 
     def __init__(self, template: Template, tokenizer: Tokenizer, harmless: Neutralise | None) -> None:
@@ -70,7 +70,7 @@ class ListingEncoder:
         self._tokenizer = tokenizer
         self._harmless = harmless
         self._fields = [(field, FIELD_VALUES[field], template.limits.fields.get(field)) for field in template.fields]
-        # queries show the same listings again; 1, 1.0 and True are not the same value
+        # the same listings appear for many queries; typed, because 1, 1.0 and True are shown differently
         self._known = functools.lru_cache(maxsize=_FIELDS_KEPT, typed=True)(self._read_key)
 
     def encode(self, listings: Sequence[Listing], limit: int) -> list[EncodedListing]:
@@ -109,7 +109,7 @@ class ListingEncoder:
         return self._read(field, value, limit)
 
     def _read(self, field: str, value: FieldValue, limit: int) -> tuple[str, int, int]:
-        """A field as it stands in the prompt, how many characters were not read, and how many texts were changed."""
+        """A field's text in the prompt, how many characters were not read, and how many texts were changed."""
         reader = FieldReader(self._harmless)
         text, unread = readable(field_text(field, value, self._template.values, reader, limit), limit)
         shown = self._template.fields[field].replace("{value}", text) if text else ""
@@ -117,12 +117,12 @@ class ListingEncoder:
 
 
 def unread_tokens(encoded: Encoded, chars: int) -> int:
-    """An estimate of how many tokens `chars` unread characters would have been, from those that were read."""
+    """How many tokens `chars` unread characters would be, estimated from those that were read."""
     return -(-chars * len(encoded.ids) // max(1, encoded.ends[-1])) if chars and encoded.ids else 0
 
 
 def _encoded_listing(fields: Iterable[tuple[Encoded, int, int | None]], changed: int) -> EncodedListing:
-    """A listing of fields, each with how many of its characters were not read, and its own limit."""
+    """A listing made from fields, each with its number of unread characters and its own limit."""
     parts = []
     tokens = whole = 0
     for part, unread, most in fields:

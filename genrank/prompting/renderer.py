@@ -1,9 +1,9 @@
-"""From a query, a history and a window of candidates to the model's tokens, inside a token budget.
+"""Turns a query, a history and a window of candidates into the model's tokens, within a token budget.
 
-A prompt is a sequence of parts, each made of tokens on its own, so that counting is exact addition and a cut is a
-cut of tokens. Only the frame (the model's chat template around the template's system text) may hold special tokens;
-everything else is data and is tokenised with special tokens split into ordinary text, so a listing cannot speak in
-another role. Training renders through this same code.
+A prompt is a sequence of parts that are tokenised separately, so token counts simply add up and a cut removes whole
+tokens. Only the frame (the model's chat template around the template's system text) may hold special tokens. All the
+rest is data, in which special tokens are split into ordinary text, so a listing cannot speak in another role. Training
+renders its prompts with the same code.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from genrank.text.clean import clean, fold
 from genrank.types import Candidate, Interaction, Listing, Query
 
 MOST_IDENTIFIERS = 100
-"""The most candidates that one window names; past the letters come pairs of letters (``AA``) of one token."""
+"""The most candidates that can be named in one window; after the letters come one-token pairs of letters (``AA``)."""
 
 _LEAST_INTERACTIONS_READ = 32
 
@@ -38,8 +38,8 @@ class Prompt:
 
     Attributes:
         ids: ``[prompt_tokens]`` token ids.
-        reads: ``[n]`` place of the token after which each candidate's question is answered; empty without
-            questions. 0-based.
+        reads: ``[n]`` position, 0-based, of the token after which each candidate's question is answered; empty without
+            questions.
         listing_ids: ``[n]`` in the order of the prompt.
         cuts: Tokens cut from each section (``query``, ``history``, ``candidates``) to keep the budget.
         neutralised: Texts (a title, an attribute's name or value, the query ...) that neutralising changed.
@@ -78,7 +78,7 @@ class Renderer:
     Args:
         template: The prompt template.
         tokenizer: The model's tokenizer.
-        neutralise: Whether what data says to the model is taken out of it; see `genrank.text.injection.neutralise`.
+        neutralise: Whether to remove instructions from data; see `genrank.text.injection.neutralise`.
     """
 
     def __init__(self, template: Template, tokenizer: Tokenizer, *, neutralise: bool = True) -> None:
@@ -92,8 +92,8 @@ class Renderer:
             template.history_head, template.candidates_head, template.candidate_end, template.answer_open
         )
         self._question = self._encode(*split_query_form("question", template.question))
-        *told, last = split_query_form("instruction", template.instruction)
-        self._instruction = self._encode(*told, last + ("" if self._after else template.plain_end))
+        *first, last = split_query_form("instruction", template.instruction)
+        self._instruction = self._encode(*first, last + ("" if self._after else template.plain_end))
         names = IDENTIFIERS if template.identifiers == "letters" else NUMBERS
         self._names = self._encode(*(self._name_text(name) for name in names))
         past = _past_texts(template)
@@ -108,10 +108,10 @@ class Renderer:
 
     @functools.cached_property
     def answer(self) -> AnswerTokens:
-        """The tokens in which an answer is read, found in the model's own tokenizer.
+        """The tokens of an answer, found with the model's own tokenizer.
 
         Raises:
-            ConfigError: When the tokenizer or the template makes an answer unreadable.
+            ConfigError: When answers could not be read with this tokenizer and template.
         """
         template = self.template
         identifiers, between = self._found[1:]
@@ -159,7 +159,7 @@ class Renderer:
         for encoded in self.tokenizer.encode([question + word for word in words]):
             if list(encoded.ids[: len(asked)]) != asked or len(encoded.ids) == len(asked):
                 raise ConfigError(
-                    f"prompt template {self.template.name}: in this tokenizer an answer melts into the question "
+                    f"prompt template {self.template.name}: this tokenizer merges an answer into the question "
                     f"{question!r}; end the question differently, or begin the answers {words} with a space"
                 )
             tokens.append(encoded.ids[len(asked)])
@@ -168,7 +168,7 @@ class Renderer:
     def prepare(
         self, query: Query, candidates: Sequence[Candidate], history: Sequence[Interaction] = ()
     ) -> PreparedRequest:
-        """Prepare to render windows of one request; its texts are read and tokenised once, when first shown.
+        """Prepare to render the windows of one request; each text is read and tokenised once, when first shown.
 
         Args:
             query: The query.
@@ -207,10 +207,10 @@ class Renderer:
     def follow_up(
         self, prompt: Prompt, order: Sequence[int], query: Query, listing: Listing, *, max_tokens: int
     ) -> tuple[int, ...]:
-        """Go on in the conversation of a prompt to the reason of one listing; see `PreparedRequest.follow_up`.
+        """Continue a prompt's conversation with a request for one listing's reason; see `PreparedRequest.follow_up`.
 
         Args:
-            prompt: What `render` gave; the result begins with its `ids`.
+            prompt: From `render`; the result begins with its `ids`.
             order: ``[n]`` places in the prompt, best first, 0-based.
             query: The query.
             listing: The listing.
@@ -223,7 +223,7 @@ class Renderer:
         return self.prepare(query, [Candidate(listing)]).follow_up(prompt, order, 0, max_tokens=max_tokens)
 
     def _answered(self, prompt: Prompt, order: Sequence[int]) -> list[int]:
-        """The model's answer to a prompt, and what leads to the user's next words."""
+        """The model's answer to a prompt, and the tokens up to the user's next text."""
         if prompt.reads:
             fits = list(order).index(len(order) - 1) < len(order) / 2
             return [(self.answer.yes if fits else self.answer.no)[0], *self._end]
@@ -238,7 +238,7 @@ class Renderer:
 
     @functools.cached_property
     def reason_ends(self) -> tuple[int, ...]:
-        """Tokens that end a reason: those that are line ends and nothing else."""
+        """Tokens that end a reason: those that consist only of line ends."""
         texts = ("a", "a\n", "a\n\n")
         before, *ended = self._encode(*texts)
         at = len(before)
@@ -250,19 +250,19 @@ class Renderer:
         form = self.template.reason
         if form is None:
             raise ConfigError(f"prompt template {self.template.name} has no reason prompt")
-        told = form.system + "\n" if form.system else ""
+        system = form.system + "\n" if form.system else ""
         head, end = ("", form.chat_end) if self._after else (form.plain_head, form.plain_end)
         open_, middle, close = split_form("reason.text", form.text, "query", "listing")
-        opened, between, closed = self._encode(told + head + open_, middle, close + end)
+        opened, between, closed = self._encode(system + head + open_, middle, close + end)
         return opened, between, [*closed, *self._after]
 
     def _name(self, i: int) -> list[int]:
-        """Tokens before the listing of candidate `i`; past the identifiers, its 1-based number."""
+        """Tokens before the listing of candidate `i`; after the last identifier, its 1-based number."""
         return self._names[i] if i < len(self._names) else self._encode(self._name_text(str(i + 1)))[0]
 
     @functools.cached_property
     def _line_parts(self) -> tuple[dict[str, list[int]], list[int]]:
-        """The tokens of an interaction's line before its listing, by event, and behind it."""
+        """The tokens of an interaction's line before its listing, by event, and those after it."""
         before, between, after = split_form("interaction", self.template.interaction, "event", "listing")
         words = EVENT_WORDS | self.template.events
         *heads, tail = self._encode(*(before + word + between for word in words.values()), after)
@@ -270,7 +270,7 @@ class Renderer:
 
     @functools.cached_property
     def _most_interactions(self) -> int:
-        """How many interactions are read: as many as can fit into the history's limit, and no fewer than 32."""
+        """How many interactions to read: as many as can fit into the history's limit, but at least 32."""
         heads, tail = self._line_parts
         shortest = min(map(len, heads.values())) + len(tail) + 1
         return max(_LEAST_INTERACTIONS_READ, self.template.limits.history // shortest)
@@ -302,9 +302,9 @@ class PreparedRequest:
     def window(self, order: Sequence[int], *, max_tokens: int, inline: bool) -> Prompt:
         """Render one window.
 
-        The query is cut to its limit first. Under a tight budget the history gives way before the candidates
-        (down to a quarter of what both share), the least useful interactions first; then the longest candidates are
-        cut, each from its least important field, all to the same length.
+        The query is cut to its limit first. If the budget is tight, the history is cut before the candidates (down to a
+        quarter of the room for both), starting with the least useful interactions. Then the longest candidates are cut
+        to the same length, each from its least important field.
 
         Of a long history only the most useful interactions are read, as many as could fit into its limit, and at least
         32. ``cuts["history"]`` counts each of the others as the mean of those that are read, and `Prompt.neutralised`
@@ -338,7 +338,7 @@ class PreparedRequest:
         marks = [self._marks.get(place, []) for place in order]
         taken = len(renderer._before) + len(asked) + len(renderer._candidates_head) + len(tail)
         taken += sum(map(len, names[:n])) + sum(map(len, marks)) + (len(question) + len(renderer._end)) * n
-        taken -= len(renderer._end) if inline else 0  # nothing is read behind the last question
+        taken -= len(renderer._end) if inline else 0  # nothing comes after the last question
         room = max_tokens - taken
         needs = [min(listing.tokens, template.limits.listing) for listing in listings]
         least = sum(min(MIN_LISTING_TOKENS, need) for need in needs)
@@ -366,7 +366,7 @@ class PreparedRequest:
         parts: dict[str, Sequence[int]] = {"system": renderer._before}
         parts |= {name: sections[name] for name in template.order}
         parts["instruction"] = tail
-        before = sum(len(ids) for ids in parts.values()) - len(shown)  # the candidates come last where they are read
+        before = sum(len(ids) for ids in parts.values()) - len(shown)  # with questions, the candidates come last
         return Prompt(
             ids=tuple(itertools.chain.from_iterable(parts.values())),
             reads=tuple(before + place for place in reads) if inline else (),
@@ -377,13 +377,14 @@ class PreparedRequest:
         )
 
     def follow_up(self, prompt: Prompt, order: Sequence[int], place: int, *, max_tokens: int) -> tuple[int, ...]:
-        """Go on in the conversation of a prompt: the model's answer, and the request for the reason of one listing.
+        """Continue a prompt's conversation: the model's answer, then the request for one listing's reason.
 
-        After questions in place the last one is answered (yes for the first half of `order`), and the request
-        stands in the same turn of the user. Otherwise the order is the answer, and the request is the next turn.
+        In an ``inline`` prompt only the last question is answered (yes if its candidate is in the first half of
+        `order`), and the request follows in the same user turn. Otherwise the answer is the order, and the request is
+        the user's next turn.
 
         Args:
-            prompt: What `window` gave; the result begins with its `ids`.
+            prompt: From `window`; the result begins with its `ids`.
             order: ``[n]`` places in the prompt, best first, 0-based.
             place: The listing's place in the request's candidates, 0-based.
             max_tokens: The budget for all tokens.
@@ -415,7 +416,7 @@ class PreparedRequest:
         return _Section(ids, cut, reader.changed)
 
     def _encoded(self, order: Sequence[int]) -> list[EncodedListing]:
-        """The candidates in these places; those that are new in one call of the tokenizer."""
+        """The candidates at these places; new ones are encoded in one call of the tokenizer."""
         if new := [place for place in order if place not in self._listings]:
             limit = self._renderer.template.limits.listing
             listings = [self._candidates[place].listing for place in new]
@@ -433,7 +434,7 @@ class PreparedRequest:
 
     @functools.cached_property
     def _marks(self) -> Mapping[int, list[int]]:
-        """Tokens that say what the shopper did before with a candidate, by its place, if the template says that."""
+        """Tokens that say what the shopper did with a candidate before, by its place, if the template has `past`."""
         if not self._renderer._past:
             return {}
         places = {candidate.listing.listing_id: place for place, candidate in enumerate(self._candidates)}
@@ -471,7 +472,7 @@ class PreparedRequest:
         return self._best[categories]
 
     def _read_lines(self, places: Sequence[int]) -> dict[int, _HistoryLine]:
-        """Interactions as lines; those that are new in one call of the tokenizer."""
+        """Interactions as lines; new ones are encoded in one call of the tokenizer."""
         if new := [place for place in places if place not in self._lines]:
             limit = self._renderer.template.limits.interaction
             heads, tail = self._renderer._line_parts
@@ -503,7 +504,7 @@ class _HistoryLine:
     """One interaction as tokens.
 
     Attributes:
-        ids: What can be shown of it.
+        ids: Its tokens, cut to the limit.
         whole: How many tokens it would have without a limit.
         changed: Texts that neutralising changed.
     """
@@ -514,7 +515,7 @@ class _HistoryLine:
 
 
 def _own_words(template: Template) -> re.Pattern[str]:
-    """What no data may say in a prompt of this template: its question with an answer, its sections' labels."""
+    """What data must not contain in this template's prompts: its question with an answer, and its sections' labels."""
     said = []
     if template.question:
         asked = split_query_form("question", template.question)
@@ -529,13 +530,13 @@ def _own_words(template: Template) -> re.Pattern[str]:
 
 
 def _past_texts(template: Template) -> dict[str, str]:
-    """What stands behind a candidate of the history, by event; nothing where the template does not say it."""
+    """The text after a candidate that is in the history, by event; empty if the template has no `past`."""
     words = (EVENT_WORDS | template.events).items()
     return {event: template.past.replace("{event}", word) for event, word in words} if template.past else {}
 
 
 def _core(text: str) -> str:
-    """The text as it is looked for, without what is around its words."""
+    """The text as a pattern, folded and without punctuation around it."""
     return re.escape(re.sub(r"^\W+|\W+$", "", fold(clean(text))))
 
 
@@ -545,7 +546,7 @@ def _around(query: Sequence[int], pieces: Sequence[Sequence[int]]) -> list[int]:
 
 
 def _fair_cap(needs: Sequence[int], room: int) -> int:
-    """The greatest cap with ``sum(min(need, cap)) <= room``: the longest give first, all down to the same length."""
+    """The greatest cap with ``sum(min(need, cap)) <= room``, so that the longest are cut first, to the same length."""
     left = room
     ordered = sorted(needs)
     for i, need in enumerate(ordered):

@@ -1,4 +1,4 @@
-"""Prompt templates: TOML files of ``prompts/`` or of the user, read and checked."""
+"""Reads and checks prompt templates: the TOML files in ``prompts/``, or your own."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, get_args
 import pydantic
 import tomli_w
 
-from genrank.errors import ConfigError
+from genrank.errors import ConfigError, first_problem
 from genrank.files import read_text
 from genrank.prompting.fields import FIELD_VALUES
 from genrank.prompting.history import EVENT_WORDS
@@ -24,14 +24,14 @@ _LATER_KEYS = ("order", "identifiers", "values", "events", "answer_close", "past
 
 
 class Limits(pydantic.BaseModel, extra="forbid", frozen=True):
-    """The most tokens that a section may take, whatever the budget.
+    """The most tokens of each section, whatever the budget.
 
     Attributes:
         query: The query's text.
         history: All interactions together.
         interaction: One interaction.
         listing: One candidate, without its question.
-        fields: One field of a listing, its label included; a field without an entry has the limits of its listing.
+        fields: One field of a listing, its label included; a field without an entry is limited only by `listing`.
     """
 
     query: int = pydantic.Field(default=64, ge=8)
@@ -45,11 +45,11 @@ class ReasonForm(pydantic.BaseModel, extra="forbid", frozen=True):
     """How a template asks for the reason of one listing.
 
     Attributes:
-        system: What the model is now, at the head of the request.
-        text: With ``{query}`` and ``{listing}``.
-        chat_end: After it for a model with a chat template: what it is to do.
-        plain_head: Before it for a model without one, which does better with examples.
-        plain_end: After it for a model without one.
+        system: The model's new role, at the beginning of the request.
+        text: Holds ``{query}`` and ``{listing}``.
+        chat_end: Comes after `text` for a model with a chat template: the task.
+        plain_head: Comes before `text` for a model without one, which does better with examples.
+        plain_end: Comes after `text` for a model without one.
     """
 
     system: str
@@ -60,41 +60,42 @@ class ReasonForm(pydantic.BaseModel, extra="forbid", frozen=True):
 
 
 class Template(pydantic.BaseModel, extra="forbid", frozen=True):
-    """A prompt template: a TOML file of ``prompts/``, or of the user.
+    """A prompt template: a TOML file in ``prompts/``, or your own.
 
-    In a file, ``base = "inline"`` takes every key that is left out from that template of the house.
+    In a file, ``base = "inline"`` takes every key that is left out from the template ``inline``; ``listwise`` is the
+    other base.
 
     Attributes:
-        name: Its name.
-        version: Counted up with each change of wording.
-        description: What is special about it.
+        name: The template's name.
+        version: Increased with each change of wording.
+        description: What is special about the template.
         source: Who wrote it, or the paper it follows.
         system: The system text.
-        order: The sections in the order in which the model reads them. With a question the candidates come last,
-            since a question is answered from what stands before it.
-        query: With ``{query}``.
-        history_head: Before the interactions; left out without a history.
-        interaction: With ``{event}`` and ``{listing}``.
+        order: The sections in the order in which the model reads them. With a question, the candidates come last: the
+            model answers a question from the text before it.
+        query: Holds ``{query}``.
+        history_head: Comes before the interactions; left out without a history.
+        interaction: Holds ``{event}`` and ``{listing}``.
         events: Words for the events; those left out are in English.
-        past: Behind a candidate that the history holds too, with ``{event}`` for the most that the shopper did with
-            it, by its weight in `usefulness`. Empty: the model has to find that out itself.
-        candidates_head: Before the candidates.
-        candidate: With ``{identifier}`` and, at its end, ``{listing}``. Without an identifier only for ``inline``.
+        past: Comes after a candidate that is also in the history, and holds ``{event}``: of the shopper's events with
+            it, the one with the highest weight in `usefulness`. Empty: the prompt does not say.
+        candidates_head: Comes before the candidates.
+        candidate: Holds ``{identifier}`` and, at its end, ``{listing}``. Only ``inline`` works without an identifier.
         identifiers: Whether candidates are named by ``letters`` or by ``numbers``.
-        question: What the prompt asks after each candidate, for ``inline`` decoding; empty without one. May repeat
-            ``{query}``, but not at its end.
-        yes: Answers to the question that mean a fit; their first tokens are read.
-        no: Answers that mean none.
-        candidate_end: After each candidate (and its question).
-        instruction: After all sections; not read by ``inline``. May repeat ``{query}``.
-        plain_end: After the instruction where the model has no chat template.
-        answer_open: Opening of a listwise answer, before the first identifier.
-        answer_between: Between two identifiers.
-        answer_close: After the last identifier.
-        fields: Listing fields in the order of their weight, each with a format that holds ``{value}``.
-        values: How a field's value is written: as ``text``; as ``lines``, with each attribute on a line of its own,
-            indented by two spaces; or as ``json``, where a value that is cut loses its end.
-        reason: How a reason is asked for; None: no reasons.
+        question: The question after each candidate, for ``inline`` decoding; may be empty. May repeat ``{query}``, but
+            not at its end.
+        yes: Answers to the question that mean a fit; only their first tokens are read.
+        no: Answers that mean no fit.
+        candidate_end: Comes after each candidate (and its question).
+        instruction: Comes after all sections, except for ``inline``. May repeat ``{query}``.
+        plain_end: Comes after the instruction if the model has no chat template.
+        answer_open: Beginning of a listwise answer, before the first identifier.
+        answer_between: Comes between two identifiers.
+        answer_close: Comes after the last identifier.
+        fields: Listing fields, the most important first, each with a format that holds ``{value}``.
+        values: How a field's value is written: as ``text``; as ``lines``, with each attribute on its own line, indented
+            by two spaces; or as ``json``, where a value that is cut loses its end.
+        reason: How to ask for a reason; None for no reasons.
         limits: Token limits by section.
         digest: First 16 hex digits of the SHA-256 of the template's content.
     """
@@ -133,28 +134,28 @@ class Template(pydantic.BaseModel, extra="forbid", frozen=True):
         if sorted(self.order) != sorted(get_args(Section)):
             raise ValueError(f"order must hold each of {list(get_args(Section))} once, got {list(self.order)}")
         if split_form("candidate", self.candidate, *self._candidate_holds)[-1]:
-            raise ValueError("candidate must end with {listing}; what follows it is question or candidate_end")
+            raise ValueError("candidate must end with {listing}; put what follows it into question or candidate_end")
         if self.history_head:
             split_form("interaction", self.interaction, "event", "listing")
         if self.past:
             split_form("past", self.past, "event")
         if unknown := sorted(self.events.keys() - EVENT_WORDS):
-            raise ValueError(f"events.{unknown[0]} is no event; known are {sorted(EVENT_WORDS)}")
+            raise ValueError(f"events.{unknown[0]} is not an event; known are {sorted(EVENT_WORDS)}")
         split_query_form("instruction", self.instruction)
         if self.question and not split_query_form("question", self.question)[-1]:
             raise ValueError("question must not end with {query}: its answer is read after the template's own words")
         if self.question and self.order[-1] != "candidates":
-            raise ValueError("order must end with candidates where there is a question; it sees nothing behind it")
+            raise ValueError("order must end with candidates if there is a question; the model sees nothing after it")
         if self.reason:
             split_form("reason.text", self.reason.text, "query", "listing")
         for field, form in self.fields.items():
             if field not in FIELD_VALUES:
-                raise ValueError(f"fields.{field} is no listing field; known are {sorted(FIELD_VALUES)}")
+                raise ValueError(f"fields.{field} is not a listing field; known are {sorted(FIELD_VALUES)}")
             split_form(f"fields.{field}", form, "value")
         if next(iter(self.fields), "") != "title":
             raise ValueError("the first of fields must be title, which is never left out")
         if unknown := sorted(self.limits.fields.keys() - self.fields):
-            raise ValueError(f"limits.fields.{unknown[0]} is none of fields, which are {list(self.fields)}")
+            raise ValueError(f"limits.fields.{unknown[0]} is not one of fields, which are {list(self.fields)}")
         if self.question and not (self.yes and self.no):
             raise ValueError("a question needs yes and no answers")
         return self
@@ -169,11 +170,11 @@ class Template(pydantic.BaseModel, extra="forbid", frozen=True):
 
     @property
     def decodings(self) -> tuple[str, ...]:
-        """The decodings that it is written for."""
+        """The decodings that the template supports."""
         return tuple(name for name in ("inline", "first-token", "listwise") if not self.misfit(name))
 
     def misfit(self, decoding: str) -> str:
-        """Why it is not written for a decoding; empty when it is."""
+        """Why the template does not support a decoding; empty when it does."""
         if decoding == "inline":
             return "" if self.question else "asks no question"
         if "identifier" not in self._candidate_holds:
@@ -181,18 +182,18 @@ class Template(pydantic.BaseModel, extra="forbid", frozen=True):
         return "" if self.instruction else "gives no instruction"
 
     def check(self, *, inline: bool) -> None:
-        """Refuse a way of reading that the template has no place for.
+        """Check that the template can be read in the given way.
 
         Raises:
-            ConfigError: When `inline` and it asks no question; without `inline`, when it names no candidates.
+            ConfigError: With `inline`, when it asks no question; without, when it does not name the candidates.
         """
         if inline and not self.question:
             raise ConfigError(f"prompt template {self.name} asks no question; decoding 'inline' needs one that does")
         if not inline and "identifier" not in self._candidate_holds:
-            raise ConfigError(f"prompt template {self.name} names no candidates; only decoding 'inline' can do without")
+            raise ConfigError(f"prompt template {self.name} names no candidates; only decoding 'inline' can use it")
 
     def to_toml(self) -> str:
-        """The whole template as a TOML file, with nothing left to a base or a default."""
+        """The whole template as a TOML file that needs no base and no defaults."""
         return tomli_w.dumps(self.model_dump(mode="json", exclude_none=True))
 
     @property
@@ -202,7 +203,7 @@ class Template(pydantic.BaseModel, extra="forbid", frozen=True):
 
 
 def split_form(field: str, form: str, *names: str) -> list[str]:
-    """The texts around the placeholders of `form`, which must hold each of `names` once, in this order."""
+    """The texts around the placeholders in `form`, which must hold each of `names` once, in this order."""
     parts = re.split(r"\{([a-z]+)\}", form)
     if tuple(parts[1::2]) != names:
         wanted, found = (", ".join(f"{{{name}}}" for name in group) or "none" for group in (names, parts[1::2]))
@@ -216,7 +217,7 @@ def split_query_form(field: str, form: str) -> list[str]:
 
 
 def load_template(name: str | Path) -> Template:
-    """Load a prompt template by its name, or from a ``.toml`` file.
+    """Load a prompt template by name, or from a ``.toml`` file.
 
     Raises:
         ConfigError: When there is no such template, or it is not valid; the message names the key.
@@ -235,14 +236,12 @@ def load_template(name: str | Path) -> Template:
     except RecursionError:
         raise ConfigError(f"prompt template {name}: not TOML: nested too deeply") from None
     except pydantic.ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        key = ".".join(str(part) for part in first["loc"])
-        message = first["msg"].removeprefix("Value error, ")
+        key, message = first_problem(error.errors(include_url=False))
         raise ConfigError(f"prompt template {name}: " + (f"{key}: {message}" if key else message)) from None
 
 
 def _read(name: str | Path) -> dict[str, Any]:
-    """The keys of a template's file, without those of its base."""
+    """The keys in a template's file, without those of its base."""
     if str(name).endswith(".toml"):
         path = Path(name)
         try:

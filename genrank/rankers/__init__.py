@@ -1,4 +1,4 @@
-"""Trained rankers that serve beside the language model: as first stages, as fallbacks, as the systems to beat."""
+"""Trained rankers to use beside the language model: as first stages, as fallbacks, or as baselines."""
 
 from genrank.errors import MissingExtraError
 

@@ -1,4 +1,4 @@
-"""A trained BERT cross-encoder, which reads query and listing together and gives one score, for serving."""
+"""Serves a trained BERT cross-encoder, which reads query and listing together and gives one score."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from genrank.errors import (
     ModelError,
     ModelNotFoundError,
     OutputError,
+    first_problem,
 )
 from genrank.files import files_fingerprint, read_text
 from genrank.models.weights import check_files, reading
@@ -32,14 +33,14 @@ if TYPE_CHECKING:
 MANIFEST = "cross_encoder.json"
 FORMAT = 1
 _HEAD = r"(^|\.)(classifier|score|pooler|pre_classifier|head)\."
-"""Names of the weights that a model which was trained for something else may lack."""
+"""Weights that may be missing from a model that was trained for another task."""
 
 
 class CrossEncoderSettings(pydantic.BaseModel, frozen=True, extra="ignore"):
-    """What serving needs of the configuration that a cross-encoder was trained with.
+    """The part of a cross-encoder's training configuration that serving needs.
 
     Attributes:
-        fields: The listing's fields that are read, in this order.
+        fields: The listing's fields that the model reads, in this order.
         max_length: Tokens of query and listing together; the longer of the two is cut.
         batch: Pairs that are scored at once.
     """
@@ -50,13 +51,13 @@ class CrossEncoderSettings(pydantic.BaseModel, frozen=True, extra="ignore"):
 
 
 class CrossEncoderRanker:
-    """A trained cross-encoder, which scores candidates.
+    """A trained cross-encoder that scores candidates.
 
-    A clone of genrank trains one: ``python -m eval.cross_encoder train``.
+    Train one in a clone of genrank: ``python -m eval.cross_encoder train``.
 
     Args:
         model: The model.
-        settings: How it reads.
+        settings: What it reads, and how much at once.
     """
 
     def __init__(self, model: CrossEncoder, settings: CrossEncoderSettings) -> None:
@@ -65,12 +66,12 @@ class CrossEncoderRanker:
 
     @classmethod
     def load(cls, folder: str | Path) -> CrossEncoderRanker:
-        """Load what ``train`` has saved.
+        """Load a folder that ``train`` saved.
 
         Raises:
             ModelNotFoundError: When the folder holds no manifest.
             ModelError: When the manifest or the model cannot be read.
-            ChecksumError: When a file is missing or not the one that was saved.
+            ChecksumError: When a file is missing or was changed.
             MissingExtraError: When sentence-transformers is not installed.
         """
         root = Path(folder).expanduser()
@@ -86,7 +87,7 @@ class CrossEncoderRanker:
         return cls(load_cross_encoder(root, settings.max_length), settings)
 
     def score(self, requests: Sequence[Request]) -> list[list[float]]:
-        """Score every candidate, which is what `genrank.Reranker` takes as its fallback.
+        """Score every candidate; this method can be the `fallback` of a `genrank.Reranker`.
 
         Args:
             requests: ``[b]``.
@@ -119,11 +120,11 @@ def document_text(listing: Listing, fields: Collection[str]) -> str:
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """The manifest of a trained cross-encoder; its ``settings`` as a `CrossEncoderSettings`.
+    """The manifest of a trained cross-encoder, with its ``settings`` as a `CrossEncoderSettings`.
 
     Raises:
         ModelNotFoundError: When there is none.
-        ModelError: When it is broken or of another format.
+        ModelError: When it is broken or has another format.
     """
     path = folder / MANIFEST
     try:
@@ -144,17 +145,18 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         return manifest | {"settings": CrossEncoderSettings.model_validate(manifest.get("settings"))}
     except pydantic.ValidationError as error:
         first = error.errors(include_url=False)[0]
-        place = ".".join(str(part) for part in ("settings", *first["loc"]))
-        raise ModelError(f"{path}: {place}: {first['msg']}; train again") from None
+        first["loc"] = ("settings", *first["loc"])
+        place, message = first_problem([first])
+        raise ModelError(f"{path}: {place}: {message}; train again") from None
 
 
 def load_cross_encoder(folder: Path, max_length: int, seed: int | None = None) -> CrossEncoder:
-    """The folder's encoder with a head of one score.
+    """The encoder in a folder, with a head that gives one score.
 
     Args:
-        folder: The model's.
+        folder: The model's folder.
         max_length: Tokens of query and listing together.
-        seed: Draws a head where the model has none; None takes only a model that has one.
+        seed: Seed of a random head if the model has none; with None, a model must have one.
 
     Raises:
         ModelError: When the files are broken or do not fit.
@@ -189,7 +191,7 @@ def load_cross_encoder(folder: Path, max_length: int, seed: int | None = None) -
             max_length=max_length,
             trust_remote_code=False,
             local_files_only=True,
-            activation_fn=nn.Identity(),  # a sigmoid would give all very good ones the same score
+            activation_fn=nn.Identity(),  # a sigmoid would give all very good listings the same score
             model_kwargs={"use_safetensors": True},
             processor_kwargs={"split_special_tokens": True},  # a listing that says [SEP] stays text
         )

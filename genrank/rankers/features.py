@@ -1,4 +1,4 @@
-"""Features of a candidate, for the GBDT, from nothing but the request and the fitted statistics: as it will be served.
+"""Features of a candidate for the GBDT, computed only from the request and the fitted statistics, as in serving.
 
 What cannot be known (no price, no history, no such field) is NaN, which LightGBM treats as missing.
 """
@@ -99,10 +99,10 @@ _BLAME = ("Terrible.", "I hate it.", "Does not work.", "Very poor quality.")
 
 @dataclass(frozen=True)
 class FieldStatistics:
-    """What BM25 has to know of one field over all listings.
+    """What BM25 needs to know about one field over all listings.
 
     Attributes:
-        listings: How many there are, those with an empty field included.
+        listings: Number of listings, including those where the field is empty.
         mean_length: Mean number of words.
         listings_with: Number of listings that hold a word.
     """
@@ -125,7 +125,7 @@ class FieldStatistics:
 
 @dataclass(frozen=True)
 class Statistics:
-    """What was fitted on the dataset's listings and training queries.
+    """Statistics fitted on the dataset's listings and training queries.
 
     Attributes:
         fields: By field name.
@@ -149,7 +149,7 @@ class Statistics:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Statistics:
-        """Of JSON types.
+        """Read from JSON types.
 
         Raises:
             KeyError: When a part is missing.
@@ -162,7 +162,7 @@ class Statistics:
 
 @dataclass(frozen=True)
 class Own:
-    """What a training query itself put into the popularity statistics; it must not count for its own candidates.
+    """A training query's own part of the popularity statistics, which must not count for its own candidates.
 
     Attributes:
         judged: The listings judged for it.
@@ -174,7 +174,7 @@ class Own:
 
 
 def own_judgements(dataset: Dataset, query: DatasetQuery, relevant: int) -> Own:
-    """A query's judgements; a listing is relevant from grade `relevant` on."""
+    """A query's judgements; listings with grade `relevant` or higher are relevant."""
     judged = dataset.qrels.get(query.query.query_id, {})
     return Own(frozenset(judged), frozenset(key for key, grade in judged.items() if grade >= relevant))
 
@@ -216,7 +216,7 @@ def fit(listings: Iterable[Listing], queries: Iterable[tuple[DatasetQuery, Own]]
 
 
 class Featuriser:
-    """Makes the matrix of features."""
+    """Computes the feature matrix."""
 
     def __init__(self, encoder: TextEncoder, statistics: Statistics) -> None:
         self.encoder = encoder
@@ -235,7 +235,7 @@ class Featuriser:
 
         Raises:
             InputError: When `own` is not as long as `requests`.
-            GenrankError: Whatever the encoder raises.
+            GenrankError: Any error of the encoder.
         """
         if own is not None and len(own) != len(requests):
             raise InputError(f"one for each of the {len(requests)} requests, got {len(own)}", field="own")
@@ -346,7 +346,7 @@ class Featuriser:
 
 
 def listing_texts(requests: Sequence[Request]) -> list[str]:
-    """All texts of listings that the features need vectors of, each once."""
+    """All listing texts whose vectors the features need, without duplicates."""
     texts: dict[str, None] = {}
     for request in requests:
         for candidate in request.candidates:

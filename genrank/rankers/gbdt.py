@@ -1,8 +1,8 @@
-"""BERT + GBDT: a trained LightGBM ranker over the features of `genrank.rankers.features`, for serving.
+"""Serves BERT + GBDT: a trained LightGBM ranker over the features in `genrank.rankers.features`.
 
-Its folder holds ``baseline.json`` (settings, figures on dev, where it came from, a hash of every other file),
-``statistics.json.gz`` and LightGBM's text models, ``model-0.txt`` and so on. Nothing in it is code. A clone of genrank
-trains one: ``python -m eval.baseline train``.
+Its folder holds ``baseline.json`` (settings, figures on dev, how it was trained, a hash of every other file),
+``statistics.json.gz`` and LightGBM's text models, ``model-0.txt`` and so on. It holds no code. Train one in a clone of
+genrank: ``python -m eval.baseline train``.
 """
 
 from __future__ import annotations
@@ -45,10 +45,10 @@ class ClickCurve:
     """A curve from scores to probabilities: Platt's ``1 / (1 + exp(-(slope * s + offset)))``, or a rising step curve.
 
     Attributes:
-        slope: Of Platt's curve, 0 or more.
-        offset: Of Platt's curve.
-        scores: Places of the isotonic curve's corners, rising; empty for Platt's.
-        chances: Its heights there; straight lines lie between.
+        slope: Slope of Platt's curve, 0 or more.
+        offset: Offset of Platt's curve.
+        scores: Scores at the isotonic curve's corners, rising; empty for Platt's curve.
+        chances: Probabilities at the corners, with straight lines between them.
     """
 
     slope: float = 1.0
@@ -64,7 +64,7 @@ class ClickCurve:
 
 
 def columns(groups: Sequence[Group]) -> list[int]:
-    """Places of some groups' features in a matrix."""
+    """Column numbers of some groups' features, 0-based."""
     names = {name for group in groups for name in FEATURES[group]}
     return [i for i, name in enumerate(NAMES) if name in names]
 
@@ -78,10 +78,10 @@ def predict(boosters: Sequence[lightgbm.Booster], values: Floats, threads: int) 
 
 
 class GbdtSettings(pydantic.BaseModel, frozen=True, extra="ignore"):
-    """What serving needs of the configuration that a ranker was trained with.
+    """The part of a ranker's training configuration that serving needs.
 
     Attributes:
-        objective: ``lambdarank`` orders; ``binary`` gives the probability of a click too.
+        objective: ``lambdarank`` only orders; ``binary`` also gives the probability of a click.
         groups: The groups of features that are used.
         bags: Models whose scores are averaged.
         threads: Threads of LightGBM.
@@ -107,11 +107,11 @@ class GbdtRanker:
         """Assemble a ranker; `load` reads one from a folder.
 
         Args:
-            config: How it was trained, as JSON types; see `GbdtSettings` for what must be there.
+            config: How it was trained, as JSON types; must hold the fields of `GbdtSettings`.
             featuriser: Computes its features.
             boosters: Its LightGBM models.
             calibration: From scores to probabilities; None for ``lambdarank``.
-            record: What is known about the training; stored in the folder.
+            record: Facts about the training; stored in the folder.
         """
         self.config = dict(config)
         self.settings = GbdtSettings.model_validate(self.config)
@@ -126,10 +126,10 @@ class GbdtRanker:
         return self.settings.objective
 
     def prepare(self, requests: Sequence[Request]) -> None:
-        """Encode the listings before a query arrives, and load the encoder, so that `score` need not.
+        """Load the encoder and encode the listings before a query arrives, so that `score` is faster.
 
         Raises:
-            GenrankError: Whatever the encoder raises.
+            GenrankError: Any error of the encoder.
         """
         self._featuriser.encoder.encode(listing_texts(requests))
         self._featuriser.encoder.encode([request.query.text for request in requests[:1]], queries=True)
@@ -171,7 +171,7 @@ class GbdtRanker:
         return [[float(chance) for chance in self._calibration(np.array(row))] for row in scores]
 
     def save(self, folder: str | Path) -> None:
-        """Write the folder, whole or not at all.
+        """Write the folder, completely or not at all.
 
         Raises:
             ConfigError: When the folder holds something other than a baseline.
@@ -203,12 +203,12 @@ class GbdtRanker:
 
         Args:
             folder: The folder.
-            encoder: None takes the one that is named there.
+            encoder: The encoder; None takes the one named in the folder.
 
         Raises:
-            ModelNotFoundError: When the folder is not there or holds no baseline.
-            ChecksumError: When a file is missing or differs from what was saved.
-            ModelError: When it was made by another version, or with another encoder.
+            ModelNotFoundError: When the folder does not exist or holds no baseline.
+            ChecksumError: When a file is missing or was changed.
+            ModelError: When it was saved by another version, or with another encoder.
             MissingExtraError: When LightGBM is not installed.
         """
         root = Path(folder).expanduser()

@@ -1,4 +1,4 @@
-"""What a text names: colours, sizes with their unit, numbers, a limit on the price. In English and Chinese."""
+"""Finds colours, sizes with their units, numbers and price limits in English and Chinese texts."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _UNITS: Mapping[str, tuple[str, float]] = {
     for name, factor in lexicon.UNITS[dimension].items()
     if name in _READ.split()
 }
-# other spellings of units, and a unit that is none elsewhere
+# other spellings of units, and one that is not a unit in the lexicon
 _UNITS = {**_UNITS, "inche": _UNITS["inch"], "”": _UNITS['"'], "’": _UNITS["'"], "码": ("shoe size", 1.0)}
 _UNIT = "|".join(sorted(map(re.escape, _UNITS), key=len, reverse=True))
 _DIGITS = r"(?<![\d.])\d{1,9}(?:\.\d{1,6})?"  # bounded, so that a megabyte of digits is read in one go
@@ -67,7 +67,7 @@ def colours(text: str) -> frozenset[str]:
 
 
 def listing_colours(title: str, attributes: Mapping[str, str]) -> frozenset[str]:
-    """The colours of a listing: of its attribute of that name, else those that its `normal` title names."""
+    """The colours of a listing: from its colour attribute, or else those that its `normal` title names."""
     for key, value in attributes.items():
         if normal(key) in _COLOUR_KEYS:
             value = normal(value)
@@ -76,7 +76,7 @@ def listing_colours(title: str, attributes: Mapping[str, str]) -> frozenset[str]
 
 
 def sizes(text: str) -> frozenset[Size]:
-    """Sizes that a `normal` text names, as what is measured and how much, such as ``("length", 91.44)`` in cm."""
+    """Sizes that a `normal` text names, as dimension and value, such as ``("length", 91.44)`` in cm."""
     found: set[Size] = set()
     for number, unit in _SIZE.findall(text):
         kind, factor = _UNITS[unit]

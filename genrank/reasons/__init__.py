@@ -1,1 +1,1 @@
-"""Why a listing stands where it stands: written by the model, held to the facts."""
+"""Reasons for a listing's rank: written by the model, checked against the facts."""

@@ -1,11 +1,12 @@
-"""Whether a reason keeps to the facts: its claims are found, and each is looked up in the listing and the history.
+"""Checks a reason against the facts: finds its claims, and looks each up in the listing and the history.
 
 A claim is a brand or another name, a number with or without a unit, a price, a rating, a size, a colour, a material, a
 feature, another candidate's attribute value, a word of praise, or a word about the shopper's past. It is grounded where
-a field says the same. The query is no evidence, and praise never has any. A reason with a claim that is not grounded
-is rewritten from the fields that are left.
+a field says the same. The query is not evidence, and praise is never grounded. A reason with a claim that is not
+grounded is rewritten from the fields of its other claims.
 
-Rules and word lists (`genrank.reasons.lexicon`), no model: a claim in words that no list holds is not seen.
+The check uses rules and word lists (`genrank.reasons.lexicon`), not a model: it misses a claim in words that are on no
+list.
 """
 
 from __future__ import annotations
@@ -47,12 +48,12 @@ _DEGREES = ("degrees", *_TEMPERATURES)  # 70 degrees are grounded by 70 °C, but
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """Something that a reason says.
+    """A claim in a reason.
 
     Attributes:
         kind: Such as ``colour`` or ``number``.
-        text: The words that say it, in lower case.
-        fields: Where it stands, such as ``attributes.colour``; empty when it is not grounded.
+        text: Its words, in lower case.
+        fields: The fields that say the same, such as ``attributes.colour``; empty when it is not grounded.
     """
 
     kind: str
@@ -65,9 +66,9 @@ class Grounded:
     """A reason after the check.
 
     Attributes:
-        text: One line, at most `MAX_CHARS` characters, without a claim that is not grounded.
-        evidence: The fields that it rests on.
-        claims: Of the text that came in.
+        text: One line, at most `MAX_CHARS` characters, with grounded claims only.
+        evidence: The fields that support it.
+        claims: The claims in the original text.
         rewritten: Whether `text` was rewritten.
     """
 
@@ -119,13 +120,13 @@ class _Field:
 
 
 class Facts:
-    """All that a reason for one listing may speak of.
+    """The facts that a reason for one listing may mention.
 
     Args:
-        query: What the shopper typed: the reason's language, and what of the listing is worth saying.
+        query: What the shopper typed; sets the reason's language, and which fields are worth mentioning.
         listing: The listing.
-        history: The shopper's past; of a long one, interactions by their places in it, 0-based.
-        others: The other candidates, whose values a model may take for this listing's.
+        history: The shopper's past; for a long one, some interactions by their places in it, 0-based.
+        others: The other candidates, whose values a model may confuse with this listing's.
     """
 
     def __init__(
@@ -155,9 +156,10 @@ class Facts:
 
 
 def language(text: str) -> Language:
-    """The language of a query, as far as reasons are worded in it.
+    """The language of a query, if reasons can be worded in it.
 
-    Chinese for Han without kana; English for ASCII words, unless one of them tells another language; else ``other``.
+    Chinese for Han without kana; English for ASCII words, unless one of them belongs to another language; else
+    ``other``.
     """
     script = _scripts(clean(text))
     if script["han"]:
@@ -169,11 +171,11 @@ def language(text: str) -> Language:
 
 
 def find_claims(text: str, facts: Facts) -> list[Claim]:
-    """The claims of a text, each with the fields where it stands.
+    """The claims in a text, each with the fields that say the same.
 
     Args:
         text: A reason.
-        facts: What it may speak of.
+        facts: The facts it may mention.
     """
     said = _normalise(text)
     claims: list[Claim] = []
@@ -238,16 +240,16 @@ def find_claims(text: str, facts: Facts) -> list[Claim]:
 
 
 def ground(text: str, facts: Facts) -> Grounded:
-    """Keep a reason whose claims are all grounded, and rewrite any other from the fields that are left.
+    """Keep a reason whose claims are all grounded, and rewrite any other from the fields of its grounded claims.
 
-    Also rewritten: what is in another script than the query, asks a question, repeats itself, copies the listing
-    field by field, or has nothing to do with any field. The new reason is made of whole field values; where it would
-    still claim something that does not stand, it is the title alone, in quotation marks if it claims such a thing
-    itself (``you bought``).
+    A reason is also rewritten if it is in another script than the query, asks a question, repeats itself, copies the
+    listing field by field, or has nothing to do with any field. The new reason is made of whole field values. If it
+    would still hold a claim that is not grounded, it is the title alone, in quotation marks if the title itself makes
+    such a claim (``you bought``).
 
     Args:
         text: A reason, tidied.
-        facts: What it may speak of.
+        facts: The facts it may mention.
     """
     text = shorten(clean(text), MAX_CHARS)
     claims = tuple(find_claims(text, facts))
@@ -335,7 +337,7 @@ def _worth_naming(value: str) -> bool:
 
 
 def _strange(other: Listing, own: Sequence[_Field]) -> Iterator[str]:
-    """Brand and attribute values of another listing that stand nowhere in this one."""
+    """Brand and attribute values of another listing that do not occur in this one."""
     values = [_normalise(other.brand)]
     for value in other.attributes.values():
         values += re.split(r"\s*[,;/|、，；]\s*", _normalise(value))
@@ -400,7 +402,7 @@ def _negation() -> re.Pattern[str]:
 
 
 def _negated(said: str, start: int, end: int) -> Span | None:
-    """Where the words stand that deny what stands from `start` to `end`; None where nothing does."""
+    """The span of the words that negate those from `start` to `end`; None if there are none."""
     if match := _negation().search(said, max(0, start - 40), start):
         return match.start(), start
     if free := re.compile(r"-free\b").match(said, end):
@@ -653,7 +655,7 @@ def _same_script(text: str, facts: Facts) -> bool:
 
 
 def _broken(text: str) -> bool:
-    """Whether a text is no statement: no words, a question, a listing copied field by field, or a loop."""
+    """Whether a text is not a statement: without words, a question, a listing copied field by field, or a loop."""
     words = _LATIN_WORD.findall(text.casefold())
     looped = len(words) >= 10 and len(set(words)) * 2 <= len(words)
     copied = " | " in text  # between the fields of a listing in a prompt
@@ -664,7 +666,7 @@ def _broken(text: str) -> bool:
 
 
 def _evidence(claims: Iterable[Claim], facts: Facts) -> tuple[str, ...]:
-    """Of each claim the field that says it most exactly, and the same of the shopper's past."""
+    """For each claim, the field that says it most exactly, and another one from the shopper's past."""
     fields = {field.name: field for field in facts.fields}
     named = set()
     for claim in claims:
@@ -687,7 +689,7 @@ def _quoted(title: str) -> str:
 
 
 def _content(said: str) -> set[str]:
-    """The words of a text by which it may be compared: its plural endings off, pairs of Han and kana."""
+    """The words to compare a text by: without plural endings, and as pairs of characters for Han, kana and Hangul."""
     words = set()
     for run in re.findall(f"[{_HAN}{_KANA}{_HANGUL}]+|[^\\W_{_HAN}{_KANA}{_HANGUL}]+", said):
         if re.match(f"[{_HAN}{_KANA}{_HANGUL}]", run):
@@ -702,7 +704,7 @@ def _shares(said: str, other: str) -> bool:
 
 
 def _rewrite(claims: Sequence[Claim], evidence: Sequence[str], facts: Facts) -> str:
-    """A reason of the fields left, or of those shared with the query, with the past; else of the title."""
+    """A reason from the grounded fields, with those shared with the query, or from the past, or else from the title."""
     own = [field for field in facts.fields if field.past is None and field.kind != "description"]
     shared = [field.name for field in own if _shares(field.said, facts.query)]
     again = [field.name for field in own[1:] if any(f.past is not None and f.said == field.said for f in facts.fields)]

@@ -1,4 +1,4 @@
-"""Why a listing stands where it stands: one short sentence, written by the model and held to the facts."""
+"""Writes the reason for a listing's rank: one short sentence by the model, checked against the facts."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ _SENTENCE_END = re.compile(r"[.!?]+(?=\s|$)|[\u3002\uff01\uff1f]")
 
 @dataclass(frozen=True, slots=True)
 class ReasonRequest:
-    """A reason to be written.
+    """A request for one reason.
 
     Attributes:
         ids: ``[prompt_tokens]``; the reason follows the last of them.
         query: What the shopper typed.
-        listing: What the reason is for.
-        history: The shopper's past; of a long one, interactions by their places in it, 0-based.
-        others: The other candidates, whose brands and attribute values the model may take for this listing's.
+        listing: The listing that needs a reason.
+        history: The shopper's past; for a long one, some interactions by their places in it, 0-based.
+        others: The other candidates, whose brands and attribute values the model may confuse with this listing's.
     """
 
     ids: tuple[int, ...]
@@ -38,14 +38,14 @@ class ReasonRequest:
 
 @dataclass(frozen=True, slots=True)
 class Reason:
-    """A reason that keeps to the facts.
+    """A reason that agrees with the facts.
 
     Attributes:
         text: One sentence, at most `genrank.reasons.grounding.MAX_CHARS` characters.
-        evidence: The fields that it rests on, such as ``attributes.colour`` or ``history[2].brand``.
+        evidence: The fields that support it, such as ``attributes.colour`` or ``history[2].brand``.
         claims: What the check found.
-        tokens: What the model's part cost.
-        written: What the model wrote, untidied.
+        tokens: Token counts of the model's call.
+        written: The model's raw text.
     """
 
     text: str
@@ -63,14 +63,14 @@ def write_reasons(
     ends: Sequence[int] = (),
     stop: Stop = never,
 ) -> list[Reason | None]:
-    """Let the model write reasons, as one batch, and hold each to the facts.
+    """Let the model write reasons, as one batch, and check each against the facts.
 
     Args:
         engine: Runs the model.
         requests: ``[n]``.
         max_tokens: The most tokens of one reason.
-        ends: Tokens that end a reason, beside the model's own.
-        stop: Whether to give up.
+        ends: Tokens that end a reason, besides the model's own.
+        stop: Says when to give up.
 
     Returns:
         ``[n]`` reasons; None for those that were stopped before they were written.
@@ -94,7 +94,7 @@ def read_reasons(
     *,
     stop: Callable[[], bool] = never,
 ) -> list[Reason | None]:
-    """Hold what the model wrote to the facts, until `stop` says to give up; see `write_reasons`.
+    """Check the model's reasons against the facts, until `stop` says to give up; see `write_reasons`.
 
     Raises:
         OutputError: When there is not one answer for each request.
@@ -108,7 +108,7 @@ def read_reasons(
 
 @functools.cache
 def warm_up() -> None:
-    """Compile the patterns of the check, once a process: 0.4 s that no deadline of a first call should pay for."""
+    """Compile the check's patterns, once in a process: 0.4 s that should not count against a first call's deadline."""
     ground("It is red, 5 cm and by Acme.", Facts(Query("red cup"), Listing("a", "Red cup, 5 cm", brand="Acme")))
 
 

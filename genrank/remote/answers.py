@@ -1,4 +1,4 @@
-"""Reading an order and reasons out of a chat model's answer."""
+"""Reads an order and reasons from a chat model's answer."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _DANGLING = re.compile(r"(?:\[\s*\w?|(?:\]|(?<![\w/<])[A-Za-z])\s*(?:->|[>,;]))\
 
 @dataclass(frozen=True, slots=True)
 class ReadAnswer:
-    """What a model's text says.
+    """The order and the reasons in a model's text.
 
     Attributes:
         order: Places of the candidates that it names, best first, 0-based.
@@ -47,16 +47,15 @@ class ReadAnswer:
 def read_answer(text: str, count: int, *, finished: bool = True) -> ReadAnswer:
     """Read a model's order and reasons.
 
-    What stands inside the model's thinking is never read (`without_thinking`). In the rest, JSON objects with a
-    ``ranking`` take precedence over orders written as text (``[B] > [A]``, ``B, A``, a list). Of several orders, the
-    last that names all candidates counts, or, if none does, the last that names at least half of them: those before it
-    are drafts.
+    The model's thinking is never read (`without_thinking`). In the rest, JSON objects with a ``ranking`` take
+    precedence over orders written as text (``[B] > [A]``, ``B, A``, a list). Of several orders, the last that names all
+    candidates counts, or, if none does, the last that names at least half of them: those before it are drafts.
 
     Args:
         text: Anything at all.
         count: Number of candidates; they have the first letters of `IDENTIFIERS`.
         finished: Whether the endpoint said that the model stopped of its own accord. If it did not, a written order
-            that is incomplete where the text ends is taken for one that was cut off.
+            that is incomplete at the end of the text counts as cut off.
 
     Raises:
         CutOffError: When the text ends inside its thinking, a JSON object or an order.

@@ -108,7 +108,7 @@ class OpenAISettings(BaseModel, frozen=True, extra="forbid"):
             return {}
         key = os.environ.get(name, "").strip()
         if not key or not key.isascii() or not key.isprintable():
-            trouble = "holds something that is no key" if key else "is not set"
+            trouble = "does not hold a key" if key else "is not set"
             raise ConfigError(f"api_key_env: the environment variable {name} {trouble}; export {name}=...")
         return {"Authorization": f"Bearer {key}"}
 

@@ -1,4 +1,4 @@
-"""Telling a chat model's answer from the thinking that it writes around it."""
+"""Separates a chat model's answer from its thinking."""
 
 from __future__ import annotations
 
@@ -45,9 +45,9 @@ class CutOffError(OutputError):
 
 
 def without_thinking(text: str) -> str:
-    """The parts of a model's text that stand outside its thinking.
+    """The parts of a model's text outside its thinking.
 
-    Known are tags in angle brackets, square brackets or triangles (``<think>``, ``<thinking>``, ``<reasoning>``,
+    Recognised are tags in angle brackets, square brackets or triangles (``<think>``, ``<thinking>``, ``<reasoning>``,
     ``[THINK]``, ``◁think▷``, ``<|begin_of_thought|>``, and their like), code fences and headings named so, HTML
     comments, and the channels of gpt-oss (also where a server has dropped their special tokens:
     ``analysis...assistantfinal...``).
@@ -123,7 +123,7 @@ _INSIDE = "the answer ends inside its thinking"
 
 
 def _final_channel(text: str) -> str:
-    """What stands in the last ``final`` channel of a text in the harmony format; other texts as they are."""
+    """The last ``final`` channel of a text in the harmony format; other texts are returned as they are."""
     channels = list(_CHANNEL.finditer(text))
     if channels or "<|channel|>" in text:
         last = channels[-1] if channels else None

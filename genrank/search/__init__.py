@@ -1,4 +1,4 @@
-"""Around the reranker: how candidates are found."""
+"""First stages, which find the candidates: BM25 and dense vectors."""
 
 from genrank.errors import MissingExtraError
 

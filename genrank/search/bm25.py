@@ -3,8 +3,8 @@
 Lucene's variant (`bm25s`): ``sum over query words of idf(w) * tf / (tf + k1 * (1 - b + b * length / mean length))``
 with ``idf(w) = ln(1 + (N - n_w + 0.5) / (n_w + 0.5))``.
 
-Scores are rounded to 4 places; equal ones stand by listing id and are then made to fall strictly, by 0.0001 at the
-least, so that every tool that reads the run sees one and the same order.
+Scores are rounded to 4 decimals. Ties are ordered by listing id and then made to fall strictly, by at least 0.0001, so
+that every tool that reads the run sees the same order.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def tokenise(text: str, *, stem: bool = False) -> list[str]:
 
     Args:
         text: Any text.
-        stem: Take English plural endings off (the S stemmer: Harman 1991, "How effective is suffixing?").
+        stem: Whether to remove English plural endings (the S stemmer: Harman 1991, "How effective is suffixing?").
 
     Raises:
         MissingExtraError: When the text holds Chinese characters and jieba is not installed.
@@ -73,7 +73,7 @@ def listing_text(listing: Listing, fields: Collection[str] = FIELDS) -> str:
     """The named fields of a listing as one text.
 
     Raises:
-        InputError: When a name is none of `FIELDS`.
+        InputError: When a name is not in `FIELDS`.
     """
     parts: list[str] = []
     for name in fields:
@@ -104,11 +104,11 @@ class Bm25:
         """Build the index.
 
         Args:
-            listings: What can be found; word frequencies (idf) and the mean length come from exactly these.
-            fields: The fields that are read, of `FIELDS`.
+            listings: The listings to search; word frequencies (idf) and the mean length come from exactly these.
+            fields: The fields to read, from `FIELDS`.
             stem: See `tokenise`.
-            k1: How soon more of the same word stops to count; 0 or more.
-            b: How much long listings are held back, 0 to 1.
+            k1: How quickly further occurrences of a word stop counting; 0 or more.
+            b: How much long listings are penalised, 0 to 1.
 
         Raises:
             InputError: When a field name is wrong, or a listing id repeats.
@@ -139,7 +139,7 @@ class Bm25:
             self._index.index(corpus, create_empty_token=False, show_progress=False)
 
     def scores(self, query: str) -> npt.NDArray[np.float64]:
-        """BM25 of each listing, ``[listings]``, in the order they came; rounded to 4 places."""
+        """BM25 of each listing, ``[listings]``, in the order of the index; rounded to 4 decimals."""
         found = tokenise(query, stem=self._stem)
         known = [self._vocabulary[word] for word in found if word in self._vocabulary]
         if not known:
@@ -148,7 +148,7 @@ class Bm25:
         return cast(npt.NDArray[np.float64], np.round(scores, _PLACES))
 
     def rank(self, query: str, listing_ids: Sequence[str]) -> dict[str, float]:
-        """Order some of the listings, all of which come back, best first.
+        """Order some of the listings, best first; all of them are returned.
 
         Returns:
             ``{listing_id: score}``, scores strictly falling.
@@ -166,7 +166,7 @@ class Bm25:
     def search(self, query: str, top: int) -> dict[str, float]:
         """The best listings of the whole index, best first.
 
-        Where fewer than `top` share a word with the query, others fill up by listing id.
+        If fewer than `top` listings share a word with the query, others follow in the order of their ids.
 
         Returns:
             ``{listing_id: score}`` of `top` listings, or of all if there are fewer; scores strictly falling.

@@ -1,8 +1,8 @@
-"""Texts as vectors by a BERT-like encoder (sentence-transformers); a listing's vector is kept on disk.
+"""Encodes texts as vectors with a BERT-like encoder (sentence-transformers), and caches listings' vectors on disk.
 
-The cache is one SQLite file per model, ``home()/encodings/FINGERPRINT.sqlite``. A vector is found by a hash of its
-text, so that a changed listing or another model never gets an old vector. SQLite's transactions make it safe for
-several programs at once, and for a program that is killed.
+The cache is one SQLite file for each model, ``home()/encodings/FINGERPRINT.sqlite``. A vector's key is a hash of its
+text, so a changed listing or another model never gets an old vector. SQLite's transactions keep it safe when several
+programs use it at once, or one is killed.
 """
 
 from __future__ import annotations
@@ -43,18 +43,18 @@ class TextEncoder(Protocol):
 
     @property
     def name(self) -> str:
-        """The model's name, as the configuration has it."""
+        """The model's name, as in the configuration."""
 
     @property
     def fingerprint(self) -> str:
-        """Changes whenever the vectors could."""
+        """A hash that changes whenever the vectors could change."""
 
     def encode(self, texts: Sequence[str], *, queries: bool = False) -> Vectors:
         """Vectors of length 1, ``[n, d]``."""
 
 
 def encoded_text(listing: Listing) -> str:
-    """What of a listing is encoded: title, brand, category, attributes, 500 characters of the description."""
+    """The text of a listing to encode: title, brand, category, attributes, 500 characters of the description."""
     text = listing_text(listing, ("title", "brand", "category", "attributes"))
     return clean(f"{text}\n{listing.description[:DESCRIPTION_CHARACTERS]}")
 
@@ -62,9 +62,8 @@ def encoded_text(listing: Listing) -> str:
 class Encoder:
     """A sentence-transformers model with a cache on disk.
 
-    Any encoder of the Hugging Face hub will do; one that is not a sentence-transformers model gets mean pooling. A
-    model's own prompts for queries and for documents are used where it has them. Texts longer than the model's limit
-    are cut.
+    Any encoder on the Hugging Face hub works; one that is not a sentence-transformers model gets mean pooling. If a
+    model has prompts for queries and documents, they are used. Texts longer than the model's limit are cut.
     """
 
     def __init__(self, model: str = "bert-minilm", cache: str | Path | None = None) -> None:
@@ -72,7 +71,7 @@ class Encoder:
 
         Args:
             model: A known name, a local folder or a hub name.
-            cache: Folder of the vectors; None takes ``home()/encodings``.
+            cache: Folder for the vectors; None takes ``home()/encodings``.
 
         Raises:
             ModelError: When there is no such model, or it cannot be read.
@@ -84,11 +83,11 @@ class Encoder:
         self._cache = (Path(cache) if cache is not None else home() / "encodings") / f"{self.fingerprint}.sqlite"
 
     def encode(self, texts: Sequence[str], *, queries: bool = False) -> Vectors:
-        """Encode texts; each different one once.
+        """Encode texts; duplicates are encoded once.
 
         Args:
-            texts: Any texts; control characters are taken out.
-            queries: Whether they are queries, which are not cached and get the prompt that some models have for them.
+            texts: Any texts; control characters are removed.
+            queries: Whether they are queries, which are not cached and get the model's query prompt, if it has one.
 
         Returns:
             Vectors of length 1, ``[n, d]``.

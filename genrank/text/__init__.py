@@ -1,1 +1,1 @@
-"""What is done to every text before it goes anywhere, and to a shop's data before a model reads it."""
+"""Cleans every text, splits it into words, and makes a shop's data safe for a model to read."""

@@ -1,4 +1,4 @@
-"""One line of visible characters out of any text, and its plain form for comparisons."""
+"""Turns any text into one line of visible characters, and into a plain form for comparisons."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import unicodedata
 
 _CONTROLS = dict.fromkeys((*range(32), *range(127, 160)), " ")
 
-# Characters that show nothing but pass for printable ones: blanks that are no white space, and empty marks. Some of
-# them are part of real writing after the right letter, and stay there.
+# Characters that show nothing although Python calls them printable: blanks that are not white space, and empty marks.
+# After the right letter some of them are part of real writing, and stay.
 _BLANK = "\u2800\u3164\uffa0"
 _EMPTY = "\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\U000e0000-\U000e00ff\U000e01f0-\U000e0fff"
 _SELECTOR = "\ufe00-\ufe0f\U000e0100-\U000e01ef"
@@ -20,7 +20,7 @@ _LETTERS_JOINED = "\u0600-\u1cff\ua800-\uabff"  # scripts from Arabic to Indic; 
 _JOINED = f"{_LETTERS_JOINED}\u2100-\u2bff\U0001f000-\U0001faff"  # and emoji
 _NO_SPACES = "\u0e00-\u0fff\u1000-\u109f\u1780-\u17ff\u1950-\u1b7f\ua980-\ua9ff\uaa60-\uaadf"  # Thai to Javanese
 _MARK = "\u0300-\u036f\u0483-\u0489\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff\ufe20-\ufe2f"
-# format characters that can be seen (Arabic number signs and their like), or are judged further down
+# format characters that are visible (such as Arabic number signs), and those that need a closer look further down
 _FORMAT_KEPT = frozenset("\u0600\u0601\u0602\u0603\u0604\u0605\u06dd\u070f\u0890\u0891\u08e2\U000110bd\U000110cd")
 _FORMAT_JUDGED = frozenset(["\u180e", "\u200b", "\u200c", "\u200d", *map(chr, range(0xE0061, 0xE0080))])
 
@@ -47,11 +47,11 @@ _FLOOD = re.compile(f"([{_MARK}]{{2}})[{_MARK}]{{2,}}")  # three are real: Greek
 def clean(text: str) -> str:
     """A text as one line of visible characters.
 
-    Control, format, surrogate and other invisible characters go, and white space of any kind becomes one space.
-    Joiners, variation selectors and zero-width spaces stay where a script or an emoji needs them. Of four or more
-    combining marks on one character two are kept; no script needs so many.
+    Control, format, surrogate and other invisible characters are removed, and white space of any kind becomes one
+    space. Joiners, variation selectors and zero-width spaces stay where a script or an emoji needs them. Of four or
+    more combining marks on one character two are kept; no script needs that many.
     """
-    if not text.isprintable():  # the common case needs no look at each character
+    if not text.isprintable():  # rare: only such a text is checked character by character
         text = "".join(char for char in text.translate(_CONTROLS) if _visible(char))
     if not text.isascii() and _SUSPECT.search(text):
         text = _BLANKS.sub(" ", _NO_TEXT.sub(r"\1", text))
@@ -69,7 +69,7 @@ def number_text(number: float) -> str:
 
 
 class _Fold(dict[int, int | str]):
-    """Maps each character to its plain form: lower case, full width to ASCII, accents off. One to one."""
+    """Maps each character to one plain character: lower case, ASCII for full width, no accent."""
 
     def __missing__(self, code: int) -> int | str:
         char = unicodedata.normalize("NFKC", chr(code)).lower()
@@ -84,5 +84,5 @@ _FOLD = _Fold()
 
 
 def fold(text: str) -> str:
-    """The text as it is compared: lower case, ASCII for its look-alikes; places in it are places in `text`."""
+    """A text for comparisons: lower case, ASCII instead of look-alikes. Positions in it are positions in `text`."""
     return text.lower() if text.isascii() else text.translate(_FOLD)

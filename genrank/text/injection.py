@@ -1,7 +1,8 @@
-"""Text that speaks to the model, taken out of a shop's data before a model reads it.
+"""Removes prompt injections from a shop's data before a model reads it.
 
-What is no attack stays as it was written. So a rule here needs more than a suspicious word: it needs a form that shops
-and shoppers do not write. In a clone, ``python -m eval.false_positives`` lists what the rules change in real texts.
+Harmless text must stay as it was written. So a suspicious word is not enough for a rule here: it needs a form that
+shops and shoppers do not write. In a clone, ``python -m eval.false_positives`` lists what the rules change in real
+texts.
 """
 
 from __future__ import annotations
@@ -22,16 +23,16 @@ _LONGEST_PHRASE = 12
 
 
 def _any(words: str) -> str:
-    """A pattern for any of the words; `_` stands for a space."""
+    """A pattern that matches any of the words; `_` stands for a space."""
     return "(?:" + "|".join(word.replace("_", " ") for word in words.split()) + ")"
 
 
 _ROLE = _any("system user assistant human ai bot instructions? response 系统 系統 用户 用戶 助手 助理")
-# whom a transcript lets speak; Human: Fall Flat is a game, so not at the very beginning
+# speakers in a transcript; "Human: Fall Flat" is a game, so human does not count at the very beginning
 _SPEAKER = _any("system user assistant human 系统 系統 用户 用戶 助手 助理")
 _ROLE_NAME = _any("system user assistant model tool developer human ipython function")
 _TOKEN_NAME = rf"(?:bos|eo[smtd]|unk|cls|sep|inst|instructions?|{_ROLE}|0x[0-9a-f]{{2}}|unused\d{{1,4}})"
-# names of special tokens that a shop may write too: taken for one only in lower case, as tokenizers have them
+# names of special tokens that a shop may also write: they count only in lower case, as tokenizers write them
 _SHOP_NAME = (
     rf"(?:[su]|pad|mask|image|think|thinking|tools?|prompt|context|query|{_ROLE_NAME}|"
     r"[a-z0-9]{1,20}_[a-z0-9_]{1,30})"
@@ -39,7 +40,7 @@ _SHOP_NAME = (
 _UPPER_NAME = r"(?:available|tool|system|user|assistant|img|image|begin|end|start|audio|inst)_[a-z_]{1,20}"
 _SIGNS = re.compile(r"[<>\[\]|#:{}`]")
 
-# What is in a group is kept, as text that says something. Matched in folded text, so look-alikes count.
+# A group named in `_KEPT` holds text that is kept. The pattern is matched against folded text, so look-alikes count.
 _MARKER = re.compile(
     rf"<\|[^<>|\n]{{0,40}}\|>(?: ?{_ROLE_NAME}\b)?"  # <|im_start|>system, <|start_header_id|>, <｜User｜>
     rf"|<</?(?:sys|inst|{_ROLE_NAME})>>|</?{_TOKEN_NAME}>(?:[ \n]?{_ROLE_NAME}\b)?"  # <<SYS>>, <eos>
@@ -54,7 +55,7 @@ _MARKER = re.compile(
 )
 _KEPT = ("name", "heading", "role")
 _NOT_JSON = frozenset(["{", "}", "{}", "}{"])  # without commas and colons
-# behind a title [M] is a size or the age that a game is rated for, [5] a count, [US] a country
+# after a title, [M] is a size or a game's age rating, [5] a count, [US] a country
 _SIZE_OR_AGE = frozenset("SMLET")
 _POINTING = re.compile(r"(?<!\w)(?:is|are|best|first|answer|rank|ranking|choose|select|top)(?!\w)|[>:=\[].*\[")
 _RANKED = re.compile(  # A > B > C, [2] > [1]
@@ -67,7 +68,7 @@ _PRAISE = re.compile(
     r"(?:5|five)(?: (?:out )?of (?:5|five))? stars?|100 ?% (?:match|relevant|satisfaction)|"
     r"exactly what (?:you|they) want)(?!\w)"
 )
-_STUFFED = 4  # so much praise within so many characters is not there for the shopper
+_STUFFED = 4  # this many words of praise within `_STUFFED_WITHIN` characters are not meant for a shopper
 _STUFFED_WITHIN = 200
 
 _GAP = r"(?:\W{1,3}\w{1,20})"
@@ -109,7 +110,7 @@ _THING = _any(
     "producto articulo anuncio resultado produit article annonce resultat produkt artikel angebot ergebnis "
     "prodotto articolo annuncio produto artigo товар продукт объявление المنتج المنتوج السلعة"
 )
-_ENDED = (  # after these "first" is a place in a list; first aid and top quality are not
+_ENDED = (  # before these, "first" is a place in a list; "first aid" and "top quality" are not
     r"(?=\W*$|[ \t]*[^\w\s-]|\s*\n| (?:in|on|for|of|always|now|please|and|or|among|over|before|ahead|position|place|"
     r"spot|slot|result|choice|because|since|as|to|regardless|every|all|at|by)\b)"
 )
@@ -221,7 +222,7 @@ _COMMANDS = (
     r"new (?:instructions?|system prompt) ?:",
     r"system (?:prompt|override|instruction|message) ?:",
 )
-# Each command holds a word of both; texts without them need no closer look.
+# Each command holds a word of both sets; texts without them need no closer look.
 _TRIGGERS = frozenset(
     f"{_IGNORE} {_RANK} {_SORT} {_PUT} {_PUT_ABROAD} always must shall should need required instructed "
     "told ordered answer respond reply output print never not don other others right correct relevant perfect "
@@ -269,7 +270,7 @@ _UNSPACED = (
 
 
 def _patterns(forms: Iterable[str], edge: str) -> tuple[re.Pattern[str], re.Pattern[str]]:
-    """The forms with the rest of their sentence, and without."""
+    """Two patterns: the forms with the rest of their sentence, and the forms alone."""
     found = edge + "(?:" + "|".join(f"(?:{form})" for form in forms) + ")"
     return re.compile(found + r"[^.!?。|\n]*+[.!?。]*+"), re.compile(found)
 
@@ -278,30 +279,34 @@ _TOLD = _patterns(_COMMANDS, r"(?<!\w)")
 _TOLD_UNSPACED = _patterns(_UNSPACED, "")
 _UNSPACED_STARTS = re.compile("[把将將忽无無忘不抛这這此本该該必一只应應请請你以前上こす全他이위앞모기]")
 _UNSPACED_LETTER = "\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af"
-_REPEATED = re.compile(  # two characters five times, or three times what is longer; 哈哈哈 says something
+_REPEATED = re.compile(  # two characters five times, or a longer run three times; 哈哈哈 (laughter) stays
     rf"(([{_UNSPACED_LETTER}])(?!\2)[{_UNSPACED_LETTER}])\1{{4,}}|([{_UNSPACED_LETTER}]{{3,20}}?)\3{{2,}}"
 )
 _WORDS_ONLY = bytes(code if chr(code).isalnum() or code == ord("_") else ord(" ") for code in range(128)) + bytes(128)
-_WORD = regex.compile(r"\w+")  # unlike `re`, regex counts marks and joiners as parts of words
+_WORD = regex.compile(r"\w+")  # unlike re, regex counts marks and joiners as parts of words
 _MARKUP = re.compile(r"[<>{}=\n]")
 _LISTED = re.compile(r"[ ;]?[/&+x×-] ?")
 
 
 def neutralise(text: str, own: re.Pattern[str] | None = None, *, keep: bool = False) -> str:
-    """A text that a shop or a shopper wrote, as one clean line that stays data for the model that reads it.
+    """A shop's or a shopper's text as one clean line that a model reads as data, not as instructions.
 
-    Special tokens and role markers of chat templates go, also in look-alike characters; brackets around short names
-    (``[3]``, ``[A]``) and signs between them (``A > B``) go, the names stay; sentences that tell the ranker what to
-    do go (English, Chinese, and the plainest ones in further languages); a phrase repeated three or more times in a
-    row stays once (a word: four), and four or more phrases of praise close together go. All other text is left as it
-    was written. It is a filter of known forms, so a new form may pass. A text made of nothing else becomes empty. The
-    result is never longer than the text, and neutralising it again changes nothing.
+    Removed are:
+
+    - special tokens and role markers of chat templates, also in look-alike characters;
+    - brackets around short names (``[3]``, ``[A]``) and signs between them (``A > B``); the names stay;
+    - sentences that tell the ranker what to do (English, Chinese, and the plainest ones in further languages);
+    - repetitions of a phrase that comes three or more times in a row (a word: four); it stays once;
+    - four or more phrases of praise close together.
+
+    All other text stays as it was written. This is a filter of known forms, so a new form may pass. A text of nothing
+    but such forms becomes empty. The result is never longer than the text, and neutralising it again changes nothing.
 
     Args:
         text: Any text.
-        own: What else has to go: matched in lower case without accents, such as a prompt's own question.
-        keep: Whether something must be left, as of a title: where nothing else would be, the rest of a command, and
-            in the end its words, or a dash.
+        own: What else to remove, such as a prompt's own question; matched in lower case without accents.
+        keep: Whether something must be left, as in a title. If nothing would be, the rest of a command is kept, or
+            else its words, or a dash.
     """
     lines = [text] if text.isprintable() else text.splitlines()
     plain = "\n".join(line for part in lines if (line := clean(part)))
@@ -313,13 +318,13 @@ def neutralise(text: str, own: re.Pattern[str] | None = None, *, keep: bool = Fa
 
 
 def _harmless(text: str, own: re.Pattern[str] | None, keep: bool) -> str:
-    """The text after as many passes as still change it: what one takes away may show the next more."""
+    """Repeat the passes until the text no longer changes: removing one form may uncover another."""
     for _ in range(_PASSES):
         harmless = _pass(text, own, keep)
         if harmless == text:
             return text
         text = harmless
-    return ""  # markers within markers within markers: nobody writes this but to get through
+    return ""  # markers within markers within markers: only an attacker writes this
 
 
 def _pass(text: str, own: re.Pattern[str] | None, keep: bool) -> str:
@@ -327,7 +332,7 @@ def _pass(text: str, own: re.Pattern[str] | None, keep: bool) -> str:
     if own and own.search(folded):
         return clean(_without(own, text))
     if text.isalnum() and text.isascii():
-        return text  # one word, as most values of attributes are
+        return text  # one word, like most attribute values
     words = folded.encode().translate(_WORDS_ONLY).decode().split() if text.isascii() else _WORD.findall(folded)
     known = set(words)
     changed = text
@@ -359,7 +364,7 @@ def _said_once(match: re.Match[str]) -> str:
 
 
 def _without(pattern: re.Pattern[str], text: str) -> str:
-    """The text without what the pattern finds in its folded form; a match's group of `_KEPT` is kept."""
+    """The text without the pattern's matches in its folded form, except for groups named in `_KEPT`."""
     kept = []
     at = 0
     for match in pattern.finditer(fold(text)):
@@ -373,7 +378,7 @@ def _without(pattern: re.Pattern[str], text: str) -> str:
 
 
 def _spared(match: re.Match[str], text: str) -> bool:
-    """Whether what looks like a marker is how shops write: ``<S>``, ``Cup[s]``, ``{}``, ``[M]`` behind a title."""
+    """Whether a match is something shops write too: ``<S>``, ``Cup[s]``, ``{}``, ``[M]`` after a title."""
     match match.lastgroup:
         case "lower":
             return not _as_written(match, text).islower()
@@ -394,7 +399,7 @@ def _as_written(match: re.Match[str], text: str) -> str:
 
 
 def _unranked(text: str) -> str:
-    """The text without the signs of an order such as ``A > B > C``; two names alone only where they stand apart."""
+    """The text without the signs of an order such as ``A > B > C``; of two names only if they stand apart."""
     folded = fold(text)
     kept = []
     at = 0
@@ -412,20 +417,20 @@ def _unranked(text: str) -> str:
 
 
 def _untold(patterns: tuple[re.Pattern[str], re.Pattern[str]], text: str, keep: bool) -> str:
-    """The text without its commands to the end of their sentences; to `keep` something, without the mere commands."""
+    """The text without its commands and the rest of their sentences; with `keep`, without the commands alone."""
     left = _without(patterns[0], text)
     return _without(patterns[1], text) if keep and left is not text and not _WORD.search(left) else left
 
 
 def _once(text: str) -> str:
-    """The text with each phrase of up to 12 words that is repeated too often in a row said once; see `_too_often`."""
+    """The text, with each phrase of up to 12 words that repeats too often in a row kept once; see `_too_often`."""
     found: list[regex.Match[str]] = []
     for length in range(1, _LONGEST_PHRASE + 1):
         if not found:
             found = list(_WORD.finditer(text))
             # accents count: dừa dứa dưa are three words
             words = [match[0].lower() if text.isascii() else _plain(match[0]) for match in found]
-        again = bytes(map(operator.eq, words, words[length:]))  # 1 where the word stands again `length` words later
+        again = bytes(map(operator.eq, words, words[length:]))  # 1 where the same word comes `length` words later
         kept = []
         at = 0  # in `text`
         first = again.find(b"\1" * (2 * length))
@@ -453,15 +458,15 @@ def _plain(word: str) -> str:
 
 
 def _too_often(phrase: list[str], between: str) -> int:
-    """How many times in a row a phrase is more than a shop or a shopper says it.
+    """How many times in a row a phrase must come to count as stuffing.
 
-    Three times, for a phrase; four, for one word of four letters or more (``Girls Girls Girls`` is a song); ten, for
-    what is shorter (``Ho Ho Ho``, ``3 in. x 3 in. x 3 in.``), or a list such as ``Black/Black/Black/Black``. Words with
-    a digit have no letters here, and Chinese, Japanese and Korean characters count twice.
+    Three times for a phrase; four for one word of four letters or more (``Girls Girls Girls`` is a song); ten for
+    anything shorter (``Ho Ho Ho``, ``3 in. x 3 in. x 3 in.``) or a list such as ``Black/Black/Black/Black``. Words with
+    a digit count as having no letters, and Chinese, Japanese and Korean characters count twice.
     """
     size = len(phrase)
     if any(phrase[step:] == phrase[:-step] for step in range(1, size // 2 + 1) if size % step == 0):
-        return sys.maxsize  # a shorter phrase, which was judged already
+        return sys.maxsize  # made of a shorter phrase, which was checked already
     letters = sum(len(word) + len(_UNSPACED_LETTERS.findall(word)) for word in phrase if _LETTERS_ONLY.fullmatch(word))
     if letters >= _LONG_PHRASE and (size > 1 or _UNSPACED_LETTERS.search(phrase[0])):
         return 3

@@ -1,13 +1,13 @@
-"""The words of a text in any script: the one place that decides what a word is.
+"""Splits a text in any script into words. What counts as a word is decided here and nowhere else.
 
-- A word is a run of letters and digits with the marks on them, so a vowel sign or an accent stays with its letter.
-- Chinese is cut by `cut_han`, into single characters where none is given; a run of kana is one word.
+- A word is a run of letters and digits with their marks, so a vowel sign or an accent stays with its letter.
+- Chinese is cut by `cut_han`, by default into single characters; a run of kana is one word.
 - Thai, Lao, Khmer and Burmese put no spaces between words, so each run becomes overlapping pairs of grapheme clusters
-  (what a reader takes for one character). That needs no dictionary, and a shared word shares its pairs.
-- An emoji is a word, whatever its parts: a flag, a family, a skin tone.
-- ``C++``, ``C#`` and ``.NET`` are words of their own.
-- Any other sign parts words: ``AT&T`` is ``at``, ``t``, and ``3.5mm`` is ``3``, ``5mm``, in queries and listings alike.
-  `whole` keeps signs between two digits, and those of ``-5`` and ``A+``, for comparisons in which 3.5 is not 5.3.
+  (what a reader sees as one character). This needs no dictionary, and two texts with a word in common share its pairs.
+- An emoji is one word, whatever its parts: a flag, a family, a skin tone.
+- ``C++``, ``C#`` and ``.NET`` are words.
+- Any other sign separates words: ``AT&T`` is ``at``, ``t``, and ``3.5mm`` is ``3``, ``5mm``, in queries and listings
+  alike. `whole` keeps signs between two digits, and those of ``-5`` and ``A+``, for comparisons in which 3.5 is not 5.3.
 """
 
 from __future__ import annotations
@@ -55,12 +55,12 @@ def _ascii_pattern(whole: bool) -> re.Pattern[str]:
 
 
 def words(text: str, *, cut_han: Callable[[str], Iterable[str]] = list, whole: bool = False) -> list[str]:
-    """The words of a text in order, in lower case and one width (NFKC); see this module for what a word is.
+    """The words of a text in order, in lower case and NFKC; the module's docstring defines a word.
 
     Args:
         text: Any text.
         cut_han: Cuts a run of Chinese characters into words.
-        whole: Whether numbers and grades stay whole: ``3.5mm``, ``1/2``, ``10-10-10``, ``-5``, ``A+``.
+        whole: Whether to keep numbers and grades whole: ``3.5mm``, ``1/2``, ``10-10-10``, ``-5``, ``A+``.
     """
     if text.isascii():
         return _ascii_pattern(whole).findall(text.lower())
@@ -78,7 +78,7 @@ def words(text: str, *, cut_han: Callable[[str], Iterable[str]] = list, whole: b
 
 
 def searchable(text: str) -> str:
-    """A text as `words` compares it: each word of a text is somewhere in this, so a quick search can rule words out."""
+    """A text normalised as `words` does it; it contains every word of the text, so a quick search can exclude words."""
     return text.lower() if text.isascii() else _normal(text).translate(_INVISIBLE)
 
 

@@ -69,7 +69,7 @@ BAD_LINES = [
     (with_(candidates=[{"listing_id": "a"}]), "candidates[0].title: this field is required"),
     (candidate(price={"amount": "cheap"}), "candidates[0].price.amount: Input should be a valid number"),
     (with_(history=[{"event": "smell", "listing": {"listing_id": "h", "title": "x"}}]), "history[0].event"),
-    (candidate(score=float("nan")), "NaN, which is no JSON number"),
+    (candidate(score=float("nan")), "NaN, which is not a JSON number"),
     (with_()[:40], "is the line cut off?"),
     (with_(query="   "), "query: must hold a visible character"),
     (with_(query="\x00\x00"), "query: must hold a visible character"),

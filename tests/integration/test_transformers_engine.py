@@ -174,5 +174,5 @@ def test_wrong_arguments_and_broken_files(tmp_path: Any) -> None:
     with pytest.raises(InputError, match="dtype"):
         TransformersEngine("x", dtype="int3")  # type: ignore[arg-type]
     (tmp_path / "config.json").write_text("{ not json")
-    with pytest.raises(ModelError, match=r"config\.json is no JSON"):
+    with pytest.raises(ModelError, match=r"config\.json is not JSON"):
         TransformersEngine(str(tmp_path))

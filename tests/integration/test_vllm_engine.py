@@ -364,5 +364,5 @@ def test_an_encoder_is_refused_before_vllm_starts() -> None:
     from genrank.models.store import fetch
 
     fetch("bert-minilm")
-    with pytest.raises(ModelError, match="is no causal language model but a BertModel"):
+    with pytest.raises(ModelError, match="is not a causal language model but a BertModel"):
         VLLMEngine("bert-minilm")

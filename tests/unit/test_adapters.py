@@ -45,9 +45,9 @@ def test_a_manifest_comes_back_as_it_was_written_and_a_calibration_stays(tmp_pat
     ("values", "words"),
     [
         ("[]", "must hold a JSON object, got list"),
-        ("{", "no JSON"),
+        ("{", "not JSON"),
         ('{"format": 3, "base_model": "m", "base_weights": "a", "prompts": {}}', "format: Input should be 1 or 2"),
-        ('{"format": 2, "base_model": "m", "prompts": {}}', "base_weights: Value error, missing"),
+        ('{"format": 2, "base_model": "m", "prompts": {}}', "base_weights: missing"),
         ('{"base_model": "m", "base_weights": "a", "prompts": {"inline": {"name": 3}}}', "prompts.inline.name: "),
     ],
 )
@@ -113,7 +113,7 @@ class TestBase:
         found = load_manifest(tmp_path)
         assert found is not None
         found.check_base("shop/adapter", "other", "b" * 64)
-        assert "does not say on which weights of tiny it was trained" in caplog.text
+        assert "does not say which weights of tiny it was trained on" in caplog.text
 
 
 @pytest.mark.parametrize("name", ["smollm2-135m", "gemma3-270m"])

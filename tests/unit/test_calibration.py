@@ -127,8 +127,8 @@ def test_an_adapters_own_is_taken_only_where_it_fits(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("{", "no JSON"),
-        ("[" * 100_000, "no JSON"),
+        ("{", "not JSON"),
+        ("[" * 100_000, "not JSON"),
         ("[]", "must hold a JSON object"),
         ("{}", "has no calibration.inline; fit one with python -m eval.calibrate"),
         ('{"calibration": []}', "has no calibration.inline"),
@@ -171,7 +171,7 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match=r"there is no .*\.json; fit one with python -m eval\.calibrate"):
             load_calibration(path, "inline")
     (tmp_path / "latin.json").write_bytes(b"\xff")
-    with pytest.raises(ConfigError, match="no JSON"):
+    with pytest.raises(ConfigError, match="not JSON"):
         load_calibration(tmp_path / "latin.json", "inline")
 
 

@@ -82,6 +82,22 @@ def test_the_first_of_pydantics_complaints() -> None:
     assert first_problem(caught.value.errors()) == ("size", "Field required")
 
 
+def test_an_error_about_a_whole_object_does_not_print_the_object() -> None:
+    class Span(pydantic.BaseModel):
+        start: int
+        stop: int
+
+        @pydantic.model_validator(mode="after")
+        def _rises(self) -> Span:
+            if self.stop < self.start:
+                raise ValueError(f"stop must be at least {self.start}, got {self.stop}")
+            return self
+
+    with pytest.raises(pydantic.ValidationError) as caught:
+        Span.model_validate({"start": 2, "stop": 1})
+    assert first_problem(caught.value.errors(include_url=False)) == ("", "stop must be at least 2, got 1")
+
+
 def test_shown_is_short_and_never_fails() -> None:
     class Mute:
         def __repr__(self) -> str:

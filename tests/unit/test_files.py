@@ -134,8 +134,8 @@ def test_a_text_is_read_without_its_mark_and_with_plain_line_breaks(lead: bytes,
         ("name".encode("utf-16-le"), "UTF-16 in place of UTF-8 text; save it as UTF-8"),
         ("name".encode("utf-16-be"), "UTF-16 in place of UTF-8 text; save it as UTF-8"),
         ("name".encode("utf-32"), "UTF-32 in place of UTF-8 text; save it as UTF-8"),
-        (b"ab\xffcd", r"no UTF-8 text: the byte 0xff \(is this a binary file\?\)"),
-        (b"\xef\xbb\xbfab\xfe", "no UTF-8 text: the byte 0xfe"),
+        (b"ab\xffcd", r"text that is not UTF-8: the byte 0xff \(is this a binary file\?\)"),
+        (b"\xef\xbb\xbfab\xfe", "text that is not UTF-8: the byte 0xfe"),
     ],
 )
 def test_what_is_no_utf_8_is_told(content: bytes, message: str, tmp_path: Path) -> None:

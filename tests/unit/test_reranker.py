@@ -139,7 +139,7 @@ def test_a_tournament_finds_the_top_in_the_calls_of_its_formula(decoding: Any, n
 def test_a_tournament_refuses_a_top_beyond_its_window() -> None:
     reranker = Reranker(engine=OracleEngine({}), strategy="tournament", window=5)
     assert len(reranker.rerank("query", _titles(30)).items) == 30
-    with pytest.raises(InputError, match="take strategy sliding") as caught:
+    with pytest.raises(InputError, match="use strategy sliding") as caught:
         reranker.rerank("query", _titles(30), top_k=6)
     assert caught.value.field == "top_k"
 
@@ -1208,7 +1208,7 @@ def test_a_template_that_does_not_fit(prompt: str, message: str) -> None:
 
 @pytest.mark.parametrize("decoding", ["first-token", "listwise"])
 def test_an_order_needs_names(decoding: Any) -> None:
-    with pytest.raises(ConfigError, match="inline-bare names no candidates; only decoding 'inline' can do without"):
+    with pytest.raises(ConfigError, match="inline-bare names no candidates; only decoding 'inline' can use it"):
         Reranker(engine=OracleEngine({}), prompt="inline-bare", decoding=decoding)
 
 

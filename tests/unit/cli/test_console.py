@@ -81,7 +81,7 @@ def test_without_rich_progress_is_told_in_lines(
         (["models", "list"], 0, [*KNOWN_MODELS, "licence"], ""),
         (["prompts", "list"], 0, [*template_names(), "decodings"], ""),
         (["prompts", "show", "inline"], 0, ["name = "], ""),
-        (["models", "fetch", "smollm2"], 1, [], "genrank: 'smollm2' is no known model"),
+        (["models", "fetch", "smollm2"], 1, [], "genrank: 'smollm2' is not a known model"),
         (["rerank", "missing.jsonl"], 1, [], "genrank: missing.jsonl: expected a readable file"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",

@@ -17,4 +17,4 @@ def test_models_fetch_of_an_unknown_name_ends_with_1_and_the_known_ones(capsys: 
     assert main(["models", "fetch", "smollm2-135n"]) == 1
     out, err = capsys.readouterr()
     assert out == ""
-    assert "'smollm2-135n' is no known model; did you mean 'smollm2-135m'?" in err
+    assert "'smollm2-135n' is not a known model; did you mean 'smollm2-135m'?" in err

@@ -140,7 +140,7 @@ def test_a_fault_in_one_file_is_told_with_its_place(file: str, line: str, messag
         ("name = 'x'\nsource = 'y'", "found no grades"),
         ("name = 'x'\nsource = 'y'\ngrades = 3", "expected grades as whole numbers"),
         (b"\xff\xfe", "expected TOML, found UTF-16 in place of UTF-8 text; save it as UTF-8"),
-        (b"name = '\xff'", "expected TOML, found no UTF-8 text: the byte 0xff"),
+        (b"name = '\xff'", "expected TOML, found text that is not UTF-8: the byte 0xff"),
     ],
 )
 def test_a_wrong_dataset_toml(content: str | bytes, message: str, folder: Path) -> None:

@@ -55,8 +55,8 @@ def test_read_jsonl(content: bytes, expected: list[tuple[int, Any]]) -> None:
     ("line", "found"),
     [
         (b"{'a': 1}", "column 2"),
-        (b'{"a": NaN}', "NaN, which is no JSON number"),
-        (b'{"a": -Infinity}', "-Infinity, which is no JSON number"),
+        (b'{"a": NaN}', "NaN, which is not a JSON number"),
+        (b'{"a": -Infinity}', "-Infinity, which is not a JSON number"),
         (b'{"a": 1} {"a": 2}', "Extra data at column 10"),
         (b"[" * 100_000, "JSON nested too deeply"),
         (b'{"a": ' * 100_000, "JSON nested too deeply"),

@@ -360,14 +360,14 @@ class TestAnotherBase:
             json.dumps({"format": 1, "base_model": "shop/base", "base_revision": "0" * 64, "prompts": {}})
         )
         load(str(original[0]), str(adapter), CPU, torch.float32)
-        assert "does not say on which weights of shop/base it was trained" in caplog.text
+        assert "does not say which weights of shop/base it was trained on" in caplog.text
 
 
 class TestNoCausalModel:
     @pytest.mark.parametrize("name", ["BertModel", "BertForMaskedLM", "T5ForConditionalGeneration", "LlamaModel"])
     def test_it_is_refused_by_its_architecture(self, model: Path, name: str) -> None:
         configure(model / "config.json", architectures=[name])
-        assert f"is no causal language model but a {name}" in refused(model)
+        assert f"is not a causal language model but a {name}" in refused(model)
 
     def test_an_encoder_with_a_head_for_language_is_refused(self, tmp_path: Path) -> None:
         size = {"vocab_size": 9, "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
@@ -375,7 +375,7 @@ class TestNoCausalModel:
         transformers.BertLMHeadModel(config).save_pretrained(tmp_path)
         load_model(tmp_path, dtype=torch.float32)
         configure(tmp_path / "config.json", is_decoder=False)
-        with pytest.raises(ModelError, match="no causal language model but a BertLMHeadModel"):
+        with pytest.raises(ModelError, match="not a causal language model but a BertLMHeadModel"):
             load_model(tmp_path, dtype=torch.float32)
 
     @pytest.mark.parametrize("kind", ["bert", "t5", "llava"])
@@ -469,18 +469,18 @@ class TestBrokenFiles:
     @pytest.mark.parametrize(
         ("file", "content", "words"),
         [
-            ("config.json", b"{", "is no JSON"),
-            ("config.json", b"", "is no JSON"),
-            ("config.json", b"\xff\xfe", "is no JSON"),
+            ("config.json", b"{", "is not JSON"),
+            ("config.json", b"", "is not JSON"),
+            ("config.json", b"\xff\xfe", "is not JSON"),
             ("config.json", b"[1]", "must hold a JSON object"),
             ("config.json", b"{}", "config.json cannot be loaded"),
             ("config.json", b'{"model_type": "no-such-model"}', "cannot be loaded"),
-            ("tokenizer.json", b"", "holds no whole JSON object"),
-            ("tokenizer.json", b'{"version": "1.0", "mod', "holds no whole JSON object"),
+            ("tokenizer.json", b"", "is not a whole JSON object"),
+            ("tokenizer.json", b'{"version": "1.0", "mod', "is not a whole JSON object"),
             ("tokenizer.json", b'{"version": 3}', "tokenizer.json cannot be loaded"),
             ("tokenizer.json", b"version https://git-lfs.github.com/spec/v1\n", "is a Git LFS pointer"),
-            ("tokenizer_config.json", b"<html>", "is no JSON"),
-            ("generation_config.json", b"<html>", "is no JSON"),
+            ("tokenizer_config.json", b"<html>", "is not JSON"),
+            ("generation_config.json", b"<html>", "is not JSON"),
             ("chat_template.jinja", b"version https://git-lfs.github.com/spec/v1\n", "is a Git LFS pointer"),
             ("chat_template.jinja", b"\xff\xfe{", "is no UTF-8 text"),
             ("merges.txt", b"version https://git-lfs.github.com/spec/v1\n", "is a Git LFS pointer"),
@@ -489,7 +489,7 @@ class TestBrokenFiles:
             (WEIGHTS, b"<!DOCTYPE html><html>404</html>", "is not a safetensors file"),
             (WEIGHTS, b"not", "is not a safetensors file"),
             (WEIGHTS, (9).to_bytes(8, "little") + b"{", "is cut off"),
-            ("model.safetensors.index.json", b"{", "is no JSON"),
+            ("model.safetensors.index.json", b"{", "is not JSON"),
             ("model.safetensors.index.json", b"{}", "has no weight_map"),
             ("model.safetensors.index.json", b'{"weight_map": {"a": "b.safetensors"}}', "names 1 of 1 files"),
         ],
@@ -594,11 +594,11 @@ class TestBrokenAdapters:
     @pytest.mark.parametrize(
         ("file", "content", "words"),
         [
-            ("adapter_config.json", b"{", "is no JSON"),
+            ("adapter_config.json", b"{", "is not JSON"),
             ("adapter_config.json", b"[]", "must hold a JSON object"),
             (ADAPTER, b"", "is empty"),
             (ADAPTER, b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull"),
-            ("genrank.json", b"{", "no JSON"),
+            ("genrank.json", b"{", "not JSON"),
         ],
     )
     def test_its_files(self, original: tuple[Path, Path], adapter: Path, file: str, content: bytes, words: str) -> None:

@@ -17,7 +17,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from genrank.engines.base import ScoreRequest, Stop, never
-from genrank.engines.vllm import VLLMEngine, _answer_all, _end, _Running
+from genrank.engines.vllm import VLLMEngine, _answer_all, _end, _RunningEngine
 from genrank.errors import EngineError, InputError, MissingExtraError, ModelError, ModelNotFoundError
 
 LORA = '{"peft_type": "LORA", "r": %s, "lora_alpha": 8, "target_modules": ["q_proj"]}'
@@ -110,9 +110,9 @@ def test_an_adapter_in_the_home_directory_is_found(tmp_path: Path, monkeypatch: 
 
 
 @pytest.fixture
-def running() -> Iterator[_Running]:
+def running() -> Iterator[_RunningEngine]:
     """The event loop of an engine and its thread, without vLLM in it."""
-    made: _Running = object.__new__(_Running)
+    made: _RunningEngine = object.__new__(_RunningEngine)
     made.model = "tiny"
     made._loop = asyncio.new_event_loop()
     thread = threading.Thread(target=made._loop.run_forever, daemon=True)
@@ -146,7 +146,7 @@ class Work:
         return request.ids[0]
 
 
-def test_work_is_waited_for_and_awaited(running: _Running) -> None:
+def test_work_is_waited_for_and_awaited(running: _RunningEngine) -> None:
     for wait in (running.wait, lambda work, stop: asyncio.run(running.await_(work, stop))):
         work, stop = Work(), Stop()
         work.seconds = 0.01
@@ -155,7 +155,7 @@ def test_work_is_waited_for_and_awaited(running: _Running) -> None:
         assert [stop.finished(request) for request in work.requests] == [0, 1]
 
 
-def test_work_ends_at_its_deadline_with_what_is_finished(running: _Running) -> None:
+def test_work_ends_at_its_deadline_with_what_is_finished(running: _RunningEngine) -> None:
     for wait in (running.wait, lambda work, stop: asyncio.run(running.await_(work, stop))):
         started = time.monotonic()
         work, stop = Work(), Stop(started + 0.05)
@@ -165,7 +165,7 @@ def test_work_ends_at_its_deadline_with_what_is_finished(running: _Running) -> N
         assert work.cancelled.wait(5), "vLLM is told to drop the rest"
 
 
-def test_a_cancellation_wakes_who_waits_at_once(running: _Running) -> None:
+def test_a_cancellation_wakes_who_waits_at_once(running: _RunningEngine) -> None:
     work, stop = Work(), Stop()
     waiting = threading.Thread(target=running.wait, args=(work.of(stop), stop))
     waiting.start()
@@ -177,7 +177,7 @@ def test_a_cancellation_wakes_who_waits_at_once(running: _Running) -> None:
     assert work.cancelled.wait(5)
 
 
-def test_a_cancelled_task_cancels_the_work_in_the_engines_loop(running: _Running) -> None:
+def test_a_cancelled_task_cancels_the_work_in_the_engines_loop(running: _RunningEngine) -> None:
     work = Work()
 
     async def cancel() -> None:
@@ -191,7 +191,7 @@ def test_a_cancelled_task_cancels_the_work_in_the_engines_loop(running: _Running
     assert work.cancelled.wait(5)
 
 
-def test_many_tasks_await_the_engine_without_threads_of_their_own(running: _Running) -> None:
+def test_many_tasks_await_the_engine_without_threads_of_their_own(running: _RunningEngine) -> None:
     before = threading.active_count()
 
     async def many() -> int:
@@ -208,7 +208,7 @@ def test_many_tasks_await_the_engine_without_threads_of_their_own(running: _Runn
     assert asyncio.run(many()) == before
 
 
-def test_what_fails_in_the_engines_loop_is_an_engine_error(running: _Running) -> None:
+def test_what_fails_in_the_engines_loop_is_an_engine_error(running: _RunningEngine) -> None:
     async def fail() -> None:
         async with asyncio.TaskGroup() as group:
             group.create_task(_raise(ValueError("out of blocks")))
@@ -222,10 +222,10 @@ def test_what_fails_in_the_engines_loop_is_an_engine_error(running: _Running) ->
         asyncio.run(running.await_(fail(), never))
 
 
-def test_closing_ends_what_is_waited_for_and_refuses_what_comes_later(running: _Running) -> None:
+def test_closing_ends_what_is_waited_for_and_refuses_what_comes_later(running: _RunningEngine) -> None:
     work = Work()
     threading.Timer(0.05, running.close).start()
-    with pytest.raises(EngineError, match="was closed while it worked"):
+    with pytest.raises(EngineError, match="was closed during the call"):
         running.wait(work.of(never), never)
     for wait in (running.wait, lambda work, stop: asyncio.run(running.await_(work, stop))):
         with pytest.raises(EngineError, match="the engine of tiny is closed"):

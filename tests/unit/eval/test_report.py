@@ -312,7 +312,7 @@ def test_missing_and_foreign_results(tmp_path: Path, dataset: Dataset) -> None:
         ('{"format": 1}', "format 2, found 1; run eval.run again"),
         ('{"format": 2}', "a valid complete, found Field required"),
         ("{", "expected JSON"),
-        ('{"format": NaN}', "NaN, which is no JSON number"),
+        ('{"format": NaN}', "NaN, which is not a JSON number"),
         ("[" * 100_000, "expected JSON, found JSON nested too deeply"),
     ):
         file.write_text(text, encoding="utf-8")

@@ -78,7 +78,7 @@ def test_a_run_from_elsewhere_is_completed(shop: Dataset, tmp_path: Path) -> Non
     result = run_system(system, RunConfig(dataset="d", systems=(system,)), shop, requests_of(shop)[:2])
     assert list(result.run["q1"]) == ["l3", "l1", "l2"]
     assert sorted(result.run["q1"].values(), reverse=True) == [3.0, 2.0, 1.0]
-    assert sum(result.notes.values()) == 2  # one listing that is no candidate, one candidate that was lost
+    assert sum(result.notes.values()) == 2  # one listing that is not a candidate, one candidate that was lost
     with pytest.raises(ConfigError, match="path: there is no"):
         ranked(TrecSystem(type="trec", name="theirs", path=str(tmp_path / "none")), shop, requests_of(shop))
 

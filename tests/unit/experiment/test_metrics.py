@@ -148,11 +148,11 @@ def test_metrics_come_in_a_fixed_order() -> None:
         ({"q": {"a": 1.0}}, {"q": "a", "r": "a"}, "'r' is in only one"),
         ({"q": {}}, {"q": ""}, "no candidate"),
         ({"q": {"a": 1.0}}, {"q": "ab"}, "'b' was lost"),
-        ({"q": {"a": 1.0, "b": 1.0}}, {"q": "a"}, "'b' is no candidate"),
+        ({"q": {"a": 1.0, "b": 1.0}}, {"q": "a"}, "'b' is not a candidate"),
         ({"q": {"a": 1.0, "b": 1.0}, "r": {"a": 1.0}}, {"q": "ab"}, "'r' is in only one"),
         ({"q": {"a": 1.0}}, {"q": ["a", "a"]}, "'a' comes twice"),
-        ({"q": {"a": math.nan}}, {"q": "a"}, "score of listing 'a' is no finite number, got nan"),
-        ({"q": {"a": -math.inf}}, {"q": "a"}, "no finite number, got -inf"),
+        ({"q": {"a": math.nan}}, {"q": "a"}, "score of listing 'a' is not a finite number, got nan"),
+        ({"q": {"a": -math.inf}}, {"q": "a"}, "not a finite number, got -inf"),
     ],
 )
 def test_run_must_fit_the_candidates(run: Any, candidates: Any, words: str) -> None:
@@ -343,7 +343,7 @@ def test_align_leaves_a_complete_run_its_order() -> None:
             {"q": {"z": 1.0}},
             "none of the candidates; its listings for query 'q' are such as 'z', the candidates 'a', 'b'",
         ),
-        ({"q": {"a": math.nan}}, "no finite number"),
+        ({"q": {"a": math.nan}}, "not a finite number"),
     ],
 )
 def test_align_refuses_what_has_nothing_in_common(run: Any, words: str) -> None:

@@ -76,7 +76,7 @@ class TestParse:
         [
             ("no_such_option: 3\n", "no_such_option"),
             ("- a\n", "must contain a YAML mapping"),
-            ("a: [", "my.yaml:1: no YAML: "),
+            ("a: [", "my.yaml:1: not valid YAML: "),
             ("seed: 1\nmax_tokens: 2\nseed: 3\n", "'seed' is given twice, first on line 1"),
         ],
     )

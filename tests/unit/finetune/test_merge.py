@@ -60,7 +60,7 @@ def test_an_old_manifest_does_not_stop_a_merge(tmp_path: Path, caplog: pytest.Lo
     (adapter / "genrank.json").write_text(json.dumps(manifest))
     with pytest.raises(ModelError, match=r"does not fit|no tokenizer"):  # which comes behind that comparison
         merge(adapter, tmp_path / "out", str(tmp_path / "base"))
-    assert "does not say on which weights of smollm2-135m it was trained" in caplog.text
+    assert "does not say which weights of smollm2-135m it was trained on" in caplog.text
 
 
 def test_another_model_than_the_manifest_s_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

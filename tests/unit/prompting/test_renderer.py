@@ -345,8 +345,8 @@ def test_a_tokenizer_that_splits_all_identifiers_is_refused_but_for_inline() -> 
     ("change", "message"),
     [
         ({"yes": [" sure"], "no": [" sure not"]}, "begin alike"),
-        ({"question": "\nFit", "yes": ["s"], "no": [" no"]}, "melts into the question"),
-        ({"yes": [""]}, "melts into the question"),
+        ({"question": "\nFit", "yes": ["s"], "no": [" no"]}, "merges an answer into the question"),
+        ({"yes": [""]}, "merges an answer into the question"),
         ({"answer_between": ""}, "does not keep identifiers apart"),
     ],
 )

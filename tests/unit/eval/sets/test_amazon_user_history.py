@@ -145,9 +145,9 @@ def test_no_history_holds_what_came_at_or_after_the_query(rows: list[Any]) -> No
     ("changed", "words"),
     [
         ({"heldout": None}, r"training\.jsonl:2: .*found heldout: "),
-        ({"history": [{}]}, r"training\.jsonl:2: .*found history\.0\.parent_asin: Field required"),
-        ({"history": [review("a", -1)]}, r"training\.jsonl:2: .*found history\.0\.timestamp_ms: "),
-        ({"history": [review("a", 1, 6.0)]}, r"training\.jsonl:2: .*found history\.0\.rating: "),
+        ({"history": [{}]}, r"training\.jsonl:2: .*found history\[0\]\.parent_asin: Field required"),
+        ({"history": [review("a", -1)]}, r"training\.jsonl:2: .*found history\[0\]\.timestamp_ms: "),
+        ({"history": [review("a", 1, 6.0)]}, r"training\.jsonl:2: .*found history\[0\]\.rating: "),
         ({"history": [review("a", 1, price=-1)]}, r"training\.jsonl:2: expected a user's reviews, found amount: "),
         ({"history": [review("a a", 1)]}, r"training\.jsonl:2: .*white space"),
         ({"category": "All Beauty"}, r"training\.jsonl:2: .*found category: .*white space"),

@@ -36,7 +36,7 @@ def test_reads(tmp_path: Path) -> None:
         ("purchase", "Game 0", None),
     ]
     assert second.history == ()
-    assert dataset.qrels == {"user-7": {"2": 1}, "user-8": {"5": 1}}  # the second's target is no candidate
+    assert dataset.qrels == {"user-7": {"2": 1}, "user-8": {"5": 1}}  # the second's target is not a candidate
     assert dataset.candidates == {"user-7": {"3": 3.0, "2": 2.0, "1": 1.0}, "user-8": {"4": 1.0}}
     assert dataset.first_stage == "sasrec"
     assert [query.split for query in dataset.queries] == [split_of("7"), split_of("8")]
