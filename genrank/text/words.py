@@ -7,7 +7,8 @@
 - An emoji is one word, whatever its parts: a flag, a family, a skin tone.
 - ``C++``, ``C#`` and ``.NET`` are words.
 - Any other sign separates words: ``AT&T`` is ``at``, ``t``, and ``3.5mm`` is ``3``, ``5mm``, in queries and listings
-  alike. `whole` keeps signs between two digits, and those of ``-5`` and ``A+``, for comparisons in which 3.5 is not 5.3.
+  alike. `whole` keeps signs between two digits, and those of ``-5`` and ``A+``, for comparisons in which 3.5 must not
+  equal 5.3.
 """
 
 from __future__ import annotations

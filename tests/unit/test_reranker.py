@@ -629,7 +629,7 @@ def test_an_engine_that_hangs_is_left_behind_and_what_it_published_counts(asynch
         engine.let_go.set()
     assert _ids(ranking) == ["1", "0"], "the first pass was finished"
     assert (ranking.provenance.outcome, ranking.provenance.windows) == ("model", 1)
-    assert 0.1 <= seconds < 0.2
+    assert 0.1 <= seconds < 2, "the engine hangs far longer"
 
 
 @pytest.mark.parametrize("asynchronous", [False, True])
@@ -693,7 +693,7 @@ def test_rendering_is_inside_the_deadline() -> None:
     requests = [_request(f"q{i}", *(f"{i}{j}" for j in range(8))) for i in range(9)]
     started = time.monotonic()
     rankings = reranker.rerank_batch(requests, deadline=0.2)
-    assert time.monotonic() - started < 0.4
+    assert time.monotonic() - started < 0.6
     assert engine.calls == 0, "nine windows take 0.7 s to render"
     assert {ranking.provenance.cause for ranking in rankings} == {"deadline"}
     for request, ranking in zip(requests, rankings, strict=True):
@@ -1034,9 +1034,10 @@ def test_an_awaited_engine_that_hangs_is_left_behind_and_cancelled() -> None:
         await asyncio.sleep(30)
 
     engine.pause = hang
+    reranker = Reranker(engine=engine)
     started = time.monotonic()
-    ranking = asyncio.run(Reranker(engine=engine).arerank("query", _titles(2), reasons=2, deadline=0.05))
-    assert time.monotonic() - started < 0.2
+    ranking = asyncio.run(reranker.arerank("query", _titles(2), reasons=2, deadline=0.05))
+    assert time.monotonic() - started < 2, "the engine hangs for 30 s"
     assert (ranking.provenance.outcome, ranking.provenance.cause) == ("fallback", "deadline")
     assert engine.cancelled == 1
 
@@ -1171,7 +1172,7 @@ def test_the_stride_follows_the_window(window: int | None, stride: int) -> None:
 def test_an_engine_and_what_it_already_has_is_refused_with_the_fix() -> None:
     with pytest.raises(InputError, match=r"has its own adapter \(None\); leave adapter='shoes' out"):
         Reranker(engine=OracleEngine({}), adapter="shoes")
-    with pytest.raises(InputError, match=r"trust_remote_code: the engine that was passed is already loaded"):
+    with pytest.raises(InputError, match=r"trust_remote_code: the engine that was passed has loaded its model already"):
         Reranker(engine=OracleEngine({}), trust_remote_code=True)
 
 

@@ -95,7 +95,7 @@ def test_a_hanging_engine_is_told_to_stop_and_its_answers_are_none(run: Run) -> 
     started = time.monotonic()
     try:
         assert run(loop(), engine, _later(0.05)) == [None, None]
-        assert 0.05 <= time.monotonic() - started < 0.2
+        assert 0.05 <= time.monotonic() - started < 2, "the engine hangs for 30 s"
     finally:
         let_go.set()
     until = time.monotonic() + 5

@@ -381,7 +381,7 @@ class TestNoCausalModel:
     @pytest.mark.parametrize("kind", ["bert", "t5", "llava"])
     def test_without_architectures_its_kind_says_it(self, model: Path, kind: str) -> None:
         configure(model / "config.json", architectures=None, model_type=kind)
-        assert f"is no causal language model but a {kind} (" in refused(model)
+        assert f"is not a causal language model but a {kind} (" in refused(model)
 
     def test_a_causal_model_needs_no_architectures(self, model: Path) -> None:
         configure(model / "config.json", architectures=None)

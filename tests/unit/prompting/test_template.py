@@ -197,9 +197,9 @@ def test_a_template_file_may_begin_with_a_byte_order_mark(bom: bytes, tmp_path: 
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (b'name = "\xff"', "no UTF-8 text: the byte 0xff"),
+        (b'name = "\xff"', "text that is not UTF-8: the byte 0xff"),
         (b"\xff\xfename", "UTF-16 in place of UTF-8 text; save it as UTF-8"),
-        (b'\xef\xbb\xbfname = "\xe4"', "no UTF-8 text: the byte 0xe4"),
+        (b'\xef\xbb\xbfname = "\xe4"', "text that is not UTF-8: the byte 0xe4"),
     ],
 )
 def test_a_template_file_in_another_encoding_is_refused(content: bytes, words: str, tmp_path: Path) -> None:
