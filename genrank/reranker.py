@@ -237,7 +237,7 @@ class Reranker(Closing):
         Args:
             query: What the shopper typed.
             candidates: ``[n]`` in the first stage's order. A plain text is a title; its id is its position, 0-based.
-            history: The shopper's past, oldest first.
+            history: The shopper's past; times decide the order, see `genrank.prompting.history.time_order`.
             top_k: How many items to return; by default all. A ``tournament`` looks for this many top items, by default
                 10.
             reasons: How many of the first items get a reason.

@@ -544,7 +544,7 @@ class Request:
     Attributes:
         query: The query.
         candidates: ``[n]`` in the first stage's order; at least one, with distinct ids. Lists become tuples.
-        history: The shopper's past, oldest first.
+        history: The shopper's past, in any order; times decide.
 
     Raises:
         InputError: When a field is wrong; `field` names it.

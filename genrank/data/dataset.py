@@ -48,7 +48,7 @@ class DatasetQuery:
     Attributes:
         query: Text and id.
         split: ``train``, ``dev`` or ``test``.
-        history: The shopper's past, oldest first.
+        history: The shopper's past, in any order; times decide.
         time: When it was asked; None when unknown. No interaction in the history is later.
         frequency: How often it was asked, from logs, 1 or more; None when unknown.
     """
