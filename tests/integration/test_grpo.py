@@ -93,6 +93,7 @@ def test_an_adapter_goes_on_learning_and_is_served_with_its_manifest(tiny: Path,
     assert all(0 <= reward <= 1 for reward in rewards(whole).values())
 
 
+@pytest.mark.slow  # the checkpoints are those of finetune.sft, whose test runs by default
 def test_a_run_that_was_killed_goes_on_to_the_same_end(tiny: Path, start: Path, whole: Path, tmp_path: Path) -> None:
     more = ["--adapter", str(start), "--beta", "0.04"]
     out = tmp_path / "killed"

@@ -179,16 +179,18 @@ def test_parity(engine: Any, reference: Any, decoding: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("decoding", "queries"),
+    ("decoding", "queries", "candidates"),
     [
-        ("inline", 2),
-        ("first-token", 1),
-        pytest.param("inline", 8, marks=pytest.mark.slow),  # minutes on a CPU
-        pytest.param("first-token", 3, marks=pytest.mark.slow),
+        ("inline", 1, 8),
+        ("first-token", 1, 8),
+        pytest.param("inline", 8, 20, marks=pytest.mark.slow),  # minutes on a CPU
+        pytest.param("first-token", 3, 20, marks=pytest.mark.slow),
     ],
 )
 @pytest.mark.timeout(1200)
-def test_parity_of_a_trained_adapter(engine: Any, smollm2: str, decoding: Any, queries: int) -> None:
+def test_parity_of_a_trained_adapter(
+    engine: Any, smollm2: str, decoding: Any, queries: int, candidates: int
+) -> None:
     from genrank.engines.transformers import TransformersEngine
 
     adapter, shop = str(demo_adapter("smollm2-135m")), sample_shop()
@@ -196,7 +198,7 @@ def test_parity_of_a_trained_adapter(engine: Any, smollm2: str, decoding: Any, q
     both = Both(engine.with_adapter(adapter), trained)
     # it learned inline alone; its weights count in the other scores too
     reranker = Reranker(engine=both, decoding=decoding, check_adapter=False)
-    reranker.rerank_batch([shop.request(query) for query in shop.split("test")[:queries]])
+    reranker.rerank_batch([shop.request(query, candidates) for query in shop.split("test")[:queries]])
     assert len(both.scored) >= queries
     for found, expected in both.scored:
         assert_same_scores(found, expected)
@@ -326,6 +328,7 @@ def test_wrong_requests_are_engine_errors(engine: Any) -> None:
     assert engine.score([]) == []
 
 
+@pytest.mark.slow  # it starts a second vLLM
 def test_stdout_stays_the_programs_own(smollm2: str) -> None:
     """Also where nobody closes the engine; its processes end with the program."""
     program = f"""
