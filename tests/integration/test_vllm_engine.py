@@ -188,9 +188,7 @@ def test_parity(engine: Any, reference: Any, decoding: Any) -> None:
     ],
 )
 @pytest.mark.timeout(1200)
-def test_parity_of_a_trained_adapter(
-    engine: Any, smollm2: str, decoding: Any, queries: int, candidates: int
-) -> None:
+def test_parity_of_a_trained_adapter(engine: Any, smollm2: str, decoding: Any, queries: int, candidates: int) -> None:
     from genrank.engines.transformers import TransformersEngine
 
     adapter, shop = str(demo_adapter("smollm2-135m")), sample_shop()
