@@ -11,6 +11,11 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+import pytest
+
+# who asks this server needs the client
+pytest.importorskip("httpx", reason="httpx is not installed: pip install 'genrank[remote]'")
+
 
 @dataclass
 class Answer:
