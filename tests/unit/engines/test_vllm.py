@@ -16,6 +16,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+pytest.importorskip("torch", reason="torch is not installed: pip install 'genrank[transformers]'")
+
 from genrank.engines.base import ScoreRequest, Stop, never
 from genrank.engines.vllm import VLLMEngine, _answer_all, _end, _RunningEngine
 from genrank.errors import EngineError, InputError, MissingExtraError, ModelError, ModelNotFoundError
