@@ -3,7 +3,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -11,31 +10,8 @@ import pytest
 
 from genrank.data.dataset import Dataset, DatasetQuery, Grade, sample_shop
 from genrank.errors import DataFormatError, InputError
-from genrank.types import Candidate, Interaction, Listing, Price, Query, Request
-
-HISTORY = (
-    Interaction(
-        "view", Listing("h0", "帽子 👒"), time=datetime(2026, 5, 1, 10, 0, 0, 250, tzinfo=UTC), query="夏季 帽子"
-    ),
-    Interaction("rating", Listing("h1", "Belt", price=Price(9.5, "EUR")), rating=4.5),
-    Interaction("cart", Listing("h2", "Bag"), time=datetime(2026, 5, 2, tzinfo=timezone(timedelta(hours=8)))),
-    Interaction("click", Listing("h3", "Bag"), time=datetime(2026, 5, 3, 7, 30)),  # no time zone
-)
-FULL = Listing(
-    "p1",
-    "连衣裙 “夏季”\u2028韩版",
-    description="Light.\nAiry.",
-    brand="Zára",
-    category=("Women", "Dresses"),
-    price=Price(129.0, "CNY"),
-    attributes={"colour": "red", "尺码": "M"},
-    rating=0.0,
-    rating_count=0,
-    reviews=("good", "很好"),
-    image_url="https://shop.example/p1.jpg",
-    in_stock=False,
-    seller_id="s1",
-)
+from genrank.types import Candidate, Listing, Query, Request
+from tests.full_request import FULL, HISTORY
 
 
 def _write(path: Path, content: str | bytes) -> Path:

@@ -5,7 +5,6 @@ import json
 import re
 import sys
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,7 +15,8 @@ from genrank.data import jsonl
 from genrank.data.jsonl import dump_line, read_jsonl, read_requests, request_fields, write_jsonl, write_rankings
 from genrank.errors import DataFormatError
 from genrank.inputs import parse_request
-from genrank.types import Candidate, Interaction, Listing, Price, Query, RankedItem, Ranking, Request
+from genrank.types import Candidate, Listing, Query, RankedItem, Ranking, Request
+from tests.full_request import FULL, HISTORY
 
 
 def _read(content: bytes) -> list[tuple[int, Any]]:
@@ -176,31 +176,6 @@ def test_a_field_nested_as_deep_as_json_allows_is_an_error_of_its_line(field: st
         assert number == 1
         assert isinstance(error, DataFormatError)
         assert "\n" not in str(error)
-
-
-HISTORY = (
-    Interaction(
-        "view", Listing("h0", "帽子 👒"), time=datetime(2026, 5, 1, 10, 0, 0, 250, tzinfo=UTC), query="夏季 帽子"
-    ),
-    Interaction("rating", Listing("h1", "Belt", price=Price(9.5, "EUR")), rating=4.5),
-    Interaction("cart", Listing("h2", "Bag"), time=datetime(2026, 5, 2, tzinfo=timezone(timedelta(hours=8)))),
-    Interaction("click", Listing("h3", "Bag"), time=datetime(2026, 5, 3, 7, 30)),  # no time zone
-)
-FULL = Listing(
-    "p1",
-    "连衣裙 “夏季”\u2028韩版",
-    description="Light.\nAiry.",
-    brand="Zára",
-    category=("Women", "Dresses"),
-    price=Price(129.0, "CNY"),
-    attributes={"colour": "red", "尺码": "M"},
-    rating=0.0,
-    rating_count=0,
-    reviews=("good", "很好"),
-    image_url="https://shop.example/p1.jpg",
-    in_stock=False,
-    seller_id="s1",
-)
 
 
 def test_request_fields_read_back_as_the_same_request() -> None:
