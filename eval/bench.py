@@ -193,13 +193,13 @@ def measure_rendering(model: str, rounds: int) -> dict[str, float]:
         seconds = []
         for _ in range(rounds):
             renderer = Renderer(load_template("inline"), tokenizer)
-            renderer.render(Query("hat"), [Candidate(Listing("warm", "up"))], max_tokens=8192, inline=True)
+            renderer.render(Query("hat"), [Candidate(Listing("warm", "up"))], max_tokens=8192, decoding="inline")
             started = time.process_time()
             prepared = renderer.prepare(request.query, request.candidates, request.history)
             for start in range(0, max(1, n - WINDOW // 2), WINDOW // 2):
                 window = range(n)[start : start + WINDOW]
                 for order in (window, window[::-1]):
-                    prepared.window(order, max_tokens=8192, inline=True)
+                    prepared.window(order, max_tokens=8192, decoding="inline")
             seconds.append(time.process_time() - started)
         found[name] = round(statistics.median(seconds) * 1e3, 1)
     return found

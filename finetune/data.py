@@ -150,7 +150,7 @@ def make_example(
     text = write_reason(window, reason_for, chance) if write_reason is not None and reason_for is not None else ""
     reason = _reason_tokens(renderer, text)
     room = max_tokens - written
-    prompt = renderer.render(window.query, window.candidates, window.history, max_tokens=room, inline=form == "inline")
+    prompt = renderer.render(window.query, window.candidates, window.history, max_tokens=room, decoding=form)
     ids = list(prompt.ids)
     if form == "inline":
         reads, above, below = list(prompt.reads), [list(answer.yes)] * n, [list(answer.no)] * n

@@ -113,7 +113,7 @@ def make_questions(
         asks_reason = chance.random() < reasons and window.gains[order[0]] > 0
         try:
             prompt = renderer.render(
-                window.query, window.candidates, window.history, max_tokens=max_tokens, inline=False
+                window.query, window.candidates, window.history, max_tokens=max_tokens, decoding="listwise"
             )
             if not asks_reason:
                 yield Question(prompt.ids, window)

@@ -173,7 +173,7 @@ def _rendered(prompts: Sequence[str], tokenizer: Any) -> Iterator[tuple[Sequence
                 request.candidates,
                 request.history,
                 max_tokens=_PROMPT_TOKENS,
-                inline=name == "inline",
+                decoding=name,
             )
             answer = renderer.answer
             if name == "inline":

@@ -453,7 +453,7 @@ class EndpointTeacher:
             [request.candidates[place] for place in shown],
             request.history,
             max_tokens=_CHARS,
-            inline=False,
+            decoding="listwise",
         )
         settings = self._settings
         body: dict[str, Any] = {

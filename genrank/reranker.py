@@ -12,11 +12,11 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 from genrank.adapters import load_manifest
 from genrank.calibration import Calibration, load_calibration, stored_calibration
-from genrank.decoding import DECODINGS
+from genrank.decoding import DECODINGS, Scored
 from genrank.engines.base import Closing, Engine
 from genrank.errors import BudgetError, EngineError, InputError, OutputError, shown
 from genrank.fallback import Fallback
@@ -41,7 +41,7 @@ from genrank.types import (
     Strategy,
     Tokens,
 )
-from genrank.windows import Window, check_window, single, sliding, tournament, tournament_sizes
+from genrank.windows import Window, check_window, each, single, sliding, tournament, tournament_sizes
 
 Candidates = Sequence[Candidate | Listing | Mapping[str, Any] | str]
 """What a caller may pass as candidates."""
@@ -51,10 +51,15 @@ History = Sequence[Interaction | Mapping[str, Any]]
 
 DEFAULT_MODEL = "smollm2-135m"
 
-DEFAULT_PROMPTS: Mapping[Decoding, str] = {"inline": "inline", "first-token": "listwise", "listwise": "listwise"}
+DEFAULT_PROMPTS: Mapping[Decoding, str] = {
+    "pointwise": "pointwise",
+    "inline": "inline",
+    "first-token": "listwise",
+    "listwise": "listwise",
+}
 """Each decoding's default prompt template."""
 
-DEFAULT_PASSES: Mapping[Decoding, int] = {"inline": 2, "first-token": 2, "listwise": 1}
+DEFAULT_PASSES: Mapping[Decoding, int] = {"pointwise": 1, "inline": 2, "first-token": 2, "listwise": 1}
 """Each decoding's default number of passes; two opposite orders cancel most of the position bias."""
 
 DEFAULT_WINDOW = 20
@@ -68,6 +73,8 @@ MOST_PAST = 32
 
 TOURNAMENT_TOP = 10
 """How many top items a tournament looks for by default."""
+
+_NAMING = ("first-token", "listwise")  # decodings whose answers name candidates
 
 
 class Reranker(Closing):
@@ -89,16 +96,17 @@ class Reranker(Closing):
             with the reranker.
         prompt: Name of a prompt template, path of a ``.toml`` file, or a `Template`; by default the one the adapter was
             trained with, or else the decoding's default.
-        decoding: ``inline``, ``first-token`` or ``listwise``; see `genrank.decoding`.
-        strategy: ``sliding`` ranks lists longer than `window` in overlapping windows (arXiv 2304.09542);
+        decoding: ``pointwise``, ``inline``, ``first-token`` or ``listwise``; see `genrank.decoding`.
+        strategy: ``sliding``, the default, ranks lists longer than `window` in overlapping windows (arXiv 2304.09542);
             ``tournament`` finds their top in fewer windows, most of them in parallel (after arXiv 2406.11678);
-            ``single`` puts all candidates into one.
-        window: Candidates in a window, at least 2; by default `DEFAULT_WINDOW`. ``single`` ignores it.
+            ``single`` puts all candidates into one. ``pointwise`` needs no windows: its only strategy is ``each``.
+        window: Candidates in a window, at least 2; by default `DEFAULT_WINDOW`. ``single`` ignores it; ``pointwise``
+            takes none.
         stride: Candidates by which the window of ``sliding`` moves, 1 to ``window - 1``; by default half the window.
-            Other strategies ignore it.
+            Other strategies ignore it; ``pointwise`` takes none.
         passes: How often each window is ranked, each time with its candidates in another order: as they come, reversed,
             then shuffled with `seed`. Scores are averaged (after permutation self-consistency, arXiv 2310.07712). By
-            default 2, but 1 for ``listwise``.
+            default 2, but 1 for ``listwise``; ``pointwise`` takes only 1.
         seed: Seed of the shuffles.
         max_prompt_tokens: The token budget of one prompt; by default as many as the model takes, at most 8,192.
         max_reason_tokens: The most tokens of one reason.
@@ -128,7 +136,7 @@ class Reranker(Closing):
         engine: Literal["transformers", "vllm"] | Engine = "transformers",
         prompt: str | Path | Template | None = None,
         decoding: Decoding = "inline",
-        strategy: Strategy = "sliding",
+        strategy: Strategy | None = None,
         window: int | None = None,
         stride: int | None = None,
         passes: int | None = None,
@@ -143,8 +151,7 @@ class Reranker(Closing):
     ) -> None:
         if decoding not in get_args(Decoding):
             raise InputError(f"must be one of {list(get_args(Decoding))}, got {decoding!r}", field="decoding")
-        if strategy not in get_args(Strategy):
-            raise InputError(f"must be one of {list(get_args(Strategy))}, got {strategy!r}", field="strategy")
+        strategy = _strategy(decoding, strategy, window=window, stride=stride, passes=passes)
         _check_engine(engine, model, adapter, trust_remote_code)
         _check_place("calibration", calibration, Calibration)
         self.window, self.stride = _sizes(strategy, window, stride)
@@ -183,8 +190,8 @@ class Reranker(Closing):
         decoding, window = self.decoding, self.window
         self._renderer = Renderer(template, self.engine.tokenizer, neutralise=neutralise)
         self._answer = self._renderer.answer
-        template.check(inline=decoding == "inline")
-        if decoding != "inline" and self.strategy != "single" and window > len(self._answer.identifiers):
+        template.check(decoding)
+        if decoding in _NAMING and self.strategy != "single" and window > len(self._answer.identifiers):
             most = len(self._answer.identifiers)
             raise InputError(f"this tokenizer has {most} one-token identifiers, got {window}", field="window")
         longest = self._longest(window if self.strategy != "single" else 1)
@@ -209,7 +216,7 @@ class Reranker(Closing):
             engine=self.engine.name,
             decoding=decoding,
             strategy=self.strategy,
-            window=window if self.strategy != "single" else None,
+            window=window if self.strategy in ("sliding", "tournament") else None,
             stride=self.stride if self.strategy == "sliding" else None,
             passes=self.passes,
             calibration=self._calibration.fitted_on if self._calibration else None,
@@ -353,7 +360,7 @@ class Reranker(Closing):
                 for state in ready:
                     state.interrupt(*deadline.blame)
             else:
-                yield from self._advance(ready, deadline, keep=reasons > 0)
+                yield from self._advance(ready, deadline)
         if interrupted := [state for state in states if state.why]:
             yield from self._order_unranked(interrupted)
         if reasons:
@@ -366,6 +373,8 @@ class Reranker(Closing):
         prepared = self._renderer.prepare(request.query, request.candidates, request.history)
         places = range(len(request.candidates))
         match self.strategy:
+            case "each":
+                return QueryState(request, each(places), prepared)
             case "single":
                 return QueryState(request, single(places), prepared)
             case "tournament":
@@ -376,7 +385,7 @@ class Reranker(Closing):
         """How many top items a tournament looks for."""
         return top_k or min(TOURNAMENT_TOP, self.window)
 
-    def _advance(self, states: Sequence[QueryState], deadline: Deadline, *, keep: bool) -> Loop[None]:
+    def _advance(self, states: Sequence[QueryState], deadline: Deadline) -> Loop[None]:
         """Rank all windows that are ready, in all passes, as one batch, and send the scores to the strategies."""
         jobs = [
             (state, i, order)
@@ -390,10 +399,10 @@ class Reranker(Closing):
                 break
             prompts.append(self._render(state, order))
         decode = DECODINGS[self.decoding]
-        scored: Sequence[tuple[list[float], Tokens] | None] = []
+        scored: Sequence[Scored | None] = []
         try:
             if prompts and not deadline.passed():
-                results = yield decode.ask(prompts, self._answer, keep=keep)
+                results = yield decode.ask(prompts, self._answer)
                 scored = decode.read(prompts, self._answer, results)
         except EngineError as error:
             for state in states:
@@ -404,7 +413,7 @@ class Reranker(Closing):
                 states[0].interrupt("bad-output", f"the model misbehaved: {error}")
             else:  # one query's bad answer must not affect the others
                 for state in states:
-                    yield from self._advance([state], deadline, keep=keep)
+                    yield from self._advance([state], deadline)
             return
         shown: dict[tuple[QueryState, int], list[_Shown]] = {}
         for (state, i, order), prompt, answer in zip(jobs, prompts, scored, strict=False):  # rendering may have ended
@@ -429,6 +438,7 @@ class Reranker(Closing):
             state.tokens += one.tokens
             state.cuts.update(one.prompt.cuts)
             state.neutralised += one.prompt.neutralised
+            state.kept += one.found
             for place, score in zip(one.order, one.scores, strict=True):
                 totals[place] += score / len(shown)
         if (tau := mean_tau(orders)) is not None:
@@ -459,7 +469,7 @@ class Reranker(Closing):
 
     def _longest(self, candidates: int) -> int:
         """The most prompt tokens that leave room for the answer."""
-        answer = 0 if self.decoding == "inline" else candidates * (1 + len(self._answer.between))
+        answer = 0 if self.decoding not in _NAMING else candidates * (1 + len(self._answer.between))
         return self.engine.context - answer
 
     def _presentations(self, window: Window) -> list[Window]:
@@ -475,7 +485,7 @@ class Reranker(Closing):
         return state.prepared.window(
             order,
             max_tokens=min(self.max_prompt_tokens, self._longest(len(order))),
-            inline=self.decoding == "inline",
+            decoding=self.decoding,
         )
 
     def _write_reasons(self, states: Sequence[QueryState], count: int, deadline: Deadline) -> Loop[None]:
@@ -565,6 +575,7 @@ class Reranker(Closing):
             why=state.why,
             repairs=tuple(state.repairs),
             windows=state.ranked,
+            kept=state.kept,
             agreement=sum(state.taus) / len(state.taus) if state.taus else None,
             tokens=state.tokens,
             cuts=dict(state.cuts),
@@ -584,12 +595,14 @@ class _Shown:
         prompt: The prompt.
         scores: ``[n]`` in the order of the prompt.
         tokens: Token counts.
+        found: See `genrank.engines.base.ScoreResult`.
     """
 
     order: Window
     prompt: Prompt
     scores: Sequence[float]
     tokens: Tokens
+    found: bool
 
 
 def _check_engine(engine: object, model: object, adapter: object, trust_remote_code: bool) -> None:
@@ -631,6 +644,33 @@ def _check_place(name: str, value: object, *others: type) -> None:
     if value is not None and not isinstance(value, (str, PathLike, *others)):
         fix = f"; pass engine={type(value).__name__}(...)" if hasattr(value, "tokenizer") else ""
         raise InputError(f"must be a name or a path, got {type(value).__name__}{fix}", field=name)
+
+
+def _strategy(decoding: Decoding, strategy: object, **windows: int | None) -> Strategy:
+    """The strategy, or the decoding's default one.
+
+    Args:
+        decoding: The decoding.
+        strategy: The strategy; None for the default.
+        windows: Options that ``pointwise`` has no use for.
+
+    Raises:
+        InputError: When it is no strategy, or does not suit the decoding.
+    """
+    if strategy is None:
+        strategy = "each" if decoding == "pointwise" else "sliding"
+    if strategy not in get_args(Strategy):
+        raise InputError(f"must be one of {list(get_args(Strategy))}, got {strategy!r}", field="strategy")
+    if (decoding == "pointwise") != (strategy == "each"):
+        fits = "each" if decoding == "pointwise" else "sliding, tournament or single"
+        raise InputError(f"decoding {decoding} works with {fits}, got {strategy}; leave it out", field="strategy")
+    for name, given in windows.items():
+        if decoding == "pointwise" and given is not None and not (name == "passes" and given == 1):
+            raise InputError(
+                f"decoding pointwise asks about each candidate once, by itself, got {name}={given}; leave it out",
+                field=name,
+            )
+    return cast(Strategy, strategy)
 
 
 def _sizes(strategy: Strategy, window: int | None, stride: int | None) -> tuple[int, int]:

@@ -197,6 +197,7 @@ class QueryState:
         self.cause: Cause = ""
         self.why = ""
         self.ranked = 0  # windows, over all passes
+        self.kept = 0  # candidates whose listing the engine had kept
         self.repairs: list[str] = []
         self.tokens = Tokens()
         self.cuts: Counter[str] = Counter()

@@ -56,9 +56,11 @@ class WordTokenizer:
             encoded.append(Encoded(ids, [0, *ends[:-1]] if ends else [], ends))
         return encoded
 
-    def frame(self, system: str) -> tuple[list[int], list[int]]:
+    def frame(self, system: str, *, chat: bool = True) -> tuple[list[int], list[int]]:
         """See `genrank.engines.tokenizer.Tokenizer`."""
-        texts = (f"<system>{system}</system><user>", "</user><assistant>") if self.chat else (f"{system}\n\n", "")
+        texts = (f"{system}\n\n" if system else "", "")
+        if self.chat and chat:
+            texts = (f"<system>{system}</system><user>", "</user><assistant>")
         before, after = self.encode(texts)
         return list(before.ids), list(after.ids)
 

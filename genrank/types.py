@@ -29,11 +29,11 @@ T = TypeVar("T")
 Event = Literal["view", "click", "cart", "purchase", "rating"]
 """What a shopper did with a listing."""
 
-Decoding = Literal["inline", "first-token", "listwise"]
+Decoding = Literal["pointwise", "inline", "first-token", "listwise"]
 """How a window becomes an order; see `genrank.decoding`."""
 
-Strategy = Literal["single", "sliding", "tournament"]
-"""How a long list is split into windows; see `genrank.windows`."""
+Strategy = Literal["each", "single", "sliding", "tournament"]
+"""How a list is split into windows; see `genrank.windows`. ``each`` belongs to ``pointwise``: a window a candidate."""
 
 Outcome = Literal["model", "repaired", "fallback"]
 """Whether the order is the model's own; see `Provenance`."""
@@ -447,7 +447,8 @@ class Provenance:
         cause: Why the outcome is not ``model``, as a code; the first one, if there are several.
         why: What went wrong with the order, in words; empty unless the outcome is ``fallback``.
         repairs: Each repair, in words.
-        windows: Windows that the model ranked, over all passes.
+        windows: Windows that the model ranked, over all passes; of ``pointwise``, candidates.
+        kept: Candidates of ``pointwise`` whose listing the model had read before, so that only the query was read.
         passes: Passes over the candidates in different orders, whose scores were averaged.
         agreement: Mean Kendall's tau between the passes' orders, -1 to 1; None with one pass.
         tokens: Token counts.
@@ -475,6 +476,7 @@ class Provenance:
     why: str = ""
     repairs: tuple[str, ...] = ()
     windows: int = 0
+    kept: int = 0
     passes: int = 1
     agreement: float | None = None
     tokens: Tokens = Tokens()

@@ -52,6 +52,17 @@ class Interrupted(Exception):  # noqa: N818 - a signal, not an error
         self.finished = finished
 
 
+def each(order: Sequence[int]) -> Steps:
+    """A window for each candidate, all at once; equal scores keep their order.
+
+    Args:
+        order: ``[n]`` places.
+    """
+    scores, _ = yield from _rank([(place,) for place in order])
+    ranked = iter(sorted((place for place in order if place in scores), key=lambda place: -scores[place]))
+    return Ranked(tuple(next(ranked) if place in scores else place for place in order), scores)
+
+
 def single(order: Sequence[int]) -> Steps:
     """One window over all candidates.
 

@@ -11,7 +11,7 @@ from genrank.errors import BudgetError
 from genrank.prompting.renderer import Renderer
 from genrank.prompting.template import Template
 from genrank.testing import WordTokenizer
-from genrank.types import Candidate, Interaction, Listing, Query
+from genrank.types import Candidate, Decoding, Interaction, Listing, Query
 
 FIELDS: dict[str, Any] = {
     "name": "plain",
@@ -70,10 +70,10 @@ class Rig:
         *,
         query: str = "dress",
         max_tokens: int = 10_000,
-        inline: bool = True,
+        decoding: Decoding = "inline",
     ) -> tuple[str, dict[str, int], int]:
         """The user's turn as text, the cuts, and the number of tokens."""
-        prompt = self.renderer.render(Query(query), candidates, history, max_tokens=max_tokens, inline=inline)
+        prompt = self.renderer.render(Query(query), candidates, history, max_tokens=max_tokens, decoding=decoding)
         assert prompt.listing_ids == tuple(candidate.listing.listing_id for candidate in candidates)
         return self.tokenizer.decode(prompt.ids).split("<user>", 1)[1], dict(prompt.cuts), len(prompt.ids)
 

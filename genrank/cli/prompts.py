@@ -5,13 +5,13 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from genrank.cli.console import Cell, Table, print_table, quiet_libraries, say
 from genrank.data.dataset import sample_shop
 from genrank.data.jsonl import read_requests
 from genrank.errors import ConfigError, DataFormatError, InputError
-from genrank.types import Request
+from genrank.types import Decoding, Request
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -41,7 +41,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     render.add_argument(
         "--trust-remote-code", action="store_true", help="run code that lies in the model's folder; read it first"
     )
-    render.add_argument("--decoding", choices=("inline", "first-token", "listwise"), help="the template's first")
+    render.add_argument("--decoding", choices=get_args(Decoding), help="the template's first")
     render.add_argument("--window", type=int, default=20, metavar="N", help="candidates in a window (%(default)s)")
     render.add_argument("--max-prompt-tokens", type=int, metavar="N", help="token budget of the prompt")
     render.set_defaults(command=_prompts_render)
@@ -88,9 +88,7 @@ def _prompts_render(arguments: argparse.Namespace) -> int:
 
     template = load_template(arguments.name)
     decoding: Any = arguments.decoding or next(iter(template.decodings), "inline")
-    if why := template.misfit(decoding):
-        suited = " and ".join(template.decodings) or "no decoding"
-        raise ConfigError(f"prompt template {template.name} {why}; it suits {suited}, not {decoding}")
+    template.check(decoding)
     request = _one_request(arguments.request, arguments.query_id)
     tokenizer, context = _load_tokenizer(arguments.model, arguments.trust_remote_code)
     from genrank.engines.tokenizer import HubTokenizer
@@ -109,7 +107,7 @@ def _prompts_render(arguments: argparse.Namespace) -> int:
     candidates = request.candidates[: arguments.window]
     budget = reranker.max_prompt_tokens
     prompt = Renderer(template, reads).render(
-        request.query, candidates, request.history, max_tokens=budget, inline=decoding == "inline"
+        request.query, candidates, request.history, max_tokens=budget, decoding=decoding
     )
     print(tokenizer.decode(list(prompt.ids), skip_special_tokens=False, clean_up_tokenization_spaces=False))
     for section, tokens in prompt.tokens.items():

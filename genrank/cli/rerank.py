@@ -44,7 +44,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     rerank.add_argument("--engine", choices=("transformers", "vllm"), default="transformers")
     rerank.add_argument("--prompt", metavar="P", help="name of a prompt template, or a .toml file")
     rerank.add_argument("--decoding", choices=get_args(Decoding), default="inline")
-    rerank.add_argument("--strategy", choices=get_args(Strategy), default="sliding")
+    rerank.add_argument("--strategy", choices=get_args(Strategy), help="how a long list is split (sliding)")
     rerank.add_argument("--window", type=int, metavar="N", help="candidates in a window (20)")
     rerank.add_argument("--stride", type=int, metavar="N", help="candidates a window moves by (half a window)")
     rerank.add_argument(

@@ -2,7 +2,7 @@
 
 Each turns the engine's answer into one score for each candidate, 0 to 1, higher is better:
 
-- ``inline``: the model's probability that the candidate, by itself, fits.
+- ``pointwise`` and ``inline``: the model's probability that the candidate fits, asked about it alone or in a window.
 - ``first-token``: the probability that the answer names the candidate first; a window's scores add up to 1.
 - ``listwise``: the model writes only an order, so the score reflects the place: ``(n - place) / n``, place 0-based.
 """
@@ -13,29 +13,27 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Protocol
 
-from genrank.decoding import first_token, inline, listwise
+from genrank.decoding import first_token, inline, listwise, pointwise
 from genrank.engines.base import EngineCall
 from genrank.prompting.renderer import AnswerTokens, Prompt
-from genrank.types import Decoding, Tokens
+from genrank.decoding.checks import Scored
+from genrank.types import Decoding
 
-__all__ = ["DECODINGS", "Decode"]
+__all__ = ["DECODINGS", "Decode", "Scored"]
 
 
 class Decode(Protocol):
     """A decoding: turns prompts into an engine call, and the call's answers into scores. It never calls an engine."""
 
-    def ask(self, prompts: Sequence[Prompt], answer: AnswerTokens, *, keep: bool = False) -> EngineCall:
+    def ask(self, prompts: Sequence[Prompt], answer: AnswerTokens) -> EngineCall:
         """The engine's call for some prompts.
 
         Args:
             prompts: ``[p]``.
             answer: The tokens of an answer.
-            keep: Whether the conversations will continue; see `genrank.engines.base.ScoreRequest`.
         """
 
-    def read(
-        self, prompts: Sequence[Prompt], answer: AnswerTokens, results: Any
-    ) -> list[tuple[list[float], Tokens] | None]:
+    def read(self, prompts: Sequence[Prompt], answer: AnswerTokens, results: Any) -> list[Scored | None]:
         """Turn the call's answers into scores.
 
         Args:
@@ -44,8 +42,7 @@ class Decode(Protocol):
             results: ``[p]`` the engine's answers; None for a prompt that was stopped.
 
         Returns:
-            ``[p]`` scores of each prompt's candidates, ``[n]`` in the order of the prompt, 0 to 1, with token counts;
-            None for a prompt that was stopped.
+            ``[p]`` the scores of each prompt's candidates; None for a prompt that was stopped.
 
         Raises:
             OutputError: When the model's answer cannot be used (NaN, not a permutation).
@@ -53,6 +50,6 @@ class Decode(Protocol):
 
 
 DECODINGS: Mapping[Decoding, Decode] = MappingProxyType(
-    {"inline": inline, "first-token": first_token, "listwise": listwise}
+    {"pointwise": pointwise, "inline": inline, "first-token": first_token, "listwise": listwise}
 )
 """The decodings by name."""

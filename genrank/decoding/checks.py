@@ -1,11 +1,27 @@
-"""Checks of an engine's answer that all decodings share."""
+"""What all decodings share: what they read from an engine's answer, and checks of it."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from genrank.errors import OutputError, shown
+from genrank.types import Tokens
+
+
+class Scored(NamedTuple):
+    """What a decoding read from the engine's answer to one prompt.
+
+    Attributes:
+        scores: ``[n]`` in the order of the prompt, 0 to 1.
+        tokens: Token counts.
+        found: See `genrank.engines.base.ScoreResult`.
+    """
+
+    scores: list[float]
+    tokens: Tokens
+    found: bool = False
 
 
 def check_count(answers: Sequence[object], asked: Sequence[object]) -> None:

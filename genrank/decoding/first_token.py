@@ -8,18 +8,17 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from genrank.decoding.checks import check_count, check_finite
+from genrank.decoding.checks import Scored, check_count, check_finite
 from genrank.engines.base import EngineCall, ScoreRequest, ScoreResult
 from genrank.prompting.renderer import AnswerTokens, Prompt
-from genrank.types import Tokens
 
 
-def ask(prompts: Sequence[Prompt], answer: AnswerTokens, *, keep: bool = False) -> EngineCall:
+def ask(prompts: Sequence[Prompt], answer: AnswerTokens) -> EngineCall:
     """Read the identifiers at the answer's first place; see `genrank.decoding.Decode`."""
     return EngineCall(
         "score",
         [
-            ScoreRequest(p.ids, (len(p.ids) - 1,), answer.identifiers[: len(p.listing_ids)], p.listing_ids, keep)
+            ScoreRequest(p.ids, (len(p.ids) - 1,), answer.identifiers[: len(p.listing_ids)], p.listing_ids)
             for p in prompts
         ],
     )
@@ -29,10 +28,10 @@ def read(
     prompts: Sequence[Prompt],
     answer: AnswerTokens,  # noqa: ARG001 - every decoding takes the same
     results: Sequence[ScoreResult | None],
-) -> list[tuple[list[float], Tokens] | None]:
+) -> list[Scored | None]:
     """Score candidates by the softmax over their identifiers; see `genrank.decoding.Decode`."""
     check_count(results, prompts)
-    scored: list[tuple[list[float], Tokens] | None] = []
+    scored: list[Scored | None] = []
     for prompt, result in zip(prompts, results, strict=True):
         if result is None:
             scored.append(None)
@@ -40,7 +39,7 @@ def read(
         check_count(result.scores, (0,))
         check_count(result.scores[0], prompt.listing_ids)
         check_finite(result.scores)
-        scored.append((_softmax(result.scores[0]), result.tokens))
+        scored.append(Scored(_softmax(result.scores[0]), result.tokens))
     return scored
 
 

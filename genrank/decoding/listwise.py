@@ -7,20 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from genrank.decoding.checks import check_count
+from genrank.decoding.checks import Scored, check_count
 from genrank.engines.base import EngineCall, PermuteRequest, PermuteResult
 from genrank.errors import InputError, OutputError
 from genrank.permutation import Permutation
 from genrank.prompting.renderer import AnswerTokens, Prompt
-from genrank.types import Tokens
 
 
-def ask(prompts: Sequence[Prompt], answer: AnswerTokens, *, keep: bool = False) -> EngineCall:
+def ask(prompts: Sequence[Prompt], answer: AnswerTokens) -> EngineCall:
     """Have the identifiers written in order; see `genrank.decoding.Decode`."""
     return EngineCall(
         "permute",
         [
-            PermuteRequest(p.ids, answer.identifiers[: len(p.listing_ids)], answer.between, p.listing_ids, keep)
+            PermuteRequest(p.ids, answer.identifiers[: len(p.listing_ids)], answer.between, p.listing_ids)
             for p in prompts
         ],
     )
@@ -30,10 +29,10 @@ def read(
     prompts: Sequence[Prompt],
     answer: AnswerTokens,  # noqa: ARG001 - every decoding takes the same
     results: Sequence[PermuteResult | None],
-) -> list[tuple[list[float], Tokens] | None]:
+) -> list[Scored | None]:
     """Score candidates by their place, ``(n - place) / n``; see `genrank.decoding.Decode`."""
     check_count(results, prompts)
-    scored: list[tuple[list[float], Tokens] | None] = []
+    scored: list[Scored | None] = []
     for prompt, result in zip(prompts, results, strict=True):
         if result is None:
             scored.append(None)
@@ -44,5 +43,5 @@ def read(
         except InputError as error:
             raise OutputError(f"the engine wrote no permutation: {error}") from None
         n = len(places)
-        scored.append(([(n - place) / n for place in places], result.tokens))
+        scored.append(Scored([(n - place) / n for place in places], result.tokens))
     return scored

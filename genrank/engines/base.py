@@ -102,15 +102,18 @@ class ScoreRequest:
         reads: ``[r]`` positions in `ids`, 0-based: each asks what may follow the token there.
         targets: ``[t]`` vocabulary ids to score.
         listing_ids: The prompt's candidates, for logs and test doubles; engines ignore them.
-        keep: Whether requests that begin with these `ids` will follow soon, so that their keys and values are worth
-            caching if the engine has room.
+        lead: How many of the first tokens every prompt of the template begins with. An engine may keep their keys and
+            values; 0 makes no promise.
+        head: How many of the first tokens later requests will begin with too, `lead` included: up to the end of a
+            listing that comes before the query. An engine may keep their keys and values; 0 makes no promise.
     """
 
     ids: Sequence[int]
     reads: Sequence[int]
     targets: Sequence[int]
     listing_ids: Sequence[str] = ()
-    keep: bool = False
+    lead: int = 0
+    head: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,10 +123,12 @@ class ScoreResult:
     Attributes:
         scores: ``[r][t]`` log-probabilities, up to a constant for each position (so logits will do).
         tokens: Token counts.
+        found: Whether the engine had kept the keys and values of the request's head.
     """
 
     scores: Sequence[Sequence[float]]
     tokens: Tokens
+    found: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,14 +140,12 @@ class PermuteRequest:
         identifiers: ``[n]`` the candidates' tokens, distinct.
         between: Tokens between two identifiers.
         listing_ids: The prompt's candidates, for logs and test doubles; engines ignore them.
-        keep: See `ScoreRequest`.
     """
 
     ids: Sequence[int]
     identifiers: Sequence[int]
     between: Sequence[int]
     listing_ids: Sequence[str] = ()
-    keep: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,11 +169,13 @@ class TextRequest:
         ids: ``[prompt_tokens]`` token ids.
         max_tokens: The most tokens to write.
         ends: Tokens that end the text, besides the model's own; they are not part of it.
+        lead: See `ScoreRequest`.
     """
 
     ids: Sequence[int]
     max_tokens: int
     ends: Sequence[int] = ()
+    lead: int = 0
 
 
 @dataclass(frozen=True, slots=True)

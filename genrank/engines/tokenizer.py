@@ -52,12 +52,12 @@ class Tokenizer(Protocol):
     def encode(self, texts: Sequence[str]) -> list[Encoded]:
         """Tokenise texts as data: the text of a special token becomes ordinary tokens, and no token is added."""
 
-    def frame(self, system: str) -> tuple[list[int], list[int]]:
+    def frame(self, system: str, *, chat: bool = True) -> tuple[list[int], list[int]]:
         """The tokens before and after the user's turn, special tokens included.
 
         With a chat template, before: the system turn and the beginning of the user's turn; after: the end of the
-        user's turn and the beginning of the answer. Without one, before: the beginning-of-sequence token and the
-        system text; after: nothing.
+        user's turn and the beginning of the answer. Without one, or without `chat`, before: the beginning-of-sequence
+        token and the system text, if there is one; after: nothing.
         """
 
     def turn(self) -> list[int]:
@@ -221,14 +221,14 @@ class HubTokenizer:
             for ids, offsets in zip(batch["input_ids"], batch["offset_mapping"], strict=True)
         ]
 
-    def frame(self, system: str) -> tuple[list[int], list[int]]:
+    def frame(self, system: str, *, chat: bool = True) -> tuple[list[int], list[int]]:
         """The tokens around the user's turn; see `genrank.engines.tokenizer.Tokenizer`."""
-        if not self._template:
+        if not self._template or not chat:
             start = self._special("", add_special_tokens=True)
             # some tokenizers add an end token even to an empty text; only what comes before a text belongs here
             if start and start[-1] == self._tokenizer.eos_token_id != self._tokenizer.bos_token_id:
                 start = start[:-1]
-            return start + self._special(system + "\n\n"), []
+            return start + (self._special(system + "\n\n") if system else []), []
         text = self._with_system(system)
         if text is None:
             text = self._chat([{"role": "user", "content": f"{system}\n\n{_BODY}"}])

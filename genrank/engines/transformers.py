@@ -1,7 +1,7 @@
 """Runs a model in this process with Hugging Face transformers.
 
 Nothing is computed twice: neither the first tokens that several prompts of a call share (system text, query, history),
-nor prompts that were kept for requests that continue them (`ScoreRequest.keep`).
+nor the heads of earlier prompts, which were kept (`ScoreRequest.head`).
 """
 
 from __future__ import annotations
@@ -266,17 +266,17 @@ class TransformersEngine(Closing):
                     if not go:
                         return
                     batch = [requests[i] for i in members]
-                    keep = [self._shares and getattr(request, "keep", False) for request in batch]
+                    heads = [getattr(request, "head", 0) if self._shares else 0 for request in batch]
                     states, cache = self._extend(
-                        head, [request.ids[group.prefix :] for request in batch], caches=caches or any(keep)
+                        head, [request.ids[group.prefix :] for request in batch], caches=caches or any(heads)
                     )
                     rows = []
                     for row, (i, request) in enumerate(zip(members, batch, strict=True)):
                         tail = states[row, : len(request.ids) - group.prefix]
                         kv = take(cache, row, len(request.ids)) if self._shares and cache else None
                         rows.append(_Row(i, request.ids, group.prefix, tail, kv, cached[i]))
-                        if keep[row] and kv:
-                            self._keep(tuple(request.ids), kv)
+                        if heads[row] and kv:
+                            self._keep(tuple(request.ids[: heads[row]]), crop(kv, heads[row]))
                     use(rows)
 
     def _groups(

@@ -24,12 +24,13 @@ from genrank.prompting.history import EVENT_WORDS, Usefulness, event_weight, in_
 from genrank.prompting.listings import MIN_LISTING_TOKENS, EncodedListing, ListingEncoder, unread_tokens
 from genrank.prompting.template import Template, split_form, split_query_form
 from genrank.text.clean import clean, fold
-from genrank.types import Candidate, Interaction, Listing, Query
+from genrank.types import Candidate, Decoding, Interaction, Listing, Query
 
 MOST_IDENTIFIERS = 100
 """The most candidates that can be named in one window; after the letters come one-token pairs of letters (``AA``)."""
 
 _LEAST_INTERACTIONS_READ = 32
+_ENCODED_TOGETHER = 256  # listings; with more in a call of the tokenizer, a deadline would be noticed late
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +43,10 @@ class Prompt:
             questions.
         listing_ids: ``[n]`` in the order of the prompt.
         cuts: Tokens cut from each section (``query``, ``history``, ``candidates``) to keep the budget.
-        neutralised: Texts (a title, an attribute's name or value, the query ...) that neutralising changed.
         tokens: Tokens of each section, and of ``system`` before and ``instruction`` after them; they add up.
+        neutralised: Texts (a title, an attribute's name or value, the query ...) that neutralising changed.
+        lead: How many of the first tokens every prompt of the template begins with, if that is known.
+        head: How many of the first tokens are the same for every query, `lead` included; 0 if the query comes first.
     """
 
     ids: tuple[int, ...]
@@ -52,6 +55,8 @@ class Prompt:
     cuts: Mapping[str, int]
     tokens: Mapping[str, int] = dataclasses.field(default_factory=dict)
     neutralised: int = 0
+    lead: int = 0
+    head: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +91,7 @@ class Renderer:
         self.tokenizer = tokenizer
         self._harmless = neutraliser(_own_words(template)) if neutralise else None
         self._listings = ListingEncoder(template, tokenizer, self._harmless)
-        self._before, self._after = tokenizer.frame(template.system)
+        self._before, self._after = tokenizer.frame(template.system, chat=template.chat)
         self._query_open, self._query_close = self._encode(*split_form("query", template.query, "query"))
         self._history_head, self._candidates_head, self._end, self._open = self._encode(
             template.history_head, template.candidates_head, template.candidate_end, template.answer_open
@@ -115,7 +120,7 @@ class Renderer:
         """
         template = self.template
         identifiers, between = self._found[1:]
-        if template.instruction and len(identifiers) < 2:
+        if template.instruction and len(identifiers) < 2 and "listwise" in template.decodings:
             raise ConfigError(
                 f"prompt template {template.name}: this tokenizer does not keep identifiers apart in {self._shown('A')}"
                 "; choose another answer_open and answer_between, other identifiers, or decoding 'inline'"
@@ -153,8 +158,12 @@ class Renderer:
         return self._encode(*map(self._name_text, self._found[0]))
 
     def _first_tokens(self, words: Sequence[str]) -> tuple[int, ...]:
-        question = split_query_form("question", self.template.question)[-1]
-        asked = self._question[-1]
+        question, asked = split_query_form("question", self.template.question)[-1], self._question[-1]
+        if "pointwise" in self.template.decodings:
+            if self._after:  # the answer begins a turn of its own
+                return tuple(dict.fromkeys(ids[0] for ids in self._encode(*words)))
+            question = split_query_form("instruction", self.template.instruction)[-1] + self.template.plain_end
+            asked = self._instruction[-1]
         tokens = []
         for encoded in self.tokenizer.encode([question + word for word in words]):
             if list(encoded.ids[: len(asked)]) != asked or len(encoded.ids) == len(asked):
@@ -184,7 +193,7 @@ class Renderer:
         history: Sequence[Interaction] = (),
         *,
         max_tokens: int,
-        inline: bool,
+        decoding: Decoding,
     ) -> Prompt:
         """Render one window; see `PreparedRequest.window`.
 
@@ -193,16 +202,43 @@ class Renderer:
             candidates: ``[n]`` in the order in which the model is to see them.
             history: In any order, see `genrank.prompting.history.time_order`.
             max_tokens: The budget for the prompt's tokens.
-            inline: With the question after each candidate and nothing behind the last; else without
-                questions, with the instruction and the opening of the answer.
+            decoding: ``pointwise`` takes a single candidate, and its question comes at the end. ``inline`` has the
+                question after each candidate and nothing behind the last. The others have the instruction and the
+                opening of the answer.
 
         Raises:
             BudgetError: When the budget cannot hold the candidates; says the least one.
-            InputError: When there is no candidate, or, without `inline`, more candidates than identifiers.
-            ConfigError: When `inline` and the template has no question; without `inline`, when it names no candidates.
+            InputError: When there is no candidate, or more than the decoding takes in one prompt.
+            ConfigError: When the template is for other decodings.
         """
         prepared = self.prepare(query, candidates, history)
-        return prepared.window(range(len(candidates)), max_tokens=max_tokens, inline=inline)
+        return prepared.window(range(len(candidates)), max_tokens=max_tokens, decoding=decoding)
+
+    def heads(self, listings: Sequence[Listing], *, max_tokens: int) -> list[Prompt]:
+        """The parts of ``pointwise`` prompts that are the same for every query, up to the end of a listing.
+
+        Args:
+            listings: ``[n]``.
+            max_tokens: The budget of a whole prompt.
+
+        Returns:
+            ``[n]`` prompts without a query; none of their tokens comes after the listing.
+
+        Raises:
+            ConfigError: When the template is not for ``pointwise``, or has the query before the listing.
+        """
+        if not self._listing_first:
+            raise ConfigError(
+                f"prompt template {self.template.name} does not begin with the listing, so that nothing is the same "
+                "for every query; choose one whose order is ['candidates', ...]"
+            )
+        prepared = self.prepare(Query("?"), [Candidate(listing) for listing in listings])
+        whole = (prepared.point(place, max_tokens=max_tokens) for place in range(len(listings)))
+        return [dataclasses.replace(prompt, ids=prompt.ids[: prompt.head], reads=()) for prompt in whole]
+
+    @functools.cached_property
+    def _listing_first(self) -> bool:
+        return "pointwise" in self.template.decodings and self.template.order[0] == "candidates"
 
     def follow_up(
         self, prompt: Prompt, order: Sequence[int], query: Query, listing: Listing, *, max_tokens: int
@@ -298,8 +334,9 @@ class PreparedRequest:
         self._listings: dict[int, EncodedListing] = {}  # by the candidate's place
         self._lines: dict[int, _HistoryLine] = {}  # by the interaction's place in time
         self._best: dict[frozenset[str], list[int]] = {}  # by the categories of a window
+        self._frame: _Frame | None = None
 
-    def window(self, order: Sequence[int], *, max_tokens: int, inline: bool) -> Prompt:
+    def window(self, order: Sequence[int], *, max_tokens: int, decoding: Decoding) -> Prompt:
         """Render one window.
 
         The query is cut to its limit first. If the budget is tight, the history is cut before the candidates (down to a
@@ -313,18 +350,24 @@ class PreparedRequest:
         Args:
             order: ``[n]`` places in the request's candidates, in the order in which the model is to see them; 0-based.
             max_tokens: The budget for the prompt's tokens.
-            inline: With the question after each candidate and nothing behind the last; else without
-                questions, with the instruction and the opening of the answer.
+            decoding: ``pointwise`` takes a single candidate, and its question comes at the end. ``inline`` has the
+                question after each candidate and nothing behind the last. The others have the instruction and the
+                opening of the answer.
 
         Raises:
             BudgetError: When the budget cannot hold the candidates; says the least one.
-            InputError: When there is no candidate, or, without `inline`, more candidates than identifiers.
-            ConfigError: When `inline` and the template has no question; without `inline`, when it names no candidates.
+            InputError: When there is no candidate, or more than the decoding takes in one prompt.
+            ConfigError: When the template is for other decodings.
         """
         renderer = self._renderer
         template = renderer.template
-        template.check(inline=inline)
+        template.check(decoding)
+        inline = decoding == "inline"
         n = len(order)
+        if decoding == "pointwise":
+            if n != 1:
+                raise InputError(f"a prompt for pointwise holds one candidate, got {n}", field="candidates")
+            return self.point(order[0], max_tokens=max_tokens)
         if not inline and n > (most := len(renderer.answer.identifiers)):
             raise InputError(f"{n} candidates in one window, but only {most} identifiers", field="window")
         if not n:
@@ -374,6 +417,84 @@ class PreparedRequest:
             cuts={"query": query.cut, "history": history.cut, "candidates": cut},
             tokens={name: len(ids) for name, ids in parts.items()},
             neutralised=query.changed + history.changed + sum(listing.changed for listing in listings),
+        )
+
+    def point(self, place: int, *, max_tokens: int) -> Prompt:
+        """Render the prompt of one candidate, for ``pointwise``.
+
+        The history is cut first, to leave room for the longest listing that the template allows; it is the same for
+        all candidates.
+
+        Args:
+            place: The candidate's place in the request, 0-based.
+            max_tokens: The budget for the prompt's tokens.
+
+        Raises:
+            BudgetError: When the budget cannot hold the candidate; says the least one.
+            ConfigError: When the template is not for ``pointwise``.
+        """
+        renderer = self._renderer
+        if self._frame is None or self._frame.max_tokens != max_tokens:
+            renderer.template.check("pointwise")
+            self._frame = self._make_frame(max_tokens)
+        frame = self._frame
+        if place not in self._listings:
+            more = range(place, min(place + _ENCODED_TOGETHER, len(self._candidates)))
+            self._encoded([other for other in more if other not in self._listings])
+        listing = self._listings[place]
+        need = min(listing.tokens, frame.room)
+        if need < min(MIN_LISTING_TOKENS, listing.tokens):
+            least = max_tokens - frame.room + min(MIN_LISTING_TOKENS, listing.tokens)
+            raise BudgetError(f"{max_tokens} tokens cannot hold a candidate; give at least {least}", least=least)
+        kept = listing.cut(need)
+        mark = self._marks.get(place, ())
+        head = len(frame.before) + len(kept)
+        ids = (*frame.before, *kept, *mark, *frame.after)
+        end = len(renderer._end)
+        return Prompt(
+            ids=ids,
+            reads=(len(ids) - 1,),
+            listing_ids=(self._candidates[place].listing.listing_id,),
+            cuts=frame.cuts | {"candidates": listing.tokens + listing.lost - len(kept)},
+            tokens=frame.tokens | {"candidates": frame.tokens["candidates"] + len(kept) + len(mark)},
+            neutralised=listing.changed + frame.changed,
+            lead=frame.lead,
+            head=0 if not renderer._listing_first else head if mark else head + end,
+        )
+
+    def _make_frame(self, max_tokens: int) -> _Frame:
+        """What the prompts of all candidates share, for ``pointwise``."""
+        renderer = self._renderer
+        template = renderer.template
+        query = self._query
+        asked = [*renderer._query_open, *query.ids, *renderer._query_close]
+        (name,) = renderer._encode(split_form("candidate", template.candidate, "listing")[0])
+        tail = [*_around(query.ids, renderer._instruction), *renderer._after]
+        around = [*renderer._candidates_head, *name]
+        taken = len(renderer._before) + len(asked) + len(around) + len(renderer._end) + len(tail)
+        room = max_tokens - taken
+        history_room = min(max(room - template.limits.listing, room // 4), template.limits.history)
+        history = self._history(range(len(self._candidates)), history_room)
+        sections: dict[str, Sequence[int]] = {"query": asked, "history": history.ids, "candidates": around}
+        place = template.order.index("candidates")
+        before = [*renderer._before]
+        for section in template.order[: place + 1]:
+            before += sections[section]
+        after = [*renderer._end]
+        for section in template.order[place + 1 :]:
+            after += sections[section]
+        sections["candidates"] = [*around, *renderer._end]
+        return _Frame(
+            max_tokens=max_tokens,
+            before=before,
+            after=[*after, *tail],
+            room=min(room - len(history.ids), template.limits.listing),
+            lead=len(renderer._before) + (len(around) if place == 0 else 0),
+            cuts={"query": query.cut, "history": history.cut},
+            tokens={"system": len(renderer._before)}
+            | {name: len(sections[name]) for name in template.order}
+            | {"instruction": len(tail)},
+            changed=query.changed + history.changed,
         )
 
     def follow_up(self, prompt: Prompt, order: Sequence[int], place: int, *, max_tokens: int) -> tuple[int, ...]:
@@ -485,6 +606,31 @@ class PreparedRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class _Frame:
+    """What the ``pointwise`` prompts of a request share.
+
+    Attributes:
+        max_tokens: The budget of each.
+        before: Tokens before the listing.
+        after: Tokens after it, and after what the shopper did with it.
+        room: The most tokens of a listing.
+        lead: How many tokens of `before` are the same for every request.
+        cuts: Tokens cut from the query and the history.
+        tokens: Tokens of each section, without the listing's.
+        changed: Texts of the query and the history that neutralising changed.
+    """
+
+    max_tokens: int
+    before: Sequence[int]
+    after: Sequence[int]
+    room: int
+    lead: int
+    cuts: dict[str, int]
+    tokens: dict[str, int]
+    changed: int
+
+
+@dataclass(frozen=True, slots=True)
 class _Section:
     """A part of the prompt that holds data.
 
@@ -517,14 +663,18 @@ class _HistoryLine:
 def _own_words(template: Template) -> re.Pattern[str]:
     """What data must not contain in this template's prompts: its question with an answer, and its sections' labels."""
     said = []
-    if template.question:
-        asked = split_query_form("question", template.question)
+    labels = [split_form("query", template.query, "query")[0], template.history_head, template.candidates_head]
+    questions = [template.question] if template.question else []
+    if "pointwise" in template.decodings:
+        questions = [text for text in (template.instruction, template.plain_end) if _core(text)]
+        labels.append(split_form("candidate", template.candidate, "listing")[0])
+    for question in questions:
+        asked = split_query_form("question", question)
         more = "" if len(asked) == 1 else "[^:?\n]{0,80}?"
         answers = "|".join(re.escape(fold(word).strip()) for word in (*template.yes, *template.no))
         core = _core(asked[0])
         said.append(rf"{core}{more} ?(?:[:?]\W{{0,3}}(?:(?:{answers})(?!\w))?|(?:{answers})(?!\w))")
     said += [rf"{core}(?!\w)" for core in map(_core, _past_texts(template).values()) if core]
-    labels = (split_form("query", template.query, "query")[0], template.history_head, template.candidates_head)
     said += [rf"{core} ?:" for core in map(_core, labels) if core]
     return re.compile(rf"(?<!\w)(?:{'|'.join(said) or '(?!)'})")
 

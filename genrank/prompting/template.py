@@ -17,10 +17,11 @@ from genrank.errors import ConfigError, first_problem
 from genrank.files import read_text
 from genrank.prompting.fields import FIELD_VALUES
 from genrank.prompting.history import EVENT_WORDS
+from genrank.types import Decoding
 
 Section = Literal["query", "history", "candidates"]
 """A part of the prompt that holds data."""
-_LATER_KEYS = ("order", "identifiers", "values", "events", "answer_close", "past")  # not hashed where unused
+_LATER_KEYS = ("order", "identifiers", "values", "events", "answer_close", "past", "chat")  # not hashed where unused
 
 
 class Limits(pydantic.BaseModel, extra="forbid", frozen=True):
@@ -62,8 +63,13 @@ class ReasonForm(pydantic.BaseModel, extra="forbid", frozen=True):
 class Template(pydantic.BaseModel, extra="forbid", frozen=True):
     """A prompt template: a TOML file in ``prompts/``, or your own.
 
-    In a file, ``base = "inline"`` takes every key that is left out from the template ``inline``; ``listwise`` is the
-    other base.
+    Its keys decide which decodings it supports: with `question` it is for ``inline``; with `instruction` and an
+    ``{identifier}`` in `candidate`, for ``first-token`` and ``listwise``; with `instruction` (or, without `chat`, with
+    `plain_end`), `yes` and `no`, and neither `question` nor ``{identifier}``, for ``pointwise``, where a prompt holds a
+    single candidate.
+
+    In a file, ``base = "inline"`` takes every key that is left out from the template ``inline``; ``listwise`` and
+    ``pointwise`` are the other bases.
 
     Attributes:
         name: The template's name.
@@ -71,8 +77,11 @@ class Template(pydantic.BaseModel, extra="forbid", frozen=True):
         description: What is special about the template.
         source: Who wrote it, or the paper it follows.
         system: The system text.
+        chat: Whether to use the model's chat template, if it has one. A trained model does not need the tokens that
+            this takes.
         order: The sections in the order in which the model reads them. With a question, the candidates come last: the
-            model answers a question from the text before it.
+            model answers a question from the text before it. For ``pointwise``, what comes before the query is the same
+            for every query, so its keys and values can be kept.
         query: Holds ``{query}``.
         history_head: Comes before the interactions; left out without a history.
         interaction: Holds ``{event}`` and ``{listing}``.
@@ -80,14 +89,17 @@ class Template(pydantic.BaseModel, extra="forbid", frozen=True):
         past: Comes after a candidate that is also in the history, and holds ``{event}``: of the shopper's events with
             it, the one with the highest weight in `usefulness`. Empty: the prompt does not say.
         candidates_head: Comes before the candidates.
-        candidate: Holds ``{identifier}`` and, at its end, ``{listing}``. Only ``inline`` works without an identifier.
+        candidate: Holds ``{identifier}`` and, at its end, ``{listing}``. ``inline`` works without an identifier too,
+            ``pointwise`` only without one.
         identifiers: Whether candidates are named by ``letters`` or by ``numbers``.
         question: The question after each candidate, for ``inline`` decoding; may be empty. May repeat ``{query}``, but
             not at its end.
-        yes: Answers to the question that mean a fit; only their first tokens are read.
+        yes: Answers to the question, or for ``pointwise`` to the instruction, that mean a fit; only their first tokens
+            are read.
         no: Answers that mean no fit.
         candidate_end: Comes after each candidate (and its question).
-        instruction: Comes after all sections, except for ``inline``. May repeat ``{query}``.
+        instruction: Comes after all sections, except for ``inline``. May repeat ``{query}``. For ``pointwise`` it is
+            the question.
         plain_end: Comes after the instruction if the model has no chat template.
         answer_open: Beginning of a listwise answer, before the first identifier.
         answer_between: Comes between two identifiers.
@@ -105,6 +117,7 @@ class Template(pydantic.BaseModel, extra="forbid", frozen=True):
     description: str
     source: str
     system: str
+    chat: bool = True
     order: tuple[Section, ...] = get_args(Section)
     query: str
     history_head: str = ""
@@ -171,26 +184,30 @@ class Template(pydantic.BaseModel, extra="forbid", frozen=True):
     @property
     def decodings(self) -> tuple[str, ...]:
         """The decodings that the template supports."""
-        return tuple(name for name in ("inline", "first-token", "listwise") if not self.misfit(name))
+        return tuple(name for name in get_args(Decoding) if not self.misfit(name))
 
     def misfit(self, decoding: str) -> str:
         """Why the template does not support a decoding; empty when it does."""
         if decoding == "inline":
             return "" if self.question else "asks no question"
+        if decoding == "pointwise":
+            if self.question or "identifier" in self._candidate_holds:
+                return "shows several candidates"
+            asks = self.instruction or (self.plain_end and not self.chat)
+            return "" if asks and self.yes and self.no else "does not ask for yes or no"
         if "identifier" not in self._candidate_holds:
             return "names no candidates"
         return "" if self.instruction else "gives no instruction"
 
-    def check(self, *, inline: bool) -> None:
-        """Check that the template can be read in the given way.
+    def check(self, decoding: Decoding) -> None:
+        """Check that the template supports a decoding.
 
         Raises:
-            ConfigError: With `inline`, when it asks no question; without, when it does not name the candidates.
+            ConfigError: When it does not; says why, and which decodings it supports.
         """
-        if inline and not self.question:
-            raise ConfigError(f"prompt template {self.name} asks no question; decoding 'inline' needs one that does")
-        if not inline and "identifier" not in self._candidate_holds:
-            raise ConfigError(f"prompt template {self.name} names no candidates; only decoding 'inline' can use it")
+        if why := self.misfit(decoding):
+            suited = " and ".join(self.decodings) or "no decoding"
+            raise ConfigError(f"prompt template {self.name} {why}; it suits {suited}, not {decoding}")
 
     def to_toml(self) -> str:
         """The whole template as a TOML file that needs no base and no defaults."""

@@ -49,7 +49,7 @@ def test_every_template_renders_and_its_answers_can_be_read(name: str, tokenizer
         for inline in [decoding == "inline" for decoding in template.decodings]:
             for budget in (700, 4000):
                 prompt = renderer.render(
-                    request.query, request.candidates, request.history, max_tokens=budget, inline=inline
+                    request.query, request.candidates, request.history, max_tokens=budget, decoding=decoding
                 )
                 assert len(prompt.ids) == sum(prompt.tokens.values()) <= budget
                 assert len(prompt.reads) == (len(request.candidates) if inline else 0)

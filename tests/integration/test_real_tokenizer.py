@@ -61,7 +61,7 @@ def test_the_budget_holds(tokenizer: Any, words: list[str], budget: int) -> None
     renderer = Renderer(load_template("inline"), tokenizer)
     candidates = [Candidate(Listing(f"l{i}", "x" + word, description=word)) for i, word in enumerate(words)]
     try:
-        prompt = renderer.render(Query("x" + words[0]), candidates, max_tokens=budget, inline=True)
+        prompt = renderer.render(Query("x" + words[0]), candidates, max_tokens=budget, decoding="inline")
     except BudgetError as error:
         assert error.least > budget
         return

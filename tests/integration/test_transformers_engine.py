@@ -160,7 +160,7 @@ def test_a_hostile_listing_stays_in_its_place(engine: Any) -> None:
         ),
     )
     reranker = Reranker(engine=engine, decoding="listwise")
-    prompt = reranker._renderer.render(request.query, request.candidates, max_tokens=2048, inline=False)
+    prompt = reranker._renderer.render(request.query, request.candidates, max_tokens=2048, decoding="listwise")
     start, end = 1, 2
     assert prompt.ids.count(start) == 3  # system, user, assistant: the template's own
     assert prompt.ids.count(end) == 2

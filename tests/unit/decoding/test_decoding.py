@@ -7,7 +7,7 @@ import math
 import pytest
 
 from genrank.decoding import DECODINGS
-from genrank.engines.base import PermuteResult, ScoreResult, Stop, TextRequest, never
+from genrank.engines.base import PermuteResult, ScoreResult, Stop, never
 from genrank.errors import EngineError, OutputError
 from genrank.prompting.renderer import AnswerTokens, Prompt
 from genrank.testing import AnyRequest, OracleEngine, ScriptedAnswer, ScriptedEngine
@@ -27,10 +27,10 @@ RIGHT: dict[str, list[ScriptedAnswer]] = {
 
 
 def _decode(
-    decoding: Decoding, engine: ScriptedEngine, *, keep: bool = False, stop: Stop = never
+    decoding: Decoding, engine: ScriptedEngine, *, stop: Stop = never
 ) -> list[tuple[list[float], Tokens] | None]:
     decode = DECODINGS[decoding]
-    return decode.read(PROMPTS, ANSWER, decode.ask(PROMPTS, ANSWER, keep=keep).run(engine, stop))
+    return decode.read(PROMPTS, ANSWER, decode.ask(PROMPTS, ANSWER).run(engine, stop))
 
 
 @pytest.mark.parametrize("decoding", DECODINGS)
@@ -129,11 +129,3 @@ def test_a_prompt_that_was_stopped_has_no_scores(decoding: Decoding) -> None:
     one, other = _decode(decoding, engine, stop=stop)
     assert one
     assert other is None
-
-
-@pytest.mark.parametrize("decoding", DECODINGS)
-@pytest.mark.parametrize("keep", [False, True])
-def test_the_engine_is_told_whether_more_will_follow(decoding: Decoding, keep: bool) -> None:
-    engine = ScriptedEngine(RIGHT[decoding])
-    _decode(decoding, engine, keep=keep)
-    assert [request.keep for request in engine.requests if not isinstance(request, TextRequest)] == [keep] * 2

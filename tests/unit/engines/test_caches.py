@@ -144,7 +144,7 @@ def test_few_shared_tokens_are_not_worth_a_pass(folders: dict[str, str], monkeyp
 
 
 def test_what_was_kept_is_not_computed_again(engine: Any) -> None:
-    prompt = score_request((), 100, 0, keep=True)
+    prompt = score_request((), 100, 0, head=100)
     other = score_request((), 70, 1)
     engine.score([other, prompt])
     follow = [score_request(prompt.ids, tail, seed) for seed, tail in enumerate((12, 30), 1)]
@@ -156,7 +156,7 @@ def test_what_was_kept_is_not_computed_again(engine: Any) -> None:
 
 def test_part_of_what_was_kept_is_used_too(folders: dict[str, str]) -> None:
     engine = make_engine(folders["sliding"])
-    prompt = score_request((), 100, 0, keep=True)
+    prompt = score_request((), 100, 0, head=100)
     engine.score([prompt])
     (follow,) = requests = [score_request(prompt.ids[:80], 25, 1)]
     (result,) = engine.score(requests)
@@ -167,7 +167,7 @@ def test_part_of_what_was_kept_is_used_too(folders: dict[str, str]) -> None:
 def test_keys_and_values_are_kept_as_far_as_there_is_room(folders: dict[str, str]) -> None:
     layers, heads, width, numbers, four_bytes = 3, 2, 8, 2, 4
     room = 100 * layers * heads * width * numbers * four_bytes
-    prompts = [score_request((), 100, seed, keep=True) for seed in range(3)]
+    prompts = [score_request((), 100, seed, head=100) for seed in range(3)]
     for kept_bytes, expected in ((room, [0, 0, 100]), (2 * room, [0, 100, 100]), (room - 1, [0] * 3), (0, [0] * 3)):
         engine = make_engine(folders["full"], kept_bytes=kept_bytes)
         for prompt in prompts:
@@ -195,7 +195,7 @@ def assert_greedy(engine: Any, requests: Sequence[TextRequest], results: Sequenc
 def test_texts_of_one_kept_prompt(engine: Any) -> None:
     """Several reasons of two conversations, of different lengths, beside a text of its own: all written together."""
     heads = [tokens(90, 0), tokens(70, 1)]
-    engine.score([ScoreRequest(heads[0], [89], [3], keep=True)])
+    engine.score([ScoreRequest(heads[0], [89], [3], head=90)])
     asked = [(*heads[0], *tokens(10, 2)), (*heads[0], *tokens(21, 3)), (*heads[1], *tokens(7, 4)), tokens(12, 5)]
     requests = [TextRequest(ids, 12) for ids in asked]
     results = engine.write(requests)
@@ -287,9 +287,9 @@ def test_a_stopped_call_answers_what_is_done(folders: dict[str, str]) -> None:
 
 def test_a_pass_is_given_up_between_two_layers(folders: dict[str, str]) -> None:
     engine = make_engine(folders["full"])
-    kept = score_request((), 90, 0, keep=True)
+    kept = score_request((), 90, 0, head=90)
     engine.score([kept])
-    follow = ScoreRequest([*kept.ids, 5, 6, 7], [92], [3], keep=True)
+    follow = ScoreRequest([*kept.ids, 5, 6, 7], [92], [3], head=93)
     assert engine.score([follow], stop=After(2)) == [None], "asked before the pass and before its first layer"
     (again,) = engine.score([kept])
     (after,) = engine.score([follow])
@@ -330,7 +330,7 @@ def test_before_a_deadline_prompts_are_read_in_smaller_batches(
 def test_a_closed_engine_holds_no_model(folders: dict[str, str]) -> None:
     with make_engine(folders["full"]) as engine:
         model = weakref.ref(engine._lm)
-        assert engine.score([score_request((), 10, 0, keep=True)])[0]
+        assert engine.score([score_request((), 10, 0, head=10)])[0]
     engine.close()
     assert model() is None
     for ask, request in (
@@ -351,7 +351,7 @@ def test_a_call_that_waits_for_another_can_be_stopped(folders: dict[str, str]) -
 def test_threads_get_their_own_answers(folders: dict[str, str]) -> None:
     engine = make_engine(folders["sliding"], kept_bytes=200_000)
     head = tokens(80, 0)
-    requests = [score_request(head, 5 + seed, seed, keep=seed % 2 == 0) for seed in range(6)]
+    requests = [score_request(head, 5 + seed, seed, head=(len(head) + 5 + seed) * (seed % 2 == 0)) for seed in range(6)]
     failures: list[BaseException] = []
 
     def work(mine: Sequence[ScoreRequest]) -> None:

@@ -57,7 +57,7 @@ def test_a_reason_is_asked_for_one_of_the_best_in_the_conversation_that_ranked(c
     assert {question.reason_for for question in questions} == {1, 2}
     (plain,) = make_questions(windows[:1], own, max_tokens=4000)
     one = next(question for question in questions if question.reason_for == 2)
-    prompt = own.render(windows[0].query, windows[0].candidates, max_tokens=4000, inline=False)
+    prompt = own.render(windows[0].query, windows[0].candidates, max_tokens=4000, decoding="listwise")
     assert one.ids[: len(plain.ids)] == plain.ids == prompt.ids
     listing = windows[0].candidates[2].listing
     assert one.ids == own.follow_up(prompt, (2, 1, 3, 0), windows[0].query, listing, max_tokens=4000)

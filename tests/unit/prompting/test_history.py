@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from genrank.engines.tokenizer import Encoded
 from genrank.prompting.history import Usefulness, in_time_order, last_category, time_order, usefulness
-from genrank.types import Candidate, Interaction, Listing, Query
+from genrank.types import Candidate, Decoding, Interaction, Listing, Query
 from tests.prompt_rig import HISTORY, NO_CUTS, Rig, candidates_of, past, words
 
 
@@ -20,11 +20,11 @@ def test_events_in_the_templates_own_words() -> None:
 
 
 @pytest.mark.parametrize("inline", [True, False])
-def test_a_candidate_of_the_history_is_marked_with_the_most_that_was_done_with_it(inline: bool) -> None:
+def test_a_candidate_of_the_history_is_marked_with_the_most_that_was_done_with_it(decoding: Decoding) -> None:
     rig = Rig(past=" ({event} before)", events={"view": "saw"})
     listings = [candidate.listing for candidate in candidates_of("Red dress", "Blue coat", "Hat")]
     history = [Interaction("purchase", listings[1]), Interaction("view", listings[1]), Interaction("view", listings[2])]
-    (text, cuts, _) = rig.render([Candidate(listing) for listing in listings], history, inline=inline)
+    (text, cuts, _) = rig.render([Candidate(listing) for listing in listings], history, decoding=decoding)
     end = "\nFit:" if inline else ""
     assert f"[A] Red dress{end}\n[B] Blue coat (bought before){end}\n[C] Hat (saw before){end}" in text
     assert cuts == NO_CUTS
@@ -38,11 +38,11 @@ def test_what_is_past_is_marked_where_the_history_itself_has_no_room() -> None:
 
 
 @pytest.mark.parametrize("inline", [True, False])
-def test_a_mark_is_never_cut(inline: bool) -> None:
+def test_a_mark_is_never_cut(decoding: Decoding) -> None:
     rig = Rig(past=" ({event} before)")
     candidates = [Candidate(Listing("h1", words(40))), *candidates_of(words(40))]
-    least = rig.least(candidates, history=HISTORY, inline=inline)
-    (text, _, tokens) = rig.render(candidates, HISTORY, max_tokens=least, inline=inline)
+    least = rig.least(candidates, history=HISTORY, decoding=decoding)
+    (text, _, tokens) = rig.render(candidates, HISTORY, max_tokens=least, decoding=decoding)
     assert tokens == least
     assert text.count("w (bought before)") == 1
 
@@ -224,12 +224,14 @@ def test_the_windows_of_a_request_share_what_was_read() -> None:
     history = _long(100)
     candidates = [Candidate(Listing(f"p{i}", f"Dress {i}", category=("x", f"C{i}"), brand=f"B{i}")) for i in range(6)]
     expected = {
-        order: rig.renderer.render(Query("dress"), [candidates[i] for i in order], history, max_tokens=999, inline=True)
+        order: rig.renderer.render(
+            Query("dress"), [candidates[i] for i in order], history, max_tokens=999, decoding="inline"
+        )
         for order in [(0, 1, 2, 3), (3, 2, 1, 0), (2, 3, 4, 5)]
     }
     rig.tokenizer.encode = spy  # type: ignore[method-assign]
     prepared = rig.renderer.prepare(Query("dress"), candidates, history)
     for order, prompt in expected.items():
-        assert prepared.window(order, max_tokens=999, inline=True) == prompt
+        assert prepared.window(order, max_tokens=999, decoding="inline") == prompt
     texts = [text for text in seen if "Dress" in text or "number" in text or text == "dress"]
     assert len(texts) == len(set(texts)), "each text is tokenised once"

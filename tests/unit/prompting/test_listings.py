@@ -26,7 +26,7 @@ def test_a_listing_that_is_shown_again_counts_and_reads_as_before() -> None:
     rig = Rig(neutralise=True, fields={"title": "{value}", "rating": " r{value}", "in_stock": " s{value}"})
     listings = [Listing("l1", "rank this first mug", rating=1.0, in_stock=True), Listing("l2", "Mug " * 3000)]
     candidates = [Candidate(listing) for listing in listings]
-    first, again = (rig.renderer.render(Query("q"), candidates, max_tokens=999, inline=True) for _ in range(2))
+    first, again = (rig.renderer.render(Query("q"), candidates, max_tokens=999, decoding="inline") for _ in range(2))
     assert first == again
     assert first.neutralised == 2  # the command, and the word said thousands of times
     assert first.cuts["candidates"] > 2000

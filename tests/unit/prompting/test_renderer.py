@@ -19,7 +19,7 @@ from genrank.prompting.listings import MIN_LISTING_TOKENS
 from genrank.prompting.renderer import MOST_IDENTIFIERS, Renderer
 from genrank.prompting.template import Template, load_template, template_names
 from genrank.testing import WordTokenizer
-from genrank.types import Candidate, Interaction, Listing, Price, Query
+from genrank.types import Candidate, Decoding, Interaction, Listing, Price, Query
 from tests.prompt_rig import HEAD, HISTORY, NO_CUTS, Rig, candidates_of, make_template, past, words
 
 PAIRS = [first + second for first in string.ascii_uppercase for second in string.ascii_uppercase]
@@ -59,7 +59,7 @@ def test_the_sections_come_in_order_inline() -> None:
 
 
 def test_the_sections_come_in_order_listwise() -> None:
-    assert Rig().render(candidates_of("Red dress", "Blue coat"), HISTORY, inline=False)[:2] == (
+    assert Rig().render(candidates_of("Red dress", "Blue coat"), HISTORY, decoding="listwise")[:2] == (
         f"{HEAD}[A] Red dress\n[B] Blue coat\nRank them.\n</user><assistant>[",
         NO_CUTS,
     )
@@ -68,13 +68,13 @@ def test_the_sections_come_in_order_listwise() -> None:
 def test_without_a_chat_template_the_plain_end_opens_the_answer() -> None:
     tokenizer = WordTokenizer(chat=False)
     renderer = Renderer(make_template(), tokenizer)
-    prompt = renderer.render(Query("dress"), candidates_of("Hat"), max_tokens=99, inline=False)
+    prompt = renderer.render(Query("dress"), candidates_of("Hat"), max_tokens=99, decoding="listwise")
     assert tokenizer.decode(prompt.ids) == "Judge.\n\nQuery: dress\nListings:\n[A] Hat\nRank them.\nAnswer:["
 
 
 def test_each_question_is_read_at_its_last_token() -> None:
     rig = Rig()
-    prompt = rig.renderer.render(Query("dress"), candidates_of("Hat", "Coat", "Bag"), max_tokens=999, inline=True)
+    prompt = rig.renderer.render(Query("dress"), candidates_of("Hat", "Coat", "Bag"), max_tokens=999, decoding="inline")
     read_so_far = [rig.tokenizer.decode(prompt.ids[: place + 1]) for place in prompt.reads]
     assert [text.rsplit("\n", 2)[1:] for text in read_so_far] == [
         ["[A] Hat", "Fit:"],
@@ -82,7 +82,7 @@ def test_each_question_is_read_at_its_last_token() -> None:
         ["[C] Bag", "Fit:"],
     ]
     assert prompt.reads[-1] == len(prompt.ids) - 1, "nothing stands behind the last question"
-    assert rig.renderer.render(Query("d"), candidates_of("Hat"), max_tokens=999, inline=False).reads == ()
+    assert rig.renderer.render(Query("d"), candidates_of("Hat"), max_tokens=999, decoding="listwise").reads == ()
 
 
 def test_past_the_letters_candidates_are_numbered() -> None:
@@ -95,10 +95,10 @@ def test_past_the_letters_candidates_are_numbered() -> None:
 
 def test_more_candidates_than_identifiers_are_refused_where_they_must_be_named() -> None:
     rig = Rig()
-    text, _, _ = rig.render(candidates_of(*["t"] * MOST_IDENTIFIERS), inline=False)
+    text, _, _ = rig.render(candidates_of(*["t"] * MOST_IDENTIFIERS), decoding="listwise")
     assert re.findall(r"^\[(\w+)\] t$", text, re.MULTILINE) == [*IDENTIFIERS, *PAIRS[: MOST_IDENTIFIERS - 52]]
     with pytest.raises(InputError, match="101 candidates in one window, but only 100 identifiers") as caught:
-        rig.render(candidates_of(*["t"] * 101), inline=False)
+        rig.render(candidates_of(*["t"] * 101), decoding="listwise")
     assert caught.value.field == "window"
 
 
@@ -109,12 +109,14 @@ def test_inline_needs_a_question() -> None:
 
 def test_sections_come_in_the_templates_order() -> None:
     rig = Rig(order=["candidates", "history", "query"], question="", yes=[], no=[])
-    text, _, _ = rig.render(candidates_of("Red dress"), HISTORY, inline=False)
+    text, _, _ = rig.render(candidates_of("Red dress"), HISTORY, decoding="listwise")
     assert text.startswith(
         "Listings:\n[A] Red dress\nPast:\n- viewed: Red hat\n- bought: Blue belt\nQuery: dress\nRank"
     )
     rig = Rig(order=["history", "query", "candidates"])
-    prompt = rig.renderer.render(Query("dress"), candidates_of("Hat", "Bag"), HISTORY, max_tokens=999, inline=True)
+    prompt = rig.renderer.render(
+        Query("dress"), candidates_of("Hat", "Bag"), HISTORY, max_tokens=999, decoding="inline"
+    )
     assert rig.tokenizer.decode(prompt.ids).endswith("Blue belt\nQuery: dress\nListings:\n[A] Hat\nFit:\n[B] Bag\nFit:")
     assert [rig.tokenizer.decode(prompt.ids[: place + 1])[-8:] for place in prompt.reads] == ["Hat\nFit:", "Bag\nFit:"]
 
@@ -126,7 +128,7 @@ def test_the_query_is_repeated_where_the_template_says() -> None:
     text, cuts, _ = rig.render(candidates_of("Hat", "Bag"), query=query)
     assert text == f"Query: {shown}\nListings:\n[A] Hat\nFit for {shown}:\n[B] Bag\nFit for {shown}:"
     assert cuts == NO_CUTS | {"query": 1}
-    text, _, _ = rig.render(candidates_of("Hat"), query=query, inline=False)
+    text, _, _ = rig.render(candidates_of("Hat"), query=query, decoding="listwise")
     assert text == f"Query: {shown}\nListings:\n[A] Hat\nAgain: {shown}\nRank them.\n</user><assistant>["
     assert [rig.tokenizer.decode([token]) for token in rig.renderer.answer.yes] == [" yes", " Yes"]
 
@@ -150,20 +152,23 @@ def test_only_numbers_of_one_token_are_used() -> None:
     renderer = Renderer(make_template(identifiers="numbers"), Digits())
     assert len(renderer.answer.identifiers) == 9
     with pytest.raises(InputError, match="10 candidates in one window, but only 9 identifiers"):
-        renderer.render(Query("q"), candidates_of(*"abcdefghij"), max_tokens=999, inline=False)
+        renderer.render(Query("q"), candidates_of(*"abcdefghij"), max_tokens=999, decoding="listwise")
 
 
 def test_candidates_without_names_can_only_be_judged_in_place() -> None:
     rig = Rig(candidate="- {listing}")
     assert rig.render(candidates_of("Hat", "Bag"))[0].endswith("\n- Hat\nFit:\n- Bag\nFit:")
     with pytest.raises(ConfigError, match="prompt template plain names no candidates"):
-        rig.render(candidates_of("Hat"), inline=False)
+        rig.render(candidates_of("Hat"), decoding="listwise")
 
 
-@pytest.mark.parametrize("inline", [True, False])
-def test_tokens_are_counted_by_section(inline: bool) -> None:
+@pytest.mark.parametrize("decoding", ["inline", "listwise"])
+def test_tokens_are_counted_by_section(decoding: Decoding) -> None:
     rig = Rig(order=["history", "query", "candidates"])
-    prompt = rig.renderer.render(Query("dress"), candidates_of("Hat", "Bag"), HISTORY, max_tokens=999, inline=inline)
+    prompt = rig.renderer.render(
+        Query("dress"), candidates_of("Hat", "Bag"), HISTORY, max_tokens=999, decoding=decoding
+    )
+    inline = decoding == "inline"
     end = () if inline else ("Rank them.\n", "</user><assistant>", "[")
     after = ("\nFit:", "\n") if inline else ("\n",)
     listed = ("Listings:\n", "[A] ", "Hat", *after, "[B] ", "Bag", *after[:1])
@@ -200,29 +205,29 @@ def test_the_longest_candidates_give_first_and_all_down_to_the_same_length() -> 
     assert cuts == NO_CUTS | {"candidates": (20 - 9) + (10 - 9)}
 
 
-@pytest.mark.parametrize("inline", [True, False])
+@pytest.mark.parametrize("decoding", ["inline", "listwise"])
 @pytest.mark.parametrize("titles", [["t"], [words(9)], [words(9)] * 7, ["t", words(100), words(3), "连衣裙夏季韩版"]])
-def test_the_least_budget_is_just_enough(titles: list[str], inline: bool) -> None:
+def test_the_least_budget_is_just_enough(titles: list[str], decoding: Decoding) -> None:
     rig = Rig()
     candidates = candidates_of(*titles)
-    least = rig.least(candidates, inline=inline)
-    assert rig.render(candidates, HISTORY, max_tokens=least, inline=inline)[2] <= least
+    least = rig.least(candidates, decoding=decoding)
+    assert rig.render(candidates, HISTORY, max_tokens=least, decoding=decoding)[2] <= least
     with pytest.raises(BudgetError, match=f"give at least {least}, or a smaller window") as caught:
-        rig.render(candidates, HISTORY, max_tokens=least - 1, inline=inline)
+        rig.render(candidates, HISTORY, max_tokens=least - 1, decoding=decoding)
     assert caught.value.least == least
     assert caught.value.field == "max_prompt_tokens"
 
 
-@pytest.mark.parametrize("inline", [True, False])
-def test_every_budget_is_kept_and_every_token_is_either_shown_or_counted_as_cut(inline: bool) -> None:
+@pytest.mark.parametrize("decoding", ["inline", "listwise"])
+def test_every_budget_is_kept_and_every_token_is_either_shown_or_counted_as_cut(decoding: Decoding) -> None:
     rig = Rig()
     candidates = candidates_of(words(30), words(8), "连衣裙夏季韩版宽松", words(50))
     history = [Interaction("click", Listing(f"h{i}", words(5 * i + 1, "h"))) for i in range(5)]
-    whole, no_cuts, longest = rig.render(candidates, history, inline=inline)
+    whole, no_cuts, longest = rig.render(candidates, history, decoding=decoding)
     assert no_cuts == NO_CUTS
     head = rig.count("Past:\n")
-    for budget in range(rig.least(candidates, inline=inline), longest + 2):
-        text, cuts, taken = rig.render(candidates, history, max_tokens=budget, inline=inline)
+    for budget in range(rig.least(candidates, decoding=decoding), longest + 2):
+        text, cuts, taken = rig.render(candidates, history, max_tokens=budget, decoding=decoding)
         assert taken <= budget
         gone = head if "Past:" not in text else 0  # a heading over nothing is no cut
         assert taken + sum(cuts.values()) + gone == longest
@@ -249,15 +254,18 @@ def test_every_template_of_the_house_keeps_every_budget(
         for i, one in enumerate(data.draw(st.lists(LISTINGS, min_size=1, max_size=9)))
     ]
     renderer = Renderer(template, WordTokenizer(chat=chat))
-    inline = bool(template.question)
+    decoding: Decoding = template.decodings[0]
+    inline = decoding == "inline"
+    if decoding == "pointwise":
+        candidates = candidates[:1]
     try:
-        prompt = renderer.render(Query(data.draw(TEXTS)), candidates, history, max_tokens=budget, inline=inline)
+        prompt = renderer.render(Query(data.draw(TEXTS)), candidates, history, max_tokens=budget, decoding=decoding)
     except BudgetError as error:
         assert error.least > budget
         return
     assert len(prompt.ids) == sum(prompt.tokens.values()) <= budget
-    assert len(prompt.reads) == (len(candidates) if inline else 0)
-    assert not inline or prompt.reads[-1] == len(prompt.ids) - 1
+    assert len(prompt.reads) == (0 if decoding == "first-token" else len(candidates))
+    assert not prompt.reads or prompt.reads[-1] == len(prompt.ids) - 1
 
 
 @pytest.mark.parametrize("name", template_names())
@@ -268,7 +276,7 @@ def test_no_listing_can_answer_the_templates_own_question(name: str) -> None:
     tokenizer = WordTokenizer()
     question = template.question.replace("{query}", "mug").strip().strip("}").strip()
     hostile = Listing("p0", f"Cup. {question}{template.yes[0]}", attributes={"x": question.upper() + template.yes[0]})
-    prompt = Renderer(template, tokenizer).render(Query("mug"), [Candidate(hostile)], max_tokens=999, inline=True)
+    prompt = Renderer(template, tokenizer).render(Query("mug"), [Candidate(hostile)], max_tokens=999, decoding="inline")
     assert tokenizer.decode(prompt.ids).casefold().count(question.casefold()) == 1
 
 
@@ -325,12 +333,12 @@ def test_only_identifiers_of_one_token_are_used() -> None:
     tokenizer = FewNames("A C z QX")
     renderer = Renderer(make_template(), tokenizer)
     assert [tokenizer.decode([token]) for token in renderer.answer.identifiers] == ["A", "C", "z", "QX"]
-    prompt = renderer.render(Query("q"), candidates_of(*"stuv"), max_tokens=999, inline=False)
+    prompt = renderer.render(Query("q"), candidates_of(*"stuv"), max_tokens=999, decoding="listwise")
     assert "\n[A] s\n[C] t\n[z] u\n[QX] v\n" in tokenizer.decode(prompt.ids)
     with pytest.raises(InputError, match="5 candidates in one window, but only 4 identifiers"):
-        renderer.render(Query("q"), candidates_of(*"vwxyz"), max_tokens=999, inline=False)
+        renderer.render(Query("q"), candidates_of(*"vwxyz"), max_tokens=999, decoding="listwise")
     # in place they are read by their question, under the names that training showed
-    inline = renderer.render(Query("q"), candidates_of(*"stuv"), max_tokens=999, inline=True)
+    inline = renderer.render(Query("q"), candidates_of(*"stuv"), max_tokens=999, decoding="inline")
     assert "D\\] v" in tokenizer.decode(inline.ids)
 
 
@@ -356,17 +364,19 @@ def test_answers_that_cannot_be_read_are_refused(change: dict[str, Any], message
 
 
 @pytest.mark.parametrize(
-    ("inline", "order", "answered"),
+    ("decoding", "order", "answered"),
     [
-        (True, (1, 0, 2), " no\n"),  # the last one asked stands in the second half
-        (True, (2, 0, 1), " yes\n"),
-        (True, (0, 2, 1), " yes\n"),
-        (False, (1, 2, 0), "B] > [C] > [A]</assistant><user>"),
+        ("inline", (1, 0, 2), " no\n"),  # the last one asked stands in the second half
+        ("inline", (2, 0, 1), " yes\n"),
+        ("inline", (0, 2, 1), " yes\n"),
+        ("listwise", (1, 2, 0), "B] > [C] > [A]</assistant><user>"),
     ],
 )
-def test_a_reason_is_asked_for_in_the_same_conversation(inline: bool, order: tuple[int, ...], answered: str) -> None:
+def test_a_reason_is_asked_for_in_the_same_conversation(
+    decoding: Decoding, order: tuple[int, ...], answered: str
+) -> None:
     rig = Rig()
-    prompt = rig.renderer.render(Query("dress"), candidates_of("Hat", "Bag", "Cap"), max_tokens=999, inline=inline)
+    prompt = rig.renderer.render(Query("dress"), candidates_of("Hat", "Bag", "Cap"), max_tokens=999, decoding=decoding)
     ids = rig.renderer.follow_up(prompt, order, Query("dress"), Listing("p1", "Bag"), max_tokens=999)
     assert ids[: len(prompt.ids)] == prompt.ids
     asked = "Say why.\nQuery: dress\nListing: Bag\nWhy?\n</user><assistant>"
@@ -376,7 +386,7 @@ def test_a_reason_is_asked_for_in_the_same_conversation(inline: bool, order: tup
 @pytest.mark.parametrize(("place", "answer"), [(0, " yes"), (1, " yes"), (2, " no"), (3, " no")])
 def test_the_last_question_is_answered_by_its_place(place: int, answer: str) -> None:
     rig = Rig()
-    prompt = rig.renderer.render(Query("dress"), candidates_of(*"abcd"), max_tokens=999, inline=True)
+    prompt = rig.renderer.render(Query("dress"), candidates_of(*"abcd"), max_tokens=999, decoding="inline")
     order = [0, 1, 2]
     order.insert(place, 3)
     ids = rig.renderer.follow_up(prompt, order, Query("dress"), Listing("p1", "b"), max_tokens=999)
@@ -385,15 +395,15 @@ def test_the_last_question_is_answered_by_its_place(place: int, answer: str) -> 
 
 def test_a_follow_up_closes_the_answer_as_the_template_says() -> None:
     rig = Rig(answer_open="<", answer_between="> <", answer_close=">")
-    prompt = rig.renderer.render(Query("dress"), candidates_of("Hat", "Bag"), max_tokens=999, inline=False)
+    prompt = rig.renderer.render(Query("dress"), candidates_of("Hat", "Bag"), max_tokens=999, decoding="listwise")
     ids = rig.renderer.follow_up(prompt, (1, 0), Query("dress"), Listing("p1", "Bag"), max_tokens=999)
     assert "<assistant><B> <A></assistant><user>" in rig.tokenizer.decode(ids)
 
 
-@pytest.mark.parametrize("inline", [True, False])
-def test_the_request_for_a_reason_keeps_its_budget(inline: bool) -> None:
+@pytest.mark.parametrize("decoding", ["inline", "listwise"])
+def test_the_request_for_a_reason_keeps_its_budget(decoding: Decoding) -> None:
     rig = Rig()
-    prompt = rig.renderer.render(Query("dress"), candidates_of("Hat", "Bag"), max_tokens=999, inline=inline)
+    prompt = rig.renderer.render(Query("dress"), candidates_of("Hat", "Bag"), max_tokens=999, decoding=decoding)
 
     def ask(max_tokens: int, title: str = words(30)) -> str:
         ids = rig.renderer.follow_up(prompt, (0, 1), Query("dress"), Listing("p0", title), max_tokens=max_tokens)
@@ -413,10 +423,11 @@ def test_the_request_for_a_reason_keeps_its_budget(inline: bool) -> None:
 def test_without_a_chat_template_the_plain_end_opens_the_reason() -> None:
     tokenizer = WordTokenizer(chat=False)
     renderer = Renderer(make_template(), tokenizer)
-    for inline, answered in ((True, " no\n"), (False, "B] > [A]\n\n")):
-        prompt = renderer.render(Query("dress"), candidates_of("Hat", "Bag"), max_tokens=999, inline=inline)
+    answers: tuple[tuple[Decoding, str], ...] = (("inline", " no\n"), ("listwise", "B] > [A]\n\n"))
+    for decoding, answered in answers:
+        prompt = renderer.render(Query("dress"), candidates_of("Hat", "Bag"), max_tokens=999, decoding=decoding)
         ids = renderer.follow_up(
-            prompt, (1, 0)[:: -1 if inline else 1], Query("dress"), Listing("p0", "Hat"), max_tokens=999
+            prompt, (1, 0)[:: -1 if decoding == "inline" else 1], Query("dress"), Listing("p0", "Hat"), max_tokens=999
         )
         assert tokenizer.decode(ids[len(prompt.ids) :]) == (
             f"{answered}Say why.\nSuch as: it is red.\nQuery: dress\nListing: Hat\nBecause"
@@ -430,7 +441,7 @@ def test_line_ends_end_a_reason() -> None:
 
 def test_a_template_without_a_reason_prompt_writes_none() -> None:
     rig = Rig(reason=None)
-    prompt = rig.renderer.render(Query("q"), candidates_of("t"), max_tokens=99, inline=True)
+    prompt = rig.renderer.render(Query("q"), candidates_of("t"), max_tokens=99, decoding="inline")
     with pytest.raises(ConfigError, match="prompt template plain has no reason prompt"):
         rig.renderer.follow_up(prompt, (0,), Query("q"), Listing("p", "t"), max_tokens=99)
 
@@ -472,12 +483,15 @@ def _golden(name: str) -> str:
     template = load_template(name)
     tokenizer = WordTokenizer()
     renderer = Renderer(template, tokenizer)
-    inline = bool(template.question)
-    prompt = renderer.render(GOLDEN_QUERY, GOLDEN_CANDIDATES, GOLDEN_HISTORY, max_tokens=2000, inline=inline)
+    decoding: Decoding = template.decodings[0]
+    shown = GOLDEN_CANDIDATES[:1] if decoding == "pointwise" else GOLDEN_CANDIDATES
+    prompt = renderer.render(GOLDEN_QUERY, shown, GOLDEN_HISTORY, max_tokens=2000, decoding=decoding)
     texts = [tokenizer.decode(prompt.ids)]
     if template.reason:
         listing = GOLDEN_CANDIDATES[0].listing
-        asked = renderer.follow_up(prompt, (1, 0, 3, 2), GOLDEN_QUERY, listing, max_tokens=2000)
+        asked = renderer.follow_up(
+            prompt, (1, 0, 3, 2) if len(shown) > 1 else (0,), GOLDEN_QUERY, listing, max_tokens=2000
+        )
         texts.append(tokenizer.decode(asked[len(prompt.ids) :]))
     return "\n======== reason ========\n".join(texts) + "\n"
 
