@@ -165,18 +165,20 @@ def _rendered(prompts: Sequence[str], tokenizer: Any) -> Iterator[tuple[Sequence
     """Prompts of the sample shop: tokens, the places that serving reads, and the tokens that it reads there."""
     shop = sample_shop()
     for name in prompts:
-        renderer = Renderer(load_template(name), HubTokenizer(tokenizer))
+        template = load_template(name)
+        decoding = template.decodings[0]
+        renderer = Renderer(template, HubTokenizer(tokenizer))
         for query in shop.queries[:_QUERIES]:
             request = shop.request(query, _CANDIDATES)
             prompt = renderer.render(
                 request.query,
-                request.candidates,
+                request.candidates[:1] if decoding == "pointwise" else request.candidates,
                 request.history,
                 max_tokens=_PROMPT_TOKENS,
-                decoding=name,
+                decoding=decoding,
             )
             answer = renderer.answer
-            if name == "inline":
+            if prompt.reads:
                 yield prompt.ids, prompt.reads, (*answer.yes, *answer.no)
             else:
                 yield prompt.ids, [len(prompt.ids) - 1], answer.identifiers[: len(request.candidates)]

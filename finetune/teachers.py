@@ -508,7 +508,7 @@ class _Characters:
         """See `genrank.engines.tokenizer.Tokenizer`."""
         return [Encoded([*map(ord, text)], range(len(text)), range(1, len(text) + 1)) for text in texts]
 
-    def frame(self, _: str) -> tuple[list[int], list[int]]:
+    def frame(self, _: str, *, chat: bool = True) -> tuple[list[int], list[int]]:  # noqa: ARG002 - the protocol's
         """Nothing: the system text is a message of its own."""
         return [], []
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, get_args
 from genrank.cli.console import Cell, Table, print_table, quiet_libraries, say
 from genrank.data.dataset import sample_shop
 from genrank.data.jsonl import read_requests
-from genrank.errors import ConfigError, DataFormatError, InputError
+from genrank.errors import DataFormatError, InputError
 from genrank.types import Decoding, Request
 
 if TYPE_CHECKING:

@@ -14,9 +14,9 @@ from types import MappingProxyType
 from typing import Any, Protocol
 
 from genrank.decoding import first_token, inline, listwise, pointwise
+from genrank.decoding.checks import Scored
 from genrank.engines.base import EngineCall
 from genrank.prompting.renderer import AnswerTokens, Prompt
-from genrank.decoding.checks import Scored
 from genrank.types import Decoding
 
 __all__ = ["DECODINGS", "Decode", "Scored"]

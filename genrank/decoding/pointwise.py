@@ -1,4 +1,4 @@
-"""``pointwise``: a prompt for each candidate, and the model's yes/no log-odds at its end (after arXiv 2003.06713, monoT5).
+"""``pointwise``: a prompt for each candidate, whose answer, yes or no, is read at its end (after arXiv 2003.06713).
 
 A candidate's score depends neither on the other candidates nor on their order, so there are no windows, and one pass is
 enough. With the listing before the query in the prompt (the template's `order`), everything up to the listing's end is

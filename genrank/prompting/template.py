@@ -182,7 +182,7 @@ class Template(pydantic.BaseModel, extra="forbid", frozen=True):
         return hashlib.sha256(content.encode()).hexdigest()[:16]
 
     @property
-    def decodings(self) -> tuple[str, ...]:
+    def decodings(self) -> tuple[Decoding, ...]:
         """The decodings that the template supports."""
         return tuple(name for name in get_args(Decoding) if not self.misfit(name))
 

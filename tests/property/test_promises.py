@@ -100,7 +100,7 @@ def engines(draw: st.DrawFn) -> ScriptedEngine:
 @given(
     request=requests(),
     engine=engines(),
-    decoding=st.sampled_from(["inline", "first-token", "listwise"]),
+    decoding=st.sampled_from(["pointwise", "inline", "first-token", "listwise"]),
     strategy=st.sampled_from(["single", "sliding"]),
     window=st.integers(2, 6),
     stride=st.integers(1, 5),
@@ -112,9 +112,8 @@ def test_every_candidate_comes_back_exactly_once(
     reasons: int,
 ) -> None:  # fmt: skip
     assume(stride < window)
-    reranker = Reranker(
-        engine=engine, decoding=decoding, strategy=strategy, window=window, stride=stride, passes=passes
-    )
+    windows = {"strategy": strategy, "window": window, "stride": stride, "passes": passes}
+    reranker = Reranker(engine=engine, decoding=decoding, **({} if decoding == "pointwise" else windows))
     (ranking,) = reranker.rerank_batch([request], reasons=reasons)
     ids = [item.listing_id for item in ranking.items]
     assert sorted(ids) == sorted(candidate.listing.listing_id for candidate in request.candidates)
@@ -126,6 +125,22 @@ def test_every_candidate_comes_back_exactly_once(
     assert (provenance.outcome == "fallback") == bool(provenance.why)
     if provenance.outcome == "fallback" and provenance.windows == 0:
         assert [item.source_rank for item in ranking.items] == [item.rank for item in ranking.items]
+
+
+@given(request=requests(), seed=st.integers(0, 99), prompt=st.sampled_from(["pointwise", "pointwise-query-first"]))
+def test_pointwise_does_not_depend_on_the_candidates_order(request: Request, seed: int, prompt: str) -> None:
+    def judge(asked: AnyRequest) -> Any:  # by all of the prompt's tokens
+        assert isinstance(asked, ScoreRequest)
+        return [[random.Random(f"{seed} {asked.ids}").gauss(), *[0.0] * (len(asked.targets) - 1)]]
+
+    reranker = Reranker(engine=ScriptedEngine(judge), decoding="pointwise", prompt=prompt)
+    shuffled = list(request.candidates)
+    random.Random(seed).shuffle(shuffled)
+    ranking = reranker.rerank(request.query, request.candidates, request.history)
+    other = reranker.rerank(request.query, shuffled, request.history)
+    assert {item.listing_id: item.score for item in ranking} == {item.listing_id: item.score for item in other}
+    if len({item.score for item in ranking}) == len(ranking):  # equal scores keep the order they came in
+        assert [item.listing_id for item in ranking] == [item.listing_id for item in other]
 
 
 pieces = st.sampled_from([*"ABCDE[]>, \n.x1", "[A]", " > ", "Ａ"])
@@ -150,7 +165,7 @@ def test_a_right_answer_parses_to_itself(order: list[int]) -> None:
     assert not parsed.repaired
 
 
-TEMPLATES = [load_template("inline"), load_template("listwise")]
+TEMPLATES = [load_template("inline"), load_template("listwise"), load_template("pointwise")]
 
 
 @given(
@@ -161,13 +176,12 @@ TEMPLATES = [load_template("inline"), load_template("listwise")]
 )
 def test_the_token_budget_holds(request: Request, budget: int, template: Template, chat: bool) -> None:
     renderer = Renderer(template, WordTokenizer(chat=chat))
+    decoding = template.decodings[0]
+    candidates = request.candidates[:1] if decoding == "pointwise" else request.candidates
 
     def render(max_tokens: int) -> int:
-        prompt = renderer.render(
-            request.query, request.candidates, request.history,
-            max_tokens=max_tokens, inline=bool(template.question),
-        )  # fmt: skip
-        assert len(prompt.listing_ids) == len(request.candidates)
+        prompt = renderer.render(request.query, candidates, request.history, max_tokens=max_tokens, decoding=decoding)
+        assert len(prompt.listing_ids) == len(candidates)
         assert all(count >= 0 for count in prompt.cuts.values())
         return len(prompt.ids)
 

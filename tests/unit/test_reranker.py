@@ -7,6 +7,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import replace
 from fractions import Fraction
 from functools import partial
 from math import ceil, exp, inf, nan
@@ -25,6 +26,9 @@ from genrank.reranker import MAX_PROMPT_TOKENS, Reranker
 from genrank.testing import AnyRequest, OracleEngine, ScriptedAnswer, ScriptedEngine, WordTokenizer
 from genrank.types import Candidate, Interaction, Listing, Query, Ranking, Request, Tokens
 from genrank.windows import tournament_sizes
+
+WINDOWED = [decoding for decoding in DECODINGS if decoding != "pointwise"]
+"""The decodings that show several candidates in a prompt."""
 
 
 def _titles(n: int) -> list[str]:
@@ -92,7 +96,7 @@ def _check_promises(ranking: Ranking, n: int) -> None:
 
 
 @pytest.mark.parametrize("strategy", ["single", "sliding", "tournament"])
-@pytest.mark.parametrize("decoding", DECODINGS)
+@pytest.mark.parametrize("decoding", WINDOWED)
 @pytest.mark.parametrize("passes", [1, 3])
 def test_every_decoding_and_strategy_ranks_by_what_the_model_says(decoding: Any, strategy: Any, passes: int) -> None:
     n = 12
@@ -104,7 +108,7 @@ def test_every_decoding_and_strategy_ranks_by_what_the_model_says(decoding: Any,
     _check_promises(ranking, n)
 
 
-@pytest.mark.parametrize("decoding", DECODINGS)
+@pytest.mark.parametrize("decoding", WINDOWED)
 def test_a_list_longer_than_the_window_slides(decoding: Any) -> None:
     n, window, stride = 30, 8, 4
     engine = OracleEngine({str(i): float(i) for i in range(n)})
@@ -117,7 +121,7 @@ def test_a_list_longer_than_the_window_slides(decoding: Any) -> None:
     _check_promises(ranking, n)
 
 
-@pytest.mark.parametrize("decoding", DECODINGS)
+@pytest.mark.parametrize("decoding", WINDOWED)
 @pytest.mark.parametrize("n", [100, 333])
 def test_a_tournament_finds_the_top_in_the_calls_of_its_formula(decoding: Any, n: int) -> None:
     window, top_k = 20, 10
@@ -311,8 +315,8 @@ def test_each_decoding_has_its_own_template(
 def test_a_template_may_be_passed_by_name_or_as_it_is() -> None:
     template = load_template("inline").model_copy(update={"name": "mine", "version": 7})
     assert Reranker(engine=OracleEngine({}), prompt=template).rerank("q", ["a"]).provenance.prompt == "mine@7"
-    by_name = Reranker(engine=OracleEngine({}), prompt="inline", decoding="listwise").rerank("q", ["a"])
-    assert by_name.provenance.prompt.startswith("inline@")
+    by_name = Reranker(engine=OracleEngine({}), prompt="listwise-lean", decoding="listwise").rerank("q", ["a"])
+    assert by_name.provenance.prompt.startswith("listwise-lean@")
 
 
 def test_cuts_add_up_over_windows_and_passes() -> None:
@@ -379,7 +383,6 @@ def test_a_reason_goes_on_in_the_conversation_that_ranked_its_item_last() -> Non
     Reranker(engine=engine, window=4, stride=2, passes=1).rerank("query", _titles(9), reasons=2)
     *_, last, first_reason, second_reason = engine.requests
     assert isinstance(last, ScoreRequest)
-    assert last.keep, "the engine was told that more would follow"
     for reason, title in ((first_reason, "title 8"), (second_reason, "title 7")):
         assert isinstance(reason, TextRequest)
         assert tuple(reason.ids[: len(last.ids)]) == tuple(last.ids)
@@ -402,10 +405,64 @@ def test_a_reason_may_speak_of_the_most_useful_part_of_a_long_history() -> None:
     assert "history[700].brand" in ranking[0].evidence
 
 
-def test_no_conversation_is_kept_where_no_reason_is_asked_for() -> None:
+@pytest.mark.parametrize("n", [1, 2, 250])
+def test_pointwise_asks_about_each_candidate_once_in_one_call(n: int) -> None:
+    engine = OracleEngine({str(i): (i * 7 % n) / n for i in range(n)})
+    ranking = Reranker(engine=engine, decoding="pointwise").rerank("query", _titles(n))
+    assert _shown(engine) == [(str(i),) for i in range(n)]
+    assert engine.calls == 1
+    assert _ids(ranking) == sorted(map(str, range(n)), key=lambda listing_id: -(int(listing_id) * 7 % n))
+    provenance = ranking.provenance
+    assert (provenance.strategy, provenance.window, provenance.windows, provenance.passes) == ("each", None, n, 1)
+    assert provenance.agreement is None
+    _check_promises(ranking, n)
+
+
+def test_pointwise_tells_the_engine_what_is_the_same_for_every_query() -> None:
     engine = OracleEngine({})
-    Reranker(engine=engine).rerank("query", _titles(3))
-    assert not any(request.keep for request in engine.requests if isinstance(request, ScoreRequest))
+    reranker = Reranker(engine=engine, decoding="pointwise")
+    candidates = [Listing("a", "Red mug", brand="Acme"), Listing("b", "Blue mug with a long handle")]
+    reranker.rerank("mug", candidates)
+    reranker.rerank("a gift for someone who drinks tea", candidates[::-1])
+    first, second, third, fourth = (r for r in engine.requests if isinstance(r, ScoreRequest))
+    for one, other in ((first, fourth), (second, third)):
+        assert one.ids[: one.head] == other.ids[: other.head]
+        assert one.ids != other.ids
+        shown = engine.tokenizer.decode(one.ids[one.lead : one.head])
+        assert shown in ("Red mug | brand: Acme\n", "Blue mug with a long handle\n")
+    assert first.lead == second.lead
+    assert engine.tokenizer.decode(first.ids[: first.lead]).endswith("<user>Listing: ")
+
+
+def test_a_prompt_that_begins_with_the_query_has_no_head() -> None:
+    engine = OracleEngine({})
+    Reranker(engine=engine, decoding="pointwise", prompt="pointwise-query-first").rerank("mug", ["Red mug", "Hat"])
+    one, other = (r for r in engine.requests if isinstance(r, ScoreRequest))
+    assert (one.head, other.head) == (0, 0)
+    assert engine.tokenizer.decode(one.ids[: one.lead]).endswith("<user>")
+    text = engine.tokenizer.decode(one.ids)
+    assert text.index("searched for: mug") < text.index("Listing: Red mug") < text.index("Is this listing")
+
+
+def test_candidates_that_the_engine_had_kept_are_counted() -> None:
+    class Keeping(OracleEngine):
+        def score(self, requests: Sequence[ScoreRequest], *, stop: Stop = never) -> list[ScoreResult | None]:
+            found = super().score(requests, stop=stop)
+            return [result and replace(result, found=i > 0) for i, result in enumerate(found)]
+
+    ranking = Reranker(engine=Keeping({}), decoding="pointwise").rerank("query", _titles(5))
+    assert (ranking.provenance.kept, ranking.provenance.windows) == (4, 5)
+
+
+def test_pointwise_keeps_what_was_read_before_the_deadline() -> None:
+    class Half(OracleEngine):
+        def score(self, requests: Sequence[ScoreRequest], *, stop: Stop = never) -> list[ScoreResult | None]:
+            return [*super().score(requests[:3]), *[None] * (len(requests) - 3)]
+
+    ranking = Reranker(engine=Half({"2": 1.0}), decoding="pointwise").rerank("query", _titles(6), deadline=60)
+    assert _ids(ranking) == ["2", "0", "1", "3", "4", "5"]
+    assert (ranking.provenance.outcome, ranking.provenance.windows) == ("fallback", 3)
+    _check_promises(ranking, 6)
 
 
 def test_claims_that_stand_nowhere_are_removed_and_counted() -> None:
@@ -796,8 +853,9 @@ def _dead() -> ScriptedEngine:
     return ScriptedEngine([EngineError("gone")])
 
 
-@pytest.mark.parametrize("strategy", ["single", "sliding"])
-@pytest.mark.parametrize("decoding", DECODINGS)
+@pytest.mark.parametrize(
+    ("decoding", "strategy"), [("pointwise", None), *((d, s) for d in WINDOWED for s in ("single", "sliding"))]
+)
 def test_with_a_dead_engine_the_fallback_orders_everything(decoding: Any, strategy: Any) -> None:
     n = 5
     odd_first = CheapRanker(lambda listing_id: int(listing_id) % 2)
@@ -1133,8 +1191,13 @@ def test_a_reranker_closes_the_engine_that_it_loaded(monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize(
     ("change", "field"),
     [
-        ({"decoding": "pointwise"}, "decoding"),
+        ({"decoding": "pairwise"}, "decoding"),
         ({"strategy": "knockout"}, "strategy"),
+        ({"strategy": "each"}, "strategy"),
+        ({"decoding": "pointwise", "strategy": "single"}, "strategy"),
+        ({"decoding": "pointwise", "window": 20}, "window"),
+        ({"decoding": "pointwise", "stride": 10}, "stride"),
+        ({"decoding": "pointwise", "passes": 2}, "passes"),
         ({"window": 1}, "window"),
         ({"window": "20"}, "window"),
         ({"window": 20, "stride": 20}, "stride"),
@@ -1200,7 +1263,11 @@ def test_single_refuses_what_it_cannot_name() -> None:
 
 @pytest.mark.parametrize(
     ("prompt", "message"),
-    [("no-such-prompt", "no prompt template"), ("listwise", "asks no question; decoding 'inline' needs one that does")],
+    [
+        ("no-such-prompt", "no prompt template"),
+        ("listwise", "asks no question; it suits first-token and listwise, not inline"),
+        ("pointwise", "asks no question; it suits pointwise, not inline"),
+    ],
 )
 def test_a_template_that_does_not_fit(prompt: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
@@ -1209,7 +1276,7 @@ def test_a_template_that_does_not_fit(prompt: str, message: str) -> None:
 
 @pytest.mark.parametrize("decoding", ["first-token", "listwise"])
 def test_an_order_needs_names(decoding: Any) -> None:
-    with pytest.raises(ConfigError, match="inline-bare names no candidates; only decoding 'inline' can use it"):
+    with pytest.raises(ConfigError, match="inline-bare names no candidates; it suits inline, not "):
         Reranker(engine=OracleEngine({}), prompt="inline-bare", decoding=decoding)
 
 

@@ -16,7 +16,7 @@ from genrank.cli.main import main
         ["no-such-command"],
         ["rerank"],
         ["rerank", "x.jsonl", "--no-such-option"],
-        ["rerank", "x.jsonl", "--decoding", "pointwise"],
+        ["rerank", "x.jsonl", "--decoding", "pairwise"],
         ["rerank", "x.jsonl", "--strategy", "knockout"],
         ["rerank", "x.jsonl", "--window", "many"],
         ["rerank", "x.jsonl", "--format", "xml"],
@@ -26,7 +26,7 @@ from genrank.cli.main import main
         ["prompts"],
         ["prompts", "show"],
         ["prompts", "render"],
-        ["prompts", "render", "inline", "--decoding", "pointwise"],
+        ["prompts", "render", "inline", "--decoding", "pairwise"],
     ],
     ids=" ".join,
 )

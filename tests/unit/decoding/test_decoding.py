@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from genrank.decoding import DECODINGS
+from genrank.decoding import DECODINGS, Scored
 from genrank.engines.base import PermuteResult, ScoreResult, Stop, never
 from genrank.errors import EngineError, OutputError
 from genrank.prompting.renderer import AnswerTokens, Prompt
@@ -18,17 +18,17 @@ PROMPTS = [
     Prompt(ids=(1, 2, 3, 4, 5), reads=(2, 3, 4), listing_ids=("a", "b", "c"), cuts={}),
     Prompt(ids=(1, 2, 3), reads=(1, 2), listing_ids=("d", "e"), cuts={}),
 ]
+JUDGED: list[ScriptedAnswer] = [[[1.0, 0.0], [0.0, 0.0], [2.0, 0.0]], [[3.0, 0.0], [0.0, 0.0]]]
 RIGHT: dict[str, list[ScriptedAnswer]] = {
-    "inline": [[[1.0, 0.0], [0.0, 0.0], [2.0, 0.0]], [[3.0, 0.0], [0.0, 0.0]]],
+    "pointwise": JUDGED,
+    "inline": JUDGED,
     "first-token": [[[1.0, 0.0, 2.0]], [[3.0, 0.0]]],
     "listwise": [(2, 0, 1), (0, 1)],
 }
 """Answers that put c before a before b, and d before e."""
 
 
-def _decode(
-    decoding: Decoding, engine: ScriptedEngine, *, stop: Stop = never
-) -> list[tuple[list[float], Tokens] | None]:
+def _decode(decoding: Decoding, engine: ScriptedEngine, *, stop: Stop = never) -> list[Scored | None]:
     decode = DECODINGS[decoding]
     return decode.read(PROMPTS, ANSWER, decode.ask(PROMPTS, ANSWER).run(engine, stop))
 
@@ -39,7 +39,7 @@ def test_each_prompt_gets_one_score_a_candidate_and_what_it_cost(decoding: Decod
     one, other = _decode(decoding, engine)
     assert one
     assert other
-    (first, spent), (second, spent_second) = one, other
+    (first, spent, _), (second, spent_second, _) = one, other
     assert 1 >= first[2] > first[0] > first[1] >= 0
     assert 1 >= second[0] > second[1] >= 0
     assert (len(first), len(second)) == (3, 2)

@@ -5,16 +5,16 @@ from math import exp
 import pytest
 
 from genrank.decoding import first_token
+from genrank.decoding.checks import Scored
 from genrank.engines.base import ScoreRequest
 from genrank.prompting.renderer import AnswerTokens, Prompt
 from genrank.testing import ScriptedEngine
-from genrank.types import Tokens
 
 ANSWER = AnswerTokens(identifiers=(10, 11, 12, 13), between=(20,), yes=(), no=())
 PROMPT = Prompt(ids=(1, 2, 3), reads=(), listing_ids=("a", "b", "c"), cuts={})
 
 
-def _decode(engine: ScriptedEngine, prompts: list[Prompt]) -> list[tuple[list[float], Tokens] | None]:
+def _decode(engine: ScriptedEngine, prompts: list[Prompt]) -> list[Scored | None]:
     return first_token.read(prompts, ANSWER, first_token.ask(prompts, ANSWER).run(engine))
 
 

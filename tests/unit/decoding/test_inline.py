@@ -5,15 +5,15 @@ from math import exp, log
 import pytest
 
 from genrank.decoding import inline
+from genrank.decoding.checks import Scored
 from genrank.engines.base import ScoreRequest
 from genrank.prompting.renderer import AnswerTokens, Prompt
 from genrank.testing import ScriptedEngine
-from genrank.types import Tokens
 
 ANSWER = AnswerTokens(identifiers=(), between=(), yes=(30, 31), no=(40,))
 
 
-def _decode(engine: ScriptedEngine, prompts: list[Prompt]) -> list[tuple[list[float], Tokens] | None]:
+def _decode(engine: ScriptedEngine, prompts: list[Prompt]) -> list[Scored | None]:
     return inline.read(prompts, ANSWER, inline.ask(prompts, ANSWER).run(engine))
 
 

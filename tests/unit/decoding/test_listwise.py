@@ -5,17 +5,17 @@ import itertools
 import pytest
 
 from genrank.decoding import listwise
+from genrank.decoding.checks import Scored
 from genrank.engines.base import PermuteRequest
 from genrank.errors import OutputError
 from genrank.prompting.renderer import AnswerTokens, Prompt
 from genrank.testing import ScriptedEngine
-from genrank.types import Tokens
 
 ANSWER = AnswerTokens(identifiers=(10, 11, 12, 13), between=(20, 21), yes=(), no=())
 PROMPT = Prompt(ids=(1, 2, 3), reads=(), listing_ids=("a", "b", "c"), cuts={})
 
 
-def _decode(engine: ScriptedEngine, prompts: list[Prompt]) -> list[tuple[list[float], Tokens] | None]:
+def _decode(engine: ScriptedEngine, prompts: list[Prompt]) -> list[Scored | None]:
     return listwise.read(prompts, ANSWER, listwise.ask(prompts, ANSWER).run(engine))
 
 

@@ -93,9 +93,9 @@ def assert_exact(engine: Any, requests: Sequence[ScoreRequest], results: Sequenc
         assert result.tokens.prompt == len(request.ids)
 
 
-def score_request(head: Sequence[int], tail: int, seed: int, **options: Any) -> ScoreRequest:
-    ids = (*head, *tokens(tail, seed))
-    return ScoreRequest(ids, [len(head), len(ids) - 1], [3, 4, 5], **options)
+def score_request(before: Sequence[int], tail: int, seed: int, **options: Any) -> ScoreRequest:
+    ids = (*before, *tokens(tail, seed))
+    return ScoreRequest(ids, [len(before), len(ids) - 1], [3, 4, 5], **options)
 
 
 def forward_passes(engine: Any, monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:

@@ -19,13 +19,13 @@ def test_events_in_the_templates_own_words() -> None:
     assert "- saw: Red hat\n- bought: Blue belt\n" in Rig(events={"view": "saw"}).render(candidates_of("t"), HISTORY)[0]
 
 
-@pytest.mark.parametrize("inline", [True, False])
+@pytest.mark.parametrize("decoding", ["inline", "listwise"])
 def test_a_candidate_of_the_history_is_marked_with_the_most_that_was_done_with_it(decoding: Decoding) -> None:
     rig = Rig(past=" ({event} before)", events={"view": "saw"})
     listings = [candidate.listing for candidate in candidates_of("Red dress", "Blue coat", "Hat")]
     history = [Interaction("purchase", listings[1]), Interaction("view", listings[1]), Interaction("view", listings[2])]
     (text, cuts, _) = rig.render([Candidate(listing) for listing in listings], history, decoding=decoding)
-    end = "\nFit:" if inline else ""
+    end = "\nFit:" if decoding == "inline" else ""
     assert f"[A] Red dress{end}\n[B] Blue coat (bought before){end}\n[C] Hat (saw before){end}" in text
     assert cuts == NO_CUTS
 
@@ -37,7 +37,7 @@ def test_what_is_past_is_marked_where_the_history_itself_has_no_room() -> None:
     assert cuts["history"]
 
 
-@pytest.mark.parametrize("inline", [True, False])
+@pytest.mark.parametrize("decoding", ["inline", "listwise"])
 def test_a_mark_is_never_cut(decoding: Decoding) -> None:
     rig = Rig(past=" ({event} before)")
     candidates = [Candidate(Listing("h1", words(40))), *candidates_of(words(40))]

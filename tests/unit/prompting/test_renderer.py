@@ -254,8 +254,7 @@ def test_every_template_of_the_house_keeps_every_budget(
         for i, one in enumerate(data.draw(st.lists(LISTINGS, min_size=1, max_size=9)))
     ]
     renderer = Renderer(template, WordTokenizer(chat=chat))
-    decoding: Decoding = template.decodings[0]
-    inline = decoding == "inline"
+    decoding = template.decodings[0]
     if decoding == "pointwise":
         candidates = candidates[:1]
     try:
@@ -483,7 +482,7 @@ def _golden(name: str) -> str:
     template = load_template(name)
     tokenizer = WordTokenizer()
     renderer = Renderer(template, tokenizer)
-    decoding: Decoding = template.decodings[0]
+    decoding = template.decodings[0]
     shown = GOLDEN_CANDIDATES[:1] if decoding == "pointwise" else GOLDEN_CANDIDATES
     prompt = renderer.render(GOLDEN_QUERY, shown, GOLDEN_HISTORY, max_tokens=2000, decoding=decoding)
     texts = [tokenizer.decode(prompt.ids)]

@@ -3,12 +3,13 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
 from genrank.errors import ConfigError
 from genrank.prompting.template import load_template, template_names
+from genrank.types import Decoding
 from tests.prompt_rig import FIELDS, make_template
 
 
@@ -55,8 +56,8 @@ def test_a_template_is_read_from_a_file(tmp_path: Path) -> None:
         ({"past": " (before)"}, "past must hold the placeholders {event}"),
         ({"identifiers": "roman"}, "identifiers: "),
         ({"values": "xml"}, "values: "),
-        ({"base": "nothing"}, "base: must be one of ['inline', 'listwise'], got 'nothing'"),
-        ({"base": "inline-json"}, "base: must be one of ['inline', 'listwise'], got 'inline-json'"),
+        ({"base": "nothing"}, "base: must be one of ['inline', 'listwise', 'pointwise'], got 'nothing'"),
+        ({"base": "inline-json"}, "base: must be one of ['inline', 'listwise', 'pointwise'], got 'inline-json'"),
         ({"interaction": "- {listing}\n"}, "interaction must hold the placeholders {event}, {listing}"),
         ({"interaction": ""}, "interaction must hold the placeholders {event}, {listing}"),
         (
@@ -127,7 +128,16 @@ def test_the_decodings_that_a_template_suits() -> None:
     assert make_template(candidate="{listing}").misfit("listwise") == "names no candidates"
     shipped = {name: load_template(name).decodings for name in template_names()}
     assert all(shipped.values())
-    assert {"inline", "first-token", "listwise"} == {decoding for found in shipped.values() for decoding in found}
+    assert set(get_args(Decoding)) == {decoding for found in shipped.values() for decoding in found}
+
+
+def test_what_a_template_for_pointwise_needs() -> None:
+    asked = {"question": "", "candidate": "{listing}"}
+    assert make_template(**asked).decodings == ("pointwise",)
+    assert make_template(**asked, instruction="", chat=False).decodings == ("pointwise",), "the plain end asks"
+    assert make_template(**asked, instruction="").misfit("pointwise") == "does not ask for yes or no"
+    assert make_template(**asked, yes=[], no=[]).misfit("pointwise") == "does not ask for yes or no"
+    assert make_template().misfit("pointwise") == "shows several candidates"
 
 
 def test_an_unknown_template_is_answered_with_the_known_ones() -> None:
