@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from eval.config import BlendSystem
 from eval.systems import Scores, SystemResult
+from genrank.blending import scaled, standardised, weighted
 from genrank.data.dataset import Dataset
 from genrank.experiment.metrics import candidate_ids, measure, run_of
 from genrank.types import Request
@@ -38,12 +39,26 @@ def blend(
     if weight is None:
         others, found = fitted_on()
         one, other = (standard_scores(found[name], others) for name in system.systems)
-        worth = {w: _each(dataset, others, _mixed(one, other, w), k) for w in WEIGHTS}
-        weight = fit_weight(worth)
+        weight = fit_weight(worth_of_weights(one, other, others, dataset, k))
     first, second = (results[name] for name in system.systems)
-    scores = _mixed(standard_scores(first, requests), standard_scores(second, requests), weight)
+    scores = mixed(standard_scores(first, requests), standard_scores(second, requests), weight)
     seconds, load = first.seconds + second.seconds, first.load_seconds + second.load_seconds
     return SystemResult(run_of(requests, scores), seconds, load, cached=first.cached or second.cached), weight
+
+
+def worth_of_weights(
+    first: Scores, second: Scores, requests: Sequence[Request], dataset: Dataset, k: int
+) -> dict[float, list[float]]:
+    """nDCG@k of each request by weight of the first, for `fit_weight`.
+
+    Args:
+        first: Standard scores, as of `standard_scores`.
+        second: The same of the other system.
+        requests: ``[b]`` that they rank.
+        dataset: The dataset that the requests come from.
+        k: Depth of nDCG.
+    """
+    return {weight: _each(dataset, requests, mixed(first, second, weight), k) for weight in WEIGHTS}
 
 
 def fit_weight(worth: Mapping[float, Sequence[float]]) -> float:
@@ -72,25 +87,18 @@ def _each(dataset: Dataset, requests: Sequence[Request], scores: Scores, k: int)
 
 
 def standard_scores(result: SystemResult, requests: Sequence[Request]) -> Scores:
-    """``[b][n]`` scores of mean 0 and deviation 1 within each request; a probability counts as its log-odds."""
-    return [_standard(_scores(result, request)) for request in requests]
+    """``[b][n]`` scores of mean 0 and deviation 1 within each request, on the scale of `genrank.blending`."""
+    return [standardised(_scores(result, request)) for request in requests]
 
 
 def _scores(result: SystemResult, request: Request) -> list[float]:
     ids = [candidate.listing.listing_id for candidate in request.candidates]
     if result.probabilities is None:
         return [result.run[request.query.query_id][key] for key in ids]
-    chances = [result.probabilities[request.query.query_id][key] for key in ids]
-    least = 1e-9
-    return [math.log(max(chance, least) / max(1 - chance, least)) for chance in chances]
+    decoding = (result.rankings[0].provenance.decoding if result.rankings else "") or "inline"
+    return scaled([result.probabilities[request.query.query_id][key] for key in ids], decoding)
 
 
-def _standard(scores: Sequence[float]) -> list[float]:
-    mean, deviation = statistics.fmean(scores), statistics.pstdev(scores)
-    return [(score - mean) / deviation if deviation else 0.0 for score in scores]
-
-
-def _mixed(first: Scores, second: Scores, weight: float) -> list[list[float]]:
-    return [
-        [weight * x + (1 - weight) * y for x, y in zip(a, b, strict=True)] for a, b in zip(first, second, strict=True)
-    ]
+def mixed(first: Scores, second: Scores, weight: float) -> list[list[float]]:
+    """``[b][n]`` weighted sums of standard scores; `weight` is that of the first."""
+    return [weighted(a, b, weight) for a, b in zip(first, second, strict=True)]

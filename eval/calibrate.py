@@ -1,13 +1,18 @@
-"""Fit the temperature that makes a reranker's scores probabilities (`genrank.calibration`).
+"""Fit the temperature that makes a reranker's scores probabilities, and its weight beside the first stage.
 
 ::
 
     python -m eval.calibrate --config eval/configs/NAME.yaml [--system NAME] [--split dev] [--test SPLIT]
-                             [--out FOLDER|FILE.json] [--cache FOLDER | --no-cache]
+                             [--blend [SYSTEM]] [--out FOLDER|FILE.json] [--cache FOLDER | --no-cache]
 
 The configuration is one of `eval.run`; its split is not used. The fit minimises the negative log-likelihood of the
-split's judged queries, each in one window. What was fitted, and how good the probabilities are before and after, is
-printed as JSON; ``--test`` measures on another split too. ``--out`` stores the calibration: give the adapter's folder.
+split's judged queries, each in one window (`genrank.calibration`). What was fitted, and how good the probabilities are
+before and after, is printed as JSON; ``--test`` measures on another split too. ``--out`` stores the calibration: give
+the adapter's folder.
+
+``--blend`` also fits and stores the weight that the reranker's scores get beside the first stage's
+(`genrank.blending`, `eval.blend.fit_weight`). The first stage is a system of the configuration; without a name it is
+the score that each candidate has in the dataset. A reranker whose decoding gives no probabilities gets only a weight.
 """
 
 from __future__ import annotations
@@ -16,6 +21,7 @@ import argparse
 import dataclasses
 import json
 import math
+import statistics
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,11 +29,13 @@ from typing import Any
 
 import numpy as np
 
+from eval.blend import fit_weight, standard_scores, worth_of_weights
 from eval.cache import add_options, chosen_folder
-from eval.config import RunConfig
+from eval.config import BlendSystem, RunConfig
 from eval.run import make_requests
 from eval.summary import EVENTS, Event, calibration_figures, outcomes
-from eval.systems import run_system
+from eval.systems import Scores, SystemResult, run_system
+from genrank.blending import Blend, save_blend, standardised
 from genrank.calibration import Calibration, save_calibration
 from genrank.data.dataset import Dataset
 from genrank.errors import ConfigError, EngineError, InputError, MissingExtraError
@@ -36,7 +44,7 @@ from genrank.experiment.datasets import load_dataset
 from genrank.experiment.metrics import relevant_grade
 from genrank.experiment.program import exit_status, say
 from genrank.experiment.systems import GenrankSystem, decoding_of
-from genrank.types import Provenance
+from genrank.types import Request
 
 Windows = Sequence[tuple[Sequence[float], Sequence[float]]]
 """``[w]`` scores, ``[n]``, 0 to 1, and outcomes, ``[n]`` (`eval.summary.outcomes`)."""
@@ -44,6 +52,7 @@ Windows = Sequence[tuple[Sequence[float], Sequence[float]]]
 TEMPERATURES = (0.01, 100.0)
 """The range that is searched."""
 
+_CANDIDATES = "first-stage"  # the name that stands for the candidates' own scores
 _TINY = 1e-300
 _STEP = 2.0**-53  # 1 minus it is the greatest float below 1
 
@@ -62,6 +71,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--system", help="which of its systems (the only one of type genrank)")
     parser.add_argument("--split", default="dev", help="split whose queries it is fitted on (%(default)s)")
     parser.add_argument("--test", metavar="SPLIT", help="another split to measure on")
+    parser.add_argument(
+        "--blend",
+        metavar="SYSTEM",
+        nargs="?",
+        const=_CANDIDATES,
+        help="also fit a weight beside this system's scores (those of the candidates)",
+    )
     parser.add_argument("--out", type=Path, help="an adapter's folder, or a .json file, that keeps it (none)")
     add_options(parser)
     options = parser.parse_args(arguments)
@@ -71,66 +87,73 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(options: argparse.Namespace) -> None:
     config = load_config(options.config, RunConfig)
     dataset = load_dataset(config.dataset, config.seed)
-    system = _chosen(config, options.system)
-    event, cache = EVENTS[decoding_of(system)], chosen_folder(options)
-    say(f"{system.name} on {options.split} ...")
-    windows, provenance = scored_windows(system, config, dataset, options.split, cache)
-    temperature, bias = fit(event, windows)
-    if temperature in TEMPERATURES:
-        say(f"the temperature is at the end of its range, {temperature:g}: the scores say little, or there are too few")
-    calibration = Calibration(
-        "first-token" if event == "first" else "inline",
-        temperature,
-        bias,
-        f"{dataset.name}, {options.split}: {len(windows)} queries",
-        provenance.model,
-        provenance.prompt_hash,
-    )
-    found = {options.split: measure(event, windows, calibration)}
-    if options.test:
-        say(f"{system.name} on {options.test} ...")
-        others, _ = scored_windows(system, config, dataset, options.test, cache)
-        found[options.test] = measure(event, others, calibration)
-    stored = str(save_calibration(calibration, options.out)) if options.out else None
-    print(
-        json.dumps(
-            {"system": system.name, **dataclasses.asdict(calibration), "event": event, "splits": found, "out": stored},
-            indent=2,
-            ensure_ascii=False,
-        )
-    )
+    system = _chosen(config, options.system, with_blend=options.blend is not None)
+    cache = chosen_folder(options)
+    ranked = {}
+    for split in dict.fromkeys([options.split, *([options.test] if options.test else [])]):
+        say(f"{system.name} on {split} ...")
+        ranked[split] = rank_judged(system, config, dataset, split, cache)
+    found: dict[str, Any] = {"system": system.name}
+    event, stored = EVENTS.get(decoding_of(system)), None
+    if event is not None:
+        windows = {split: scored_windows(event, one, config, dataset) for split, one in ranked.items()}
+        calibration = _calibration(event, windows[options.split], ranked[options.split], dataset, options.split)
+        stored = str(save_calibration(calibration, options.out)) if options.out else None
+        figures = {split: measure(event, one, calibration) for split, one in windows.items()}
+        found |= {**dataclasses.asdict(calibration), "event": event, "splits": figures}
+    if options.blend is not None:
+        scores = {
+            split: first_stage_scores(options.blend, config, dataset, requests, cache)
+            for split, (requests, _) in ranked.items()
+        }
+        mixes = {
+            split: worth_of_weights(standard_scores(result, requests), scores[split], requests, dataset, config.k)
+            for split, (requests, result) in ranked.items()
+        }
+        blend = _blend(fit_weight(mixes[options.split]), ranked[options.split], dataset, options)
+        stored = str(save_blend(blend, options.out)) if options.out else None
+        worths = {
+            split: {
+                f"ndcg@{config.k}_{name}": statistics.fmean(worth[weight])
+                for name, weight in (("first_stage", 0.0), ("model", 1.0), ("blended", blend.weight))
+            }
+            for split, worth in mixes.items()
+        }
+        found["blend"] = dataclasses.asdict(blend) | {"splits": worths}
+    print(json.dumps(found | {"out": stored}, indent=2, ensure_ascii=False))
 
 
-def _chosen(config: RunConfig, name: str | None) -> GenrankSystem:
-    """The system to fit, without a calibration of its own."""
+def _chosen(config: RunConfig, name: str | None, *, with_blend: bool) -> GenrankSystem:
+    """The system to fit, without a calibration or a blend of its own."""
     rerankers = {system.name: system for system in config.systems if isinstance(system, GenrankSystem)}
     if name is None and len(rerankers) != 1:
         raise InputError(f"there are {len(rerankers)} of type genrank: {', '.join(rerankers)}", field="--system")
     system = rerankers.get(name) if name is not None else next(iter(rerankers.values()))
     if system is None:
         raise InputError(f"no system {name!r} of type genrank; there are {', '.join(rerankers)}", field="--system")
-    if decoding_of(system) not in EVENTS:
-        raise InputError(f"{system.name} is {system.decoding}, which gives no probabilities", field="--system")
-    return system.model_copy(update={"calibration": None, "reasons": 0})
+    if decoding_of(system) not in EVENTS and not with_blend:
+        raise InputError(f"{system.name} is {decoding_of(system)}, which gives no probabilities", field="--system")
+    return system.model_copy(update={"calibration": False, "blend": False, "reasons": 0})
 
 
-def scored_windows(
+Judged = tuple[Sequence[Request], SystemResult]
+"""Judged requests, and how a reranker ranked them."""
+
+
+def rank_judged(
     system: GenrankSystem, config: RunConfig, dataset: Dataset, split: str, cache: Path | None = None
-) -> tuple[Windows, Provenance]:
-    """The scores that a reranker gives to a split's judged queries, and the outcomes.
+) -> Judged:
+    """Let a reranker rank a split's judged queries.
 
     Args:
-        system: The reranker, without a calibration.
-        config: Which candidates, at most how many queries, and from which grade a listing is relevant.
+        system: The reranker, without a calibration and a blend.
+        config: Which candidates, and at most how many queries.
         dataset: The dataset that the queries come from.
         split: Split whose queries are ranked.
         cache: Folder of kept results; None keeps nothing.
 
-    Returns:
-        One window a query; and the provenance of the first.
-
     Raises:
-        ConfigError: When a query's candidates take more than one window.
+        InputError: When no query of the split is judged.
         EngineError: When the model could not rank a query.
         GenrankError: Whatever the reranker raises.
     """
@@ -142,19 +165,104 @@ def scored_windows(
     for ranking in result.rankings:
         if ranking.provenance.outcome == "fallback":
             raise EngineError(f"query {ranking.query_id} was not ranked by the model: {ranking.provenance.why}")
-        if ranking.provenance.windows > ranking.provenance.passes:  # scores are lowered where windows meet
+    return requests, result
+
+
+def scored_windows(event: Event, judged: Judged, config: RunConfig, dataset: Dataset) -> Windows:
+    """The scores of judged queries, and the outcomes: one window a query.
+
+    Args:
+        event: The event whose probabilities are wanted.
+        judged: The queries, as they were ranked.
+        config: From which grade a listing is relevant.
+        dataset: The dataset that the queries come from.
+
+    Raises:
+        ConfigError: When a query's candidates take more than one window.
+    """
+    relevant = relevant_grade(dataset.grades) if config.relevant is None else config.relevant
+    windows = []
+    for ranking in judged[1].rankings:
+        provenance = ranking.provenance
+        # scores are lowered where windows meet; those of pointwise, one window a candidate, never meet
+        if provenance.decoding != "pointwise" and provenance.windows > provenance.passes:
             raise ConfigError(
                 f"max_candidates: query {ranking.query_id} took more than one window, and scores of several cannot be "
-                f"calibrated; set it to the window of {system.name} or less"
+                f"calibrated; set it to the window ({provenance.window}) or less"
             )
-    relevant = relevant_grade(dataset.grades) if config.relevant is None else config.relevant
-    event = EVENTS[decoding_of(system)]
-    windows = []
-    for ranking in result.rankings:
-        judged = dataset.qrels[ranking.query_id]
-        grades = [judged.get(item.listing_id) for item in ranking.items]
+        grades = [dataset.qrels[ranking.query_id].get(item.listing_id) for item in ranking.items]
         windows.append(([item.score for item in ranking.items], outcomes(event, grades, relevant)))
-    return windows, result.rankings[0].provenance
+    return windows
+
+
+def first_stage_scores(
+    name: str, config: RunConfig, dataset: Dataset, requests: Sequence[Request], cache: Path | None = None
+) -> Scores:
+    """``[b][n]`` the first stage's scores, standardised within each request.
+
+    Args:
+        name: A system of the configuration; ``first-stage`` takes the score that each candidate has.
+        config: The configuration.
+        dataset: The dataset that the requests come from.
+        requests: ``[b]``.
+        cache: Folder of kept results; None keeps nothing.
+
+    Raises:
+        InputError: When there is no such system, or a candidate has no score.
+        GenrankError: Whatever the system raises.
+    """
+    systems = {one.name: one for one in config.systems if not isinstance(one, BlendSystem | GenrankSystem)}
+    if name in systems and systems[name].type != "first-stage":
+        say(f"{name} ...")
+        run = run_system(systems[name], config, dataset, requests, cache).run
+        return [
+            standardised([run[one.query.query_id][candidate.listing.listing_id] for candidate in one.candidates])
+            for one in requests
+        ]
+    if name != _CANDIDATES:
+        raise InputError(f"no first stage {name!r}; there are {', '.join(systems)}", field="--blend")
+    found = []
+    for one in requests:
+        scores = [candidate.score for candidate in one.candidates]
+        known = [score for score in scores if score is not None]
+        if len(known) < len(scores):
+            raise InputError(
+                f"candidates of {dataset.name} have no first-stage scores (query {one.query.query_id}); give them some "
+                f"with python -m eval.first_stage, or name a system of the configuration: {', '.join(systems)}",
+                field="--blend",
+            )
+        found.append(standardised(known))
+    return found
+
+
+def _calibration(event: Event, windows: Windows, judged: Judged, dataset: Dataset, split: str) -> Calibration:
+    temperature, bias = fit(event, windows)
+    if temperature in TEMPERATURES:
+        say(f"the temperature is at the end of its range, {temperature:g}: the scores say little, or there are too few")
+    provenance = judged[1].rankings[0].provenance
+    return Calibration(
+        provenance.decoding,  # type: ignore[arg-type]  # it checks the decoding
+        temperature,
+        bias,
+        f"{dataset.name}, {split}: {len(windows)} queries",
+        provenance.model,
+        provenance.prompt_hash,
+    )
+
+
+def _blend(weight: float, judged: Judged, dataset: Dataset, options: argparse.Namespace) -> Blend:
+    requests, result = judged
+    provenance = result.rankings[0].provenance
+    name = options.blend
+    if name == _CANDIDATES and dataset.first_stage:
+        name = dataset.first_stage
+    return Blend(
+        provenance.decoding,  # type: ignore[arg-type]  # it checks the decoding
+        weight,
+        f"{dataset.name}, {options.split}: {len(requests)} queries beside {name}",
+        provenance.model,
+        provenance.prompt_hash,
+    )
 
 
 def fit(event: Event, windows: Windows) -> tuple[float, float]:

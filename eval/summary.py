@@ -22,10 +22,10 @@ from genrank.types import Listing, Request
 Event = Literal["relevant", "first"]
 """What a probability is of: that the listing is relevant, or that it should come first."""
 
-EVENTS: Mapping[str, Event] = {"inline": "relevant", "first-token": "first"}
+EVENTS: Mapping[str, Event] = {"pointwise": "relevant", "inline": "relevant", "first-token": "first"}
 """The event of each decoding that gives probabilities (`genrank.calibration`)."""
 
-_PROVENANCE = ("model", "adapter", "prompt", "prompt_hash", "engine", "decoding", "strategy", "passes")
+_PROVENANCE = ("model", "adapter", "prompt", "prompt_hash", "engine", "decoding", "strategy", "passes", "blend")
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from typing import Any
 
 import torch
 
-from genrank.adapters import FILE, load_manifest, merge_values, read_values
+from genrank.adapters import FILE, FITS, load_manifest, merge_values, read_values
 from genrank.data.dataset import sample_shop
 from genrank.engines.loading import check_base, load_adapter, load_fitting_tokenizer, load_model
 from genrank.engines.tokenizer import HubTokenizer
@@ -104,21 +104,21 @@ def merge(adapter: Path, out: Path, base: str | None = None) -> Merged:
 def carried(values: Mapping[str, Any], base: str) -> dict[str, Any]:
     """The content of an adapter's ``genrank.json`` for the merged model.
 
-    A calibration fitted on the adapter's model is valid for the merged one whatever its name.
+    A calibration or a blend fitted on the adapter's model is valid for the merged one whatever its name.
 
     Args:
         values: The content.
         base: The adapter's model.
     """
-    stored = values.get("calibration")
-    if not isinstance(stored, dict):
-        return dict(values)
     own = (base, values.get("base_model"))
-    fitted = {
-        key: value | {"model": ""} if isinstance(value, dict) and value.get("model") in own else value
-        for key, value in stored.items()
-    }
-    return {**values, "calibration": fitted}
+    found = dict(values)
+    for key in FITS:
+        if isinstance(stored := values.get(key), dict):
+            found[key] = {
+                decoding: fit | {"model": ""} if isinstance(fit, dict) and fit.get("model") in own else fit
+                for decoding, fit in stored.items()
+            }
+    return found
 
 
 def _merge(adapter: Path, name: str, base: Path, out: Path, prompts: Sequence[str]) -> tuple[str, float]:

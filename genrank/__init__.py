@@ -13,8 +13,8 @@ Where to look, in the order in which a call passes through:
 - What goes in and comes out: `genrank.types` (`Query`, `Listing`, `Interaction`, `Candidate`, `Request`; `Ranking`,
   `RankedItem`, `Provenance`). `genrank.inputs` builds these from JSON. `genrank.errors` lists every error, as a tree.
 - The call itself: `genrank.reranker`. It uses `genrank.windows` (how a long list is split), `genrank.scheduling` (the
-  loop, sync and async), `genrank.fallback` (the order when the model fails) and `genrank.calibration` (scores as
-  probabilities).
+  loop, sync and async), `genrank.fallback` (the order when the model fails), `genrank.calibration` (scores as
+  probabilities) and `genrank.blending` (the first stage's scores beside the model's).
 - The prompt: `genrank.prompting` turns a query, a history and listings into tokens, following a `Template`.
   `genrank.text` cleans the text and removes instructions aimed at the model.
 - The model: `genrank.engines` runs it, with transformers or vLLM; `Engine` and `AsyncEngine` are the protocols for an

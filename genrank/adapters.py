@@ -1,23 +1,31 @@
 """An adapter's manifest, ``genrank.json``: what it was trained with, so it is always served with the same.
 
-`genrank.calibration` keeps its own object, ``calibration``, in the same file.
+What was fitted on judged queries is kept in the same file, by decoding: `genrank.calibration` in the object
+``calibration``, `genrank.blending` in ``blend``.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal, Protocol, TypeVar
 
 import pydantic
 
 from genrank.errors import ConfigError, first_problem
 from genrank.files import read_text, write_atomically
+from genrank.types import Decoding
 
 FILE = "genrank.json"
 """The manifest's file in an adapter's folder."""
+
+FITS = ("calibration", "blend")
+"""Objects of the file that hold what was fitted on judged queries, by decoding."""
+
+_FIT = "fit one with python -m eval.calibrate in a clone of genrank"
 
 _log = logging.getLogger(__name__)
 
@@ -36,6 +44,25 @@ class TrainedPrompt(pydantic.BaseModel, frozen=True, extra="ignore"):
     identifiers: tuple[str, ...] = ()
 
 
+class Served(pydantic.BaseModel, frozen=True, extra="ignore"):
+    """How an adapter ranks best; what `Reranker` takes if the caller names no decoding.
+
+    Attributes:
+        decoding: The decoding.
+        passes: Passes over differently ordered candidates, at least 1; ``pointwise`` takes only 1.
+    """
+
+    decoding: Decoding
+    passes: Annotated[int, pydantic.Field(ge=1)] = 1
+
+    @pydantic.field_validator("passes")
+    @classmethod
+    def _suits_the_decoding(cls, value: int, info: pydantic.ValidationInfo) -> int:
+        if value > 1 and info.data.get("decoding") == "pointwise":
+            raise ValueError(f"must be 1 for pointwise, got {value}")
+        return value
+
+
 class Manifest(pydantic.BaseModel, frozen=True, extra="ignore"):
     """What an adapter was trained with, and how well it ranked then.
 
@@ -48,6 +75,7 @@ class Manifest(pydantic.BaseModel, frozen=True, extra="ignore"):
         prompts: The templates, by decoding.
         data: The datasets, and the fingerprint of the examples made from them.
         metrics: Figures on the dev queries, such as ``ndcg@10_inline``.
+        serve: How it ranks best; None when that is not known.
         versions: Versions of the packages used in training.
     """
 
@@ -57,6 +85,7 @@ class Manifest(pydantic.BaseModel, frozen=True, extra="ignore"):
     prompts: Mapping[str, TrainedPrompt]
     data: Mapping[str, Any] = pydantic.Field(default_factory=dict)
     metrics: Mapping[str, float] = pydantic.Field(default_factory=dict)
+    serve: Served | None = None
     versions: Mapping[str, str] = pydantic.Field(default_factory=dict)
 
     @pydantic.field_validator("base_weights")
@@ -134,7 +163,7 @@ def demo_adapter(model: str) -> Path | None:
 
 
 def load_manifest(adapter: str | Path) -> Manifest | None:
-    """The manifest in an adapter's folder; None if there is none, or the file holds only a calibration.
+    """The manifest in an adapter's folder; None if there is none, or the file holds only what was fitted.
 
     Raises:
         ConfigError: When it is not a JSON object, or a key is missing or wrong.
@@ -143,7 +172,7 @@ def load_manifest(adapter: str | Path) -> Manifest | None:
     if not file.exists():
         return None
     values = read_values(file)
-    if set(values) <= {"calibration"}:
+    if set(values) <= set(FITS):
         return None
     try:
         return Manifest.model_validate(_without_nulls(values))
@@ -170,6 +199,139 @@ def save_manifest(manifest: Manifest, adapter: str | Path) -> Path:
         OSError: When it cannot be written.
     """
     return merge_values(Path(adapter).expanduser() / FILE, manifest.model_dump(mode="json"))
+
+
+def best_served(metrics: Mapping[str, float], passes: Mapping[Decoding, int]) -> Served | None:
+    """The decoding with the highest ``ndcg@10_DECODING`` on the dev queries, the first among equals.
+
+    Args:
+        metrics: A manifest's `metrics`.
+        passes: Passes by decoding.
+
+    Returns:
+        None if no decoding was measured.
+    """
+    measured = {decoding: metrics[f"ndcg@10_{decoding}"] for decoding in passes if f"ndcg@10_{decoding}" in metrics}
+    if not measured:
+        return None
+    best = max(measured, key=measured.__getitem__)
+    return Served(decoding=best, passes=passes[best])
+
+
+class Fit(Protocol):
+    """A frozen dataclass of values fitted on judged queries; an empty `prompt_hash` or `model` means any."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    @property
+    def decoding(self) -> str:
+        """The decoding whose scores were fitted."""
+
+    @property
+    def prompt_hash(self) -> str:
+        """Hash of the prompt template used in fitting."""
+
+    @property
+    def model(self) -> str:
+        """The model whose scores were fitted, as its engine names it."""
+
+
+F = TypeVar("F", bound=Fit)
+
+
+def load_fit(key: str, kind: type[F], path: str | Path, decoding: str) -> F:
+    """Read what was fitted for a decoding.
+
+    Args:
+        key: One of `FITS`.
+        kind: Its class.
+        path: A JSON file with the object `key`, or a folder (an adapter's) whose ``genrank.json`` is one.
+        decoding: A decoding.
+
+    Raises:
+        ConfigError: When the file is missing or not JSON, holds nothing for the decoding, or a key is missing, unknown
+            or wrong.
+    """
+    file = Path(path).expanduser()
+    file = file / FILE if file.is_dir() else file
+    if not file.is_file():
+        raise ConfigError(f"{key}: there is no {file}; {_FIT}")
+    stored = read_values(file).get(key)
+    values = stored.get(decoding) if isinstance(stored, dict) else None
+    if not isinstance(values, dict):
+        raise ConfigError(f"{file}: has no {key}.{decoding}; {_FIT}")
+    at = f"{file}: {key}.{decoding}"
+    known = {field.name: field.default is dataclasses.MISSING for field in dataclasses.fields(kind)}
+    del known["decoding"]
+    values = {name: value for name, value in values.items() if value is not None or name not in known}
+    for name, required in known.items():
+        if required and name not in values:
+            raise ConfigError(f"{at}.{name}: is missing")
+    for name in values:
+        if name not in known:
+            raise ConfigError(f"{at}.{name}: unknown key; the known keys are {', '.join(known)}")
+    try:
+        return kind(decoding, **values)
+    except ConfigError as error:
+        raise ConfigError(f"{file}: {error}") from None
+
+
+def stored_fit(
+    key: str, kind: type[F], adapter: str | Path, *, decoding: str, prompt_hash: str, model: str
+) -> F | None:
+    """What is stored in an adapter's folder for exactly this use; None if nothing is.
+
+    Raises:
+        ConfigError: When its ``genrank.json`` is not JSON, or a key of what was fitted is wrong.
+    """
+    file = Path(adapter).expanduser() / FILE
+    stored = read_values(file).get(key, {}) if file.is_file() else {}
+    if not isinstance(stored, dict) or decoding not in stored:
+        return None
+    fit = load_fit(key, kind, file, decoding)
+    try:
+        check_fit(key, fit, decoding=decoding, prompt_hash=prompt_hash, model=model)
+    except ConfigError:
+        return None
+    return fit
+
+
+def check_fit(key: str, fit: Fit, *, decoding: str, prompt_hash: str, model: str) -> None:
+    """Check that a fit is used for the decoding, the prompt and the model it was made for.
+
+    Raises:
+        ConfigError: When one of them differs.
+    """
+    fix = f"fit one for these with python -m eval.calibrate in a clone of genrank, or leave the {key} out"
+    if decoding != fit.decoding:
+        raise ConfigError(f"{key}: fitted for the decoding {fit.decoding}, not for {decoding}; {fix}")
+    for name, fitted, here in (("prompt hash", fit.prompt_hash, prompt_hash), ("model", fit.model, model)):
+        if fitted and fitted != here:
+            raise ConfigError(f"{key}: fitted with the {name} {fitted}, not {here}; {fix}")
+
+
+def save_fit(key: str, fit: Fit, path: str | Path) -> Path:
+    """Write what was fitted; other decodings' values and other keys of an existing file stay.
+
+    Args:
+        key: One of `FITS`.
+        fit: The values.
+        path: A file whose name ends in ``.json``, or a folder (an adapter's) for a ``genrank.json``; created if
+            needed.
+
+    Returns:
+        The file.
+
+    Raises:
+        ConfigError: When the file exists and does not hold a JSON object.
+        OSError: When it cannot be written.
+    """
+    file = Path(path).expanduser()
+    file = file if file.suffix == ".json" and not file.is_dir() else file / FILE
+    values = read_values(file) if file.exists() else {}
+    entry = dataclasses.asdict(fit)
+    kept = values.get(key)
+    return merge_values(file, {key: (kept if isinstance(kept, dict) else {}) | {entry.pop("decoding"): entry}})
 
 
 def read_values(file: Path) -> dict[str, Any]:

@@ -4,7 +4,8 @@ A model is rarely right as often as its scores say. A calibration rescales the s
 how often the model was right on the queries it was fitted on. The order never changes (temperature scaling: Guo et al.
 2017, arXiv 1706.04599; with a bias: Platt 1999). What the probability means depends on the decoding:
 
-- ``inline``: the listing is relevant, by itself: its grade is at least the one that counts as relevant.
+- ``pointwise`` and ``inline``: the listing is relevant, by itself: its grade is at least the one that counts as
+  relevant.
 - ``first-token``: the listing should come first: its grade is the window's best. If several share that grade, any of
   them may come first, so the probabilities of a window add up to 1.
 
@@ -15,19 +16,17 @@ a JSON file: by default ``genrank.json`` in an adapter's folder (`genrank.adapte
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from genrank.adapters import FILE, merge_values, read_values
+from genrank.adapters import check_fit, load_fit, save_fit, stored_fit
 from genrank.errors import ConfigError, InputError
 
-_DECODINGS = ("inline", "first-token")
+_DECODINGS = ("pointwise", "inline", "first-token")
 _KEY = "calibration"
-_FIT = "fit one with python -m eval.calibrate in a clone of genrank"
 # for every bias in this range, math.exp is finite and greater than 0
 _RANGES = {"temperature": (1e-6, 1e6), "bias": (-500.0, 500.0)}
 _TOP = 1 - 1e-12
@@ -38,9 +37,9 @@ class Calibration:
     """How scores become probabilities.
 
     Attributes:
-        decoding: Whose scores: ``inline`` or ``first-token``.
+        decoding: Whose scores: ``pointwise``, ``inline`` or ``first-token``.
         temperature: 1e-6 to 1e6; above 1 for an overconfident model, below 1 for an underconfident one.
-        bias: Added to the log-odds, -500 to 500; ``inline`` only. Above 0 for a model that says no too often.
+        bias: Added to the log-odds, -500 to 500; not for ``first-token``. Above 0 for a model that says no too often.
         fitted_on: The judged queries, in words.
         model: The model whose scores were fitted, as its engine names it; empty for any model.
         prompt_hash: Hash of the prompt template used in fitting (`Provenance.prompt_hash`); empty for any template.
@@ -49,7 +48,7 @@ class Calibration:
         ConfigError: When a value is wrong.
     """
 
-    decoding: Literal["inline", "first-token"]
+    decoding: Literal["pointwise", "inline", "first-token"]
     temperature: float
     bias: float = 0.0
     fitted_on: str = ""
@@ -58,7 +57,7 @@ class Calibration:
 
     def __post_init__(self) -> None:
         if self.decoding not in _DECODINGS:
-            raise ConfigError(f"calibration.decoding: must be inline or first-token, got {self.decoding!r}")
+            raise ConfigError(f"calibration.decoding: must be {', '.join(_DECODINGS)}, got {self.decoding!r}")
         for name, (low, high) in _RANGES.items():
             number = getattr(self, name)
             if isinstance(number, bool) or not isinstance(number, (int, float)) or not low <= number <= high:
@@ -72,9 +71,9 @@ class Calibration:
     def apply(self, scores: Sequence[float]) -> list[float]:
         """The probabilities of one window.
 
-        ``inline``: ``sigmoid(logit(score) / temperature + bias)`` of each. ``first-token``: ``score ** (1 /
-        temperature)`` of each, divided by their sum. The order stays: a higher score gets a higher probability, if
-        only by the smallest step of a float, and equal scores stay equal.
+        ``pointwise`` and ``inline``: ``sigmoid(logit(score) / temperature + bias)`` of each. ``first-token``:
+        ``score ** (1 / temperature)`` of each, divided by their sum. The order stays: a higher score gets a higher
+        probability, if only by the smallest step of a float, and equal scores stay equal.
 
         Args:
             scores: ``[n]`` scores of one window, 0 to 1, from the decoding.
@@ -107,12 +106,7 @@ class Calibration:
         Raises:
             ConfigError: When one of them differs.
         """
-        fix = "fit one for these with python -m eval.calibrate in a clone of genrank, or leave the calibration out"
-        if decoding != self.decoding:
-            raise ConfigError(f"calibration: fitted for the decoding {self.decoding}, not for {decoding}; {fix}")
-        for name, fitted, here in (("prompt hash", self.prompt_hash, prompt_hash), ("model", self.model, model)):
-            if fitted and fitted != here:
-                raise ConfigError(f"calibration: fitted with the {name} {fitted}, not {here}; {fix}")
+        check_fit(_KEY, self, decoding=decoding, prompt_hash=prompt_hash, model=model)
 
 
 def load_calibration(path: str | Path, decoding: str) -> Calibration:
@@ -120,34 +114,13 @@ def load_calibration(path: str | Path, decoding: str) -> Calibration:
 
     Args:
         path: A JSON file with an object ``calibration``, or a folder (an adapter's) whose ``genrank.json`` is one.
-        decoding: ``inline`` or ``first-token``.
+        decoding: ``pointwise``, ``inline`` or ``first-token``.
 
     Raises:
         ConfigError: When the file is missing or not JSON, holds no calibration for the decoding, or a key is missing,
             unknown or wrong.
     """
-    file = Path(path).expanduser()
-    file = file / FILE if file.is_dir() else file
-    if not file.is_file():
-        raise ConfigError(f"calibration: there is no {file}; {_FIT}")
-    stored = read_values(file).get(_KEY)
-    values = stored.get(decoding) if isinstance(stored, dict) else None
-    if not isinstance(values, dict):
-        raise ConfigError(f"{file}: has no {_KEY}.{decoding}; {_FIT}")
-    at = f"{file}: {_KEY}.{decoding}"
-    known = {field.name: field.default is dataclasses.MISSING for field in dataclasses.fields(Calibration)}
-    del known["decoding"]
-    values = {name: value for name, value in values.items() if value is not None or name not in known}
-    for name, required in known.items():
-        if required and name not in values:
-            raise ConfigError(f"{at}.{name}: is missing")
-    for name in values:
-        if name not in known:
-            raise ConfigError(f"{at}.{name}: unknown key; the known keys are {', '.join(known)}")
-    try:
-        return Calibration(decoding, **values)  # type: ignore[arg-type]  # it checks the decoding
-    except ConfigError as error:
-        raise ConfigError(f"{file}: {error}") from None
+    return load_fit(_KEY, Calibration, path, decoding)
 
 
 def stored_calibration(adapter: str | Path, *, decoding: str, prompt_hash: str, model: str) -> Calibration | None:
@@ -156,16 +129,7 @@ def stored_calibration(adapter: str | Path, *, decoding: str, prompt_hash: str, 
     Raises:
         ConfigError: When its ``genrank.json`` is not JSON, or a key of the calibration is wrong.
     """
-    file = Path(adapter).expanduser() / FILE
-    stored = read_values(file).get(_KEY, {}) if file.is_file() else {}
-    if not isinstance(stored, dict) or decoding not in stored:
-        return None
-    calibration = load_calibration(file, decoding)
-    try:
-        calibration.check(decoding=decoding, prompt_hash=prompt_hash, model=model)
-    except ConfigError:
-        return None
-    return calibration
+    return stored_fit(_KEY, Calibration, adapter, decoding=decoding, prompt_hash=prompt_hash, model=model)
 
 
 def save_calibration(calibration: Calibration, path: str | Path) -> Path:
@@ -183,12 +147,7 @@ def save_calibration(calibration: Calibration, path: str | Path) -> Path:
         ConfigError: When the file exists and does not hold a JSON object.
         OSError: When it cannot be written.
     """
-    file = Path(path).expanduser()
-    file = file if file.suffix == ".json" and not file.is_dir() else file / FILE
-    values = read_values(file) if file.exists() else {}
-    entry = dataclasses.asdict(calibration)
-    kept = values.get(_KEY)
-    return merge_values(file, {_KEY: (kept if isinstance(kept, dict) else {}) | {entry.pop("decoding"): entry}})
+    return save_fit(_KEY, calibration, path)
 
 
 def _in_order_of(scores: Sequence[float], chances: Sequence[float]) -> list[float]:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
 from genrank.adapters import load_manifest
+from genrank.blending import is_weight, stored_blend
 from genrank.calibration import Calibration, load_calibration, stored_calibration
 from genrank.decoding import DECODINGS, Scored
 from genrank.engines.base import Closing, Engine
@@ -50,6 +51,9 @@ History = Sequence[Interaction | Mapping[str, Any]]
 """What a caller may pass as a history."""
 
 DEFAULT_MODEL = "smollm2-135m"
+
+DEFAULT_DECODING: Decoding = "inline"
+"""The decoding of a model without an adapter that says its own."""
 
 DEFAULT_PROMPTS: Mapping[Decoding, str] = {
     "pointwise": "pointwise",
@@ -96,7 +100,8 @@ class Reranker(Closing):
             with the reranker.
         prompt: Name of a prompt template, path of a ``.toml`` file, or a `Template`; by default the one the adapter was
             trained with, or else the decoding's default.
-        decoding: ``pointwise``, ``inline``, ``first-token`` or ``listwise``; see `genrank.decoding`.
+        decoding: ``pointwise``, ``inline``, ``first-token`` or ``listwise``; see `genrank.decoding`. By default the one
+            with which the adapter ranks best (`genrank.adapters.Served`), or else `DEFAULT_DECODING`.
         strategy: ``sliding``, the default, ranks lists longer than `window` in overlapping windows (arXiv 2304.09542);
             ``tournament`` finds their top in fewer windows, most of them in parallel (after arXiv 2406.11678);
             ``single`` puts all candidates into one. ``pointwise`` needs no windows: its only strategy is ``each``.
@@ -106,14 +111,21 @@ class Reranker(Closing):
             Other strategies ignore it; ``pointwise`` takes none.
         passes: How often each window is ranked, each time with its candidates in another order: as they come, reversed,
             then shuffled with `seed`. Scores are averaged (after permutation self-consistency, arXiv 2310.07712). By
-            default 2, but 1 for ``listwise``; ``pointwise`` takes only 1.
+            default the adapter's best number for its best decoding, or else 2, but 1 for ``listwise``; ``pointwise``
+            takes only 1.
         seed: Seed of the shuffles.
         max_prompt_tokens: The token budget of one prompt; by default as many as the model takes, at most 8,192.
         max_reason_tokens: The most tokens of one reason.
         fallback: Orders the candidates that the model did not rank because the engine failed, the model misbehaved or
             the deadline passed; see `Fallback`. Without one, or if it fails, they keep the first stage's order.
         calibration: Turns scores into probabilities, see `genrank.calibration`: a `Calibration`, or the path where one
-            is stored; by default the adapter's own, if it has one for this decoding, prompt and model.
+            is stored; by default the adapter's own, if it has one for this decoding, prompt and model. False turns it
+            off.
+        blend: Orders by a weighted sum of the model's scores and the first stage's (`Candidate.score`), see
+            `genrank.blending`. A number is the model's weight, 0 to 1, and every candidate must have a score. By
+            default the adapter's own weight, if it has one for this decoding, prompt and model, in requests whose
+            candidates all have a score; without one nothing is blended. False turns it off. A ranking whose outcome is
+            ``fallback`` is not blended.
         neutralise: Whether to remove text that the model could take for instructions or for its own words. Turn it off
             only to measure its effect.
         check_adapter: Whether to refuse an adapter whose manifest (`genrank.adapters`) says that it was trained with
@@ -135,7 +147,7 @@ class Reranker(Closing):
         adapter: str | None = None,
         engine: Literal["transformers", "vllm"] | Engine = "transformers",
         prompt: str | Path | Template | None = None,
-        decoding: Decoding = "inline",
+        decoding: Decoding | None = None,
         strategy: Strategy | None = None,
         window: int | None = None,
         stride: int | None = None,
@@ -144,18 +156,24 @@ class Reranker(Closing):
         max_prompt_tokens: int | None = None,
         max_reason_tokens: int = 40,
         fallback: Fallback | None = None,
-        calibration: Calibration | str | Path | None = None,
+        calibration: Calibration | str | Path | Literal[False] | None = None,
+        blend: float | Literal[False] | None = None,
         neutralise: bool = True,
         check_adapter: bool = True,
         trust_remote_code: bool = False,
     ) -> None:
-        if decoding not in get_args(Decoding):
+        if decoding is not None and decoding not in get_args(Decoding):
             raise InputError(f"must be one of {list(get_args(Decoding))}, got {decoding!r}", field="decoding")
-        strategy = _strategy(decoding, strategy, window=window, stride=stride, passes=passes)
         _check_engine(engine, model, adapter, trust_remote_code)
-        _check_place("calibration", calibration, Calibration)
+        used = adapter if isinstance(engine, str) else engine.adapter
+        decoding, passes = _served(decoding, passes, used)
+        strategy = _strategy(decoding, strategy, window=window, stride=stride, passes=passes)
+        if calibration is not False:
+            _check_place("calibration", calibration, Calibration)
+        if blend is not None and blend is not False and not is_weight(blend):
+            raise InputError(f"must be a number within 0..1, or False, got {shown(blend)}", field="blend")
         self.window, self.stride = _sizes(strategy, window, stride)
-        self.passes = DEFAULT_PASSES[decoding] if passes is None else _whole("passes", passes, at_least=1)
+        self.passes = _whole("passes", passes, at_least=1)
         self.seed = _whole("seed", seed)
         self.max_reason_tokens = _whole("max_reason_tokens", max_reason_tokens, at_least=1)
         if fallback is not None and not callable(fallback):
@@ -165,7 +183,6 @@ class Reranker(Closing):
         self.decoding: Decoding = decoding
         self.strategy: Strategy = strategy
         self.fallback = fallback
-        used = adapter if isinstance(engine, str) else engine.adapter
         template = _find_template(prompt, decoding, used, check_adapter)
         self._owns_engine = isinstance(engine, str)
         self._closed = False
@@ -173,7 +190,7 @@ class Reranker(Closing):
             engine, DEFAULT_MODEL if model is None else model, adapter, check_adapter, trust_remote_code
         )
         try:
-            self._set_up(template, max_prompt_tokens, calibration, neutralise=neutralise)
+            self._set_up(template, max_prompt_tokens, calibration, blend, neutralise=neutralise)
         except BaseException:
             self.close()
             raise
@@ -182,7 +199,8 @@ class Reranker(Closing):
         self,
         template: Template,
         max_prompt_tokens: int | None,
-        calibration: Calibration | str | Path | None,
+        calibration: Calibration | str | Path | Literal[False] | None,
+        blend: float | Literal[False] | None,
         *,
         neutralise: bool,
     ) -> None:
@@ -208,6 +226,8 @@ class Reranker(Closing):
             warm_up()
         use = {"decoding": decoding, "prompt_hash": template.digest, "model": self.engine.model}
         self._calibration = _find_calibration(calibration, self.engine.adapter, use)
+        self._must_blend = blend is not None and blend is not False
+        self._weight = _find_weight(blend, self.engine.adapter, use)
         self._provenance = Provenance(
             model=self.engine.model,
             adapter=self.engine.adapter,
@@ -363,6 +383,8 @@ class Reranker(Closing):
                 yield from self._advance(ready, deadline)
         if interrupted := [state for state in states if state.why]:
             yield from self._order_unranked(interrupted)
+        for state in states:
+            self._blend(state)
         if reasons:
             yield from self._write_reasons(states, reasons, deadline)
         return [self._ranking(state, top_k, deadline) for state in states]
@@ -370,6 +392,8 @@ class Reranker(Closing):
     def _start(self, i: int, request: object, top_k: int | None) -> QueryState:
         if not isinstance(request, Request):
             raise InputError(f"must be a Request, got {type(request).__name__}", field=f"requests[{i}]")
+        if self._must_blend:
+            _check_scores(request, self._weight)
         prepared = self._renderer.prepare(request.query, request.candidates, request.history)
         places = range(len(request.candidates))
         match self.strategy:
@@ -466,6 +490,13 @@ class Reranker(Closing):
         for state in states:
             state.why += f"; what no window ranked stands in the {whose[state]} order"
             state.done()
+
+    def _blend(self, state: QueryState) -> None:
+        """Blend a complete ranking with the first stage's scores, if there is a weight and every candidate has one."""
+        first_stage = [candidate.score for candidate in state.request.candidates]
+        known = [score for score in first_stage if score is not None]
+        if self._weight is not None and not state.why and len(known) == len(first_stage):
+            state.blend_in(known, self._weight, self.decoding)
 
     def _longest(self, candidates: int) -> int:
         """The most prompt tokens that leave room for the answer."""
@@ -581,6 +612,8 @@ class Reranker(Closing):
             cuts=dict(state.cuts),
             neutralised=state.neutralised,
             claims=state.claims,
+            calibration=self._provenance.calibration if state.blend is None else None,
+            blend=state.blend,
             seconds=state.ended - deadline.started,
         )
         return Ranking(state.request.query.query_id, tuple(ranked[:top_k]), provenance)
@@ -673,6 +706,17 @@ def _strategy(decoding: Decoding, strategy: object, **windows: int | None) -> St
     return cast(Strategy, strategy)
 
 
+def _served(decoding: Decoding | None, passes: int | None, adapter: str | None) -> tuple[Decoding, int]:
+    """The decoding and the passes: what is given, or else what the adapter ranks best with, or the defaults."""
+    manifest = load_manifest(adapter) if adapter is not None and None in (decoding, passes) else None
+    best = manifest.serve if manifest else None
+    if decoding is None:
+        decoding = best.decoding if best else DEFAULT_DECODING
+    if passes is None:
+        passes = best.passes if best and best.decoding == decoding else DEFAULT_PASSES[decoding]
+    return decoding, passes
+
+
 def _sizes(strategy: Strategy, window: int | None, stride: int | None) -> tuple[int, int]:
     """The window and the stride, with their defaults; the provenance says which of them a strategy uses."""
     window = DEFAULT_WINDOW if window is None else _whole("window", window)
@@ -745,10 +789,37 @@ def _find_template(
     return template
 
 
+def _find_weight(blend: float | Literal[False] | None, adapter: str | None, use: Mapping[str, str]) -> float | None:
+    """The given weight of the model, or else the adapter's own, if it has one that fits; None blends nothing."""
+    if blend is False or (blend is None and adapter is None):
+        return None
+    if blend is not None:
+        return float(blend)
+    stored = stored_blend(str(adapter), **use)
+    return float(stored.weight) if stored else None
+
+
+def _check_scores(request: Request, weight: float | None) -> None:
+    """Check that each candidate has a first-stage score.
+
+    Raises:
+        InputError: When one has none.
+    """
+    for i, candidate in enumerate(request.candidates):
+        if candidate.score is None:
+            raise InputError(
+                f"blend={weight:g} needs the first stage's score of every candidate, and "
+                f"{candidate.listing.listing_id} has none; give it one, or leave blend out",
+                field=f"candidates[{i}].score",
+            )
+
+
 def _find_calibration(
-    calibration: Calibration | str | Path | None, adapter: str | None, use: Mapping[str, str]
+    calibration: Calibration | str | Path | Literal[False] | None, adapter: str | None, use: Mapping[str, str]
 ) -> Calibration | None:
-    """The given calibration, which must fit, or else the adapter's own, if it has one that fits."""
+    """The given calibration, which must fit, or else the adapter's own, if it has one that fits; False is none."""
+    if calibration is False:
+        return None
     if calibration is None:
         return stored_calibration(adapter, **use) if adapter is not None else None
     if not isinstance(calibration, Calibration):

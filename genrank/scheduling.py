@@ -21,12 +21,13 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, TypeVar
 
+from genrank.blending import blended
 from genrank.engines.base import Engine, EngineCall, Stop
 from genrank.errors import EngineError
 from genrank.fallback import Fallback, ask_fallback
 from genrank.prompting.renderer import PreparedRequest, Prompt
 from genrank.reasons.write import Reason
-from genrank.types import Cause, Claims, Interaction, Request, Tokens
+from genrank.types import Cause, Claims, Decoding, Interaction, Request, Tokens
 from genrank.windows import Interrupted, Ranked, Scores, Steps, Window
 
 T = TypeVar("T")
@@ -203,6 +204,7 @@ class QueryState:
         self.cuts: Counter[str] = Counter()
         self.neutralised = 0
         self.taus: list[float] = []
+        self.blend: float | None = None  # the model's weight beside the first stage
         self.shown: dict[int, tuple[Window, Prompt]] = {}  # by place: the last window that held it, as it was shown
         self.reasons: dict[int, Reason] = {}
         self.claims = Claims()
@@ -246,6 +248,21 @@ class QueryState:
         if len(self.scores) < n:
             return [(n - i) / n for i in range(n)]
         return list(itertools.accumulate((self.scores[place] for place in self.order), min))
+
+    def blend_in(self, first_stage: Sequence[float], weight: float, decoding: Decoding) -> None:
+        """Blend the scores with the first stage's, and reorder all candidates, each of which must be ranked.
+
+        Args:
+            first_stage: ``[n]`` scores by place.
+            weight: Weight of the model.
+            decoding: Where its scores come from.
+        """
+        order = self.order
+        found = blended(self.falling_scores(), [first_stage[place] for place in order], weight, decoding)
+        self.order = [order[i] for i in found.order]
+        self.scores = dict(zip(order, found.scores, strict=True))
+        self.blend = weight
+        self.done()
 
     def no_reason(self, place: int, cause: Cause, why: str) -> None:
         """Record that a candidate has no reason."""

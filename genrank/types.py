@@ -456,7 +456,9 @@ class Provenance:
         neutralised: Texts from which something was removed that the model could have taken for an instruction or for
             its own words, over all windows.
         claims: The claims in the reasons.
-        calibration: What the scores' calibration was fitted on; None when scores are not calibrated.
+        calibration: What the scores' calibration was fitted on; None when scores are not calibrated, or blended.
+        blend: Weight of the model's scores beside the first stage's, 0 to 1 (`genrank.blending`); None when the two are
+            not blended.
         seconds: Wall time from the start of the call until this query's answer was complete. In a batch, queries take
             turns, so one that finished early took fewer seconds than the batch.
     """
@@ -484,6 +486,7 @@ class Provenance:
     neutralised: int = 0
     claims: Claims = Claims()
     calibration: str | None = None
+    blend: float | None = None
     seconds: float = 0.0
 
 

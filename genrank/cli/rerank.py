@@ -8,7 +8,7 @@ import itertools
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, get_args
+from typing import IO, Literal, get_args
 
 from genrank.cli.console import print_table, quiet_libraries, say
 from genrank.data.jsonl import dump_line, read_requests
@@ -43,7 +43,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     rerank.add_argument("--engine", choices=("transformers", "vllm"), default="transformers")
     rerank.add_argument("--prompt", metavar="P", help="name of a prompt template, or a .toml file")
-    rerank.add_argument("--decoding", choices=get_args(Decoding), default="inline")
+    rerank.add_argument("--decoding", choices=get_args(Decoding), help="how it ranks (the adapter's best, or inline)")
     rerank.add_argument("--strategy", choices=get_args(Strategy), help="how a long list is split (sliding)")
     rerank.add_argument("--window", type=int, metavar="N", help="candidates in a window (20)")
     rerank.add_argument("--stride", type=int, metavar="N", help="candidates a window moves by (half a window)")
@@ -51,6 +51,12 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "--passes", type=int, metavar="N", help="passes over differently ordered candidates (2; listwise: 1)"
     )
     rerank.add_argument("--calibration", metavar="FILE", help="turns scores into probabilities (the adapter's own)")
+    rerank.add_argument(
+        "--blend",
+        metavar="WEIGHT",
+        type=_blend,
+        help="weight of the model beside the first stage's scores, 0 to 1, or off (the adapter's own)",
+    )
     rerank.add_argument("--reasons", type=int, default=0, metavar="K", help="reasons for the first K items (none)")
     rerank.add_argument("--top-k", type=int, metavar="K", help="return only the first K items")
     rerank.add_argument("--deadline", type=float, metavar="SECONDS", help="for each batch; late candidates fall back")
@@ -89,6 +95,7 @@ def _rerank(arguments: argparse.Namespace) -> int:
         seed=arguments.seed,
         max_prompt_tokens=arguments.max_prompt_tokens,
         calibration=arguments.calibration,
+        blend=arguments.blend,
         trust_remote_code=arguments.trust_remote_code,
     )
     reranker.check_options(top_k=arguments.top_k, reasons=arguments.reasons, deadline=arguments.deadline)
@@ -126,6 +133,16 @@ def _rerank(arguments: argparse.Namespace) -> int:
     finally:
         say(str(summary))
     return 1 if summary.wrong else 0
+
+
+def _blend(text: str) -> float | Literal[False]:
+    """The value of ``--blend``; `Reranker` checks the number."""
+    if text == "off":
+        return False
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be a number within 0..1, or off, got {text!r}") from None
 
 
 @contextlib.contextmanager

@@ -30,7 +30,7 @@ def read(prompts: Sequence[Prompt], answer: AnswerTokens, results: Sequence[Scor
             check_count(place, range(width))
         check_finite(result.scores)
         odds = [_logsumexp(place[:split]) - _logsumexp(place[split:]) for place in result.scores]
-        scored.append(Scored([_sigmoid(x) for x in odds], result.tokens, result.found))
+        scored.append(Scored([sigmoid(x) for x in odds], result.tokens, result.found))
     return scored
 
 
@@ -40,10 +40,11 @@ def log_odds(score: float) -> float:
     return math.log(score) - math.log1p(-score)
 
 
+def sigmoid(x: float) -> float:
+    """The score of some log-odds: the inverse of `log_odds`."""
+    return 1 / (1 + math.exp(-x)) if x >= 0 else math.exp(x) / (1 + math.exp(x))
+
+
 def _logsumexp(values: Sequence[float]) -> float:
     top = max(values)
     return top + math.log(sum(math.exp(value - top) for value in values))
-
-
-def _sigmoid(x: float) -> float:
-    return 1 / (1 + math.exp(-x)) if x >= 0 else math.exp(x) / (1 + math.exp(x))

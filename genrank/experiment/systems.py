@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from genrank.adapters import load_manifest
 from genrank.calibration import load_calibration
 from genrank.engines.base import Dtype, Engine
 from genrank.experiment.config import Name, Strict
@@ -15,11 +16,8 @@ from genrank.files import files_fingerprint
 from genrank.models.store import resolve
 from genrank.models.weights import model_fingerprint
 from genrank.prompting.template import Template, load_template
-from genrank.reranker import DEFAULT_PROMPTS, Reranker
+from genrank.reranker import DEFAULT_DECODING, DEFAULT_PROMPTS, Reranker
 from genrank.types import Decoding, Strategy
-
-DEFAULT_DECODING: Decoding = "inline"
-"""What `Reranker` takes if a configuration names no decoding."""
 
 
 class BaselineSystem(Strict):
@@ -56,7 +54,9 @@ class GenrankSystem(Strict):
         model: A known name, a local folder or a hub name.
         adapter: Folder or hub name of a LoRA adapter.
         engine: What runs the model.
-        calibration: Turns scores into probabilities: a file, or a folder with a genrank.json (see `eval.calibrate`).
+        calibration: Turns scores into probabilities: a file, or a folder with a genrank.json (see `eval.calibrate`);
+            False turns off the adapter's own.
+        blend: Weight of the model beside the first stage's scores; False turns off the adapter's own.
         prompt: Name of a prompt template, or path of one.
         decoding: How a window becomes an order.
         strategy: How a list is split into windows.
@@ -76,7 +76,8 @@ class GenrankSystem(Strict):
     model: str
     adapter: str | None = None
     engine: Literal["transformers", "vllm"] = "transformers"
-    calibration: str | None = None
+    calibration: str | Literal[False] | None = None
+    blend: Annotated[float, Field(ge=0, le=1)] | Literal[False] | None = None
     prompt: str | None = None
     decoding: Decoding | None = None
     strategy: Strategy | None = None
@@ -91,12 +92,18 @@ class GenrankSystem(Strict):
 
 
 _RERANKER_OPTIONS = (
-    "calibration", "prompt", "decoding", "strategy", "window", "stride", "passes", "max_prompt_tokens",
+    "calibration", "blend", "prompt", "decoding", "strategy", "window", "stride", "passes", "max_prompt_tokens",
 )  # fmt: skip
 
 
 def decoding_of(system: GenrankSystem) -> Decoding:
-    """The system's decoding, or the default one."""
+    """The system's decoding, or its adapter's best, or the default one.
+
+    Raises:
+        ConfigError: When the adapter's manifest is wrong.
+    """
+    if system.decoding is None and system.adapter and (manifest := load_manifest(system.adapter)) and manifest.serve:
+        return manifest.serve.decoding
     return system.decoding or DEFAULT_DECODING
 
 
