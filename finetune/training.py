@@ -20,7 +20,7 @@ from finetune.arguments import DataArguments
 from finetune.data import Form
 from finetune.windows import check_splits, drop_leaks
 from genrank import Request, Reranker
-from genrank.adapters import Manifest, TrainedPrompt, load_manifest, merge_values, save_manifest
+from genrank.adapters import Manifest, TrainedPrompt, best_served, load_manifest, merge_values, save_manifest
 from genrank.data.dataset import Dataset
 from genrank.decoding import DECODINGS
 from genrank.engines.loading import check_base, load_adapter
@@ -37,6 +37,7 @@ from genrank.models.weights import weights_fingerprint
 from genrank.prompting.renderer import Renderer
 from genrank.prompting.template import Template, load_template, template_names
 from genrank.reasons.grounding import language
+from genrank.reranker import DEFAULT_PASSES
 from genrank.types import Decoding
 
 MEASURED = ("dev", "test")
@@ -294,12 +295,14 @@ def save_adapter(
     )  # a pickle, which nobody should need in order to load an adapter
     if (adapter / "adapter_config.json").exists():
         _only_the_adapter(adapter, model)
+    metrics = rank_dev(adapter)
     manifest = Manifest(
         base_model=model,
         base_weights=weights_fingerprint(resolve(model)),
         prompts=prompts,
         data=data,
-        metrics=rank_dev(adapter),
+        metrics=metrics,
+        serve=best_served(metrics, DEFAULT_PASSES),
         versions=versions() | {"trl": importlib.metadata.version("trl")},
     )
     save_manifest(manifest, adapter)

@@ -271,7 +271,7 @@ def load_fit(key: str, kind: type[F], path: str | Path, decoding: str) -> F:
         if name not in known:
             raise ConfigError(f"{at}.{name}: unknown key; the known keys are {', '.join(known)}")
     try:
-        return kind(decoding, **values)
+        return kind(decoding, **values)  # type: ignore[call-arg]  # it has the fields of `known`
     except ConfigError as error:
         raise ConfigError(f"{file}: {error}") from None
 

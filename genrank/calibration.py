@@ -57,7 +57,7 @@ class Calibration:
 
     def __post_init__(self) -> None:
         if self.decoding not in _DECODINGS:
-            raise ConfigError(f"calibration.decoding: must be {', '.join(_DECODINGS)}, got {self.decoding!r}")
+            raise ConfigError(f"calibration.decoding: must be pointwise, inline or first-token, got {self.decoding!r}")
         for name, (low, high) in _RANGES.items():
             number = getattr(self, name)
             if isinstance(number, bool) or not isinstance(number, (int, float)) or not low <= number <= high:

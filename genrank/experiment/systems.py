@@ -6,7 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, StrictBool, field_validator
 
 from genrank.adapters import load_manifest
 from genrank.calibration import load_calibration
@@ -77,7 +77,7 @@ class GenrankSystem(Strict):
     adapter: str | None = None
     engine: Literal["transformers", "vllm"] = "transformers"
     calibration: str | Literal[False] | None = None
-    blend: Annotated[float, Field(ge=0, le=1)] | Literal[False] | None = None
+    blend: Annotated[float, Field(ge=0, le=1)] | StrictBool | None = None
     prompt: str | None = None
     decoding: Decoding | None = None
     strategy: Strategy | None = None
@@ -89,6 +89,13 @@ class GenrankSystem(Strict):
     batch: Annotated[int, Field(ge=1)] = 16
     reasons: Annotated[int, Field(ge=0)] = 0
     history: Literal["own", "none", "other"] = "own"
+
+    @field_validator("blend")
+    @classmethod
+    def _is_a_weight(cls, value: float | bool | None) -> float | bool | None:
+        if value is True:
+            raise ValueError("must be a number within 0..1, or false")
+        return value
 
 
 _RERANKER_OPTIONS = (

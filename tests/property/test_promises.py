@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -141,6 +142,27 @@ def test_pointwise_does_not_depend_on_the_candidates_order(request: Request, see
     assert {item.listing_id: item.score for item in ranking} == {item.listing_id: item.score for item in other}
     if len({item.score for item in ranking}) == len(ranking):  # equal scores keep the order they came in
         assert [item.listing_id for item in ranking] == [item.listing_id for item in other]
+
+
+@given(
+    request=requests(),
+    scores=st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=12, max_size=12),
+    engine=engines(),
+    decoding=st.sampled_from(["pointwise", "inline", "first-token", "listwise"]),
+    weight=st.floats(0, 1),
+)
+def test_a_blend_keeps_every_candidate_and_falling_scores(
+    request: Request, scores: list[float], engine: ScriptedEngine, decoding: Any, weight: float
+) -> None:
+    candidates = tuple(replace(one, score=score) for one, score in zip(request.candidates, scores, strict=False))
+    (ranking,) = Reranker(engine=engine, decoding=decoding, blend=weight).rerank_batch(
+        [Request(request.query, candidates, request.history)]
+    )
+    assert sorted(item.listing_id for item in ranking) == sorted(one.listing.listing_id for one in candidates)
+    found = [item.score for item in ranking]
+    assert all(0 <= score <= 1 for score in found)
+    assert found == sorted(found, reverse=True)
+    assert ranking.provenance.blend == (None if ranking.provenance.outcome == "fallback" else weight)
 
 
 pieces = st.sampled_from([*"ABCDE[]>, \n.x1", "[A]", " > ", "Ａ"])

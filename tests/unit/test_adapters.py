@@ -6,7 +6,18 @@ from typing import Any
 
 import pytest
 
-from genrank.adapters import FILE, Manifest, TrainedPrompt, demo_adapter, load_manifest, merge_values, save_manifest
+from genrank.adapters import (
+    FILE,
+    Manifest,
+    Served,
+    TrainedPrompt,
+    best_served,
+    demo_adapter,
+    load_manifest,
+    merge_values,
+    save_manifest,
+)
+from genrank.blending import Blend, save_blend
 from genrank.calibration import Calibration, load_calibration, save_calibration
 from genrank.errors import ConfigError
 from genrank.prompting.template import load_template
@@ -33,8 +44,14 @@ def test_a_manifest_comes_back_as_it_was_written_and_a_calibration_stays(tmp_pat
     assert load_manifest(tmp_path) is None
     calibration = Calibration("inline", 2.0)
     save_calibration(calibration, tmp_path)
+    save_blend(Blend("inline", 0.5), tmp_path)
     assert load_manifest(tmp_path) is None
-    written = manifest(metrics={"ndcg@10_inline": 0.9}, versions={"torch": "2"}, data={"fingerprint": "f"})
+    written = manifest(
+        serve=Served(decoding="inline", passes=2),
+        metrics={"ndcg@10_inline": 0.9},
+        versions={"torch": "2"},
+        data={"fingerprint": "f"},
+    )
     assert save_manifest(written, tmp_path) == tmp_path / FILE
     assert load_manifest(tmp_path) == written
     assert load_calibration(tmp_path, "inline") == calibration
@@ -49,6 +66,11 @@ def test_a_manifest_comes_back_as_it_was_written_and_a_calibration_stays(tmp_pat
         ('{"format": 3, "base_model": "m", "base_weights": "a", "prompts": {}}', "format: Input should be 1 or 2"),
         ('{"format": 2, "base_model": "m", "prompts": {}}', "base_weights: missing"),
         ('{"base_model": "m", "base_weights": "a", "prompts": {"inline": {"name": 3}}}', "prompts.inline.name: "),
+        ('{"format": 1, "base_model": "m", "prompts": {}, "serve": {"decoding": "inlin"}}', "serve.decoding: "),
+        (
+            '{"format": 1, "base_model": "m", "prompts": {}, "serve": {"decoding": "pointwise", "passes": 2}}',
+            "serve.passes: must be 1 for pointwise, got 2",
+        ),
     ],
 )
 def test_a_broken_manifest_is_named(values: str, words: str, tmp_path: Path) -> None:
@@ -88,6 +110,30 @@ def test_an_adapter_is_refused_for_a_decoding_that_it_did_not_learn(tmp_path: Pa
     with pytest.raises(ConfigError, match="was trained for inline, not for first-token; check_adapter=False"):
         Reranker(engine=Adapted(tmp_path), decoding="first-token")
     assert Reranker(engine=Adapted(tmp_path), decoding="first-token", check_adapter=False).decoding == "first-token"
+
+
+def test_an_adapter_is_served_with_its_best_decoding_unless_another_is_named(tmp_path: Path) -> None:
+    listwise = load_template("listwise")
+    prompts = {
+        "inline": TrainedPrompt(name=INLINE.name, hash=INLINE.digest),
+        "first-token": TrainedPrompt(name=listwise.name, hash=listwise.digest),
+    }
+    save_manifest(manifest(prompts=prompts, serve=Served(decoding="first-token", passes=3)), tmp_path)
+    best = Reranker(engine=Adapted(tmp_path))
+    assert (best.decoding, best.passes) == ("first-token", 3)
+    assert Reranker(engine=Adapted(tmp_path), passes=1).passes == 1
+    named = Reranker(engine=Adapted(tmp_path), decoding="first-token")
+    assert named.passes == 3
+    other = Reranker(engine=Adapted(tmp_path), decoding="inline")
+    assert (other.decoding, other.passes) == ("inline", 2)
+
+
+def test_the_best_decoding_is_that_of_the_highest_dev_figure() -> None:
+    passes: Any = {"pointwise": 1, "inline": 2, "first-token": 2}
+    figures = {"ndcg@10": 0.9, "ndcg@10_inline": 0.7, "ndcg@10_first-token": 0.8}
+    assert best_served(figures, passes) == Served(decoding="first-token", passes=2)
+    assert best_served(figures | {"ndcg@10_pointwise": 0.8}, passes) == Served(decoding="pointwise", passes=1)
+    assert best_served({"ndcg@10": 0.9}, passes) is None
 
 
 class TestBase:

@@ -157,7 +157,7 @@ def test_a_broken_calibration_is_named(tmp_path: Path, text: object, words: str)
 
 @pytest.mark.parametrize("decoding", ["listwise", "", []])
 def test_other_decodings_are_refused(decoding: object) -> None:
-    with pytest.raises(ConfigError, match=r"calibration\.decoding: must be inline or first-token, got"):
+    with pytest.raises(ConfigError, match=r"calibration\.decoding: must be pointwise, inline or first-token, got"):
         Calibration(decoding, 2.0)  # type: ignore[arg-type]
 
 

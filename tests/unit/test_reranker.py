@@ -6,16 +6,20 @@ import random
 import re
 import threading
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
 from functools import partial
-from math import ceil, exp, inf, nan
+from math import ceil, exp, inf, log, nan
+from pathlib import Path
+from statistics import fmean, pstdev
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
+from genrank.blending import Blend, save_blend
+from genrank.calibration import Calibration, save_calibration
 from genrank.decoding import DECODINGS
 from genrank.engines.base import PermuteRequest, ScoreRequest, ScoreResult, Stop, TextRequest, TextResult, never
 from genrank.engines.tokenizer import Encoded
@@ -24,7 +28,7 @@ from genrank.permutation import kendall_tau
 from genrank.prompting.template import ReasonForm, load_template
 from genrank.reranker import MAX_PROMPT_TOKENS, Reranker
 from genrank.testing import AnyRequest, OracleEngine, ScriptedAnswer, ScriptedEngine, WordTokenizer
-from genrank.types import Candidate, Interaction, Listing, Query, Ranking, Request, Tokens
+from genrank.types import Candidate, Decoding, Interaction, Listing, Query, Ranking, Request, Tokens
 from genrank.windows import tournament_sizes
 
 WINDOWED = [decoding for decoding in DECODINGS if decoding != "pointwise"]
@@ -1387,6 +1391,9 @@ def test_prompt_and_written_order_fit_into_the_context_together(strategy: Any) -
         ({"strategy": {}}, "strategy", "must be one of"),
         ({"calibration": 5}, "calibration", "must be a name or a path, got int"),
         ({"calibration": ""}, "calibration", "leave it out for the default"),
+        ({"blend": 1.5}, "blend", "must be a number within 0..1, or False, got 1.5"),
+        ({"blend": True}, "blend", "must be a number within 0..1, or False, got True"),
+        ({"blend": "half"}, "blend", "must be a number within 0..1, or False, got 'half'"),
         ({"engine": "transformers", "model": ""}, "model", "leave it out for the default"),
         ({"engine": "transformers", "adapter": ""}, "adapter", "leave it out for the default"),
         ({"engine": "transformers", "model": 5}, "model", "must be a name or a path, got int"),
@@ -1411,3 +1418,98 @@ def test_a_batch_is_a_list_of_requests(requests: Any) -> None:
     with pytest.raises(InputError, match="must be a list of Request, got ") as caught:
         Reranker(engine=ScriptedEngine([])).rerank_batch(requests)
     assert caught.value.field == "requests"
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Blending
+# ---------------------------------------------------------------------------------------------------------------------
+
+# the model and the first stage disagree about the order of p0 .. p3
+MODEL = {"p0": 0.0, "p1": 2.0, "p2": 1.0, "p3": -1.0}
+PROPOSED = {"p0": 9.0, "p1": 1.0, "p2": 8.0, "p3": 2.0}
+
+
+def _scored(scores: Mapping[str, Any] = PROPOSED) -> list[Candidate]:
+    return [Candidate(Listing(key, f"title of {key}"), score=score) for key, score in scores.items()]
+
+
+def _with_weight(folder: Path, weight: float, decoding: Decoding) -> OracleEngine:
+    """An engine whose adapter has a weight of its own."""
+    save_blend(Blend(decoding, weight), folder)
+    engine = OracleEngine(MODEL)
+    engine.adapter = str(folder)
+    return engine
+
+
+@pytest.mark.parametrize("decoding", DECODINGS)
+def test_a_weight_blends_the_first_stage_in(decoding: Any) -> None:
+    orders = {}
+    for weight in (0, 0.5, 1, False):
+        ranking = Reranker(engine=OracleEngine(MODEL), decoding=decoding, blend=weight).rerank("q", _scored())
+        orders[weight if weight is not False else "off"] = _ids(ranking)
+        assert ranking.provenance.blend == (None if weight is False else weight)
+        scores = [item.score for item in ranking]
+        assert all(0 <= score <= 1 for score in scores)
+        assert scores == sorted(scores, reverse=True)
+    assert orders[0] == ["p0", "p2", "p3", "p1"]
+    assert orders[0.5] == ["p2", "p0", "p1", "p3"]
+    assert orders[1] == orders["off"] == ["p1", "p2", "p0", "p3"]
+
+
+def test_blended_scores_keep_the_mean_and_the_spread_of_the_log_odds() -> None:
+    ranking = Reranker(engine=OracleEngine(MODEL), passes=1, blend=0.5).rerank("q", _scored())
+    odds = {key: log(exp(x) + 1) - log(2) for key, x in MODEL.items()}
+    mean, deviation = fmean(odds.values()), pstdev(odds.values())
+    middle, spread = fmean(PROPOSED.values()), pstdev(PROPOSED.values())
+    for item in ranking:
+        both = (odds[item.listing_id] - mean) / deviation + (PROPOSED[item.listing_id] - middle) / spread
+        assert item.score == pytest.approx(_sigmoid(mean + deviation * both / 2))
+
+
+def test_the_adapters_weight_is_taken_where_all_candidates_have_scores(tmp_path: Path) -> None:
+    engine = _with_weight(tmp_path, 0.0, "inline")
+    reranker = Reranker(engine=engine)
+    assert reranker.rerank("q", _scored()).provenance.blend == 0.0
+    assert _ids(reranker.rerank("q", _scored())) == ["p0", "p2", "p3", "p1"]
+    partly = reranker.rerank("q", _scored({**PROPOSED, "p3": None}))
+    assert (partly.provenance.blend, _ids(partly)[0]) == (None, "p1")
+    assert Reranker(engine=engine, decoding="first-token").rerank("q", _scored()).provenance.blend is None
+    assert Reranker(engine=engine, blend=False).rerank("q", _scored()).provenance.blend is None
+    assert Reranker(engine=engine, blend=0.5).rerank("q", _scored()).provenance.blend == 0.5
+    assert Reranker(engine=OracleEngine(MODEL)).rerank("q", _scored()).provenance.blend is None
+
+
+def test_a_forced_weight_needs_every_score() -> None:
+    engine = OracleEngine(MODEL)
+    with pytest.raises(InputError, match=r"blend=0\.5 needs .* and p2 has none") as caught:
+        Reranker(engine=engine, blend=0.5).rerank("q", _scored({**PROPOSED, "p2": None}))
+    assert caught.value.field == "candidates[2].score"
+    assert not engine.requests
+
+
+def test_a_fallback_is_not_blended() -> None:
+    engine = _failing_after(1, EngineError("gone"), OracleEngine(MODEL))
+    ranking = Reranker(engine=engine, window=2, stride=1, passes=1, blend=0.0).rerank("q", _scored())
+    assert (ranking.provenance.outcome, ranking.provenance.blend) == ("fallback", None)
+    assert _ids(ranking) == ["p0", "p1", "p2", "p3"]
+
+
+def test_reasons_are_of_the_first_items_of_the_blend() -> None:
+    ranking = Reranker(engine=OracleEngine(MODEL), blend=0.0).rerank("q", _scored(), reasons=1)
+    assert [item.listing_id for item in ranking if item.reason] == ["p0"]
+
+
+def test_blended_scores_are_not_called_calibrated() -> None:
+    calibration = Calibration("inline", 2.0, fitted_on="some queries")
+    reranker = Reranker(engine=OracleEngine(MODEL), calibration=calibration, blend=0.5)
+    assert reranker.rerank("q", _scored()).provenance.calibration is None
+    off = Reranker(engine=OracleEngine(MODEL), calibration=calibration)
+    assert off.rerank("q", _scored()).provenance.calibration == "some queries"
+
+
+def test_false_turns_the_adapters_calibration_off(tmp_path: Path) -> None:
+    save_calibration(Calibration("inline", 2.0, fitted_on="some queries"), tmp_path)
+    engine = OracleEngine(MODEL)
+    engine.adapter = str(tmp_path)
+    assert Reranker(engine=engine).rerank("q", ["a"]).provenance.calibration == "some queries"
+    assert Reranker(engine=engine, calibration=False).rerank("q", ["a"]).provenance.calibration is None

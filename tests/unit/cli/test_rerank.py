@@ -47,6 +47,7 @@ def _without_seconds(line: str) -> dict[str, Any]:
         (["--reasons", "-1"], "reasons: must not be negative, got -1"),
         (["--deadline", "0"], "deadline: must be a positive number of seconds, got 0"),
         (["--deadline", "nan"], "deadline: must be a positive number of seconds, got nan"),
+        (["--blend", "1.5"], "blend: must be a number within 0..1, or False, got 1.5"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -329,3 +330,20 @@ def _process(*arguments: str, redirect: str = "") -> subprocess.CompletedProcess
 def test_streams_that_are_closed_or_full(arguments: str, redirect: str, status: int, expected: str) -> None:
     done = _process(arguments, redirect=redirect)
     assert (done.returncode, done.stdout, done.stderr.rstrip("\n")) == (status, "", expected)
+
+
+def test_a_blend_needs_scores_and_a_line_without_them_is_wrong(
+    asked: list[tuple[object, ...]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "in.jsonl"
+    scored = [{"listing_id": f"p{i}", "title": f"Title {i}", "score": -i} for i in range(3)]
+    path.write_text("\n".join([json.dumps(_line(1, candidates=scored)), json.dumps(_line(2))]), encoding="utf-8")
+    assert main(["rerank", str(path), "--blend", "0"]) == 1
+    out, err = capsys.readouterr()
+    (line,) = map(json.loads, out.splitlines())
+    assert [item["listing_id"] for item in line["items"]] == ["p0", "p1", "p2"]
+    assert line["provenance"]["blend"] == 0.0
+    assert "in.jsonl:2: " in err
+    assert "candidates[0].score: blend=0 needs the first stage's score" in err
+    assert main(["rerank", str(path), "--blend", "off"]) == 0
+    assert [json.loads(line)["provenance"]["blend"] for line in capsys.readouterr().out.splitlines()] == [None, None]

@@ -8,6 +8,7 @@ from eval.config import BlendSystem
 from eval.systems import SystemResult
 from genrank.data.dataset import Dataset
 from genrank.data.trec import Run
+from genrank.decoding.judgements import log_odds
 from genrank.types import Request
 
 GOOD = {"q1": {"l1": 3.0, "l2": 2.0, "l3": 1.0}, "q2": {"l3": 3.0, "l4": 2.0, "l2": 1.0}}
@@ -49,8 +50,8 @@ def test_scores_have_mean_0_and_deviation_1_within_a_query(shop: Dataset) -> Non
 def test_a_probability_counts_as_its_log_odds(shop: Dataset) -> None:
     chances = {"q1": {"l1": 0.9, "l2": 0.5, "l3": 0.0}, "q2": {"l2": 1.0, "l3": 0.5, "l4": 0.1}}
     odds = {
-        "q1": {"l1": math.log(9), "l2": 0.0, "l3": math.log(1e-9)},
-        "q2": {"l2": math.log(1e9), "l3": 0.0, "l4": -math.log(9)},
+        "q1": {"l1": math.log(9), "l2": 0.0, "l3": log_odds(0.0)},
+        "q2": {"l2": log_odds(1.0), "l3": 0.0, "l4": -math.log(9)},
     }
     found = standard_scores(answer(GOOD, chances), requests_of(shop))
     for one, other in zip(found, standard_scores(answer(odds), requests_of(shop)), strict=True):

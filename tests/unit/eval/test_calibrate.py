@@ -3,6 +3,7 @@ import json
 import math
 import random
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,14 @@ from eval import calibrate as program
 from eval import systems
 from eval.calibrate import Windows, fit, measure
 from eval.config import RunConfig
+from genrank.blending import Blend, stored_blend
 from genrank.calibration import Calibration, load_calibration
 from genrank.data.dataset import Dataset
 from genrank.errors import EngineError, InputError
 from genrank.experiment.config import load_config
+from genrank.experiment.metrics import listing_ids, ndcg_of
 from genrank.experiment.systems import GenrankSystem
+from genrank.reranker import Reranker
 from genrank.testing import OracleEngine, ScriptedEngine
 
 MAKE_ENGINE = "genrank.experiment.systems.make_engine"
@@ -225,3 +229,60 @@ def test_a_model_that_is_gone_is_a_failed_run(
     )
     assert call(shop_folder) == 1
     assert re.search("query q1 was not ranked by the model: the engine failed: out of memory", capsys.readouterr().err)
+
+
+def test_a_weight_beside_a_system_is_fitted_and_stored(shop_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = shop_folder / "adapter"
+    assert call(shop_folder, "--blend", "bm25", "--test", "test", "--out", str(folder)) == 0
+    found = json.loads(capsys.readouterr().out)["blend"]
+    kept = stored_blend(folder, decoding="inline", prompt_hash=found["prompt_hash"], model=found["model"])
+    assert kept == Blend(**{key: value for key, value in found.items() if key != "splits"})
+    assert kept.fitted_on == "shop, dev: 2 queries beside bm25"
+    assert load_calibration(folder, "inline").fitted_on == "shop, dev: 2 queries"
+    for split in ("dev", "test"):
+        assert set(found["splits"][split]) == {"ndcg@10_first_stage", "ndcg@10_model", "ndcg@10_blended"}
+
+
+def test_a_weight_beside_the_candidates_own_scores_ranks_as_the_reranker_does(
+    shop_folder: Path, shop: Dataset, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = {"q1": {"l1": 3.0, "l2": 2.0, "l3": 1.0}, "q2": {"l4": 9.0, "l3": 8.0, "l2": 1.0}, "q3": {"l5": 1.0}}
+    queries = [dataclasses.replace(query, split="dev") for query in shop.queries]
+    scored = dataclasses.replace(shop, queries=queries, candidates=own, first_stage="search")
+    scored.save(shop_folder / "shop")
+    systems = "[{type: genrank, name: g, model: m, decoding: listwise}]"
+    assert call(shop_folder, "--blend", systems=systems) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert "splits" not in found, "listwise has no probabilities"
+    assert found["blend"]["fitted_on"] == "shop, dev: 3 queries beside search"
+    reranker = Reranker(
+        engine=OracleEngine({"l1": 2.0, "l2": 1.0, "l3": 3.0}), decoding="listwise", blend=found["blend"]["weight"]
+    )
+    requests = [scored.request(query) for query in scored.queries]
+    orders = [listing_ids(ranking) for ranking in reranker.rerank_batch(requests)]
+    assert ndcg_of(scored, requests, orders) == pytest.approx(found["blend"]["splits"]["dev"]["ndcg@10_blended"])
+
+
+def test_pointwise_scores_are_calibrated_too(shop_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    systems = "[{type: genrank, name: g, model: m, decoding: pointwise}]"
+    assert call(shop_folder, systems=systems) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["decoding"], found["event"]) == ("pointwise", "relevant")
+
+
+@pytest.mark.parametrize(
+    ("blend", "words"),
+    [
+        (["--blend"], "--blend: candidates of shop have no first-stage scores .query q1.; give them some with"),
+        (["--blend", "bm"], "--blend: no first stage 'bm'; there are bm25"),
+    ],
+    ids=["no scores", "unknown"],
+)
+def test_a_first_stage_without_scores_is_told(
+    shop_folder: Path, shop: Dataset, capsys: pytest.CaptureFixture[str], blend: list[str], words: str
+) -> None:
+    queries = [dataclasses.replace(query, split="dev") for query in shop.queries]
+    shutil.rmtree(shop_folder / "shop")
+    dataclasses.replace(shop, queries=queries).save(shop_folder / "shop")
+    assert call(shop_folder, *blend) == 2
+    assert re.search(words, capsys.readouterr().err)

@@ -7,6 +7,7 @@ from typing import Any
 import pydantic
 import pytest
 
+from genrank.adapters import Manifest, Served, save_manifest
 from genrank.calibration import Calibration, save_calibration
 from genrank.errors import ConfigError, InputError
 from genrank.experiment.systems import (
@@ -83,3 +84,19 @@ def test_rankings_depend_on_weights_prompt_and_calibration(tmp_path: Path) -> No
     assert {key for key in found if found[key] != changed[key]} == {"adapter", "calibration"}
     with pytest.raises(ConfigError, match=r"has no calibration\.listwise"):
         dependencies(with_all.model_copy(update={"decoding": "listwise"}))
+
+
+def test_the_adapters_best_decoding_is_taken_where_none_is_named(tmp_path: Path) -> None:
+    assert decoding_of(system(adapter=str(tmp_path))) == "inline"
+    manifest = Manifest(format=1, base_model="m", prompts={}, serve=Served(decoding="pointwise"))
+    save_manifest(manifest, tmp_path)
+    assert decoding_of(system(adapter=str(tmp_path))) == "pointwise"
+    assert decoding_of(system(adapter=str(tmp_path), decoding="inline")) == "inline"
+
+
+def test_off_and_a_weight_of_0_are_kept_apart() -> None:
+    assert system(blend=False).blend is False
+    assert system(blend=0).blend is not False
+    for value in (1.5, True, "half"):
+        with pytest.raises(pydantic.ValidationError, match="blend"):
+            system(blend=value)

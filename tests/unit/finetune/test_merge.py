@@ -84,12 +84,14 @@ def test_a_folder_that_holds_something_is_left_alone(tmp_path: Path, capsys: pyt
     assert [path.name for path in out.iterdir()] == ["mine"]
 
 
-def test_a_calibration_of_the_adapter_s_model_fits_the_merged_one() -> None:
+def test_what_was_fitted_on_the_adapter_s_model_fits_the_merged_one() -> None:
     own = {"temperature": 2.0, "model": "smollm2-135m"}
     other = {"temperature": 3.0, "model": "gemma3-270m"}
     values = {"base_model": "smollm2-135m", "calibration": {"inline": own, "first-token": other}, "note": 1}
     expected = {"inline": {"temperature": 2.0, "model": ""}, "first-token": other}
     assert carried(values, "models/smollm2") == {**values, "calibration": expected}
+    values = {"base_model": "smollm2-135m", "blend": {"inline": {"weight": 0.5, "model": "smollm2-135m"}}}
+    assert carried(values, "models/smollm2") == {**values, "blend": {"inline": {"weight": 0.5, "model": ""}}}
     assert carried({"note": 1}, "smollm2-135m") == {"note": 1}
 
 
