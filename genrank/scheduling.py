@@ -24,7 +24,7 @@ from typing import Any, TypeVar
 from genrank.engines.base import Engine, EngineCall, Stop
 from genrank.errors import EngineError
 from genrank.fallback import Fallback, ask_fallback
-from genrank.prompting.renderer import PreparedRequest, Prompt
+from genrank.prompting.renderer import PreparedRequest
 from genrank.reasons.write import Reason
 from genrank.types import Cause, Claims, Interaction, Request, Tokens
 from genrank.windows import Interrupted, Ranked, Scores, Steps, Window
@@ -203,7 +203,6 @@ class QueryState:
         self.cuts: Counter[str] = Counter()
         self.neutralised = 0
         self.taus: list[float] = []
-        self.shown: dict[int, tuple[Window, Prompt]] = {}  # by place: the last window that held it, as it was shown
         self.reasons: dict[int, Reason] = {}
         self.claims = Claims()
         self.past: Mapping[int, Interaction] | None = None  # interactions for reasons, by place in the history
