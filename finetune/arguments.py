@@ -116,7 +116,7 @@ class RankingArguments(DataArguments):
 
     forms: list[str] = _option([*FORMS], "prompts that are learned: inline, listwise (first-token reads it too)")
     inline_prompt: str = _option("inline", "prompt template: a name or a file")
-    reasons: float = _option(0.0, "chance that a row goes on to the reason for one of its best listings")
+    reasons: float = _option(0.0, "chance that a window also gives a row for the reason of one of its best listings")
     ranking_loss: Literal["ranknet", "listnet", "lambda"] = _option("ranknet", "loss of the scores")
     ranking_weight: float = _option(1.0, "weight of the ranking loss; 0: only text is learned")
     text_weight: float = _option(0.2, "weight of the loss of permutations and reasons; 0: only scores are learned")

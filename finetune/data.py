@@ -1,11 +1,12 @@
 """Training examples: windows as exactly the tokens that serving sends to a model, and the answers that it learns.
 
-An example is one row of tokens with up to three things to learn from it:
+An example is one row of tokens with up to two things to learn from it:
 
 - scores of candidates: ``inline`` reads a yes/no log-odds after each of them, ``first-token`` the logits of their
   identifiers after the prompt;
-- the permutation, where equal gains are no preference: any identifier of the best remaining candidates is right;
-- the text of a reason, in the conversation that ranked its listing.
+- the permutation, where equal gains are no preference: any identifier of the best remaining candidates is right.
+
+A reason is a row of its own, form ``reason``: its text is learned, behind the prompt that asks for it in serving.
 
 `genrank.prompting.renderer.Renderer` makes the tokens, as it does in serving.
 """
@@ -21,10 +22,11 @@ from typing import Any, Literal
 from finetune.windows import TrainingWindow
 from genrank.errors import BudgetError
 from genrank.files import files_fingerprint, fingerprint
-from genrank.prompting.renderer import AnswerTokens, Prompt, Renderer
+from genrank.prompting.renderer import AnswerTokens, Renderer
+from genrank.types import Decoding
 
-Form = Literal["inline", "listwise"]
-"""Which prompt: ``listwise`` serves the decodings ``listwise`` and ``first-token``."""
+Form = Literal["inline", "listwise", "reason"]
+"""Which prompt: ``listwise`` serves the decodings ``listwise`` and ``first-token``; ``reason`` asks for a reason."""
 
 ReasonWriter = Callable[[TrainingWindow, int, random.Random], str]
 """The reason for one candidate of a window, in the words that the model learns; empty if there is none."""
@@ -93,31 +95,39 @@ def make_examples(
     seed: int = 0,
     skipped: Skipped | None = None,
 ) -> Iterator[Example]:
-    """One example for each window and form of prompt.
+    """One example for each window and form of prompt, and one for a reason now and then.
 
     Args:
         windows: The windows to learn from.
         renderers: By form; those that serving uses.
         max_tokens: The most tokens of a row. A window that does not fit is cut as in serving.
-        reasons: Chance that a row goes on to the reason for one of the best candidates.
+        reasons: Chance that a window also gives a row for the reason of one of its best candidates.
         write_reason: Writes the reasons; None for no reasons.
         seed: Seed of the choice of the reason's candidate and of the order of ties.
         skipped: Counts the windows that gave no example.
 
     Yields:
-        Examples, window by window, the forms in the order of `renderers`.
+        Examples, window by window, the forms in the order of `renderers`, and the reason last.
     """
     for number, window in enumerate(windows):
         for form, renderer in renderers.items():
             chance = random.Random(f"{seed} {number} {form}")
-            chosen = None
-            if write_reason is not None and chance.random() < reasons:
-                chosen = _worth_a_reason(window, chance)
             try:
-                yield make_example(window, form, renderer, max_tokens, chance, chosen, write_reason)
+                yield make_example(window, form, renderer, max_tokens, chance)
             except BudgetError:
                 if skipped is not None:
                     skipped.count(f"{form}: more than {max_tokens} tokens")
+        chance = random.Random(f"{seed} {number} reason")
+        if write_reason is None or chance.random() >= reasons:
+            continue
+        place = _worth_a_reason(window, chance)
+        text = write_reason(window, place, chance) if place is not None else ""
+        if place is not None and text:
+            try:
+                yield make_reason_example(window, place, next(iter(renderers.values())), max_tokens, text)
+            except BudgetError:
+                if skipped is not None:
+                    skipped.count(f"reason: more than {max_tokens} tokens")
 
 
 def make_example(
@@ -126,19 +136,15 @@ def make_example(
     renderer: Renderer,
     max_tokens: int,
     chance: random.Random,
-    reason_for: int | None = None,
-    write_reason: ReasonWriter | None = None,
 ) -> Example:
     """One window, rendered as one form of prompt.
 
     Args:
         window: The window to learn from.
-        form: The prompt's form.
+        form: The prompt's form: ``inline`` or ``listwise``.
         renderer: Renders it.
         max_tokens: The most tokens of the row.
         chance: Orders ties.
-        reason_for: Place of the candidate whose reason follows, 0-based; None: no reason follows.
-        write_reason: Writes the reason.
 
     Raises:
         BudgetError: When the candidates do not fit into `max_tokens`.
@@ -146,11 +152,9 @@ def make_example(
     answer = renderer.answer
     n = len(window.candidates)
     order = sorted(range(n), key=lambda place: (-window.gains[place], chance.random()))
-    written = n * (1 + len(answer.between)) if form == "listwise" else 0
-    text = write_reason(window, reason_for, chance) if write_reason is not None and reason_for is not None else ""
-    reason = _reason_tokens(renderer, text)
-    room = max_tokens - written
-    prompt = renderer.render(window.query, window.candidates, window.history, max_tokens=room, decoding=form)
+    room = max_tokens - (n * (1 + len(answer.between)) if form == "listwise" else 0)
+    decoding: Decoding = "inline" if form == "inline" else "listwise"
+    prompt = renderer.render(window.query, window.candidates, window.history, max_tokens=room, decoding=decoding)
     ids = list(prompt.ids)
     if form == "inline":
         reads, above, below = list(prompt.reads), [list(answer.yes)] * n, [list(answer.no)] * n
@@ -160,11 +164,27 @@ def make_example(
         reads, above, below = [len(ids) - 1] * n, [[token] for token in answer.identifiers[:n]], [[]] * n
         permutation, answers, choices = _permutation(window, order, answer, len(ids))
         ids += permutation
-    if reason and reason_for is not None:
-        ids, answers, choices = _with_reason(
-            renderer, prompt, order, window, reason_for, reason, max_tokens, (ids, answers, choices)
-        )
     return Example(form, ids, reads, above, below, window.gains, answers, choices)
+
+
+def make_reason_example(window: TrainingWindow, place: int, renderer: Renderer, max_tokens: int, text: str) -> Example:
+    """The request for one candidate's reason, and the reason.
+
+    Args:
+        window: The window to learn from.
+        place: Place of the candidate, 0-based.
+        renderer: Renders the request.
+        max_tokens: The most tokens of the row.
+        text: The reason.
+
+    Raises:
+        BudgetError: When `max_tokens` cannot hold the request and the reason.
+    """
+    reason = _reason_tokens(renderer, text)
+    prepared = renderer.prepare(window.query, window.candidates, window.history)
+    asked = prepared.reason(place, max_tokens=max_tokens - len(reason)).ids
+    answers = [len(asked) - 1 + i for i in range(len(reason))]
+    return Example("reason", [*asked, *reason], [], [], [], [], answers, [[token] for token in reason])
 
 
 def examples_fingerprint(settings: Any, folders: Sequence[str | Path]) -> str:
@@ -204,29 +224,3 @@ def _reason_tokens(renderer: Renderer, text: str) -> list[int]:
     (encoded,) = renderer.tokenizer.encode([text if chat else " " + text])
     end = renderer.tokenizer.turn()[:1] if chat else renderer.reason_ends[:1]
     return [*encoded.ids, *end]
-
-
-def _with_reason(
-    renderer: Renderer,
-    prompt: Prompt,
-    order: Sequence[int],
-    window: TrainingWindow,
-    place: int,
-    reason: Sequence[int],
-    max_tokens: int,
-    without: tuple[list[int], list[int], list[list[int]]],
-) -> tuple[list[int], list[int], list[list[int]]]:
-    """The row with the reason for one candidate added; unchanged if there is no room for it."""
-    ids, answers, choices = without
-    try:
-        asked = renderer.follow_up(
-            prompt, order, window.query, window.candidates[place].listing, max_tokens=max_tokens - len(reason)
-        )
-    except BudgetError:
-        return without
-    assert list(asked[: len(ids)]) == ids, "a reason goes on in the conversation that ranked"
-    return (
-        [*asked, *reason],
-        [*answers, *(len(asked) - 1 + i for i in range(len(reason)))],
-        [*choices, *([token] for token in reason)],
-    )

@@ -103,8 +103,8 @@ def make_questions(
         windows: The windows to ask about.
         renderer: The renderer of serving.
         max_tokens: Token limit of a prompt. A window that does not fit is cut as in serving.
-        reasons: Chance of asking for a reason; the order in the conversation is then the target order.
-        seed: Seed of the choice of windows that ask for a reason, and of the order of ties.
+        reasons: Chance of asking for a reason.
+        seed: Seed of the choice of windows that ask for a reason, and of which of the best listings it is for.
         skipped: Counts the windows that gave no prompt.
     """
     for number, window in enumerate(windows):
@@ -112,15 +112,12 @@ def make_questions(
         order = sorted(range(len(window.candidates)), key=lambda place: (-window.gains[place], chance.random()))
         asks_reason = chance.random() < reasons and window.gains[order[0]] > 0
         try:
-            prompt = renderer.render(
-                window.query, window.candidates, window.history, max_tokens=max_tokens, decoding="listwise"
-            )
-            if not asks_reason:
+            prepared = renderer.prepare(window.query, window.candidates, window.history)
+            if asks_reason:
+                yield Question(prepared.reason(order[0], max_tokens=max_tokens).ids, window, order[0])
+            else:
+                prompt = prepared.window(range(len(order)), max_tokens=max_tokens, decoding="listwise")
                 yield Question(prompt.ids, window)
-                continue
-            listing = window.candidates[order[0]].listing
-            asked = renderer.follow_up(prompt, order, window.query, listing, max_tokens=max_tokens)
-            yield Question(asked, window, order[0])
         except BudgetError:
             if skipped is not None:
                 skipped.count(f"{'reason' if asks_reason else 'order'}: more than {max_tokens} tokens")

@@ -15,10 +15,11 @@ from finetune.data import ReasonWriter
 from finetune.windows import TrainingWindow
 from genrank.data.jsonl import read_jsonl
 from genrank.errors import DataFormatError
-from genrank.reasons.grounding import MAX_CHARS, Facts, ground, language
+from genrank.reasons.grounding import MAX_CHARS, Facts, ground
 from genrank.reasons.write import tidy
 from genrank.text.clean import clean, fold, number_text
 from genrank.text.injection import neutralise
+from genrank.text.language import language
 from genrank.types import Interaction, Listing, Query
 
 FILE = "reasons.jsonl"

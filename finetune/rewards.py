@@ -12,9 +12,10 @@ from collections.abc import Sequence
 
 from genrank.errors import OutputError
 from genrank.permutation import Parsed, parse
-from genrank.reasons.grounding import Facts, ground, language
+from genrank.reasons.grounding import Facts, ground
 from genrank.reasons.write import tidy
 from genrank.text.clean import clean, fold
+from genrank.text.language import language
 
 
 def read(text: str, identifiers: Sequence[str]) -> Parsed | None:

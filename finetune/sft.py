@@ -153,11 +153,12 @@ def batch_losses(logits: Logits, rows: Sequence[Mapping[str, Any]], loss: Kind) 
         reads = found[start : start + len(row["reads"])]
         answers = found[start + len(reads) : start + len(reads) + len(row["answers"])]
         start += len(reads) + len(answers)
-        scores = _log_sums(reads, row["above"], column)
-        if row["below"][0]:
-            scores = scores - _log_sums(reads, row["below"], column)
-        gains = torch.tensor(row["gains"], dtype=scores.dtype, device=scores.device)
-        losses["inline" if row["form"] == "inline" else "first-token"].append(LOSSES[loss](scores, gains))
+        if row["form"] != "reason":
+            scores = _log_sums(reads, row["above"], column)
+            if row["below"][0]:
+                scores = scores - _log_sums(reads, row["below"], column)
+            gains = torch.tensor(row["gains"], dtype=scores.dtype, device=scores.device)
+            losses["inline" if row["form"] == "inline" else "first-token"].append(LOSSES[loss](scores, gains))
         if len(answers):
             losses["text"].append(text_loss(answers, row["choices"]))
     return {name: torch.stack(values).mean() for name, values in losses.items()}

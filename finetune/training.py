@@ -36,8 +36,8 @@ from genrank.models.store import resolve
 from genrank.models.weights import weights_fingerprint
 from genrank.prompting.renderer import Renderer
 from genrank.prompting.template import Template, load_template, template_names
-from genrank.reasons.grounding import language
 from genrank.reranker import DEFAULT_PASSES
+from genrank.text.language import language
 from genrank.types import Decoding
 
 MEASURED = ("dev", "test")

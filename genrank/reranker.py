@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import heapq
 import numbers
@@ -468,7 +467,6 @@ class Reranker(Closing):
         if (tau := mean_tau(orders)) is not None:
             state.taus.append(tau)
         state.ranked += len(shown)
-        state.shown |= dict.fromkeys(window, (shown[0].order, shown[0].prompt))
         return self._calibrated([min(1.0, totals[place]) for place in window])
 
     def _calibrated(self, scores: list[float]) -> list[float]:
@@ -554,28 +552,12 @@ class Reranker(Closing):
             state.done()
 
     def _reason_request(self, state: QueryState, place: int) -> ReasonRequest:
-        """Continue the conversation that ranked the candidate last with a request for its reason.
-
-        If no window ranked it, or that conversation has no room left, use a conversation about it alone.
-        """
+        """Ask for a candidate's reason."""
         request = state.request
         listings = [candidate.listing for candidate in request.candidates]
         others = (*listings[:place], *listings[place + 1 :])
-
-        def carried_on(order: Window, prompt: Prompt) -> ReasonRequest:
-            spots = {shown: spot for spot, shown in enumerate(order)}
-            ids = state.prepared.follow_up(
-                prompt,
-                [spots[ranked] for ranked in state.order if ranked in spots],
-                place,
-                max_tokens=self.engine.context - self.max_reason_tokens,
-            )
-            return ReasonRequest(ids, request.query, listings[place], self._past(state), others)
-
-        if place in state.shown:
-            with contextlib.suppress(BudgetError):
-                return carried_on(*state.shown[place])
-        return carried_on((place,), self._render(state, (place,)))
+        prompt = state.prepared.reason(place, max_tokens=self.engine.context - self.max_reason_tokens)
+        return ReasonRequest(prompt.ids, request.query, listings[place], self._past(state), others, prompt.lead)
 
     def _past(self, state: QueryState) -> Mapping[int, Interaction]:
         """The interactions that a reason may mention, by place; of a long history, the most useful ones."""

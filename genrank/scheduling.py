@@ -25,7 +25,7 @@ from genrank.blending import blended
 from genrank.engines.base import Engine, EngineCall, Stop
 from genrank.errors import EngineError
 from genrank.fallback import Fallback, ask_fallback
-from genrank.prompting.renderer import PreparedRequest, Prompt
+from genrank.prompting.renderer import PreparedRequest
 from genrank.reasons.write import Reason
 from genrank.types import Cause, Claims, Decoding, Interaction, Request, Tokens
 from genrank.windows import Interrupted, Ranked, Scores, Steps, Window
@@ -205,7 +205,6 @@ class QueryState:
         self.neutralised = 0
         self.taus: list[float] = []
         self.blend: float | None = None  # the model's weight beside the first stage
-        self.shown: dict[int, tuple[Window, Prompt]] = {}  # by place: the last window that held it, as it was shown
         self.reasons: dict[int, Reason] = {}
         self.claims = Claims()
         self.past: Mapping[int, Interaction] | None = None  # interactions for reasons, by place in the history

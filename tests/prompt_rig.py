@@ -31,11 +31,26 @@ FIELDS: dict[str, Any] = {
     "plain_end": "Answer:",
     "fields": {"title": "{value}", "brand": " | brand: {value}", "attributes": " | {value}"},
     "reason": {
-        "system": "Say why.",
-        "text": "Query: {query}\nListing: {listing}\n",
-        "chat_end": "Why?\n",
-        "plain_head": "Such as: it is red.\n",
-        "plain_end": "Because",
+        "en": {
+            "system": "Say why.",
+            "query": "Query: {query}\n",
+            "history_head": "Past:\n",
+            "interaction": "- {event}: {listing}\n",
+            "listing": "Listing: {listing}",
+            "task": "Why?",
+            "plain_end": "Because",
+            "fields": {"title": "{value}", "brand": " | brand: {value}"},
+            "examples": [{"query": "hat", "listing": "Red hat", "reason": "It is a hat."}],
+        },
+        "zh": {
+            "system": "说明理由。",
+            "query": "搜索词：{query}\n",
+            "listing": "商品：{listing}",
+            "task": "为什么？",
+            "plain_end": "理由：",
+            "fields": {"title": "{value}"},
+            "examples": [{"query": "帽子", "history": "买过帽子\n", "listing": "红帽子", "reason": "这是帽子。"}],
+        },
     },
 }
 

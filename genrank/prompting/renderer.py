@@ -22,8 +22,9 @@ from genrank.permutation import IDENTIFIERS, NUMBERS
 from genrank.prompting.fields import FieldReader, neutraliser, readable
 from genrank.prompting.history import EVENT_WORDS, Usefulness, event_weight, in_time_order, last_category
 from genrank.prompting.listings import MIN_LISTING_TOKENS, EncodedListing, ListingEncoder, unread_tokens
-from genrank.prompting.template import Template, split_form, split_query_form
+from genrank.prompting.template import ReasonExample, Template, split_form, split_query_form
 from genrank.text.clean import clean, fold
+from genrank.text.language import language
 from genrank.types import Candidate, Decoding, Interaction, Listing, Query
 
 MOST_IDENTIFIERS = 100
@@ -101,6 +102,7 @@ class Renderer:
         self._instruction = self._encode(*first, last + ("" if self._after else template.plain_end))
         names = IDENTIFIERS if template.identifiers == "letters" else NUMBERS
         self._names = self._encode(*(self._name_text(name) for name in names))
+        self._askings: dict[str, Renderer] = {}  # by language
         past = _past_texts(template)
         self._past = dict(zip(past, self._encode(*past.values()), strict=True))
 
@@ -240,38 +242,6 @@ class Renderer:
     def _listing_first(self) -> bool:
         return "pointwise" in self.template.decodings and self.template.order[0] == "candidates"
 
-    def follow_up(
-        self, prompt: Prompt, order: Sequence[int], query: Query, listing: Listing, *, max_tokens: int
-    ) -> tuple[int, ...]:
-        """Continue a prompt's conversation with a request for one listing's reason; see `PreparedRequest.follow_up`.
-
-        Args:
-            prompt: From `render`; the result begins with its `ids`.
-            order: ``[n]`` places in the prompt, best first, 0-based.
-            query: The query.
-            listing: The listing.
-            max_tokens: The budget for all tokens.
-
-        Raises:
-            BudgetError: When the budget cannot hold the request; says the least one.
-            ConfigError: When the template asks for no reasons.
-        """
-        return self.prepare(query, [Candidate(listing)]).follow_up(prompt, order, 0, max_tokens=max_tokens)
-
-    def _answered(self, prompt: Prompt, order: Sequence[int]) -> list[int]:
-        """The model's answer to a prompt, and the tokens up to the user's next text."""
-        if prompt.reads:
-            fits = list(order).index(len(order) - 1) < len(order) / 2
-            return [(self.answer.yes if fits else self.answer.no)[0], *self._end]
-        answer = [self.answer.identifiers[order[0]]]
-        for place in order[1:]:
-            answer += [*self.answer.between, self.answer.identifiers[place]]
-        return [*answer, *self._closed]
-
-    @functools.cached_property
-    def _closed(self) -> list[int]:
-        return [*self._encode(self.template.answer_close)[0], *self.tokenizer.turn()]
-
     @functools.cached_property
     def reason_ends(self) -> tuple[int, ...]:
         """Tokens that end a reason: those that consist only of line ends."""
@@ -280,17 +250,35 @@ class Renderer:
         at = len(before)
         return tuple(dict.fromkeys(ids[at] for ids in ended if len(ids) > at and ids[:at] == before))
 
-    @functools.cached_property
-    def _request(self) -> tuple[list[int], list[int], list[int]]:
-        """The tokens that all requests for a reason share: before the query, before the listing, after it."""
-        form = self.template.reason
-        if form is None:
+    def _asking(self, query: Query) -> Renderer:
+        """Renders the requests for a reason in the language of the query; they begin with the examples.
+
+        Raises:
+            ConfigError: When the template asks for no reasons.
+        """
+        forms = self.template.reason
+        if not forms:
             raise ConfigError(f"prompt template {self.template.name} has no reason prompt")
-        system = form.system + "\n" if form.system else ""
-        head, end = ("", form.chat_end) if self._after else (form.plain_head, form.plain_end)
-        open_, middle, close = split_form("reason.text", form.text, "query", "listing")
-        opened, between, closed = self._encode(system + head + open_, middle, close + end)
-        return opened, between, [*closed, *self._after]
+        spoken = language(query.text)
+        spoken = spoken if spoken in forms else next(iter(forms))
+        if spoken not in self._askings:
+            chat = bool(self.tokenizer.frame("")[1])
+            template = forms[spoken].template(f"{self.template.name} (reason.{spoken})", chat=chat)
+            asking = Renderer(template, self.tokenizer, neutralise=self._harmless is not None)
+            for example in forms[spoken].examples:
+                asking._before += asking._exchange(example)
+            self._askings[spoken] = asking
+        return self._askings[spoken]
+
+    def _exchange(self, example: ReasonExample) -> list[int]:
+        """An example as tokens, up to the beginning of the user's next turn."""
+        template = self.template
+        asked = template.query.replace("{query}", example.query) + example.history
+        asked += template.candidate.replace("{listing}", example.listing) + template.candidate_end
+        question, answer = self._encode(
+            asked + template.instruction, example.reason if self._after else " " + example.reason
+        )
+        return [*question, *self._after, *answer, *self.tokenizer.turn()]
 
     def _name(self, i: int) -> list[int]:
         """Tokens before the listing of candidate `i`; after the last identifier, its 1-based number."""
@@ -335,6 +323,7 @@ class PreparedRequest:
         self._lines: dict[int, _HistoryLine] = {}  # by the interaction's place in time
         self._best: dict[frozenset[str], list[int]] = {}  # by the categories of a window
         self._frame: _Frame | None = None
+        self._reasons: PreparedRequest | None = None  # the same in the words of the template's reason prompt
 
     def window(self, order: Sequence[int], *, max_tokens: int, decoding: Decoding) -> Prompt:
         """Render one window.
@@ -433,9 +422,14 @@ class PreparedRequest:
             BudgetError: When the budget cannot hold the candidate; says the least one.
             ConfigError: When the template is not for ``pointwise``.
         """
+        if self._frame is None:
+            self._renderer.template.check("pointwise")
+        return self._alone(place, max_tokens)
+
+    def _alone(self, place: int, max_tokens: int) -> Prompt:
+        """The prompt of one candidate, for ``pointwise`` and for its reason."""
         renderer = self._renderer
         if self._frame is None or self._frame.max_tokens != max_tokens:
-            renderer.template.check("pointwise")
             self._frame = self._make_frame(max_tokens)
         frame = self._frame
         if place not in self._listings:
@@ -463,7 +457,7 @@ class PreparedRequest:
         )
 
     def _make_frame(self, max_tokens: int) -> _Frame:
-        """What the prompts of all candidates share, for ``pointwise``."""
+        """What the prompts of single candidates share."""
         renderer = self._renderer
         template = renderer.template
         query = self._query
@@ -497,33 +491,24 @@ class PreparedRequest:
             changed=query.changed + history.changed,
         )
 
-    def follow_up(self, prompt: Prompt, order: Sequence[int], place: int, *, max_tokens: int) -> tuple[int, ...]:
-        """Continue a prompt's conversation: the model's answer, then the request for one listing's reason.
+    def reason(self, place: int, *, max_tokens: int) -> Prompt:
+        """Render the request for one listing's reason, in a conversation of its own.
 
-        In an ``inline`` prompt only the last question is answered (yes if its candidate is in the first half of
-        `order`), and the request follows in the same user turn. Otherwise the answer is the order, and the request is
-        the user's next turn.
+        It is the same for every decoding. `Prompt.lead` counts the system text and the examples, which all requests in
+        a language share; the query and the history, which all reasons of a query share, come next.
 
         Args:
-            prompt: From `window`; the result begins with its `ids`.
-            order: ``[n]`` places in the prompt, best first, 0-based.
             place: The listing's place in the request's candidates, 0-based.
-            max_tokens: The budget for all tokens.
+            max_tokens: The budget for the prompt's tokens.
 
         Raises:
             BudgetError: When the budget cannot hold the request; says the least one.
             ConfigError: When the template asks for no reasons.
         """
-        renderer = self._renderer
-        before, between, tail = renderer._request
-        (listing,) = self._encoded([place])
-        head = [*prompt.ids, *renderer._answered(prompt, order), *before, *self._query.ids, *between]
-        room = max_tokens - len(head) - len(tail)
-        need = min(MIN_LISTING_TOKENS, listing.tokens)
-        if room < need:
-            least = max_tokens - room + need
-            raise BudgetError(f"{max_tokens} tokens cannot hold a reason's prompt; give at least {least}", least=least)
-        return (*head, *listing.cut(min(room, renderer.template.limits.listing)), *tail)
+        if self._reasons is None:
+            asking = self._renderer._asking(self._query_asked)
+            self._reasons = asking.prepare(self._query_asked, self._candidates, self._history_given)
+        return dataclasses.replace(self._reasons._alone(place, max_tokens), reads=())
 
     @functools.cached_property
     def _query(self) -> _Section:
@@ -607,7 +592,7 @@ class PreparedRequest:
 
 @dataclass(frozen=True, slots=True)
 class _Frame:
-    """What the ``pointwise`` prompts of a request share.
+    """What the prompts of a request's single candidates share.
 
     Attributes:
         max_tokens: The budget of each.
@@ -665,9 +650,12 @@ def _own_words(template: Template) -> re.Pattern[str]:
     said = []
     labels = [split_form("query", template.query, "query")[0], template.history_head, template.candidates_head]
     questions = [template.question] if template.question else []
-    if "pointwise" in template.decodings:
-        questions = [text for text in (template.instruction, template.plain_end) if _core(text)]
+    if not questions and template._candidate_holds == ("listing",):  # a single candidate
         labels.append(split_form("candidate", template.candidate, "listing")[0])
+        if "pointwise" in template.decodings:
+            questions = [text for text in (template.instruction, template.plain_end) if _core(text)]
+        else:
+            labels.append(template.instruction)
     for question in questions:
         asked = split_query_form("question", question)
         more = "" if len(asked) == 1 else "[^:?\n]{0,80}?"

@@ -17,6 +17,7 @@ from genrank.errors import ConfigError, first_problem
 from genrank.files import read_text
 from genrank.prompting.fields import FIELD_VALUES
 from genrank.prompting.history import EVENT_WORDS
+from genrank.text.language import Language
 from genrank.types import Decoding
 
 Section = Literal["query", "history", "candidates"]
@@ -42,22 +43,83 @@ class Limits(pydantic.BaseModel, extra="forbid", frozen=True):
     fields: dict[str, Annotated[int, pydantic.Field(ge=1)]] = {}
 
 
-class ReasonForm(pydantic.BaseModel, extra="forbid", frozen=True):
-    """How a template asks for the reason of one listing.
+class ReasonExample(pydantic.BaseModel, extra="forbid", frozen=True):
+    """A request for a reason with a good answer, which the model reads before its own.
 
     Attributes:
-        system: The model's new role, at the beginning of the request.
-        text: Holds ``{query}`` and ``{listing}``.
-        chat_end: Comes after `text` for a model with a chat template: the task.
-        plain_head: Comes before `text` for a model without one, which does better with examples.
-        plain_end: Comes after `text` for a model without one.
+        query: What the shopper typed.
+        history: The shopper's past as it stands in a prompt, with its heading and its line ends; may be empty.
+        listing: The listing as it stands in a prompt.
+        reason: The answer: one sentence.
+    """
+
+    query: str
+    history: str = ""
+    listing: str
+    reason: str
+
+
+class ReasonForm(pydantic.BaseModel, extra="forbid", frozen=True):
+    """How the reason of one listing is asked for, in the words of one language.
+
+    A reason has a conversation of its own, the same for every decoding: the system text, the examples as turns, then
+    the query, the history, the listing and the task. A model without a chat template reads the same as plain text.
+
+    Attributes:
+        system: The system text.
+        query: Holds ``{query}``.
+        history_head: Comes before the interactions; left out without a history.
+        interaction: Holds ``{event}`` and ``{listing}``.
+        events: Words for the events; those left out are in English.
+        listing: Holds ``{listing}`` at its end.
+        task: Comes after the listing, for a model with a chat template.
+        plain_end: Comes after the listing for a model without one; the reason follows, after a space.
+        fields: Listing fields, the most important first, each with a format that holds ``{value}``.
+        limits: Token limits by section.
+        examples: Requests with their answers. With a single one, a small model copies its facts.
     """
 
     system: str
-    text: str
-    chat_end: str = ""
-    plain_head: str = ""
-    plain_end: str = ""
+    query: str
+    history_head: str = ""
+    interaction: str = ""
+    events: dict[str, str] = {}
+    listing: str
+    task: str
+    plain_end: str
+    fields: dict[str, str]
+    limits: Limits = Limits()
+    examples: tuple[ReasonExample, ...]
+
+    @pydantic.model_validator(mode="after")
+    def _check(self) -> ReasonForm:
+        self.template("reason", chat=True)
+        return self
+
+    def template(self, name: str, *, chat: bool) -> Template:
+        """The form as the template of a single listing's prompt, without its examples.
+
+        Args:
+            name: The template's name.
+            chat: Whether the model has a chat template.
+        """
+        if split_form("listing", self.listing, "listing")[-1]:
+            raise ValueError("listing must end with {listing}; put what follows it into task or plain_end")
+        return Template(
+            name=name,
+            version=1,
+            description="",
+            source="",
+            system=self.system,
+            query=self.query,
+            history_head=self.history_head,
+            interaction=self.interaction,
+            events=self.events,
+            candidate=self.listing,
+            instruction=self.task if chat else self.plain_end,
+            fields=self.fields,
+            limits=self.limits,
+        )
 
 
 class Template(pydantic.BaseModel, extra="forbid", frozen=True):
@@ -107,7 +169,9 @@ class Template(pydantic.BaseModel, extra="forbid", frozen=True):
         fields: Listing fields, the most important first, each with a format that holds ``{value}``.
         values: How a field's value is written: as ``text``; as ``lines``, with each attribute on its own line, indented
             by two spaces; or as ``json``, where a value that is cut loses its end.
-        reason: How to ask for a reason; None for no reasons.
+        reason: How to ask for a reason, by the language of the query (``en``, ``zh``, ``other``); the first form serves
+            the languages without one. Empty: no reasons. In a file, ``reason = "pointwise"`` takes the table of the
+            template ``pointwise``.
         limits: Token limits by section.
         digest: First 16 hex digits of the SHA-256 of the template's content.
     """
@@ -138,7 +202,7 @@ class Template(pydantic.BaseModel, extra="forbid", frozen=True):
     answer_close: str = "]"
     fields: dict[str, str]
     values: Literal["text", "lines", "json"] = "text"
-    reason: ReasonForm | None = None
+    reason: dict[Language, ReasonForm] = {}
     limits: Limits = Limits()
 
     @pydantic.model_validator(mode="after")
@@ -159,8 +223,6 @@ class Template(pydantic.BaseModel, extra="forbid", frozen=True):
             raise ValueError("question must not end with {query}: its answer is read after the template's own words")
         if self.question and self.order[-1] != "candidates":
             raise ValueError("order must end with candidates if there is a question; the model sees nothing after it")
-        if self.reason:
-            split_form("reason.text", self.reason.text, "query", "listing")
         for field, form in self.fields.items():
             if field not in FIELD_VALUES:
                 raise ValueError(f"fields.{field} is not a listing field; known are {sorted(FIELD_VALUES)}")
@@ -247,6 +309,8 @@ def load_template(name: str | Path) -> Template:
             if base not in roots:
                 raise ConfigError(f"prompt template {name}: base: must be one of {roots}, got {base!r}")
             values = _read(base) | values
+        if isinstance(values.get("reason"), str):
+            values["reason"] = _reason_of(values["reason"], name)
         return Template.model_validate(values)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"prompt template {name}: not TOML: {error}") from None
@@ -255,6 +319,14 @@ def load_template(name: str | Path) -> Template:
     except pydantic.ValidationError as error:
         key, message = first_problem(error.errors(include_url=False))
         raise ConfigError(f"prompt template {name}: " + (f"{key}: {message}" if key else message)) from None
+
+
+def _reason_of(other: str, name: str | Path) -> Any:
+    """The reason prompt of another template."""
+    try:
+        return _read(other).get("reason")
+    except ConfigError as error:
+        raise ConfigError(f"prompt template {name}: reason: {error}") from None
 
 
 def _read(name: str | Path) -> dict[str, Any]:

@@ -16,30 +16,24 @@ import functools
 import math
 import re
 import unicodedata
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from genrank.prompting.history import time_order
 from genrank.reasons import lexicon
 from genrank.text.clean import clean, number_text
+from genrank.text.language import HAN, HANGUL, KANA, LATIN_WORD, Language, language, scripts
 from genrank.types import Interaction, Listing, Query
 
 MAX_CHARS = 200
 """The longest reason, in characters."""
 
-Language = Literal["en", "zh", "other"]
 Span = tuple[int, int]
 
 _MAX_FIELD_CHARS = 20_000
 _MAX_QUOTE_CHARS = 120
 _MAX_CLAUSES = 3
 _NO_LATIN_BEFORE, _NO_LATIN_AFTER = r"(?<![a-z0-9])", r"(?![a-z0-9])"
-_HAN = "\u3400-\u4dbf\u4e00-\u9fff"
-_KANA = "\u3040-\u30ff"
-_HANGUL = "\uac00-\ud7af"
-_LATIN_WORD = re.compile(r"[^\W\d_]+(?:['’-][^\W\d_]+)*")
 _OPEN_QUOTE = "“"
 _BYTES_A_SECOND = re.compile(r"(?<=[kmgtKMGT])B(?=/s|ps)")  # keep their capital: Mb/s are bits
 _TEMPERATURES = ("celsius", "fahrenheit")
@@ -153,21 +147,6 @@ class Facts:
         self.telling = {field.name for field in self.fields if field.kind in ("brand", "attributes")}
         own = [field for field in self.fields if field.past is None]
         self.strange = sorted({name for other in others for name in _strange(other, own)}, key=len, reverse=True)
-
-
-def language(text: str) -> Language:
-    """The language of a query, if reasons can be worded in it.
-
-    Chinese for Han without kana; English for ASCII words, unless one of them belongs to another language; else
-    ``other``.
-    """
-    script = _scripts(clean(text))
-    if script["han"]:
-        return "other" if script["kana"] or script["hangul"] else "zh"
-    words = _LATIN_WORD.findall(clean(text).casefold())
-    if not words or not all(word.replace("’", "'").isascii() for word in words):
-        return "other"
-    return "other" if lexicon.OTHER_LATIN & set(words) else "en"
 
 
 def find_claims(text: str, facts: Facts) -> list[Claim]:
@@ -605,12 +584,12 @@ def _name_places(text: str, said: str, spoken: Language, taken: Sequence[Span]) 
     if len(cleaned) != len(said) or spoken == "other":
         cleaned = said  # what folds to another length cannot be told by its capitals
     run: list[Span] = []
-    for match in _LATIN_WORD.finditer(cleaned):
+    for match in LATIN_WORD.finditer(cleaned):
         word = match.group()
         name = len(word) > 1 and word.isascii() and _free(match.span(), taken)
         name = name and said[slice(*match.span())] not in lexicon.COMMON
         if spoken == "zh":
-            name = name and bool(re.search(f"[{_HAN}]", said))
+            name = name and bool(re.search(f"[{HAN}]", said))
         else:
             first = not re.search(r"\w", cleaned[: match.start()]) or re.search(r"[.!?:]\s*$", cleaned[: match.start()])
             name = name and word[0].isupper() and not first
@@ -629,25 +608,15 @@ def _past_events(said: str) -> Iterator[tuple[str, re.Match[str]]]:
             yield event, match
 
 
-def _scripts(text: str) -> Counter[str]:
-    """How many words of each script a text has; a character counts as one where no spaces are written."""
-    counts: Counter[str] = Counter()
-    for name, form in (("han", _HAN), ("kana", _KANA), ("hangul", _HANGUL)):
-        counts[name] = len(re.findall(f"[{form}]", text))
-    for word in re.findall(f"[^\\W\\d_{_HAN}{_KANA}{_HANGUL}]+", text):
-        counts[unicodedata.name(word[0], "other").split()[0].lower()] += 1
-    return +counts
-
-
 def _same_script(text: str, facts: Facts) -> bool:
     """Whether most of a reason is in the query's script, but for the names in it."""
-    asked = _scripts(facts.query)
+    asked = scripts(facts.query)
     cjk = [name for name in ("han", "kana", "hangul") if asked[name]]
     script = cjk[-1] if cjk else asked.most_common(1)[0][0] if asked else ""
     said = _normalise(text)
     for value in facts.names:
         said = said.replace(value, " ") if not value.isascii() or script != "latin" else said
-    found = _scripts(said)
+    found = scripts(said)
     own = found[script] + (found["han"] if script in ("kana", "hangul") else 0)
     if script == "kana" and not found["kana"]:
         return False
@@ -656,7 +625,7 @@ def _same_script(text: str, facts: Facts) -> bool:
 
 def _broken(text: str) -> bool:
     """Whether a text is not a statement: without words, a question, a listing copied field by field, or a loop."""
-    words = _LATIN_WORD.findall(text.casefold())
+    words = LATIN_WORD.findall(text.casefold())
     looped = len(words) >= 10 and len(set(words)) * 2 <= len(words)
     copied = " | " in text  # between the fields of a listing in a prompt
     return looped or copied or not re.search(r"\w", text) or text.rstrip("… ").endswith(("?", "？"))
@@ -691,8 +660,8 @@ def _quoted(title: str) -> str:
 def _content(said: str) -> set[str]:
     """The words to compare a text by: without plural endings, and as pairs of characters for Han, kana and Hangul."""
     words = set()
-    for run in re.findall(f"[{_HAN}{_KANA}{_HANGUL}]+|[^\\W_{_HAN}{_KANA}{_HANGUL}]+", said):
-        if re.match(f"[{_HAN}{_KANA}{_HANGUL}]", run):
+    for run in re.findall(f"[{HAN}{KANA}{HANGUL}]+|[^\\W_{HAN}{KANA}{HANGUL}]+", said):
+        if re.match(f"[{HAN}{KANA}{HANGUL}]", run):
             words |= {run[i : i + 2] for i in range(len(run) - 1)}
         elif len(run) > 2 and run not in lexicon.COMMON:
             words.add(re.sub(r"(?<=[a-z]{2})(?:es|s)$", "", run))

@@ -517,13 +517,3 @@ which, while, who, why, will, with, work, would, yes, you, your
 """)
 )
 """Words that are no names, whatever case they are written in, and no field value worth citing."""
-
-OTHER_LATIN = frozenset(
-    _words("""
-aus, avec, azul, bianco, blanc, blanco, blau, bleu, chaussures, con, damen, das, der, des, di, die, donna, du, el, et,
-femme, für, gli, grün, herren, hombre, homme, il, kleid, la, las, le, les, los, mit, mujer, negro, nero, noir, ohne,
-para, per, pour, robe, roja, rojo, rosso, rot, rote, rotes, rouge, sans, scarpe, schuhe, schwarz, sin, und, uomo,
-verde, vert, vestido, weiß, y, zapatos
-""")
-)
-"""Words that tell German, French, Spanish and Italian from English."""

@@ -27,6 +27,7 @@ class ReasonRequest:
         listing: The listing that needs a reason.
         history: The shopper's past; for a long one, some interactions by their places in it, 0-based.
         others: The other candidates, whose brands and attribute values the model may confuse with this listing's.
+        lead: See `genrank.engines.base.ScoreRequest`.
     """
 
     ids: tuple[int, ...]
@@ -34,6 +35,7 @@ class ReasonRequest:
     listing: Listing
     history: Sequence[Interaction] | Mapping[int, Interaction] = ()
     others: tuple[Listing, ...] = ()
+    lead: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +87,7 @@ def write_reasons(
 
 def ask_reasons(requests: Sequence[ReasonRequest], *, max_tokens: int, ends: Sequence[int] = ()) -> EngineCall:
     """The engine's call that writes reasons; `read_reasons` reads its answers. See `write_reasons`."""
-    return EngineCall("write", [TextRequest(request.ids, max_tokens, ends) for request in requests])
+    return EngineCall("write", [TextRequest(request.ids, max_tokens, ends, request.lead) for request in requests])
 
 
 def read_reasons(

@@ -25,7 +25,7 @@ from genrank.engines.base import PermuteRequest, ScoreRequest, ScoreResult, Stop
 from genrank.engines.tokenizer import Encoded
 from genrank.errors import BudgetError, ConfigError, EngineError, InputError
 from genrank.permutation import kendall_tau
-from genrank.prompting.template import ReasonForm, load_template
+from genrank.prompting.template import load_template
 from genrank.reranker import MAX_PROMPT_TOKENS, Reranker
 from genrank.testing import AnyRequest, OracleEngine, ScriptedAnswer, ScriptedEngine, WordTokenizer
 from genrank.types import Candidate, Decoding, Interaction, Listing, Query, Ranking, Request, Tokens
@@ -382,16 +382,18 @@ def test_reasons_are_written_for_the_first_items_only_with_their_evidence() -> N
     assert ranking.provenance.claims.made == ranking.provenance.claims.grounded > 0
 
 
-def test_a_reason_goes_on_in_the_conversation_that_ranked_its_item_last() -> None:
+def test_a_reason_has_a_conversation_of_its_own() -> None:
     engine = OracleEngine({str(i): i / 9 for i in range(9)})
     Reranker(engine=engine, window=4, stride=2, passes=1).rerank("query", _titles(9), reasons=2)
-    *_, last, first_reason, second_reason = engine.requests
-    assert isinstance(last, ScoreRequest)
-    for reason, title in ((first_reason, "title 8"), (second_reason, "title 7")):
+    *_, first, second = engine.requests
+    for reason, title in ((first, "title 8"), (second, "title 7")):
         assert isinstance(reason, TextRequest)
-        assert tuple(reason.ids[: len(last.ids)]) == tuple(last.ids)
-        assert title in engine.tokenizer.decode(reason.ids[len(last.ids) :])
+        text = engine.tokenizer.decode(reason.ids)
+        assert title in text
+        assert len(re.findall(r"title \d", text)) == 1
         assert reason.ends
+        assert reason.lead > 20
+        assert reason.ids[: reason.lead] == first.ids[: reason.lead]
 
 
 def test_a_reason_may_speak_of_the_most_useful_part_of_a_long_history() -> None:
@@ -806,26 +808,10 @@ def test_a_budget_that_cannot_hold_a_window_is_the_callers_error() -> None:
     assert Reranker(engine=OracleEngine({}), max_prompt_tokens=least).rerank("query", _titles(5)).items
 
 
-def test_a_conversation_that_fills_the_context_gives_way_to_one_about_the_listing_alone() -> None:
-    engine = OracleEngine({"3": 3.0})
-    prompt_tokens = len(_first_request(engine, 20).ids)
-    engine.context = prompt_tokens + 5
-    ranking = Reranker(engine=engine, passes=1, max_reason_tokens=5).rerank("query", _titles(20), reasons=1)
-    reason = engine.requests[-1]
-    assert ranking.items[0].reason
-    text = engine.tokenizer.decode(reason.ids)
-    assert "title 3" in text
-    assert "title 0" not in text
-
-
-def _first_request(engine: ScriptedEngine, n: int) -> AnyRequest:
-    Reranker(engine=engine, passes=1).rerank("query", _titles(n))
-    return engine.requests[0]
-
-
 def test_a_budget_too_small_for_reasons_leaves_the_ranking() -> None:
-    wordy = ReasonForm(system="", text="long " * 5000 + "{query} {listing}")
-    template = load_template("inline").model_copy(update={"reason": wordy})
+    template = load_template("inline")
+    wordy = template.reason["en"].model_copy(update={"system": "long " * 5000})
+    template = template.model_copy(update={"reason": {"en": wordy}})
     engine = OracleEngine({"1": 3.0})
     engine.context = 1000
     reranker = Reranker(engine=engine, prompt=template)
@@ -1322,7 +1308,7 @@ def test_a_wrong_argument_of_a_call_is_named_and_nothing_is_run(change: dict[str
 
 
 def test_reasons_need_a_template_that_asks_for_them() -> None:
-    mute = load_template("inline").model_copy(update={"reason": None})
+    mute = load_template("inline").model_copy(update={"reason": {}})
     with pytest.raises(InputError, match="has no reason prompt") as caught:
         Reranker(engine=OracleEngine({}), prompt=mute).rerank("query", ["a"], reasons=1)
     assert caught.value.field == "reasons"

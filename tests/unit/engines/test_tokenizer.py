@@ -201,23 +201,25 @@ def test_what_stands_between_two_turns() -> None:
     assert _text(fast, HubTokenizer(_fast()).turn()) == "\n\n"
 
 
-def test_a_follow_up_is_the_conversation_as_the_chat_template_writes_it() -> None:
+def test_a_request_for_a_reason_is_the_conversation_as_the_chat_template_writes_it() -> None:
     fast = _fast(chat_template=CHATML)
-    template = load_template("listwise")
-    renderer = Renderer(template, HubTokenizer(fast))
-    candidates = [Candidate(Listing("p0", "Mug")), Candidate(Listing("p1", "Hat"))]
-    prompt = renderer.render(Query("mug"), candidates, max_tokens=2000, decoding="listwise")
-    ids = renderer.follow_up(prompt, (0, 1), Query("mug"), candidates[0].listing, max_tokens=2000)
-    asked = _text(fast, list(prompt.ids)).split("user\n")[1].removesuffix("<|im_end|>\n<|im_start|>assistant\n[")
-    form = template.reason
-    assert form is not None
+    form = load_template("listwise").reason["en"]
+    prepared = Renderer(load_template("listwise"), HubTokenizer(fast)).prepare(
+        Query("mug"), [Candidate(Listing("p0", "Mug"))]
+    )
+
+    def asked(query: str, past: str, listing: str) -> str:
+        return form.query.format(query=query) + past + form.listing.format(listing=listing) + "\n" + form.task
+
     turns = [
-        {"role": "system", "content": template.system},
-        {"role": "user", "content": asked},
-        {"role": "assistant", "content": "[A] > [B]"},
-        {"role": "user", "content": f"{form.system}\n" + form.text.format(query="mug", listing="Mug") + form.chat_end},
+        {"role": "system", "content": form.system},
     ]
-    assert _text(fast, list(ids)) == fast.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+    for one in form.examples:
+        turns.append({"role": "user", "content": asked(one.query, one.history, one.listing)})
+        turns.append({"role": "assistant", "content": one.reason})
+    turns.append({"role": "user", "content": asked("mug", "", "Mug")})
+    text = _text(fast, list(prepared.reason(0, max_tokens=2000).ids))
+    assert text == fast.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
 
 
 @pytest.mark.parametrize(("wrap", "start"), [("<s> $A", "<s>"), ("$A", ""), ("<s> $A </s>", "<s>"), ("$A </s>", "")])

@@ -65,7 +65,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Asked:
         reranker = Reranker(
             engine=engines[system.model](),
             prompt=system.prompt,
-            decoding=system.decoding,  # type: ignore[arg-type]
+            decoding=system.decoding,
             window=system.window or 20,
             stride=system.stride or 10,
             passes=system.passes,

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from finetune import data
-from finetune.data import Form, Skipped, examples_fingerprint, make_example, make_examples
+from finetune.data import Form, Skipped, examples_fingerprint, make_example, make_examples, make_reason_example
 from finetune.windows import TrainingWindow, WindowOptions, draw_windows
 from genrank.data.dataset import sample_shop
 from genrank.engines.base import ScoreRequest
@@ -95,28 +95,31 @@ def test_scores_alone_are_learned_inline() -> None:
     assert example.to_row()["length"] == len(example.input_ids)
 
 
-@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("chat", [True, False])
-def test_a_reason_goes_on_in_the_conversation_that_ranked(form: Form, chat: bool) -> None:
-    own = renderers(chat=chat)[form]
-    plain = make_example(window(0, 3), form, own, 4000, random.Random(1))
-    example = make_example(window(0, 3), form, own, 4000, random.Random(1), 1, write)
-    assert example.input_ids[: len(plain.input_ids)] == plain.input_ids
-    assert (example.reads, example.gains) == (plain.reads, plain.gains)
-    learned = example.answers[len(plain.answers) :]
-    assert learned == list(range(learned[0], len(example.input_ids) - 1))
-    tokens = [example.input_ids[place + 1] for place in learned]
-    assert [[token] for token in tokens] == example.choices[len(plain.choices) :]
+def test_a_reason_is_a_row_of_its_own_with_the_prompt_of_serving(chat: bool) -> None:
+    own = renderers(chat=chat)["inline"]
+    shown = window(0, 3)
+    example = make_reason_example(shown, 1, own, 4000, "It is lamp 1.")
+    prompt = own.prepare(shown.query, shown.candidates).reason(1, max_tokens=4000)
+    assert tuple(example.input_ids[: len(prompt.ids)]) == prompt.ids
+    assert (example.form, example.reads, example.above, example.below, example.gains) == ("reason", [], [], [], [])
+    assert example.answers == list(range(len(prompt.ids) - 1, len(example.input_ids) - 1))
+    tokens = [example.input_ids[place + 1] for place in example.answers]
+    assert [[token] for token in tokens] == example.choices
     *said, end = tokens
     assert own.tokenizer.decode(said).strip() == "It is lamp 1."
     assert end == (own.tokenizer.turn()[0] if chat else own.reason_ends[0])
 
 
 def test_a_reason_without_room_or_words_is_left_out() -> None:
-    own = renderers()["inline"]
-    plain = make_example(window(0, 3), "inline", own, 4000, CHANCE)
-    assert make_example(window(0, 3), "inline", own, len(plain.input_ids) + 5, CHANCE, 1, write) == plain
-    assert make_example(window(0, 3), "inline", own, 4000, CHANCE, 1, lambda *_: "") == plain
+    own: dict[Form, Renderer] = {"inline": renderers()["inline"]}
+    (plain,) = make_examples([window(0, 3)], own, max_tokens=4000)
+    skipped = Skipped()
+    room = len(plain.input_ids)
+    made = make_examples([window(0, 3)], own, max_tokens=room, reasons=1.0, write_reason=write, skipped=skipped)
+    assert list(made) == [plain]
+    assert skipped.why == {f"reason: more than {room} tokens": 1}
+    assert list(make_examples([window(0, 3)], own, max_tokens=4000, reasons=1.0, write_reason=lambda *_: "")) == [plain]
 
 
 def test_only_the_best_get_reasons_and_only_where_something_fits() -> None:
@@ -128,9 +131,10 @@ def test_only_the_best_get_reasons_and_only_where_something_fits() -> None:
 
     windows = [window(0, 3, 3, 1), window(-1.0, 0.0)] * 20
     examples = list(make_examples(windows, renderers(), max_tokens=4000, reasons=0.5, write_reason=record))
-    assert len(examples) == 80
     assert {place for place, _ in asked} == {1, 2}
-    assert 10 < len(asked) < 35
+    assert 4 < len(asked) < 16
+    assert len(examples) == 80 + len(asked)
+    assert sum(example.form == "reason" for example in examples) == len(asked)
     assert {gain for _, gain in asked} == {3}
 
 

@@ -50,17 +50,15 @@ def test_a_prompt_has_the_tokens_of_training_and_serving() -> None:
 
 
 @pytest.mark.parametrize("chat", [True, False])
-def test_a_reason_is_asked_for_one_of_the_best_in_the_conversation_that_ranked(chat: bool) -> None:
+def test_a_reason_is_asked_for_one_of_the_best_as_in_serving(chat: bool) -> None:
     own = renderer(chat=chat)
     windows = [window(0, 3, 3, 1)] * 40
     questions = list(make_questions(windows, own, max_tokens=4000, reasons=1.0))
     assert {question.reason_for for question in questions} == {1, 2}
-    (plain,) = make_questions(windows[:1], own, max_tokens=4000)
-    one = next(question for question in questions if question.reason_for == 2)
-    prompt = own.render(windows[0].query, windows[0].candidates, max_tokens=4000, decoding="listwise")
-    assert one.ids[: len(plain.ids)] == plain.ids == prompt.ids
-    listing = windows[0].candidates[2].listing
-    assert one.ids == own.follow_up(prompt, (2, 1, 3, 0), windows[0].query, listing, max_tokens=4000)
+    prepared = own.prepare(windows[0].query, windows[0].candidates)
+    for question in questions:
+        assert question.reason_for is not None
+        assert question.ids == prepared.reason(question.reason_for, max_tokens=4000).ids
 
 
 def test_a_share_asks_for_reasons_and_nothing_is_asked_of_a_window_without_a_fit() -> None:

@@ -105,3 +105,23 @@ def test_losses_and_gradients_need_no_more_of_the_head(kind: str, answers: list[
     assert ("text" in got) == bool(answers)
     for name, value in expected.items():
         assert torch.allclose(got[name], value, atol=1e-5), name
+
+
+def test_a_reason_is_learned_as_text_alone() -> None:
+    reason = {
+        "form": "reason",
+        "reads": [],
+        "above": [],
+        "below": [],
+        "gains": [],
+        "answers": [4, 6],
+        "choices": [[1], [2]],
+    }
+    ids = torch.arange(24).view(2, 12)
+    model = model_of("llama")
+    logits = functools.partial(States(model).logits, model, ids)
+    alone = batch_losses(logits, [reason], "ranknet")
+    assert set(alone) == {"text"}
+    both = batch_losses(logits, [reason, row("inline", [3, 6, 9], [])], "ranknet")
+    assert set(both) == {"text", "inline"}
+    assert torch.allclose(both["text"], alone["text"])

@@ -1,27 +1,22 @@
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 from typing import Any, get_args
 
 import pytest
+import tomli_w
 
 from genrank.errors import ConfigError
 from genrank.prompting.template import load_template, template_names
 from genrank.types import Decoding
 from tests.prompt_rig import FIELDS, make_template
 
+ENGLISH: dict[str, Any] = FIELDS["reason"]["en"]
+
 
 def _toml(fields: dict[str, Any]) -> str:
-    """The fields as TOML; for texts, numbers, lists and flat tables its values are written like JSON's."""
-    plain = [f"{key} = {json.dumps(value)}" for key, value in fields.items() if not isinstance(value, dict)]
-    tables = [
-        "\n".join([f"[{key}]", *(f"{name} = {json.dumps(value)}" for name, value in table.items())])
-        for key, table in fields.items()
-        if isinstance(table, dict)
-    ]
-    return "\n".join(plain + tables)
+    return tomli_w.dumps(fields)
 
 
 def test_the_templates_of_the_house_load_and_are_named_like_their_files() -> None:
@@ -61,13 +56,15 @@ def test_a_template_is_read_from_a_file(tmp_path: Path) -> None:
         ({"interaction": "- {listing}\n"}, "interaction must hold the placeholders {event}, {listing}"),
         ({"interaction": ""}, "interaction must hold the placeholders {event}, {listing}"),
         (
-            {"reason": {"system": "", "text": "Why {listing}?"}},
-            "reason.text must hold the placeholders {query}, {listing}",
+            {"reason": {"en": {**ENGLISH, "query": "Why?"}}},
+            "reason.en: query must hold the placeholders {query}, in this order; found none",
         ),
+        ({"reason": {"en": {**ENGLISH, "listing": "{listing}."}}}, "reason.en: listing must end with {listing}"),
         (
-            {"reason": {"system": "", "text": "Why {listing}, {query}?"}},
-            "reason.text must hold the placeholders {query}, {listing}",
+            {"reason": {"en": {**ENGLISH, "fields": {"title": "{value}", "colour": "{value}"}}}},
+            "reason.en: fields.colour",
         ),
+        ({"reason": {"de": ENGLISH}}, "reason.de"),
         ({"fields": {"title": "{value}", "colour": "{value}"}}, "fields.colour is not a listing field; known are"),
         ({"fields": {"title": "{value}", "brand": "brand"}}, "fields.brand must hold the placeholders {value}"),
         ({"fields": {"brand": "{value}", "title": "{value}"}}, "the first of fields must be title"),
@@ -116,7 +113,7 @@ def test_a_template_as_toml_is_the_same_template(name: str, tmp_path: Path) -> N
 def test_every_text_can_be_written_as_toml(tmp_path: Path) -> None:
     odd = "".join(map(chr, range(256))) + '"\\\u2028连衣裙'
     path = tmp_path / "odd.toml"
-    path.write_text(make_template(system=odd, reason=None).to_toml(), encoding="utf-8", newline="")
+    path.write_text(make_template(system=odd, reason={}).to_toml(), encoding="utf-8", newline="")
     assert load_template(path).system == odd
 
 
@@ -180,10 +177,10 @@ def test_the_digest_is_that_of_what_the_model_reads() -> None:
 
 
 def test_a_key_that_came_later_leaves_the_digests_of_before() -> None:
-    """What was trained with a template says its digest: it is that of the first release."""
+    """What was trained with a template says its digest: it is that of its version."""
     assert (load_template("inline").digest, load_template("listwise").digest) == (
-        "7da6cd13a7f498d6",
-        "c1ee08eeb6c08878",
+        "6d509477f96cb187",
+        "0111eb6352c59fe7",
     )
     assert (
         make_template(identifiers="letters", order=["query", "history", "candidates"]).digest == make_template().digest
@@ -224,3 +221,27 @@ def test_a_template_file_nested_too_deeply_is_refused(tmp_path: Path) -> None:
     path.write_text("name = " + "[" * 5000)
     with pytest.raises(ConfigError, match="not TOML: nested too deeply"):
         load_template(path)
+
+
+def test_a_template_takes_its_reason_prompt_from_another() -> None:
+    assert load_template("inline").reason == load_template("pointwise").reason
+    assert set(load_template("inline-zh").reason) == {"en", "zh"}
+
+
+def test_a_reason_prompt_that_is_taken_from_nowhere(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(_toml(FIELDS | {"reason": "nowhere"}), encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"mine\.toml: reason: no prompt template 'nowhere'"):
+        load_template(path)
+
+
+def test_a_reason_prompt_of_ones_own_replaces_that_of_the_base(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(
+        _toml(
+            {"name": "mine", "version": 1, "base": "inline", "reason": {"en": ENGLISH}, "description": "", "source": ""}
+        ),
+        encoding="utf-8",
+    )
+    (form,) = load_template(path).reason.values()
+    assert form.system == "Say why."

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from genrank.reasons.grounding import MAX_CHARS, Facts, find_claims, ground, language, shorten
+from genrank.reasons.grounding import MAX_CHARS, Facts, find_claims, ground, shorten
 from genrank.types import Interaction, Listing, Price, Query
 
 CABLE = Listing(
@@ -218,23 +218,6 @@ def test_a_hostile_title_is_quoted_or_stands_alone() -> None:
         result = ground("It is 5 m.", facts)
         assert all(claim.fields for claim in find_claims(result.text, facts))
         assert 0 < len(result.text) <= MAX_CHARS
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("red dress", "en"),
-        ("women's jacket", "en"),
-        ("连衣裙 Zara", "zh"),
-        ("赤いワンピース", "other"),
-        ("rotes Kleid", "other"),
-        ("robe d'été", "other"),
-        ("красное платье", "other"),
-        ("501", "other"),
-    ],
-)
-def test_language(text: str, expected: str) -> None:
-    assert language(text) == expected
 
 
 @pytest.mark.parametrize(
