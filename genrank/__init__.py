@@ -15,6 +15,7 @@ Where to look, in the order in which a call passes through:
 - The call itself: `genrank.reranker`. It uses `genrank.windows` (how a long list is split), `genrank.scheduling` (the
   loop, sync and async), `genrank.fallback` (the order when the model fails), `genrank.calibration` (scores as
   probabilities) and `genrank.blending` (the first stage's scores beside the model's).
+  `genrank.cascade` ranks in two stages.
 - The prompt: `genrank.prompting` turns a query, a history and listings into tokens, following a `Template`.
   `genrank.text` cleans the text and removes instructions aimed at the model.
 - The model: `genrank.engines` runs it, with transformers or vLLM; `Engine` and `AsyncEngine` are the protocols for an
@@ -35,6 +36,7 @@ The names below are the public ones. Importing this package loads neither torch 
 does.
 """
 
+from genrank.cascade import Cascade
 from genrank.data.dataset import Dataset, sample_shop
 from genrank.data.jsonl import read_requests
 from genrank.engines.base import AsyncEngine, Engine
@@ -82,6 +84,7 @@ __all__ = [
     "AsyncEngine",
     "BudgetError",
     "Candidate",
+    "Cascade",
     "Cause",
     "ChecksumError",
     "Claims",

@@ -6,9 +6,11 @@ A wrong value raises `InputError` with the field's full path, such as ``candidat
 from __future__ import annotations
 
 import contextlib
+import operator
 from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
-from genrank.errors import InputError
+from genrank.errors import InputError, shown
 from genrank.types import Candidate, Interaction, Listing, Query, Request, make_interaction
 
 _REQUEST_FIELDS = ("query_id", "query", "history", "candidates")
@@ -63,6 +65,15 @@ def make_candidates(values: object) -> tuple[Candidate, ...]:
     return tuple(candidates)
 
 
+def make_request(query: Query | str, candidates: object, history: object) -> Request:
+    """Make a request from what a caller of `genrank.Reranker.rerank` passes.
+
+    Raises:
+        InputError: When a part of it is wrong; `field` holds its path.
+    """
+    return Request(make_query(query), make_candidates(candidates), make_history(history))
+
+
 def items(values: object, field: str, what: str) -> Iterable[object]:
     """The values of a list, or of another ordered iterable with one value for each item."""
     fix = ""
@@ -106,6 +117,23 @@ def make_history(values: object) -> tuple[Interaction, ...]:
             else:
                 raise InputError(f"must be an Interaction or dict, got {type(value).__name__}")
     return tuple(history)
+
+
+def whole_number(name: str, number: Any, at_least: int | None = None) -> int:
+    """A Python or NumPy integer as an int.
+
+    Raises:
+        InputError: When it is not a whole number, or too small.
+    """
+    try:
+        whole = operator.index(number)
+    except TypeError:
+        whole = None
+    if whole is None or isinstance(number, bool):
+        raise InputError(f"must be a whole number, got {shown(number)}", field=name)
+    if at_least is not None and whole < at_least:
+        raise InputError(f"must be at least {at_least}, got {shown(number)}", field=name)
+    return whole
 
 
 @contextlib.contextmanager

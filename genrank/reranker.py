@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import heapq
 import numbers
-import operator
 import random
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,7 +19,7 @@ from genrank.decoding import DECODINGS, Scored
 from genrank.engines.base import Closing, Engine
 from genrank.errors import BudgetError, EngineError, InputError, OutputError, shown
 from genrank.fallback import Fallback
-from genrank.inputs import items, make_candidates, make_history, make_query
+from genrank.inputs import items, make_request, whole_number
 from genrank.permutation import Permutation, mean_tau
 from genrank.prompting.history import usefulness
 from genrank.prompting.renderer import Prompt, Renderer
@@ -172,9 +171,9 @@ class Reranker(Closing):
         if blend is not None and blend is not False and not is_weight(blend):
             raise InputError(f"must be a number within 0..1, or False, got {shown(blend)}", field="blend")
         self.window, self.stride = _sizes(strategy, window, stride)
-        self.passes = _whole("passes", passes, at_least=1)
-        self.seed = _whole("seed", seed)
-        self.max_reason_tokens = _whole("max_reason_tokens", max_reason_tokens, at_least=1)
+        self.passes = whole_number("passes", passes, at_least=1)
+        self.seed = whole_number("seed", seed)
+        self.max_reason_tokens = whole_number("max_reason_tokens", max_reason_tokens, at_least=1)
         if fallback is not None and not callable(fallback):
             raise InputError(
                 f"must be a function of requests that gives scores, got {type(fallback).__name__}", field="fallback"
@@ -214,7 +213,7 @@ class Reranker(Closing):
         longest = self._longest(window if self.strategy != "single" else 1)
         if max_prompt_tokens is None:
             max_prompt_tokens = min(longest, MAX_PROMPT_TOKENS)
-        self.max_prompt_tokens = _whole("max_prompt_tokens", max_prompt_tokens)
+        self.max_prompt_tokens = whole_number("max_prompt_tokens", max_prompt_tokens)
         if not 1 <= self.max_prompt_tokens <= longest:
             raise InputError(
                 f"must be within 1..{longest} (the model takes {self.engine.context} tokens, answer included), "
@@ -282,7 +281,7 @@ class Reranker(Closing):
             BudgetError: When `max_prompt_tokens` cannot hold a window.
         """
         until = self._begin(top_k, reasons, deadline)
-        request = _request(query, candidates, history)
+        request = make_request(query, candidates, history)
         return drive(self._loop([request], top_k, reasons, until), self.engine, until)[0]
 
     async def arerank(
@@ -301,7 +300,7 @@ class Reranker(Closing):
         a thread. When the task is cancelled, the engine drops the work, at the latest before its next forward pass.
         """
         until = self._begin(top_k, reasons, deadline)
-        request = _request(query, candidates, history)
+        request = make_request(query, candidates, history)
         return (await adrive(self._loop([request], top_k, reasons, until), self.engine, until))[0]
 
     def rerank_batch(
@@ -350,8 +349,8 @@ class Reranker(Closing):
             InputError: When one is wrong; its `field` names it.
         """
         if top_k is not None:
-            _whole("top_k", top_k, at_least=1)
-        if _whole("reasons", reasons) < 0:
+            whole_number("top_k", top_k, at_least=1)
+        if whole_number("reasons", reasons) < 0:
             raise InputError(f"must not be negative, got {reasons}", field="reasons")
         if reasons and not self._renderer.template.reason:
             raise InputError(f"prompt template {self._renderer.template.name} has no reason prompt", field="reasons")
@@ -701,31 +700,10 @@ def _served(decoding: Decoding | None, passes: int | None, adapter: str | None) 
 
 def _sizes(strategy: Strategy, window: int | None, stride: int | None) -> tuple[int, int]:
     """The window and the stride, with their defaults; the provenance says which of them a strategy uses."""
-    window = DEFAULT_WINDOW if window is None else _whole("window", window)
-    stride = max(1, window // 2) if stride is None else _whole("stride", stride)
+    window = DEFAULT_WINDOW if window is None else whole_number("window", window)
+    stride = max(1, window // 2) if stride is None else whole_number("stride", stride)
     check_window(window, stride if strategy == "sliding" else 1)
     return window, stride
-
-
-def _request(query: Query | str, candidates: Candidates, history: History) -> Request:
-    return Request(make_query(query), make_candidates(candidates), make_history(history))
-
-
-def _whole(name: str, number: Any, at_least: int | None = None) -> int:
-    """A Python or NumPy integer as an int.
-
-    Raises:
-        InputError: When it is not a whole number, or too small.
-    """
-    try:
-        whole = operator.index(number)
-    except TypeError:
-        whole = None
-    if whole is None or isinstance(number, bool):
-        raise InputError(f"must be a whole number, got {shown(number)}", field=name)
-    if at_least is not None and whole < at_least:
-        raise InputError(f"must be at least {at_least}, got {shown(number)}", field=name)
-    return whole
 
 
 def _is_time(value: object) -> bool:

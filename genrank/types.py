@@ -35,6 +35,9 @@ Decoding = Literal["pointwise", "inline", "first-token", "listwise"]
 Strategy = Literal["each", "single", "sliding", "tournament"]
 """How a list is split into windows; see `genrank.windows`. ``each`` belongs to ``pointwise``: a window a candidate."""
 
+Combine = Literal["replace", "add"]
+"""What becomes of the two scores of a candidate that both stages of a cascade ranked; see `genrank.Cascade`."""
+
 Outcome = Literal["model", "repaired", "fallback"]
 """Whether the order is the model's own; see `Provenance`."""
 
@@ -461,6 +464,8 @@ class Provenance:
             not blended.
         seconds: Wall time from the start of the call until this query's answer was complete. In a batch, queries take
             turns, so one that finished early took fewer seconds than the batch.
+        then: What the second stage of a `genrank.Cascade` did; its costs and troubles are in the other fields too, but
+            `windows`, `kept` and the settings are the first stage's. None without a second stage.
     """
 
     model: str = ""
@@ -488,6 +493,7 @@ class Provenance:
     calibration: str | None = None
     blend: float | None = None
     seconds: float = 0.0
+    then: Provenance | None = None
 
 
 @dataclass(frozen=True, slots=True)

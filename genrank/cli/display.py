@@ -37,7 +37,10 @@ def ranking_table(request: Request, ranking: Ranking, line: int | None = None) -
 def caption(ranking: Ranking) -> list[Cell]:
     """One line on how the ranking was made, then lines on what went wrong."""
     source = ranking.provenance
-    line = f"{source.model} · {source.decoding} · {source.prompt} · {source.outcome} · {source.seconds:.2f} s"
+    seconds = source.seconds
+    time = f"{1000 * seconds:.0f} ms" if seconds < 1 else f"{seconds:.2f} s"
+    stages = " · ".join(f"{one.decoding} · {one.prompt}" for one in (source, source.then) if one)
+    line = f"{source.model} · {stages} · {source.outcome} · {time}"
     lines = [Cell(line)]
     if source.why:
         lines.append(Cell(clean(source.why), "red"))

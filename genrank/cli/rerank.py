@@ -14,7 +14,7 @@ from genrank.cli.console import print_table, quiet_libraries, say
 from genrank.data.jsonl import dump_line, read_requests
 from genrank.errors import DataFormatError, InputError
 from genrank.progress import track
-from genrank.types import Decoding, Strategy
+from genrank.types import Combine, Decoding, Strategy
 
 _ERRORS_SHOWN = 20
 
@@ -60,18 +60,26 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     rerank.add_argument("--reasons", type=int, default=0, metavar="K", help="reasons for the first K items (none)")
     rerank.add_argument("--top-k", type=int, metavar="K", help="return only the first K items")
     rerank.add_argument("--deadline", type=float, metavar="SECONDS", help="for each batch; late candidates fall back")
+    rerank.add_argument(
+        "--then", choices=get_args(Decoding), help="rank the first items again with this decoding (one stage)"
+    )
+    rerank.add_argument("--then-top", type=int, default=10, metavar="N", help="how many of them (%(default)s)")
+    rerank.add_argument(
+        "--then-scores", choices=get_args(Combine), default="replace", help="what becomes of their scores (%(default)s)"
+    )
     rerank.add_argument("--max-prompt-tokens", type=int, metavar="N", help="token budget of one prompt")
-    rerank.add_argument("--batch", type=int, default=8, metavar="N", help="requests ranked at once (%(default)s)")
+    rerank.add_argument("--batch", type=int, metavar="N", help="requests ranked at once (1 for a table, else 8)")
     rerank.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the shuffles (0)")
     rerank.set_defaults(command=_rerank)
 
 
 def _rerank(arguments: argparse.Namespace) -> int:
+    from genrank.cascade import Cascade
     from genrank.cli.display import ranking_table
     from genrank.cli.streaming import Summary, rerank_lines
     from genrank.reranker import Reranker
 
-    if arguments.batch < 1:
+    if arguments.batch is not None and arguments.batch < 1:
         raise InputError(f"must be at least 1, got {arguments.batch}", field="--batch")
     if arguments.output == "-":
         arguments.output = None
@@ -98,7 +106,11 @@ def _rerank(arguments: argparse.Namespace) -> int:
         blend=arguments.blend,
         trust_remote_code=arguments.trust_remote_code,
     )
-    reranker.check_options(top_k=arguments.top_k, reasons=arguments.reasons, deadline=arguments.deadline)
+    ranker: Reranker | Cascade = reranker
+    if arguments.then:
+        second = Reranker(engine=reranker.engine, decoding=arguments.then, seed=arguments.seed)
+        ranker = Cascade(reranker, second, top=arguments.then_top, scores=arguments.then_scores)
+    ranker.check_options(top_k=arguments.top_k, reasons=arguments.reasons, deadline=arguments.deadline)
     summary = Summary()
 
     def report(error: DataFormatError) -> None:
@@ -113,12 +125,12 @@ def _rerank(arguments: argparse.Namespace) -> int:
     try:
         with _output(arguments.output) as out:
             answers = rerank_lines(
-                reranker,
+                ranker,
                 "<stdin>" if arguments.requests == "-" else arguments.requests,
                 itertools.chain([first], lines),
                 summary,
                 report=report,
-                batch=arguments.batch,
+                batch=arguments.batch or (1 if as_table else 8),
                 top_k=arguments.top_k,
                 reasons=arguments.reasons,
                 deadline=arguments.deadline,

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
+from genrank.cascade import Cascade
 from genrank.errors import DataFormatError, InputError
 from genrank.reranker import Reranker
 from genrank.types import Ranking, Request
@@ -38,7 +39,7 @@ class Summary:
 
 
 def rerank_lines(
-    reranker: Reranker,
+    reranker: Reranker | Cascade,
     name: str,
     lines: Iterable[Line],
     summary: Summary,
