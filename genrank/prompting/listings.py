@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import cast
@@ -72,6 +73,8 @@ class ListingEncoder:
         self._fields = [(field, FIELD_VALUES[field], template.limits.fields.get(field)) for field in template.fields]
         # the same listings appear for many queries; typed, because 1, 1.0 and True are shown differently
         self._known = functools.lru_cache(maxsize=_FIELDS_KEPT, typed=True)(self._read_key)
+        self._tokens: dict[str, Encoded] = {}  # by a field's text, the oldest first
+        self._lock = threading.Lock()
 
     def encode(self, listings: Sequence[Listing], limit: int) -> list[EncodedListing]:
         """Encode listings, all of their fields in one call of the tokenizer.
@@ -99,10 +102,21 @@ class ListingEncoder:
                     unread.append(unread_chars)
                     limits.append(most)
             counts.append((len(texts) - before, changed))
-        once = list(dict.fromkeys(texts))  # brands and categories repeat
-        encoded = dict(zip(once, self._tokenizer.encode(once), strict=True))
-        fields = zip(map(encoded.__getitem__, texts), unread, limits, strict=True)
+        fields = zip(self._encode(texts), unread, limits, strict=True)
         return [_encoded_listing(itertools.islice(fields, count), changed) for count, changed in counts]
+
+    def _encode(self, texts: Sequence[str]) -> list[Encoded]:
+        """Each text as tokens; only texts that are new are encoded, in one call of the tokenizer."""
+        known = self._tokens
+        found = {text: known.get(text) for text in texts}
+        if new := [text for text, encoded in found.items() if encoded is None]:
+            made = dict(zip(new, self._tokenizer.encode(new), strict=True))
+            found |= made
+            with self._lock:
+                known |= made
+                while len(known) > _FIELDS_KEPT:
+                    del known[next(iter(known))]
+        return [cast(Encoded, found[text]) for text in texts]
 
     def _read_key(self, field: str, key: FieldKey, limit: int) -> tuple[str, int, int]:
         value = dict(cast(tuple[tuple[str, str], ...], key)) if field == "attributes" else cast(FieldValue, key)

@@ -1,8 +1,13 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 
-from genrank.prompting.listings import MIN_LISTING_TOKENS
+from genrank.engines.tokenizer import Encoded
+from genrank.prompting import listings
+from genrank.prompting.listings import MIN_LISTING_TOKENS, ListingEncoder
+from genrank.testing import WordTokenizer
 from genrank.types import Candidate, Listing, Query
 from tests.prompt_rig import NO_CUTS, Rig, make_template, words
 
@@ -57,3 +62,27 @@ def test_the_title_is_never_left_out() -> None:
     text, cuts, _ = rig.render(candidates, max_tokens=rig.least(candidates))
     assert text.count(f"] {words(MIN_LISTING_TOKENS, 't')}\n") == 5
     assert cuts["candidates"] == 5 * (9 + rig.count(f" | brand: {words(9, 'b')}") - MIN_LISTING_TOKENS)
+
+
+def test_a_text_is_tokenised_once_while_it_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    class Counting(WordTokenizer):
+        def encode(self, texts: Sequence[str]) -> list[Encoded]:
+            asked.extend(texts)
+            return super().encode(texts)
+
+    monkeypatch.setattr(listings, "_FIELDS_KEPT", 3)
+    tokenizer = Counting()
+    encoder = ListingEncoder(make_template(), tokenizer, None)
+
+    def encode(*titles: str) -> list[str]:
+        asked.clear()
+        found = encoder.encode([Listing("p", title) for title in titles], 64)
+        assert [tokenizer.decode(one.cut(64)) for one in found] == list(titles)
+        return list(asked)
+
+    assert encode("Red hat", "Blue hat", "Red hat") == ["Red hat", "Blue hat"]
+    assert encode("Red hat", "Cap") == ["Cap"]
+    assert encode("Coat", "Cap") == ["Coat"], "now there are four, and the oldest goes"
+    assert encode("Red hat", "Blue hat") == ["Red hat"]
