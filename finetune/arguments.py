@@ -18,7 +18,7 @@ from genrank.experiment.config import read_yaml
 if TYPE_CHECKING:
     from trl import GRPOConfig, ModelConfig, SFTConfig
 
-FORMS = ("inline", "listwise")
+FORMS = ("pointwise", "inline", "listwise")
 LANGUAGES = ("en", "zh", "other")
 
 
@@ -47,7 +47,7 @@ class DataArguments:
     dev_queries: int | None = _option(None, "maximum number of dev queries, the first ones (all)")
     dev_candidates: int = _option(20, "candidates of each dev query, the first stage's best")
     listwise_prompt: str = _option("listwise", "prompt template: a name or a file")
-    max_tokens: int = _option(4096, "token limit of one row; longer ones are cut as in serving")
+    max_tokens: int = _option(4096, "token limit of one sequence; longer ones are cut as in serving")
     windows_per_query: int = _option(1, "windows drawn of each query")
     least_candidates: int = _option(2, "candidates in the smallest window")
     most_candidates: int = _option(20, "candidates in the largest")
@@ -114,9 +114,10 @@ class RankingArguments(DataArguments):
         InputError: When an option is wrong; the message names it.
     """
 
-    forms: list[str] = _option([*FORMS], "prompts that are learned: inline, listwise (first-token reads it too)")
+    forms: list[str] = _option([*FORMS], "prompts that are learned: pointwise, inline, listwise (and first-token)")
+    pointwise_prompt: str = _option("pointwise-lean", "prompt template: a name or a file")
     inline_prompt: str = _option("inline", "prompt template: a name or a file")
-    reasons: float = _option(0.0, "chance that a window also gives a row for the reason of one of its best listings")
+    reasons: float = _option(0.0, "chance that the reason for one of a window's best listings is learned too")
     ranking_loss: Literal["ranknet", "listnet", "lambda"] = _option("ranknet", "loss of the scores")
     ranking_weight: float = _option(1.0, "weight of the ranking loss; 0: only text is learned")
     text_weight: float = _option(0.2, "weight of the loss of permutations and reasons; 0: only scores are learned")
@@ -130,12 +131,12 @@ class RankingArguments(DataArguments):
         self._check_filled("forms")
         for form in self.forms:
             if form not in FORMS or self.forms.count(form) > 1:
-                raise InputError(f"must be {' and '.join(FORMS)}, or one of them, got {self.forms}", field="forms")
+                raise InputError(f"must be of {', '.join(FORMS)}, each once, got {self.forms}", field="forms")
         self._check_weights("ranking_weight", "text_weight")
         if not self.ranking_weight + self.text_weight:
             raise InputError("must not be 0 as ranking_weight is: nothing would be learned", field="text_weight")
-        if self.forms == ["inline"] and not self.ranking_weight:
-            raise InputError("must not be 0 where only inline is learned", field="ranking_weight")
+        if "listwise" not in self.forms and not self.ranking_weight:
+            raise InputError("must not be 0 where listwise is not learned", field="ranking_weight")
         self._check_chances("reasons")
         self._check_counts("lora_top_layers")
 

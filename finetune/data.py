@@ -1,12 +1,12 @@
 """Training examples: windows as exactly the tokens that serving sends to a model, and the answers that it learns.
 
-An example is one row of tokens with up to two things to learn from it:
+An example is one or more sequences of tokens with up to two things to learn from them:
 
-- scores of candidates: ``inline`` reads a yes/no log-odds after each of them, ``first-token`` the logits of their
-  identifiers after the prompt;
+- scores of candidates: ``pointwise`` reads a yes/no log-odds at the end of each candidate's own prompt, ``inline`` after
+  each candidate of a window, ``first-token`` the logits of their identifiers after the prompt;
 - the permutation, where equal gains are no preference: any identifier of the best remaining candidates is right.
 
-A reason is a row of its own, form ``reason``: its text is learned, behind the prompt that asks for it in serving.
+A reason is an example of its own, form ``reason``: its text is learned, behind the prompt that asks for it in serving.
 
 `genrank.prompting.renderer.Renderer` makes the tokens, as it does in serving.
 """
@@ -14,7 +14,7 @@ A reason is a row of its own, form ``reason``: its text is learned, behind the p
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -25,8 +25,11 @@ from genrank.files import files_fingerprint, fingerprint
 from genrank.prompting.renderer import AnswerTokens, Renderer
 from genrank.types import Decoding
 
-Form = Literal["inline", "listwise", "reason"]
+Form = Literal["pointwise", "inline", "listwise", "reason"]
 """Which prompt: ``listwise`` serves the decodings ``listwise`` and ``first-token``; ``reason`` asks for a reason."""
+
+DECODINGS: Mapping[Form, Decoding] = {"pointwise": "pointwise", "inline": "inline", "listwise": "first-token"}
+"""The decoding whose scores a form learns, and by which it is measured during training."""
 
 ReasonWriter = Callable[[TrainingWindow, int, random.Random], str]
 """The reason for one candidate of a window, in the words that the model learns; empty if there is none."""
@@ -43,11 +46,12 @@ _CODE = (
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One row of tokens and what is learned from it. Places are 0-based; what is read at a place comes after it.
+    """Sequences of tokens and what is learned from them. Places are 0-based; what is read at a place comes after it.
 
     Attributes:
         form: The prompt's form.
-        input_ids: ``[tokens]``.
+        input_ids: ``[tokens]`` of all sequences, one after another.
+        starts: ``[s]`` place at which each sequence begins. ``pointwise`` has one for each candidate, in their order.
         reads: ``[n]`` place at which each candidate's score is read.
         above: ``[n]`` tokens whose logits raise the score: yes, or the candidate's identifier.
         below: ``[n]`` tokens whose logits lower it: no, or none.
@@ -58,6 +62,7 @@ class Example:
 
     form: Form
     input_ids: Sequence[int]
+    starts: Sequence[int]
     reads: Sequence[int]
     above: Sequence[Sequence[int]]
     below: Sequence[Sequence[int]]
@@ -66,7 +71,7 @@ class Example:
     choices: Sequence[Sequence[int]] = ()
 
     def to_row(self) -> dict[str, Any]:
-        """The example as a row of a table, with its length for batches of like length."""
+        """The example as a row of a table, with all its tokens counted, for batches of like length."""
         return asdict(self) | {"length": len(self.input_ids)}
 
 
@@ -100,8 +105,8 @@ def make_examples(
     Args:
         windows: The windows to learn from.
         renderers: By form; those that serving uses.
-        max_tokens: The most tokens of a row. A window that does not fit is cut as in serving.
-        reasons: Chance that a window also gives a row for the reason of one of its best candidates.
+        max_tokens: The most tokens of a sequence. A window that does not fit is cut as in serving.
+        reasons: Chance that a window also gives an example of the reason for one of its best candidates.
         write_reason: Writes the reasons; None for no reasons.
         seed: Seed of the choice of the reason's candidate and of the order of ties.
         skipped: Counts the windows that gave no example.
@@ -141,9 +146,9 @@ def make_example(
 
     Args:
         window: The window to learn from.
-        form: The prompt's form: ``inline`` or ``listwise``.
+        form: The prompt's form: ``pointwise``, ``inline`` or ``listwise``.
         renderer: Renders it.
-        max_tokens: The most tokens of the row.
+        max_tokens: The most tokens of a sequence.
         chance: Orders ties.
 
     Raises:
@@ -153,18 +158,24 @@ def make_example(
     n = len(window.candidates)
     order = sorted(range(n), key=lambda place: (-window.gains[place], chance.random()))
     room = max_tokens - (n * (1 + len(answer.between)) if form == "listwise" else 0)
-    decoding: Decoding = "inline" if form == "inline" else "listwise"
-    prompt = renderer.render(window.query, window.candidates, window.history, max_tokens=room, decoding=decoding)
-    ids = list(prompt.ids)
-    if form == "inline":
-        reads, above, below = list(prompt.reads), [list(answer.yes)] * n, [list(answer.no)] * n
-        answers: list[int] = []
-        choices: list[list[int]] = []
-    else:
+    prepared = renderer.prepare(window.query, window.candidates, window.history)
+    ids: list[int] = []
+    starts: list[int] = []
+    reads: list[int] = []
+    for shown in [[place] for place in range(n)] if form == "pointwise" else [[*range(n)]]:
+        prompt = prepared.window(shown, max_tokens=room, decoding=DECODINGS[form])
+        starts.append(len(ids))
+        reads += [len(ids) + place for place in prompt.reads]
+        ids += prompt.ids
+    answers: list[int] = []
+    choices: list[list[int]] = []
+    if form == "listwise":
         reads, above, below = [len(ids) - 1] * n, [[token] for token in answer.identifiers[:n]], [[]] * n
         permutation, answers, choices = _permutation(window, order, answer, len(ids))
         ids += permutation
-    return Example(form, ids, reads, above, below, window.gains, answers, choices)
+    else:
+        above, below = [list(answer.yes)] * n, [list(answer.no)] * n
+    return Example(form, ids, starts, reads, above, below, window.gains, answers, choices)
 
 
 def make_reason_example(window: TrainingWindow, place: int, renderer: Renderer, max_tokens: int, text: str) -> Example:
@@ -174,7 +185,7 @@ def make_reason_example(window: TrainingWindow, place: int, renderer: Renderer, 
         window: The window to learn from.
         place: Place of the candidate, 0-based.
         renderer: Renders the request.
-        max_tokens: The most tokens of the row.
+        max_tokens: The most tokens of the sequence.
         text: The reason.
 
     Raises:
@@ -184,7 +195,7 @@ def make_reason_example(window: TrainingWindow, place: int, renderer: Renderer, 
     prepared = renderer.prepare(window.query, window.candidates, window.history)
     asked = prepared.reason(place, max_tokens=max_tokens - len(reason)).ids
     answers = [len(asked) - 1 + i for i in range(len(reason))]
-    return Example("reason", [*asked, *reason], [], [], [], [], answers, [[token] for token in reason])
+    return Example("reason", [*asked, *reason], [0], [], [], [], [], answers, [[token] for token in reason])
 
 
 def examples_fingerprint(settings: Any, folders: Sequence[str | Path]) -> str:

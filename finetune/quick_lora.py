@@ -19,7 +19,7 @@ _PACKED_FOR = 1024  # rows that oneDNN lays weights out for; others run as fast
 def quicken(model: torch.nn.Module) -> int:
     """Give the plain LoRA layers of a bfloat16 model on the CPU a faster forward and backward pass.
 
-    Layers of another kind (DoRA, AdaLoRA, a bias, another dtype or device) stay as they are. State dicts do not change.
+    Layers of another kind (DoRA, AdaLoRA, another dtype or device) stay as they are. State dicts do not change.
 
     Args:
         model: With PEFT's adapter ``default``.
@@ -32,8 +32,9 @@ def quicken(model: torch.nn.Module) -> int:
     layers = [module for module in model.modules() if type(module) is Linear and _plain(module)]
     forward = cast(Any, torch.compiler).disable(_forward)  # weights that oneDNN laid out are opaque to torch.compile
     for layer in layers:
-        weight = cast(torch.Tensor, layer.get_base_layer().weight)
-        cast(Any, layer).forward = functools.partial(forward, layer, _packed(weight), _packed(weight.T))
+        base = layer.get_base_layer()
+        weight, bias = cast(torch.Tensor, base.weight), cast(torch.Tensor | None, base.bias)
+        cast(Any, layer).forward = functools.partial(forward, layer, _packed(weight), _packed(weight.T), bias)
     return len(layers)
 
 
@@ -41,7 +42,7 @@ def _plain(layer: Any) -> bool:
     base = layer.get_base_layer()
     return (
         type(base) is torch.nn.Linear
-        and base.bias is None
+        and (base.bias is None or not base.bias.requires_grad)
         and base.weight.dtype == torch.bfloat16
         and base.weight.device.type == "cpu"
         and not base.weight.requires_grad
@@ -55,21 +56,23 @@ def _packed(weight: torch.Tensor) -> torch.Tensor:
     return cast(torch.Tensor, torch.ops.mkldnn._reorder_linear_weight(weight.detach().contiguous(), _PACKED_FOR))
 
 
-def _linear(x: torch.Tensor, packed: torch.Tensor) -> torch.Tensor:
-    return cast(torch.Tensor, torch.ops.mkldnn._linear_pointwise(x, packed, None, "none", [], ""))
+def _linear(x: torch.Tensor, packed: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
+    return cast(torch.Tensor, torch.ops.mkldnn._linear_pointwise(x, packed, bias, "none", [], ""))
 
 
-def _forward(layer: Any, forwards: torch.Tensor, backwards: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+def _forward(
+    layer: Any, forwards: torch.Tensor, backwards: torch.Tensor, bias: torch.Tensor | None, x: torch.Tensor
+) -> torch.Tensor:
     dropout = layer.lora_dropout["default"]
     p = dropout.p if isinstance(dropout, torch.nn.Dropout) and layer.training else 0.0
     mask = (torch.rand_like(x) >= p) / (1 - p) if p else None
     a, b = layer.lora_A["default"].weight, layer.lora_B["default"].weight
     apply = cast(Any, _LoraLinear.apply)
-    return cast(torch.Tensor, apply(x, mask, forwards, backwards, a, b * layer.scaling["default"]))
+    return cast(torch.Tensor, apply(x, mask, forwards, backwards, bias, a, b * layer.scaling["default"]))
 
 
 class _LoraLinear(torch.autograd.Function):
-    """``x W' + (x * mask) A' B'`` of ``[..., in]``: frozen W, ``[r, in]`` A and ``[out, r]`` B."""
+    """``x W' + c + (x * mask) A' B'`` of ``[..., in]``: frozen W and bias c, ``[r, in]`` A and ``[out, r]`` B."""
 
     @staticmethod
     def forward(
@@ -78,6 +81,7 @@ class _LoraLinear(torch.autograd.Function):
         mask: torch.Tensor | None,
         forwards: torch.Tensor,
         backwards: torch.Tensor,
+        bias: torch.Tensor | None,
         a: torch.Tensor,
         b: torch.Tensor,
     ) -> torch.Tensor:
@@ -87,7 +91,7 @@ class _LoraLinear(torch.autograd.Function):
         masked = rows if mask is None else rows * mask
         low_a, low_b = a.to(x.dtype), b.to(x.dtype)
         inner = masked @ low_a.T
-        y = _linear(rows, forwards).addmm_(inner, low_b.T)
+        y = _linear(rows, forwards, bias).addmm_(inner, low_b.T)
         ctx.save_for_backward(masked, mask, inner, low_a, low_b)
         ctx.backwards, ctx.shape = backwards, x.shape
         return y.view(*x.shape[:-1], -1)
@@ -102,4 +106,4 @@ class _LoraLinear(torch.autograd.Function):
             dx = _linear(dy, ctx.backwards)
             dx = dx.addmm_(outer, a) if mask is None else dx.addcmul_(outer @ a, mask)
             dx = dx.view(ctx.shape)
-        return dx, None, None, None, (outer.T @ masked).float(), (dy.T @ inner).float()
+        return dx, None, None, None, None, (outer.T @ masked).float(), (dy.T @ inner).float()

@@ -1,8 +1,8 @@
 """Teach a model to rank: ``python -m finetune.sft --config finetune/configs/NAME.yaml [--OPTION VALUE ...]``.
 
 TRL's `SFTTrainer` with PEFT, on windows of dataset folders rendered as in serving. One forward pass of a batch gives
-the loss of everything that is served: a ranking loss on the scores that ``inline`` and ``first-token`` read, and the
-text of permutations and reasons. Options are those of `finetune.arguments.RankingArguments`, of ``trl.SFTConfig`` and
+the loss of everything that is served: a ranking loss on the scores that ``pointwise``, ``inline`` and ``first-token``
+read, and the text of permutations and reasons. Options are those of `finetune.arguments.RankingArguments`, of ``trl.SFTConfig`` and
 of ``trl.ModelConfig``; the configuration file holds the same names.
 
 A run that was killed continues from its last complete checkpoint in ``output_dir`` when it is started again. The best
@@ -32,8 +32,9 @@ from trl.trainer.utils import get_peft_config
 
 from finetune.arguments import RankingArguments, parse
 from finetune.checkpoints import checkpoint_to_go_on_from
-from finetune.data import Form, Skipped, examples_fingerprint, make_examples
+from finetune.data import DECODINGS, Form, Skipped, examples_fingerprint, make_examples
 from finetune.losses import LOSSES, Kind, text_loss
+from finetune.packing import collate, keeps_apart
 from finetune.quick_lora import quicken
 from finetune.reasons import teacher_reasons
 from finetune.training import (
@@ -59,12 +60,9 @@ from genrank.experiment.program import exit_status, say
 from genrank.models.store import home, resolve
 from genrank.prompting.renderer import Renderer
 from genrank.prompting.template import load_template
-from genrank.types import Decoding
 
-Logits = Callable[[Sequence[int], Sequence[int], Sequence[int] | None], torch.Tensor]
-
-DECODINGS: Mapping[Form, Decoding] = {"inline": "inline", "listwise": "first-token"}
-"""The decoding by which a form is measured during training."""
+Logits = Callable[[Sequence[int] | None], torch.Tensor]
+"""``[p, t]`` logits at the places that a batch reads, of ``[t]`` tokens; None means the whole vocabulary."""
 
 
 class States:
@@ -90,24 +88,21 @@ class States:
     def logits(
         self,
         model: Any,
-        ids: torch.Tensor,
-        rows: Sequence[int],
-        places: Sequence[int],
+        batch: Mapping[str, Any],
         tokens: Sequence[int] | None = None,
     ) -> torch.Tensor:
         """Logits ``[p, t]`` in float32 after some tokens.
 
         Args:
             model: The model, or what wraps it to train on many devices.
-            ids: ``[b, tokens]``, padded on the right, so that a causal model needs no mask.
-            rows: ``[p]`` row of each token.
-            places: ``[p]`` its place in the row.
+            batch: From `finetune.packing.collate`.
             tokens: ``[t]`` tokens whose logits are wanted; None takes the whole vocabulary.
         """
-        self._places = torch.tensor(rows, device=ids.device), torch.tensor(places, device=ids.device)
+        ids, positions, where = batch["input_ids"], batch["position_ids"], batch["where"]
+        self._places = where[:, 0], where[:, 1]
         self._tokens = None if tokens is None else torch.tensor(tokens, device=ids.device)
         try:
-            found = model(input_ids=ids, use_cache=False).logits[0]
+            found = model(input_ids=ids, position_ids=positions, use_cache=False).logits[0]
             if self._tokens is not None and not self._cuts_head:
                 found = found[:, self._tokens]
             return cast(torch.Tensor, found.float())
@@ -126,27 +121,19 @@ class States:
         return torch.nn.functional.linear(states, head.weight[self._tokens], bias)
 
 
-def collate(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Rows of `finetune.data.Example` as one batch, padded on the right with token 0, which nothing reads."""
-    width = max(len(row["input_ids"]) for row in rows)
-    ids = [[*row["input_ids"], *[0] * (width - len(row["input_ids"]))] for row in rows]
-    return {"input_ids": torch.tensor(ids), "rows": list(rows)}
-
-
 def batch_losses(logits: Logits, rows: Sequence[Mapping[str, Any]], loss: Kind) -> dict[str, torch.Tensor]:
-    """The losses of a batch, ``inline``, ``first-token`` and ``text``: each the mean over the rows that have it.
+    """The losses of a batch: that of each decoding's scores, and ``text``; each the mean over the examples that have it.
 
     Args:
-        logits: Gives ``[p, t]`` for ``[p]`` rows, ``[p]`` places and ``[t]`` tokens; None means the whole vocabulary.
-        rows: ``[b]`` examples.
+        logits: Gives ``[p, t]`` logits of ``[t]`` tokens at the batch's reads and answers, example by example.
+        rows: ``[e]`` examples.
         loss: The scores' loss.
     """
-    where = [(i, place) for i, row in enumerate(rows) for place in (*row["reads"], *row["answers"])]
     tokens = None
     if not any(row["answers"] for row in rows):  # text is learned against the whole vocabulary, scores are not
         tokens = sorted({token for row in rows for side in ("above", "below") for read in row[side] for token in read})
     column = {token: i for i, token in enumerate(tokens)} if tokens is not None else None
-    found = logits([i for i, _ in where], [place for _, place in where], tokens)
+    found = logits(tokens)
     losses: dict[str, list[torch.Tensor]] = defaultdict(list)
     start = 0
     for row in rows:
@@ -158,7 +145,7 @@ def batch_losses(logits: Logits, rows: Sequence[Mapping[str, Any]], loss: Kind) 
             if row["below"][0]:
                 scores = scores - _log_sums(reads, row["below"], column)
             gains = torch.tensor(row["gains"], dtype=scores.dtype, device=scores.device)
-            losses["inline" if row["form"] == "inline" else "first-token"].append(LOSSES[loss](scores, gains))
+            losses[DECODINGS[row["form"]]].append(LOSSES[loss](scores, gains))
         if len(answers):
             losses["text"].append(text_loss(answers, row["choices"]))
     return {name: torch.stack(values).mean() for name, values in losses.items()}
@@ -234,10 +221,10 @@ class RankingTrainer(SFTTrainer):  # type: ignore[misc]
 
     def compute_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, **_: Any) -> Any:
         """The weighted sum of the losses of a batch; see `batch_losses`."""
-        ids, rows = inputs["input_ids"], inputs["rows"]
+        rows = inputs["examples"]
         self._tokens[0] += sum(len(row["input_ids"]) for row in rows)
-        self._tokens[1] += ids.numel()
-        losses = batch_losses(functools.partial(self._states.logits, model, ids), rows, self._ranking.ranking_loss)
+        self._tokens[1] += inputs["input_ids"].numel()
+        losses = batch_losses(functools.partial(self._states.logits, model, inputs), rows, self._ranking.ranking_loss)
         for name, loss in losses.items():
             self._sums[f"loss_{name}"].append(loss.item())
         weights = {"text": self._ranking.text_weight}
@@ -317,8 +304,7 @@ def train_rows(
 
 
 def _prompts(ranking: RankingArguments) -> list[tuple[Form, str]]:
-    names = {"inline": ranking.inline_prompt, "listwise": ranking.listwise_prompt}
-    return [(cast(Form, form), names[form]) for form in ranking.forms]
+    return [(cast(Form, form), getattr(ranking, f"{form}_prompt")) for form in ranking.forms]
 
 
 def adapter_config(model: ModelConfig, ranking: RankingArguments, layers: int, steps: int) -> LoraConfig | None:
@@ -387,6 +373,9 @@ def make_trainer(
         data_collator=collate,
         peft_config=None if ranking.adapter else adapter_config(model, ranking, layers, steps),
     )
+    if not keeps_apart(trainer.model):
+        say(f"{name} does not keep sequences of one row apart: each gets a row of its own, with padding")
+        trainer.data_collator = functools.partial(collate, packed=False)
     quicken(trainer.model)
     if ranking.compile_layers:
         compile_layers(trainer.accelerator.unwrap_model(trainer.model))

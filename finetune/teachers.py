@@ -2,8 +2,9 @@
 
 A teacher is a model behind an endpoint, a model that genrank runs, BERT + GBDT, or a cross-encoder.
 
-Probabilities (from ``inline``, or BERT + GBDT with the objective ``binary``) are labels as they are. Other scores are
-comparable only within their query, and are stretched there to 0..1. For an order, the label is linear in the rank,
+Probabilities (from ``pointwise`` and ``inline``, or BERT + GBDT with the objective ``binary``) are labels as they are.
+Other scores are comparable only within their query, and are stretched there to 0..1. For an order, the label is linear
+in the rank,
 ``(n - rank) / n`` with the rank 0-based: all pairs that are equally many ranks apart then weigh the same in RankNet,
 and no preference is lost when gains are rounded (1/20 and 1/21 of a reciprocal rank would be). A loss that should weigh
 the top more does so itself (``lambda``).
@@ -298,7 +299,7 @@ def _genrank_teacher(system: GenrankSystem, seed: int) -> LocalTeacher:
 
     name = system.model + (f" with the adapter {system.adapter}" if system.adapter else "")
     identity = _identity("genrank", {"settings": settings, "seed": seed, **dependencies(system)})
-    soften = as_they_are if decoding_of(system) == "inline" else by_rank
+    soften = as_they_are if decoding_of(system) in ("pointwise", "inline") else by_rank
     return LocalTeacher(name, identity, load, soften, system.batch)
 
 

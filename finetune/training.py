@@ -38,7 +38,7 @@ from genrank.prompting.renderer import Renderer
 from genrank.prompting.template import Template, load_template, template_names
 from genrank.reranker import DEFAULT_PASSES
 from genrank.text.language import language
-from genrank.types import Decoding
+from genrank.types import Decoding, Strategy
 
 MEASURED = ("dev", "test")
 """Splits that are never trained on."""
@@ -203,6 +203,8 @@ def dev_ranker(
 ) -> Callable[[Path], dict[str, float]]:
     """A function that ranks requests with the adapter, or the whole model, of a folder.
 
+    All candidates of a request are in one window, except for ``pointwise``, and there is one pass.
+
     Args:
         dataset: With the judgements and gains.
         requests: The requests to rank.
@@ -218,7 +220,8 @@ def dev_ranker(
         engine = TransformersEngine(model if adapter else str(folder), adapter=str(folder) if adapter else None)
         found = {}
         for decoding, prompt in prompts.items():
-            reranker = Reranker(engine=engine, prompt=prompt, decoding=decoding, strategy="single", passes=1)
+            strategy: Strategy = "each" if decoding == "pointwise" else "single"
+            reranker = Reranker(engine=engine, prompt=prompt, decoding=decoding, strategy=strategy, passes=1)
             orders = [listing_ids(ranking) for ranking in reranker.rerank_batch(requests)]
             found[f"ndcg@10_{decoding}"] = ndcg_of(dataset, requests, orders)
         return {"ndcg@10": next(iter(found.values())), **found}
@@ -247,7 +250,8 @@ def learned_prompts(prompts: Sequence[tuple[Form, str]], tokenizer: Any) -> dict
         tokens = renderer.answer.identifiers if form == "listwise" else ()
         names = tuple(renderer.tokenizer.decode([token]).strip() for token in tokens)
         learned = TrainedPrompt(name=renderer.template.name, hash=renderer.template.digest, identifiers=names)
-        found |= dict.fromkeys(("inline",) if form == "inline" else ("first-token", "listwise"), learned)
+        served: tuple[Decoding, ...] = ("first-token", "listwise") if form == "listwise" else (DECODINGS[form],)
+        found |= dict.fromkeys(served, learned)
     return found
 
 

@@ -18,8 +18,8 @@ from finetune.arguments import RankingArguments, parse
     [
         ("datasets", [], "must not be empty"),
         ("forms", [], "must not be empty"),
-        ("forms", ["inline", "pairwise"], "must be inline and listwise, or one of them, got ['inline', 'pairwise']"),
-        ("forms", ["inline", "inline"], "one of them"),
+        ("forms", ["inline", "pairwise"], "must be of pointwise, inline, listwise, each once, got ['inline', 'pairwise']"),
+        ("forms", ["inline", "inline"], "each once"),
         ("ranking_weight", -1.0, "must not be negative, got -1.0"),
         ("text_weight", float("nan"), "must not be negative, got nan"),
         ("languages", ["en", "french"], "must be of en, zh, other, got 'french'"),
@@ -42,7 +42,7 @@ def test_a_wrong_option_is_named_with_its_value(option: str, value: Any, words: 
     ("options", "field"),
     [
         ({"ranking_weight": 0.0, "text_weight": 0.0}, "text_weight"),
-        ({"ranking_weight": 0.0, "forms": ["inline"]}, "ranking_weight"),
+        ({"ranking_weight": 0.0, "forms": ["pointwise", "inline"]}, "ranking_weight"),
     ],
 )
 def test_something_must_be_learned(options: dict[str, Any], field: str) -> None:

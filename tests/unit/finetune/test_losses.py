@@ -52,6 +52,20 @@ def test_a_loss_raises_the_better_and_lowers_the_worse(loss: object) -> None:
 
 
 @pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
+def test_a_teachers_soft_scores_are_learned_in_their_order(loss: object) -> None:
+    """Gains of a dataset that finetune.distill made: scores of 0 to 1 in hundredths, close together."""
+    assert callable(loss)
+    gains = tensor(0.81, 0.83, 0.0, 0.8, 0.35)
+    scores = tensor(*[0.0] * 5)
+    optimizer = torch.optim.Adam([scores], lr=0.2)
+    for _ in range(300):
+        optimizer.zero_grad()
+        loss(scores, gains.detach()).backward()
+        optimizer.step()
+    assert scores.argsort(descending=True).tolist() == [1, 0, 3, 4, 2]
+
+
+@pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
 @pytest.mark.parametrize("gain", [0.0, 3.0])
 def test_no_preference_is_no_loss(loss: object, gain: float) -> None:
     assert callable(loss)

@@ -19,20 +19,20 @@ pytestmark = pytest.mark.skipif(
 
 
 class Two(torch.nn.Module):
-    """Two linear layers."""
+    """Two linear layers, with a bias or without."""
 
-    def __init__(self) -> None:
+    def __init__(self, bias: bool = False) -> None:
         super().__init__()
-        self.first, self.second = torch.nn.Linear(32, 48, bias=False), torch.nn.Linear(48, 16, bias=False)
+        self.first, self.second = torch.nn.Linear(32, 48, bias=bias), torch.nn.Linear(48, 16, bias=bias)
 
     def forward(self, x: Any) -> Any:
         return self.second(torch.relu(self.first(x)))
 
 
-def adapted(dtype: Any = None, **options: Any) -> Any:
+def adapted(dtype: Any = None, bias: bool = False, **options: Any) -> Any:
     torch.manual_seed(0)
     config = peft.LoraConfig(r=4, lora_alpha=8, target_modules=["first", "second"], **options)
-    model = peft.get_peft_model(Two().to(dtype or torch.bfloat16), config)
+    model = peft.get_peft_model(Two(bias).to(dtype or torch.bfloat16), config)
     for name, weight in model.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(weight)
@@ -48,7 +48,7 @@ def grads(model: Any, x: Any) -> dict[str, Any]:
     return {"x": x.grad.float(), "y": y.detach().float(), **found}
 
 
-@pytest.mark.parametrize("options", [{}, {"use_rslora": True}])
+@pytest.mark.parametrize("options", [{}, {"use_rslora": True}, {"bias": True}])
 def test_outputs_and_gradients_are_those_of_peft(options: Any) -> None:
     model = adapted(**options)
     x = torch.randn(3, 7, 32, dtype=torch.bfloat16)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ pytest.importorskip("trl", reason="trl is not installed: pip install 'genrank[tr
 import torch
 import transformers
 
+from finetune.packing import collate
 from finetune.sft import States, batch_losses
 
 VOCABULARY = 61
@@ -36,14 +38,16 @@ def model_of(kind: str) -> Any:
     return llama(transformers.LlamaConfig(**size, tie_word_embeddings=kind == "tied"))
 
 
-def row(form: str, reads: list[int], answers: list[int]) -> dict[str, Any]:
-    """An example of 12 tokens with three candidates."""
+def example(form: str, reads: list[int], answers: list[int], first: int = 0) -> dict[str, Any]:
+    """An example of 12 tokens, the first one of which is given, with three candidates."""
+    judged = form != "listwise"
     return {
         "form": form,
-        "input_ids": list(range(12)),
+        "input_ids": list(range(first, first + 12)),
+        "starts": [0, 3, 7] if form == "pointwise" else [0],
         "reads": reads,
-        "above": [[7, 9]] * 3 if form == "inline" else [[20], [21], [22]],
-        "below": [[30]] * 3 if form == "inline" else [[]] * 3,
+        "above": [[7, 9]] * 3 if judged else [[20], [21], [22]],
+        "below": [[30]] * 3 if judged else [[]] * 3,
         "gains": [1.0, 0.0, 3.0],
         "answers": answers,
         "choices": [[20, 22] for _ in answers],
@@ -57,9 +61,10 @@ def test_logits_of_some_places_and_tokens_are_those_of_the_model(kind: str) -> N
     whole = model(ids).logits
     states = States(model)
     rows, places, tokens = [0, 1, 1], [3, 0, 11], [5, 60, 7]
+    batch = {"input_ids": ids, "position_ids": torch.arange(12).repeat(2, 1), "where": torch.tensor([rows, places]).T}
     expected = whole[rows, places].float()
-    assert torch.allclose(states.logits(model, ids, rows, places), expected)
-    assert torch.allclose(states.logits(model, ids, rows, places, tokens), expected[:, tokens])
+    assert torch.allclose(states.logits(model, batch), expected)
+    assert torch.allclose(states.logits(model, batch, tokens), expected[:, tokens])
     assert torch.equal(model(ids).logits, whole)  # asked by others it answers as before
 
 
@@ -74,15 +79,20 @@ def test_a_head_of_another_kind_is_read_whole() -> None:
     head = Doubled(16, VOCABULARY, bias=False)
     head.weight = model.lm_head.weight
     model.lm_head = head
-    found = States(model).logits(model, ids, [0], [4], [8, 2])
+    batch = {"input_ids": ids, "position_ids": torch.arange(12)[None], "where": torch.tensor([[0, 4]])}
+    found = States(model).logits(model, batch, [8, 2])
     assert torch.allclose(found, 2 * whole[:, 4, [8, 2]])
 
 
 @pytest.mark.parametrize("kind", ["llama", "gemma2"])
 @pytest.mark.parametrize("answers", [[], [4, 6]])
 def test_losses_and_gradients_need_no_more_of_the_head(kind: str, answers: list[int]) -> None:
-    rows = [row("inline", [3, 6, 9], []), row("listwise", [11, 11, 11], answers)]
-    ids = torch.arange(24).view(2, 12)
+    rows = [
+        example("inline", [3, 6, 9], []),
+        example("listwise", [11, 11, 11], answers, 12),
+        example("pointwise", [2, 6, 11], [], 24),
+    ]
+    batch = collate(rows)
 
     def found(logits: Any, model: Any) -> dict[str, Any]:
         model.zero_grad()
@@ -93,15 +103,21 @@ def test_losses_and_gradients_need_no_more_of_the_head(kind: str, answers: list[
             name: weight.grad for name, weight in model.named_parameters()
         }
 
-    def whole(where: Any, places: Any, tokens: Any) -> Any:
-        logits = model(ids).logits[where, places]
+    def whole(tokens: Any) -> Any:
+        """The logits of one sequence at a time."""
+        found = []
+        for one in rows:
+            bounds = [*one["starts"], 12]
+            parts = [model(torch.tensor([one["input_ids"][a:b]])).logits[0] for a, b in itertools.pairwise(bounds)]
+            found.append(torch.cat(parts)[[*one["reads"], *one["answers"]]])
+        logits = torch.cat(found)
         return logits if tokens is None else logits[:, tokens]
 
     model = model_of(kind)
     expected = found(whole, model)
-    got = found(functools.partial(States(model).logits, model, ids), model)
+    got = found(functools.partial(States(model).logits, model, batch), model)
     assert set(got) == set(expected)
-    assert {"inline", "first-token"} <= set(got)
+    assert {"pointwise", "inline", "first-token"} <= set(got)
     assert ("text" in got) == bool(answers)
     for name, value in expected.items():
         assert torch.allclose(got[name], value, atol=1e-5), name
