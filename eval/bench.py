@@ -28,9 +28,9 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
-from eval.peers import Ran, flat_scores, load_transformers, measure_peers, pairwise, titles_only
+from eval.peers import Ran, Texts, flat_scores, load_transformers, measure_peers, pairwise, titles_only
 from eval.summary import Setting, measure_system
 from eval.systems import SystemResult
 from genrank import Candidate, Request, Reranker, sample_shop
@@ -65,6 +65,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--split", default="test", help="split that the queries come from (%(default)s)")
     parser.add_argument("--queries", type=int, default=60, help="maximum number of queries (%(default)s)")
     parser.add_argument("--candidates", type=int, help="candidates of each query (peers 20, strategies 100)")
+    parser.add_argument("--texts", choices=get_args(Texts), default="titles", help="what peers read (%(default)s)")
+    parser.add_argument("--contenders", default="", metavar="REGEX", help="peers that take part, by name")
     parser.add_argument("--out", type=Path, help="folder for peers.json, peers.md and the engines' logs")
 
     def given(number: int | None, default: int) -> int:
@@ -87,6 +89,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             candidates=given(arguments.candidates, WINDOW),
             batch=given(arguments.batch, 20),
             rounds=given(arguments.rounds, 1),
+            texts=arguments.texts,
+            only=arguments.contenders,
             out=arguments.out,
         ),
         "strategies": lambda: _strategies(

@@ -1,11 +1,11 @@
 """genrank compared with rank_llm and with the bare engines: same model, same queries, same titles, in one run.
 
-A contender ranks windows of one size, titles only. Each engine is loaded in its own process, since two in one
-compete for threads and memory, and vLLM pins cores; all sleep but the one whose turn it is. Contenders take turns
-batch by batch (A B C A B C), so that a change of the machine's speed affects all of them, and ratios are taken pair by
-pair. Each process times only the call itself. Before each timed call vLLM's prefix cache is emptied, so that it holds
-no prompt of an earlier round, and a window of two candidates is ranked, so that it holds the fixed head of the prompt,
-as in a service.
+A contender ranks windows of one size: titles only, or all fields as one text. Each engine is loaded in its own process,
+since two in one compete for threads and memory, and vLLM pins cores; all sleep but the one whose turn it is. Contenders
+take turns batch by batch (A B C A B C), so that a change of the machine's speed affects all of them, and ratios are
+taken pair by pair. Each process times only the call itself. Before each timed call vLLM's prefix cache is emptied, so
+that it holds no prompt of an earlier round, and a window of two candidates is ranked, so that it holds the fixed head
+of the prompt, as in a service. A "warm" contender has also just ranked the same listings for another query.
 
 ``rank_llm`` (github.com/castorini/rank_llm, listwise after arXiv 2312.02724) is set up at its fastest: one window,
 letters as names (78 answer tokens for 20 candidates, against 89 with numbers), and with ``use_logits`` for FIRST
@@ -15,6 +15,7 @@ letters as names (78 answer tokens for 20 candidates, against 89 with numbers), 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import gc
 import importlib
@@ -34,7 +35,7 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 
@@ -48,6 +49,8 @@ from genrank.experiment.metrics import listing_ids, ndcg_of
 from genrank.experiment.program import say
 from genrank.experiment.record import circumstances
 from genrank.models.store import resolve
+from genrank.prompting.renderer import Renderer
+from genrank.prompting.template import load_template
 from genrank.testing import AnyRequest, ScriptedEngine
 from genrank.types import Decoding, Ranking, Tokens
 
@@ -55,6 +58,12 @@ SINGLES = 5
 """Queries that are also ranked one at a time, for their latency."""
 
 GENERATING, LOGITS = "rank_llm generating", "rank_llm logits"
+WARM = " warm"
+"""Ends the name of a contender that has read the listings before."""
+
+Texts = Literal["titles", "all-fields"]
+"""What contenders read of a listing."""
+
 _REST = 1.2  # seconds; vLLM's worker keeps a core busy for one, waiting for more work, before it sleeps
 _SCORED: tuple[Decoding, ...] = ("inline", "first-token")
 _CONTEXT = 4096
@@ -118,8 +127,17 @@ def genrank_contenders(engine: Engine) -> dict[str, Contender]:
     }
 
 
-def _genrank(reranker: Reranker) -> Contender:
+def pointwise_contenders(engine: Engine) -> dict[str, Contender]:
+    """`Reranker` by ``pointwise`` on an engine that keeps listings, cold and warm."""
+    reranker = Reranker(engine=engine, decoding="pointwise", prompt="pointwise-lean")
+    name = f"genrank {engine.name} pointwise lean"
+    return {name: _genrank(reranker), name + WARM: _genrank(reranker, warm=True)}
+
+
+def _genrank(reranker: Reranker, *, warm: bool = False) -> Contender:
     def run(requests: Sequence[Request]) -> Ran:
+        if warm:
+            reranker.rerank_batch([dataclasses.replace(request, query=_TWO.query) for request in requests])
         started = time.perf_counter()
         rankings = reranker.rerank_batch(requests)
         seconds = time.perf_counter() - started
@@ -200,7 +218,8 @@ def load_vllm(model: str) -> Host:
 
     engine = VLLMEngine(model)
     running = engine._running
-    return Host(genrank_contenders(engine), lambda: running.wait(running._llm.reset_prefix_cache(), never))
+    contenders = genrank_contenders(engine) | pointwise_contenders(engine)
+    return Host(contenders, lambda: running.wait(running._llm.reset_prefix_cache(), never))
 
 
 def load_bare_vllm(model: str) -> Host:
@@ -213,7 +232,6 @@ def load_bare_vllm(model: str) -> Host:
         from vllm import LLM, SamplingParams, TokensPrompt
     except ImportError:
         raise MissingExtraError("vllm", "vllm") from None
-    from genrank.engines.tokenizer import HubTokenizer, load_tokenizer
 
     llm = LLM(str(resolve(model)), max_model_len=_CONTEXT)
     one = SamplingParams(max_tokens=1, temperature=0.0, detokenize=False)
@@ -222,8 +240,13 @@ def load_bare_vllm(model: str) -> Host:
         asked = [TokensPrompt(prompt_token_ids=prompt) for prompt in prompts]
         return sum(output.num_cached_tokens or 0 for output in llm.generate(asked, one, use_tqdm=False))
 
-    tokenizer = HubTokenizer(load_tokenizer(resolve(model)))
-    return Host(bare_contenders("vllm", tokenizer, _CONTEXT, read), llm.reset_prefix_cache)
+    return Host(bare_contenders("vllm", _tokenizer(model), _CONTEXT, read), llm.reset_prefix_cache)
+
+
+def _tokenizer(model: str) -> Tokenizer:
+    from genrank.engines.tokenizer import HubTokenizer, load_tokenizer
+
+    return HubTokenizer(load_tokenizer(resolve(model)))
 
 
 def load_rank_llm(model: str, candidates: int) -> Host:
@@ -358,8 +381,8 @@ def _end(pool: ProcessPoolExecutor) -> None:
         pool.submit(_unload).result()
 
 
-def title_requests(dataset: Dataset, split: str, queries: int, candidates: int) -> list[Request]:
-    """The first queries of a split that have enough candidates, cut to that many, with titles only and no history.
+def peer_requests(dataset: Dataset, split: str, queries: int, candidates: int) -> list[Request]:
+    """The first queries of a split that have enough candidates, cut to that many, without history.
 
     Args:
         dataset: Where they come from.
@@ -374,7 +397,7 @@ def title_requests(dataset: Dataset, split: str, queries: int, candidates: int) 
     for query in dataset.split(split):
         request = dataset.request(query, candidates)
         if len(request.candidates) == candidates and len(requests) < queries:
-            requests.append(titles_only(request))
+            requests.append(dataclasses.replace(request, history=()))
     if not requests:
         raise InputError(
             f"no query of {dataset.name}'s split {split} has {candidates} candidates; ask for fewer", field="candidates"
@@ -386,6 +409,15 @@ def titles_only(request: Request) -> Request:
     """The request without history, and of each listing only id and title."""
     listings = (candidate.listing for candidate in request.candidates)
     return Request(request.query, tuple(Candidate(Listing(x.listing_id, x.title)) for x in listings))
+
+
+def one_text(request: Request, tokenizer: Tokenizer) -> Request:
+    """The request with all fields of each listing as its title, as ``pointwise-lean`` shows and cuts them."""
+    listings = [candidate.listing for candidate in request.candidates]
+    heads = Renderer(load_template("pointwise-lean"), tokenizer).heads(listings, max_tokens=_CONTEXT)
+    texts = [tokenizer.decode(head.ids[head.lead :]).strip() for head in heads]
+    shown = (Listing(one.listing_id, text) for one, text in zip(listings, texts, strict=True))
+    return Request(request.query, tuple(map(Candidate, shown)))
 
 
 def pairwise(figures: Sequence[float], others: Sequence[float]) -> list[float]:
@@ -403,6 +435,8 @@ def measure_peers(
     candidates: int,
     batch: int,
     rounds: int,
+    texts: Texts = "titles",
+    only: str = "",
     out: Path | None = None,
     loaders: Mapping[str, Load] | None = None,
 ) -> dict[str, Any]:
@@ -416,6 +450,8 @@ def measure_peers(
         candidates: In each window, 2 to 26.
         batch: Queries in a batch.
         rounds: How often each contender ranks all queries.
+        texts: What contenders read of a listing.
+        only: A regular expression; a contender takes part if it is found in its name.
         out: Folder for ``peers.json``, ``peers.md`` and the logs of the engines; created if missing.
         loaders: Who takes part, by host; None takes all.
 
@@ -434,8 +470,17 @@ def measure_peers(
     ):
         if not least <= number <= most:
             raise InputError(f"must be within {least}..{most}, got {number}", field=field)
+    try:
+        chosen = re.compile(only)
+    except re.error as error:
+        raise InputError(f"{only!r} is not a regular expression: {error}", field="contenders") from None
     dataset = load_dataset(folder)
-    requests = title_requests(dataset, split, queries, candidates)
+    requests = peer_requests(dataset, split, queries, candidates)
+    if texts == "titles":
+        requests = [titles_only(request) for request in requests]
+    else:
+        tokenizer = _tokenizer(model)
+        requests = [one_text(request, tokenizer) for request in requests]
     batches = [requests[i : i + batch] for i in range(0, len(requests), batch)]
     if out:
         out.mkdir(parents=True, exist_ok=True)
@@ -449,6 +494,8 @@ def measure_peers(
         }
     with contextlib.ExitStack() as stack:
         at, skipped = _load_all(loaders, model, out, stack)
+        if not (at := {name: pool for name, pool in at.items() if chosen.search(name)}):
+            raise InputError(f"no contender's name has {only!r}", field="contenders")
         _in_turn(at, [requests[:2]], "warming up")
         batched = _in_turn(at, batches * rounds, "batches")
         alone = _in_turn(at, [[request] for request in requests[:SINGLES]], "single queries")
@@ -466,6 +513,7 @@ def measure_peers(
         "candidates": candidates,
         "batch": batch,
         "rounds": rounds,
+        "texts": texts,
         "environment": {name: os.environ.get(name, default) for name, default in _vllm_settings().items()},
         "rows": rows,
         "skipped": skipped,
@@ -532,9 +580,9 @@ def row(name: str, batched: Mapping[str, Sequence[Ran]], alone: Sequence[Ran], s
 
     Returns:
         ``queries_per_s``: median over the batches. ``times_generating`` and ``times_logits``: queries/s as multiples of
-        rank_llm's, and ``of_bare``: prompt tokens/s as a share of the bare engine's on the same prompts; each the
-        median over pairs of the same batch with the least and the greatest, None without that rival. ``single_ms`` and
-        ``batch_ms``: p50 and p95. ``prompt_tokens`` (``cached_tokens`` of them found in a cache) and
+        rank_llm's; ``times_cold``: queries/s of a warm contender as multiples of the cold one's; ``of_bare``: prompt
+        tokens/s as a share of the bare engine's on the same prompts; each the median over pairs of the same batch with
+        the least and the greatest, None without that rival. ``single_ms`` and ``batch_ms``: p50 and p95. ``prompt_tokens`` (``cached_tokens`` of them found in a cache) and
         ``completion_tokens``: a query. ``valid``: share of the model's answers that were full permutations.
     """
     own = batched[name]
@@ -552,6 +600,7 @@ def row(name: str, batched: Mapping[str, Sequence[Ran]], alone: Sequence[Ran], s
         "queries_per_s": round(statistics.median(n / ran.seconds for n, ran in zip(sizes, own, strict=True)), 3),
         "times_generating": times(GENERATING, lambda ran: 1 / ran.seconds),
         "times_logits": times(LOGITS, lambda ran: 1 / ran.seconds),
+        "times_cold": times(name.removesuffix(WARM), lambda ran: 1 / ran.seconds),
         "of_bare": times(bare, lambda ran: ran.tokens.prompt / ran.seconds) if name.startswith("genrank") else None,
         "prompt_tokens_per_s": round(statistics.median(ran.tokens.prompt / ran.seconds for ran in own), 1),
         "single_ms": _percentiles(alone),
@@ -572,6 +621,7 @@ _COLUMNS: Mapping[str, str] = {
     "queries_per_s": "queries/s",
     "times_generating": "x rank_llm generating",
     "times_logits": "x rank_llm logits",
+    "times_cold": "x cold",
     "single_ms": "one query, ms (p50, p95)",
     "batch_ms": "batch, ms (p50, p95)",
     "prompt_tokens": "prompt tokens",
@@ -587,8 +637,8 @@ def table(result: Mapping[str, Any]) -> str:
     """The result of `measure_peers` in markdown; ratios are medians."""
     run = (
         f"{result['model']}, {result['dataset']} ({result['split']}), {result['queries']} queries of "
-        f"{result['candidates']} candidates, batches of {result['batch']}, {result['rounds']} rounds; "
-        f"{result['hardware']}; commit {result['commit']}. Tokens are of a query."
+        f"{result['candidates']} candidates ({result['texts']}), batches of {result['batch']}, "
+        f"{result['rounds']} rounds; {result['hardware']}; commit {result['commit']}. Tokens are of a query."
     )
     lines = [
         run,

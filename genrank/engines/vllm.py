@@ -5,6 +5,9 @@ several threads and event loops are batched together.
 
 A request that reads scores at several positions of a prompt is sent as a session, in pieces: vLLM keeps the keys and
 values of the pieces it has read, and computes no token twice.
+
+vLLM's prefix cache keeps the heads of prompts (`genrank.engines.base.ScoreRequest.head`), in whole blocks of tokens,
+the least recently used dropped first. What it keeps belongs to the weights of one adapter.
 """
 
 from __future__ import annotations
@@ -16,7 +19,9 @@ import copy
 import importlib.util
 import itertools
 import os
+import shutil
 import sys
+import tempfile
 import threading
 import warnings
 import weakref
@@ -45,8 +50,9 @@ from genrank.engines.base import (
 from genrank.engines.mask import PermutationMask
 from genrank.engines.tokenizer import HubTokenizer
 from genrank.errors import EngineError, InputError, MissingExtraError, ModelError
+from genrank.files import files_fingerprint
 from genrank.models.store import resolve
-from genrank.models.weights import check_adapter_files
+from genrank.models.weights import ADAPTER_CONFIG, ADAPTER_WEIGHTS, check_adapter_files
 from genrank.types import Tokens
 
 R = TypeVar("R", ScoreRequest, PermuteRequest, TextRequest)
@@ -163,7 +169,8 @@ class VLLMEngine(Closing):
         """Read scores; see `genrank.engines.base.Engine`.
 
         Several positions of one prompt are read in one pass if vLLM can do that (its V2 model runner, on a GPU), and
-        otherwise in a session with a piece for each position. Tokens after the last position are not computed.
+        otherwise in a session with a piece for each position. Tokens after the last position are not computed. A
+        request that reads nothing puts the whole blocks of its prompt into the prefix cache.
         """
         return self._run(requests, self._score, stop)
 
@@ -225,6 +232,8 @@ class VLLMEngine(Closing):
         return list(answers)
 
     async def _score(self, request: ScoreRequest) -> ScoreResult:
+        if not request.reads:
+            return await self._keep(request)
         places, targets = sorted(set(request.reads)), list(request.targets)
         ids = list(request.ids[: places[-1] + 1])
         if len(places) == 1 or self._running.reads_prompts:
@@ -236,21 +245,30 @@ class VLLMEngine(Closing):
             output = await self._running.ask(ids, self._lora, max_tokens=1, logprob_token_ids=targets, **many)
             rows = [[float(x) for x in output.prompt_token_id_logprobs[place - start]] for place in places[:-1]]
             rows += _rows(output, targets)
-            cached = output.num_cached_tokens
+            cached = output.num_cached_tokens or 0
         else:
 
             async def pieces() -> AsyncGenerator[list[int]]:
                 for before, place in itertools.pairwise([-1, *places]):
                     yield ids[before + 1 : place + 1]
 
-            rows, cached = [], None
+            rows, cached = [], 0
             async with self._running.session(pieces(), len(ids), targets, self._lora) as outputs:
                 async for output in outputs:
-                    cached = output.num_cached_tokens if cached is None else cached
+                    cached = cached if rows else output.num_cached_tokens or 0
                     rows += _rows(output, targets)
         by_place = dict(zip(places, rows, strict=True))
         scores = [by_place[place] for place in request.reads]
-        return ScoreResult(scores, Tokens(prompt=len(request.ids), cached=cached or 0))
+        found = self._running.holds_listing(request, len(ids), cached)
+        return ScoreResult(scores, Tokens(prompt=len(request.ids), cached=cached), found)
+
+    async def _keep(self, request: ScoreRequest) -> ScoreResult:
+        """Have the prefix cache hold the whole blocks of a prompt."""
+        ids = request.ids[: self._running.whole_blocks(len(request.ids)) + 1]  # vLLM always computes the last token
+        output = await self._running.ask(ids, self._lora, max_tokens=1)
+        cached = output.num_cached_tokens or 0
+        found = self._running.holds_listing(request, len(ids), cached)
+        return ScoreResult((), Tokens(prompt=len(request.ids), cached=cached), found)
 
     async def _permute(self, request: PermuteRequest) -> PermuteResult:
         mask = PermutationMask(tuple(request.identifiers), tuple(request.between))
@@ -333,7 +351,10 @@ class _RunningEngine:
         self._room = self._room_in_all
         self._gates = deque[asyncio.Future[None]]()
         self._names = map(str, itertools.count(1))
-        self._adapters = itertools.count(1)
+        self._adapters: dict[str, Any] = {}  # by the fingerprint of their files
+        self._numbers = itertools.count(1)
+        self._adapters_folder = Path(tempfile.mkdtemp(prefix="genrank-vllm-"))
+        weakref.finalize(self, shutil.rmtree, self._adapters_folder, ignore_errors=True)
 
     @property
     def _llm(self) -> Any:
@@ -383,22 +404,46 @@ class _RunningEngine:
     def load(self, adapter: str) -> Any:
         """Load an adapter, and return the object that names it in requests.
 
+        vLLM reads an adapter's files again after others were used, and keeps keys and values by the adapter's name. So
+        it gets a copy of the files, which nobody changes, and a name for their content.
+
         Raises:
             ModelError: When vLLM cannot read it.
             EngineError: When the engine has died or is closed.
         """
         from vllm.lora.request import LoRARequest
 
-        number = next(self._adapters)
-        # vLLM caches keys and values by this name, and the folder may hold new weights since the last time
-        lora = LoRARequest(f"{adapter}#{number}", number, str(Path(adapter).expanduser().absolute()))
+        folder = Path(tempfile.mkdtemp(dir=self._adapters_folder))
+        for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS):
+            shutil.copyfile(Path(adapter).expanduser() / name, folder / name)
+        content = files_fingerprint(folder)
+        lora = self._adapters.get(content) or LoRARequest(content, next(self._numbers), str(folder))
         try:
             self.wait(self._llm.add_lora(lora), never)
+            lora = self._adapters.setdefault(content, lora)
         except EngineError as error:
             if not self.close.alive or self._llm.errored:
                 raise
             raise ModelError(f"{self.model} cannot take the adapter {adapter}: {error.__cause__}") from error
+        finally:
+            if getattr(self._adapters.get(content), "lora_path", None) != str(folder):
+                shutil.rmtree(folder)
         return lora
+
+    def whole_blocks(self, count: int) -> int:
+        """How many of `count` first tokens of a prompt the prefix cache can hold."""
+        return count // self._block * self._block
+
+    def holds_listing(self, request: ScoreRequest, length: int, cached: int) -> bool:
+        """Whether the prefix cache held what it can hold of a request's head, and that is more than the lead.
+
+        Args:
+            request: The request.
+            length: Tokens of it that were sent.
+            cached: Tokens of it that came from the cache.
+        """
+        whole = self.whole_blocks(min(request.head, length - 1))  # vLLM always computes the last token
+        return whole > request.lead and cached >= whole
 
     async def ask(self, ids: Sequence[int], lora: Any, **sampling: Any) -> Any:
         """The one ``RequestOutput`` of a request."""

@@ -19,17 +19,20 @@ from eval.peers import (
     genrank_contenders,
     is_permutation,
     measure_peers,
+    one_text,
     pairwise,
+    peer_requests,
+    pointwise_contenders,
     row,
     table,
-    title_requests,
     titles_only,
 )
 from genrank import Candidate, Listing, Query, Request
 from genrank.data.dataset import Dataset
+from genrank.engines.base import ScoreRequest
 from genrank.errors import EngineError, InputError
 from genrank.experiment.metrics import ndcg_of
-from genrank.testing import OracleEngine, ScriptedEngine
+from genrank.testing import OracleEngine, ScriptedEngine, WordTokenizer
 from genrank.types import Interaction, Tokens
 
 GRADES = {"l1": 2.0, "l2": 1.0, "l3": 0.0}
@@ -89,16 +92,24 @@ def test_only_titles_go_to_the_contenders() -> None:
     assert titles_only(full) == Request(Query("lamp"), (Candidate(Listing("l1", "red lamp")),))
 
 
+def test_all_fields_become_one_text_which_is_cut() -> None:
+    listing = Listing("l1", "red lamp", description="bright " * 100, brand="Lux")
+    full = Request(Query("lamp"), (Candidate(listing, score=3.0, rank=1),), (Interaction("view", listing),))
+    shown = one_text(full, WordTokenizer())
+    text = "red lamp | brand: Lux |" + " bright" * 57  # 64 tokens
+    assert shown == Request(Query("lamp"), (Candidate(Listing("l1", text)),))
+
+
 def test_queries_with_too_few_candidates_are_left_out_and_the_others_cut(shop: Dataset) -> None:
-    found = title_requests(shop, "test", 10, 3)
+    found = peer_requests(shop, "test", 10, 3)
     assert [r.query.query_id for r in found] == ["q1", "q2"]
-    assert [len(r.candidates) for r in title_requests(shop, "test", 1, 2)] == [2]
+    assert [len(r.candidates) for r in peer_requests(shop, "test", 1, 2)] == [2]
     with pytest.raises(InputError, match="has 4 candidates"):
-        title_requests(shop, "test", 10, 4)
+        peer_requests(shop, "test", 10, 4)
 
 
 def test_ndcg_is_that_of_the_orders(shop: Dataset) -> None:
-    (asked,) = title_requests(shop, "test", 1, 3)
+    (asked,) = peer_requests(shop, "test", 1, 3)
     gain, some = shop.grades[2].gain, shop.grades[1].gain
     assert ndcg_of(shop, [asked], [["l1", "l2", "l3"]]) == pytest.approx(1.0)
     # the best at rank 3, the second best at rank 2: log2(3 + 1) = 2
@@ -126,6 +137,22 @@ def test_genrank_contenders_say_what_the_call_cost_and_whether_the_answer_was_th
     lean, twice = (ran[f"genrank oracle inline lean{more}"].tokens.prompt for more in ("", " passes=2"))
     assert twice == 2 * lean
     assert lean < 0.75 * ran["genrank oracle inline"].tokens.prompt
+
+
+def test_a_warm_contender_has_read_the_same_listings_for_another_query() -> None:
+    engine = OracleEngine({"l1": 0.0, "l2": 1.0})
+    cold, warm = pointwise_contenders(engine).values()
+    asked = request("oak desk", "red lamp")
+    assert cold([asked]).orders == [["l2", "l1"]]
+    once = list(engine.requests)
+    assert warm([asked]).orders == [["l2", "l1"]]
+    before, after = engine.requests[2:4], engine.requests[4:]
+    assert after == once
+    for first, second in zip(before, after, strict=True):
+        assert isinstance(first, ScoreRequest)
+        assert isinstance(second, ScoreRequest)
+        assert first.ids[: first.head] == second.ids[: second.head]
+        assert first.ids != second.ids
 
 
 def test_a_failed_engine_gives_no_valid_answer() -> None:
@@ -180,10 +207,16 @@ def test_a_row_holds_medians_of_pairs_and_figures_a_query() -> None:
     assert found["batch_ms"][0] == (1000 + 4000) / 2
 
 
+def test_a_warm_contender_is_compared_with_the_cold_one() -> None:
+    batched = {"genrank x": [Ran(3.0, Tokens(10))], "genrank x warm": [Ran(1.0, Tokens(10))]}
+    assert row("genrank x warm", batched, batched["genrank x"], [1])["times_cold"] == [3.0, 3.0, 3.0]
+    assert row("genrank x", batched, batched["genrank x"], [1])["times_cold"] is None
+
+
 def test_rivals_that_are_not_there_and_the_rivals_themselves_have_no_ratio() -> None:
     ran = [Ran(1.0, Tokens(10))]
     alone = row("genrank x listwise", {"genrank x listwise": ran}, ran, [1])
-    assert [alone[key] for key in ("times_generating", "times_logits", "of_bare", "valid")] == [None] * 4
+    assert [alone[key] for key in ("times_generating", "times_logits", "times_cold", "of_bare", "valid")] == [None] * 5
     peer = row(GENERATING, {GENERATING: ran, LOGITS: ran}, ran, [1])
     assert (peer["times_generating"], peer["times_logits"], peer["of_bare"]) == (None, [1.0, 1.0, 1.0], None)
 
@@ -200,12 +233,13 @@ def test_all_take_part_in_processes_of_their_own_but_those_that_cannot(
         candidates=3,
         batch=1,
         rounds=2,
+        only="^(?!.* first-token)",
         out=tmp_path / "out",
         loaders={"oracle": parent_host, "broken": broken_host},
     )
     assert result["skipped"] == {"broken": "InputError: no tiny here"}
     rows = {entry["contender"]: entry for entry in result["rows"]}
-    assert len(rows) == 9
+    assert len(rows) == 6
     assert rows["bare oracle inline"]["ndcg@10"] is None
     assert rows["genrank oracle listwise"]["valid"] == 1.0
     assert rows["genrank oracle inline"]["of_bare"] is not None
@@ -246,3 +280,21 @@ def test_a_number_out_of_range_is_refused(field: str) -> None:
             batch=numbers["batch"],
             rounds=numbers["rounds"],
         )
+
+
+@pytest.mark.parametrize(("only", "message"), [("nobody", "no contender's name has 'nobody'"), ("(", "not a regular")])
+def test_contenders_that_are_not_there_are_refused(only: str, message: str, shop: Dataset, tmp_path: Path) -> None:
+    shop.save(tmp_path)
+    with pytest.raises(InputError, match=message) as caught:
+        measure_peers(
+            str(tmp_path),
+            "tiny",
+            split="test",
+            queries=1,
+            candidates=3,
+            batch=1,
+            rounds=1,
+            only=only,
+            loaders={"failing": failing_host},
+        )
+    assert caught.value.field == "contenders"
