@@ -544,7 +544,8 @@ class Reranker(Closing):
                 del missing[state, place]
                 state.tokens += reason.tokens
                 state.claims += reason.claims
-                state.reasons[place] = reason
+                if reason.text:
+                    state.reasons[place] = reason
         for (state, place), blame in missing.items():
             state.no_reason(place, *blame)
         for state in states:

@@ -365,7 +365,8 @@ class RankedItem:
         score: 0 to 1, never above the score of the item before it. What it means depends on the decoding: see
             `genrank.decoding`.
         source_rank: The candidate's rank before reranking, 1-based.
-        reason: One sentence on why the item is here; None when none was asked for or none could be written.
+        reason: One sentence on why the item is here; None when none was asked for, none could be written, or
+            the listing meets no wish that its fields tell of.
         evidence: The fields that the reason rests on, such as ``attributes.colour`` or ``history[2].brand``.
     """
 
@@ -413,13 +414,16 @@ class Claims:
         made: Claims found: brands, numbers with units, prices, colours, sizes, attribute values, praise.
         grounded: Claims that the listing or the history supports.
         removed: Claims that neither supports, and that were removed.
-        rewritten: Reasons that were rewritten from their evidence.
+        rewritten: Reasons that were rewritten from the fields that meet the query or the history.
+        dropped: Reasons that were left out, because no field of the listing says a word of the query, and nothing of
+            the history is like it.
     """
 
     made: int = 0
     grounded: int = 0
     removed: int = 0
     rewritten: int = 0
+    dropped: int = 0
 
     def __add__(self, other: Claims) -> Claims:
         return Claims(
@@ -427,6 +431,7 @@ class Claims:
             self.grounded + other.grounded,
             self.removed + other.removed,
             self.rewritten + other.rewritten,
+            self.dropped + other.dropped,
         )
 
 

@@ -3,7 +3,8 @@
 A claim is a brand or another name, a number with or without a unit, a price, a rating, a size, a colour, a material, a
 feature, another candidate's attribute value, a word of praise, or a word about the shopper's past. It is grounded where
 a field says the same. The query is not evidence, and praise is never grounded. A reason with a claim that is not
-grounded is rewritten from the fields of its other claims.
+grounded is rewritten: it then says which words of the query, or which interaction of the past, the listing meets,
+and by which of its fields. Where it meets none, there is no reason.
 
 The check uses rules and word lists (`genrank.reasons.lexicon`), not a model: it misses a claim in words that are on no
 list.
@@ -33,6 +34,8 @@ Span = tuple[int, int]
 _MAX_FIELD_CHARS = 20_000
 _MAX_QUOTE_CHARS = 120
 _MAX_CLAUSES = 3
+_MOST_SIZES = 40
+_OLDEST = 100
 _NO_LATIN_BEFORE, _NO_LATIN_AFTER = r"(?<![a-z0-9])", r"(?![a-z0-9])"
 _OPEN_QUOTE = "“"
 _BYTES_A_SECOND = re.compile(r"(?<=[kmgtKMGT])B(?=/s|ps)")  # keep their capital: Mb/s are bits
@@ -60,7 +63,7 @@ class Grounded:
     """A reason after the check.
 
     Attributes:
-        text: One line, at most `MAX_CHARS` characters, with grounded claims only.
+        text: One line, at most `MAX_CHARS` characters, with grounded claims only; empty where nothing is worth saying.
         evidence: The fields that support it.
         claims: The claims in the original text.
         rewritten: Whether `text` was rewritten.
@@ -219,12 +222,12 @@ def find_claims(text: str, facts: Facts) -> list[Claim]:
 
 
 def ground(text: str, facts: Facts) -> Grounded:
-    """Keep a reason whose claims are all grounded, and rewrite any other from the fields of its grounded claims.
+    """Keep a reason whose claims are all grounded, and rewrite any other.
 
     A reason is also rewritten if it is in another script than the query, asks a question, repeats itself, copies the
-    listing field by field, or has nothing to do with any field. The new reason is made of whole field values. If it
-    would still hold a claim that is not grounded, it is the title alone, in quotation marks if the title itself makes
-    such a claim (``you bought``).
+    listing field by field, or has nothing to do with any field. The new reason names the words of the query that the
+    listing's fields say too, or an interaction that has a brand or an attribute in common with the listing, with these
+    fields. If there are none, its text is empty: where a listing meets no wish, nothing honest is worth saying.
 
     Args:
         text: A reason, tidied.
@@ -237,8 +240,27 @@ def ground(text: str, facts: Facts) -> Grounded:
         evidence = ("title",)
     if evidence and all(claim.fields for claim in claims) and not _broken(text) and _same_script(text, facts):
         return Grounded(text, evidence, claims, rewritten=False)
-    new = _rewrite(claims, evidence, facts)
-    return Grounded(new, _evidence(find_claims(new, facts), facts) or ("title",), claims, rewritten=True)
+    new, evidence = _rewrite(evidence, facts)
+    return Grounded(new, evidence, claims, rewritten=True)
+
+
+def named_wishes(text: str, facts: Facts) -> tuple[str, ...]:
+    """The wishes that a reason names: words of the query, and words about the shopper's past.
+
+    Args:
+        text: A reason.
+        facts: What it is about.
+
+    Returns:
+        Words of the query that the reason says too (or a synonym that the lexicon knows), in the query's order, then
+        what it says of the past. Empty where it names no wish; a free paraphrase is not recognised.
+    """
+    said = _normalise(text)
+    field = _Field("title", "", text, said)
+    measures = [(measure, field) for measure in _measures(said)]
+    words = [facts.query[slice(*wish.span)] for wish in _wishes(facts.query, [field], measures)]
+    past = [claim.text for claim in find_claims(text, facts) if claim.kind == "history" and claim.fields]
+    return (*words, *past)
 
 
 def shorten(text: str, chars: int) -> str:
@@ -288,8 +310,22 @@ def _field_measures(field: _Field) -> Iterator[_Measure]:
         return
     yield from _measures(field.said)
     if re.search(r"size|尺码|码数|サイズ", field.key):
-        for word in re.findall(r"[a-z0-9.]+", field.said):
+        for word in (*re.findall(r"[a-z0-9.]+", field.said), *_sizes_between(field.said)):
             yield _Measure((0, 0), "size", word=word)
+    if re.search(r"\bage\b|年龄|年齢", field.key) and (ages := re.match(r"(\d+)-(\d+) ?(?:years?|岁|$)", field.said)):
+        for year in range(int(ages[1]) + 1, min(int(ages[2]), _OLDEST)):
+            yield from _measures(f"{year} years")
+
+
+def _sizes_between(said: str) -> Iterator[str]:
+    """The sizes within a range such as ``39-46`` or ``S-XXL``."""
+    numbers = re.fullmatch(r"(\d+)-(\d+)", said)
+    if numbers and int(numbers[2]) - int(numbers[1]) < _MOST_SIZES:
+        yield from map(str, range(int(numbers[1]), int(numbers[2]) + 1))
+    letters = [next((i for i, group in enumerate(lexicon.SIZES) if word in group), -1) for word in said.split("-")]
+    if len(letters) == 2 and letters[0] >= 0:
+        for group in lexicon.SIZES[letters[0] : letters[1] + 1]:
+            yield from group
 
 
 def _names(fields: Iterable[_Field], title: str) -> dict[str, set[str]]:
@@ -672,53 +708,147 @@ def _shares(said: str, other: str) -> bool:
     return bool(_content(said) & _content(other))
 
 
-def _rewrite(claims: Sequence[Claim], evidence: Sequence[str], facts: Facts) -> str:
-    """A reason from the grounded fields, with those shared with the query, or from the past, or else from the title."""
-    own = [field for field in facts.fields if field.past is None and field.kind != "description"]
-    shared = [field.name for field in own if _shares(field.said, facts.query)]
-    again = [field.name for field in own[1:] if any(f.past is not None and f.said == field.said for f in facts.fields)]
-    if len(evidence) < 2:  # in the fields' order
-        evidence = [field.name for field in facts.fields if field.name in (*evidence, *shared)] or evidence
-    for chosen in (evidence, again, ("title",)):
-        clauses: list[str] = []
-        for clause in _clauses(chosen, claims, facts):
-            longer = clean(_sentence([*clauses, clause], facts.language))
-            if len(clauses) < _MAX_CLAUSES and len(longer) <= MAX_CHARS and _holds(longer, facts):
-                clauses.append(clause)
-        if clauses:
-            return clean(_sentence(clauses, facts.language))
-    bare = shorten(facts.title, MAX_CHARS)
-    return bare if _holds(bare, facts) else _quoted(facts.title)
+def _rewrite(evidence: Sequence[str], facts: Facts) -> tuple[str, tuple[str, ...]]:
+    """A reason that says which wishes the listing meets and by which fields, and its evidence; empty if it meets none.
+
+    Args:
+        evidence: Fields of the claims that were grounded: what else is worth saying.
+        facts: What it is about.
+    """
+    own = [field for field in facts.fields if field.past is None]
+    measures = [(fact, field) for fact, field in facts.measures if field.past is None]
+    met = _wishes(facts.query, own, measures)
+    told = _told(met)
+    shared = _shared_with_the_past(facts)
+    clauses = {field: _clause(field, wishes, facts) for field, wishes in told.items()}
+    if shared:
+        clauses[shared[0]] = _past_clause(shared[0], facts.history[shared[1]], facts.language)
+    if clauses and facts.language != "other":
+        more = [field for field in own if field.kind == "attributes" and field.key and field.name in evidence]
+        clauses |= {field: _clause(field, (), facts) for field in more if field not in clauses}
+    said: dict[_Field, str] = {}
+    for field, clause in clauses.items():
+        longer = _sentence(met, said | {field: clause}, facts)
+        if len(said) < _MAX_CLAUSES and len(longer) <= MAX_CHARS and _holds(longer, facts):
+            said[field] = clause
+    if not any(field in told or (shared and field == shared[0]) for field in said):
+        return "", ()
+    named = {field.name for field in said}
+    if shared and shared[0] in said:
+        named |= {f"history[{shared[1]}].{shared[0].name}", f"history[{shared[1]}].event"}
+    order = [field.name for field in facts.fields]
+    evidence = tuple(sorted(named, key=lambda name: (order.index(name) if name in order else len(order), name)))
+    return _sentence(met, said, facts), evidence
+
+
+@dataclass(frozen=True, slots=True)
+class _Wish:
+    """A word of the query, and the fields that say the same."""
+
+    span: Span  # with what denies the word
+    word: Span
+    fields: Sequence[_Field]
+
+
+def _wishes(query: str, fields: Sequence[_Field], measures: Sequence[tuple[_Measure, _Field]]) -> list[_Wish]:
+    """The words of a normalised query that fields say too, in the query's order: numbers, synonyms, other words."""
+    found: list[_Wish] = []
+    taken: list[Span] = []
+
+    def add(span: Span, words: Sequence[str], standing: Sequence[_Field] = ()) -> None:
+        if not _free(span, taken):
+            return
+        taken.append(span)
+        denied = _negated(query, *span)
+        if standing := [*standing, *(field for field in fields if _says(field, words, denied=denied is not None))]:
+            start, end = (min(span[0], denied[0]), max(span[1], denied[1])) if denied else span
+            found.append(_Wish((start, end), span, list(dict.fromkeys(standing))))
+
+    for measure in _measures(query):
+        add(measure.span, (), [field for fact, field in measures if measure.says(fact)])
+    for match in _lexemes().finditer(query):
+        kind, words = _meaning(match)
+        add(match.span(), () if kind in ("none", "praise") else words)
+    for match in re.finditer(f"[{HAN}]+|[^\\W_{HAN}]+(?:['-][^\\W_{HAN}]+)*", query):
+        start, end = match.span()
+        if not re.match(f"[{HAN}]", match.group()):
+            add(match.span(), (match.group(),) if _tells(match.group()) else ())
+            continue
+        while start < end - 1:
+            ends = range(end, start + 1, -1)
+            stop = next((i for i in ends if any(query[start:i] in field.said for field in fields)), start)
+            if stop > start:
+                add((start, stop), (query[start:stop],))
+            start = max(stop, start + 1)
+    return sorted(found, key=lambda wish: wish.span)
+
+
+_TELLING = ("attributes", "brand", "title", "price", "rating", "rating_count", "in_stock", "category", "description")
+"""Kinds of fields, the most telling first."""
+
+
+def _told(met: Sequence[_Wish]) -> dict[_Field, list[_Wish]]:
+    """For each wish the most telling field; a title, category or description only where no other field meets it."""
+    told: dict[_Field, list[_Wish]] = {}
+    for wish in met:
+        worded = [field for field in wish.fields if field.kind != "attributes" or field.key]
+        for field in sorted(worded, key=lambda field: (_TELLING.index(field.kind), field not in told))[:1]:
+            told.setdefault(field, []).append(wish)
+    return told
+
+
+def _shared_with_the_past(facts: Facts) -> tuple[_Field, int] | None:
+    """A brand or an attribute in common with an interaction, and its place: the latest one that has any in common."""
+    places = list(facts.history)
+    for i in reversed([places[i] for i in time_order(list(facts.history.values()))]):
+        past = {(field.kind, field.key): field.said for field in facts.fields if field.past == i}
+        for kind in ("brand", "attributes"):
+            for field in facts.fields:
+                if field.past is None and field.kind == kind and past.get((kind, field.key)) == field.said:
+                    return field, i
+    return None
+
+
+def _clause(field: _Field, wishes: Sequence[_Wish], facts: Facts) -> str:
+    """A field in words; of a title or a description only what the wishes are met by."""
+    value = _quote(field.value)
+    if field.kind in ("title", "description"):
+        spans = [span for wish in wishes for span in _spans(facts.query[slice(*wish.word)], field)]
+        if spans and len(field.value) == len(field.said) and field.kind == "title":
+            value = _quote(field.value[min(spans)[0] : max(end for _, end in spans)])
+        elif spans:
+            value = field.said[slice(*min(spans))]
+    return _word(field, value, facts.language)
+
+
+def _spans(wish: str, field: _Field) -> list[Span]:
+    """Where a field says a wish's words, or a synonym."""
+    match = _lexemes().fullmatch(wish)
+    words = _meaning(match)[1] if match else ()
+    places = [span for word in (wish, *words) for span in _places(word, field.said)]
+    denied = [_negated(field.said, *span) or span for span in places]
+    return [(min(a, c), max(b, d)) for (a, b), (c, d) in zip(places, denied, strict=True)]
+
+
+def _tells(word: str) -> bool:
+    """Whether a word is worth naming as a wish."""
+    return len(word) > 2 and not {word, word.removesuffix("s")} & lexicon.COMMON
+
+
+def _past_clause(field: _Field, past: Interaction, spoken: Language) -> str:
+    title = _quote(clean(past.listing.title))
+    if spoken == "other":
+        return field.value
+    return _PAST[spoken][past.event].format(_word(field, _quote(field.value), spoken), title)
 
 
 def _holds(text: str, facts: Facts) -> bool:
     return all(claim.fields for claim in find_claims(text, facts))
 
 
-def _clauses(names: Sequence[str], claims: Sequence[Claim], facts: Facts) -> Iterator[str]:
-    """Fields in words; without a wording of the past, the listing's own."""
-    fields = {field.name: field for field in facts.fields}
-    if set(names) == {"description"}:
-        names = ("title", *names)
-    for name in names:
-        field = fields.get(name)
-        if field is None or field.past is not None or (field.kind == "attributes" and not field.key):
-            continue
-        if field.kind == "description":
-            for claim in claims:
-                if claim.fields[:1] == (name,) and claim.kind != "name":
-                    yield _word(field, claim.text, facts.language)
-        else:
-            yield _word(field, _quote(field.value), facts.language)
-    for i, interaction in facts.history.items():
-        if facts.language != "other" and f"history[{i}].event" in names:
-            value = interaction.listing.brand if f"history[{i}].brand" in names else interaction.listing.title
-            yield _PAST[facts.language][interaction.event].format(_quote(clean(value)))
-
-
 _WORDING = {
     "en": {
-        "title": "it is listed as “{}”",
+        "title": "its title says “{}”",
         "description": "its description mentions {}",
         "brand": "its brand is {}",
         "category": "it is in {}",
@@ -728,7 +858,7 @@ _WORDING = {
         "attributes": "its {key} is {}",
     },
     "zh": {
-        "title": "名称是“{}”",
+        "title": "名称里有“{}”",
         "description": "描述提到{}",
         "brand": "品牌是{}",
         "category": "属于{}",
@@ -740,10 +870,20 @@ _WORDING = {
 }
 _STOCK = {"en": ("it is out of stock", "it is in stock"), "zh": ("缺货", "有货")}
 _PAST = {
-    "en": {"purchase": "you bought {}", "view": "you viewed {}", "click": "you clicked {}"}
-    | {"cart": "you put {} in the cart", "rating": "you rated {}"},
-    "zh": {"purchase": "您买过{}", "view": "您看过{}", "click": "您点击过{}"}
-    | {"cart": "您加入过购物车：{}", "rating": "您评过分：{}"},
+    "en": {
+        "purchase": "{}, like “{}” that you bought",
+        "view": "{}, like “{}” that you viewed",
+        "click": "{}, like “{}” that you clicked",
+        "cart": "{}, like “{}” that you put in the cart",
+        "rating": "{}, like “{}” that you rated",
+    },
+    "zh": {
+        "purchase": "{}，和您买过的“{}”一样",
+        "view": "{}，和您看过的“{}”一样",
+        "click": "{}，和您点击过的“{}”一样",
+        "cart": "{}，和您加入过购物车的“{}”一样",
+        "rating": "{}，和您评过分的“{}”一样",
+    },
 }
 
 
@@ -757,10 +897,23 @@ def _word(field: _Field, value: str, spoken: Language) -> str:
     return _WORDING[spoken][field.kind].format(value, key=key, number=value.partition(" ")[0])
 
 
-def _sentence(clauses: Sequence[str], spoken: Language) -> str:
+def _sentence(met: Sequence[_Wish], said: Mapping[_Field, str], facts: Facts) -> str:
+    """Clauses as a sentence that begins with the wishes that their fields meet."""
+    spoken, clauses = facts.language, list(said.values())
     if spoken == "other":
-        return " · ".join(clauses)
+        return clean(" · ".join(clauses))
+    wishes: list[Span] = []
+    for start, end in [wish.span for wish in met if any(field in said for field in wish.fields)]:
+        if wishes and not re.search(r"\w", facts.query[wishes[-1][1] : start]):
+            wishes[-1] = wishes[-1][0], end
+        else:
+            wishes.append((start, end))
+    quoted = [f"{_OPEN_QUOTE}{facts.query[slice(*span)]}”" for span in wishes]
     if spoken == "zh":
-        return "，".join(clauses) + "。"
-    text = " and ".join([", ".join(clauses[:-1]), clauses[-1]] if len(clauses) > 1 else clauses)
-    return text[:1].upper() + text[1:] + "."
+        return clean((f"符合{''.join(quoted)}：" if quoted else "") + "，".join(clauses) + "。")
+    text = _listed(clauses)
+    return clean((f"For {_listed(quoted)}: {text}" if quoted else text[:1].upper() + text[1:]) + ".")
+
+
+def _listed(parts: Sequence[str]) -> str:
+    return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)

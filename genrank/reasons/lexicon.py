@@ -246,7 +246,7 @@ NEGATORS = _words("""
 not, no, non, nor, without, never, isn't, aren't, doesn't, don't, cannot, can't, free of, free from, lack, lacks,
 lacking, lack of
 """)
-NEGATORS_BEFORE_HAN = _words("不是, 没有, 不含, 不带, 不能, 不可, 不, 无, 没, 非, 未")
+NEGATORS_BEFORE_HAN = _words("不是, 没有, 不含, 不带, 不能, 不可, 不用, 无需, 不, 无, 没, 非, 未, 免")
 NO = _words("no, false, none, not, n/a, 否, 无, 没有, 不支持, 不是")
 """Values of an attribute that say that the listing does not have it."""
 
@@ -482,6 +482,21 @@ CURRENCIES: dict[str, tuple[str, ...]] = {
     **{code: (code,) for code in _CODES},
 }
 """What is written for a currency, and the ISO 4217 codes that it may mean."""
+
+SIZES = _groups("""
+xxs
+xs
+s, small
+m, medium
+l, large
+xl
+xxl, 2xl
+xxxl, 3xl
+xxxxl, 4xl
+5xl
+6xl
+""")
+"""Sizes of clothes, the smallest first."""
 
 NUMBER_WORDS = {
     word: number

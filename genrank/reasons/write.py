@@ -43,7 +43,7 @@ class Reason:
     """A reason that agrees with the facts.
 
     Attributes:
-        text: One sentence, at most `genrank.reasons.grounding.MAX_CHARS` characters.
+        text: One sentence, at most `genrank.reasons.grounding.MAX_CHARS` characters; empty where nothing is to be said.
         evidence: The fields that support it, such as ``attributes.colour`` or ``history[2].brand``.
         claims: What the check found.
         tokens: Token counts of the model's call.
@@ -118,7 +118,8 @@ def _reason(request: ReasonRequest, written: str, tokens: Tokens) -> Reason:
     facts = Facts(request.query, request.listing, request.history, request.others)
     result = ground(tidy(written), facts)
     made, grounded = len(result.claims), sum(bool(claim.fields) for claim in result.claims)
-    claims = Claims(made, grounded, made - grounded, int(result.rewritten))
+    rewritten = result.rewritten and bool(result.text)
+    claims = Claims(made, grounded, made - grounded, int(rewritten), int(not result.text))
     return Reason(result.text, result.evidence, claims, tokens, written)
 
 

@@ -20,8 +20,8 @@ HANGUL = "\uac00-\ud7af"
 LATIN_WORD = re.compile(r"[^\W\d_]+(?:['’-][^\W\d_]+)*")
 
 _OTHER_LATIN = """
-aus avec azul bianco blanc blanco blau bleu chaussures con damen das der des di die donna du el et femme für gli grün
-herren hombre homme il kleid la las le les los mit mujer negro nero noir ohne para per pour robe roja rojo rosso rot
+aus avec azul bianco blanc blanco blau bleu chaussures con damen das der des di donna du el et femme für gli grün
+herren hombre homme il kleid la las le les los mit mujer negro nero noir ohne para robe roja rojo rosso rot
 rote rotes rouge sans scarpe schuhe schwarz sin und uomo verde vert vestido weiß y zapatos
 """
 """Words that tell German, French, Spanish and Italian from English."""

@@ -20,11 +20,11 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 def test_the_python_example(smollm2: str, capsys: pytest.CaptureFixture[str]) -> None:
     (code,) = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
     exec(compile(code, "README.md", "exec"), {"__name__": "__main__"})
-    # which of the two comes first is the untrained model's whim; that both come, with a reason for the first, is not
+    # which of the two comes first is the untrained model's whim; that both come, with a reason for a dress, is not
     first, second, provenance = capsys.readouterr().out.splitlines()
     assert [first.split()[0], second.split()[0]] == ["1", "2"]
     assert {first.split()[1], second.split()[1]} == {"p1", "p2"}
-    assert not first.endswith("None")
+    assert first.endswith("None") == (first.split()[1] == "p1")
     assert second.endswith("None")
     assert provenance.startswith("model Tokens(prompt=")
 

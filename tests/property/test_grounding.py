@@ -7,7 +7,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from genrank.reasons.grounding import MAX_CHARS, Facts, find_claims, ground
+from genrank.reasons.grounding import MAX_CHARS, Facts, find_claims, ground, named_wishes
 from genrank.reasons.lexicon import COLOURS, FEATURES, MATERIALS, PRAISE, UNITS
 from genrank.text.clean import clean
 from genrank.types import Interaction, Listing, Price, Query
@@ -84,9 +84,11 @@ def facts(draw: st.DrawFn) -> Facts:
 def test_what_comes_out_claims_nothing_that_does_not_stand(text: str, facts: Facts) -> None:
     result = ground(text, facts)
     assert [claim for claim in find_claims(result.text, facts) if not claim.fields] == []
-    assert 0 < len(result.text) <= MAX_CHARS
+    assert len(result.text) <= MAX_CHARS
     assert clean(result.text) == result.text
-    assert result.evidence
+    assert bool(result.evidence) == bool(result.text)
+    if result.rewritten and result.text and facts.language != "other":
+        assert named_wishes(result.text, facts) or any("history" in name for name in result.evidence)
     if not result.rewritten:
         assert all(claim.fields for claim in result.claims)
 

@@ -485,20 +485,28 @@ def test_claims_that_stand_nowhere_are_removed_and_counted() -> None:
 
 def test_more_reasons_than_items_and_more_than_top_k() -> None:
     reranker = Reranker(engine=OracleEngine({}))
-    assert all(item.reason for item in reranker.rerank("q", _titles(2), reasons=9).items)
-    first, second = reranker.rerank("q", _titles(3), reasons=1, top_k=2).items
+    assert all(item.reason for item in reranker.rerank("title", _titles(2), reasons=9).items)
+    first, second = reranker.rerank("title", _titles(3), reasons=1, top_k=2).items
     assert first.reason
     assert second.reason is None
 
 
 def test_a_reason_that_the_model_did_not_write_is_made_from_the_listing() -> None:
     engine = ScriptedEngine([_odds(2.0, 1.0), " \n", "It is title 1."])
-    ranking = Reranker(engine=engine, passes=1).rerank("query", _titles(2), reasons=2)
+    ranking = Reranker(engine=engine, passes=1).rerank("title", _titles(2), reasons=2)
     first, second = (item.reason for item in ranking.items)
-    assert first
-    assert "title 0" in first
+    assert first == "For “title”: its title says “title”."
     assert second == "It is title 1."
     assert ranking.provenance.claims.rewritten == 1
+
+
+def test_a_listing_that_meets_no_wish_has_no_reason() -> None:
+    engine = ScriptedEngine([_odds(2.0, 1.0), "The best hat.", "It is title 1."])
+    ranking = Reranker(engine=engine, passes=1).rerank("red lamp", _titles(2), reasons=2)
+    assert [(item.reason, bool(item.evidence)) for item in ranking] == [(None, False), ("It is title 1.", True)]
+    claims = ranking.provenance.claims
+    assert (claims.rewritten, claims.dropped) == (0, 1)
+    assert ranking.provenance.outcome == "model"
 
 
 def test_an_engine_that_fails_at_the_reasons_leaves_the_ranking() -> None:
@@ -1054,7 +1062,7 @@ def test_an_engine_that_can_be_awaited_is_awaited_without_threads() -> None:
     reranker = Reranker(engine=engine, window=4, stride=2)
 
     async def many() -> list[Ranking]:
-        calls = [reranker.arerank("query", _titles(6), reasons=1, deadline=60 if i % 2 else None) for i in range(50)]
+        calls = [reranker.arerank("title", _titles(6), reasons=1, deadline=60 if i % 2 else None) for i in range(50)]
         rankings = await asyncio.gather(*calls)
         assert threading.active_count() == before, "no thread was started for any of them"
         return rankings

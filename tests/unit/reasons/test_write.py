@@ -72,7 +72,7 @@ def test_a_grounded_reason_is_kept_with_its_evidence() -> None:
 def test_claims_that_do_not_stand_are_removed_and_counted() -> None:
     (reason,) = write_reasons(ScriptedEngine(["A perfect red dress of silk."]), [_request()], max_tokens=9)
     assert reason is not None
-    assert reason.text == "It is listed as “Red maxi dress”."
+    assert reason.text == "For “red dress”: its title says “Red maxi dress”."
     assert reason.evidence == ("title",)
     assert reason.claims == Claims(made=3, grounded=1, removed=2, rewritten=1)
     assert reason.written == "A perfect red dress of silk."
@@ -81,7 +81,7 @@ def test_claims_that_do_not_stand_are_removed_and_counted() -> None:
 def test_a_reason_in_another_script_is_written_in_the_querys() -> None:
     (reason,) = write_reasons(ScriptedEngine(["这是红色的连衣裙。"]), [_request()], max_tokens=9)
     assert reason is not None
-    assert reason.text == "It is listed as “Red maxi dress”."
+    assert reason.text == "For “red dress”: its title says “Red maxi dress”."
     assert reason.claims.removed == 0
     assert reason.claims.rewritten == 1
 
@@ -101,7 +101,7 @@ def test_other_candidates_and_the_past_are_told_apart() -> None:
 def test_nothing_written_is_built_from_the_listing() -> None:
     (reason,) = write_reasons(ScriptedEngine([""]), [_request()], max_tokens=9)
     assert reason is not None
-    assert reason.text == "It is listed as “Red maxi dress”."
+    assert reason.text == "For “red dress”: its title says “Red maxi dress”."
     assert reason.claims == Claims(rewritten=1)
 
 
