@@ -10,6 +10,9 @@ from genrank.experiment.config import Name, Strict, check_names_differ
 from genrank.experiment.systems import BaselineSystem, CrossEncoderSystem, GenrankSystem
 from genrank.search.bm25 import FIELDS, TextField
 
+ALL = "all"
+"""The split that holds the queries of all splits."""
+
 
 class RandomSystem(Strict):
     """One random order of each query's candidates, by the configuration's seed.
@@ -128,7 +131,8 @@ class RunConfig(Strict):
     Attributes:
         dataset: A dataset folder, relative to the current directory (``~`` is the home directory), or
             ``sample-shop`` for the one that ships with genrank.
-        split: Split whose queries are ranked.
+        split: Split whose queries are ranked; ``all`` takes those of all splits, for systems that were trained on other
+            data.
         max_candidates: Candidates of each query, the first stage's best.
         limit: Maximum number of queries, chosen by a hash of seed and query id; None takes all.
         seed: Seed of the random order, of the choice by `limit`, and of a reranker's passes.
@@ -168,7 +172,7 @@ class RunConfig(Strict):
                 for name in system.systems:
                     if name not in known:
                         raise ValueError(f"systems: {system.name} needs {name}, which must come before it")
-                if system.weight is None and system.fit == self.split:
+                if system.weight is None and self.split in (system.fit, ALL):
                     raise ValueError(f"systems: {system.name} must not be fitted on the split that is measured")
             else:
                 known.append(system.name)

@@ -27,7 +27,7 @@ from rich.table import Table
 
 from eval.blend import blend
 from eval.cache import add_options, chosen_folder
-from eval.config import BlendSystem, RandomSystem, RunConfig
+from eval.config import ALL, BlendSystem, RandomSystem, RunConfig
 from eval.report import write_report
 from eval.summary import Setting, compare_systems, measure_system
 from eval.systems import SystemResult, run_system
@@ -81,7 +81,7 @@ def make_requests(config: RunConfig, dataset: Dataset) -> list[Request]:
         InputError: When the split holds no query, a query has no candidate, or none has one with a gain where only
             such queries are asked for.
     """
-    queries = dataset.split(config.split)
+    queries = dataset.queries if config.split == ALL else dataset.split(config.split)
     for query in queries:
         # Dataset.request would fall back to the judged listings: an easier list than the first stage's
         if query.query.query_id not in dataset.candidates:
@@ -115,14 +115,10 @@ def run(
     Raises:
         GenrankError: Whatever a system raises.
     """
-    if config.relevant is not None and config.relevant not in dataset.grades:
-        raise ConfigError(f"relevant: no grade {config.relevant}; the grades are {sorted(dataset.grades)}")
     requests = make_requests(config, dataset)
-    setting = Setting.of(config, dataset, requests)
-    asked = requests_fingerprint(requests)
-    out.mkdir(parents=True, exist_ok=True)
-    results = _header(config, dataset, asked, setting, command)
-    values: dict[str, Mapping[str, Mapping[str, float]]] = {}
+    others = [system.name for system in config.systems if not isinstance(system, RandomSystem)]
+    reference = config.reference or (others[0] if others else config.systems[0].name)
+    record = Record(config, dataset, requests, out, reference, len(config.systems), command)
     by_name: dict[str, SystemResult] = {}
     elsewhere: dict[tuple[str, str], SystemResult] = {}
     for system in config.systems:
@@ -133,26 +129,75 @@ def run(
                 result, weight = blend(system, by_name, requests, dataset, fitted_on, config.k)
                 system = system.model_copy(update={"weight": weight})
             else:
-                result = run_system(system, config, dataset, requests, cache, asked)
+                result = run_system(system, config, dataset, requests, cache, record.asked)
         except GenrankError:
             say(f"{system.name} failed; results of the systems before it are in {out}")
             raise
         by_name[system.name] = result
+        record.add(system.name, system.type, system.model_dump(mode="json"), result)
+    return record.results
+
+
+class Record:
+    """Writes the results of systems into a folder as they come in.
+
+    Args:
+        config: What is measured; its systems have no part in it.
+        dataset: The dataset that the requests come from.
+        requests: ``[b]`` that all systems rank.
+        out: The folder; created if it is missing.
+        reference: Name of the system that the others are compared with.
+        count: How many systems will come.
+        command: How the run was started.
+
+    Attributes:
+        results: What results.json holds.
+        asked: `requests_fingerprint` of the requests.
+
+    Raises:
+        ConfigError: When ``relevant`` is no grade of the dataset.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        dataset: Dataset,
+        requests: Sequence[Request],
+        out: Path,
+        reference: str,
+        count: int,
+        command: str,
+    ) -> None:
+        if config.relevant is not None and config.relevant not in dataset.grades:
+            raise ConfigError(f"relevant: no grade {config.relevant}; the grades are {sorted(dataset.grades)}")
+        self._setting = Setting.of(config, dataset, requests)
+        self._out, self._count = out, count
+        self._values: dict[str, Mapping[str, Mapping[str, float]]] = {}
+        self.asked = requests_fingerprint(requests)
+        self.results = _header(config, dataset, self.asked, self._setting, reference, command)
+        out.mkdir(parents=True, exist_ok=True)
+
+    def add(self, name: str, kind: str, settings: Mapping[str, Any], result: SystemResult) -> None:
+        """Measure a system's result and write its files; results.json is rewritten.
+
+        Args:
+            name: The system's name.
+            kind: Its type.
+            settings: Its part of the configuration, as JSON types.
+            result: Its ranking of the requests.
+        """
+        out, setting, results = self._out, self._setting, self.results
         if counted := ", ".join(f"{count} {what}" for what, count in result.notes.items() if count):
-            say(f"{system.name}: {counted}".replace("_", " "))
+            say(f"{name}: {counted}".replace("_", " "))
         summary, measured = measure_system(result, setting)
-        values[system.name] = measured.per_query
-        write_run(out / f"{system.name}.trec", result.run, tag=system.name)
+        self._values[name] = measured.per_query
+        write_run(out / f"{name}.trec", result.run, tag=name)
         if result.rankings:
-            write_rankings(out / f"{system.name}.jsonl", result.rankings)
+            write_rankings(out / f"{name}.jsonl", result.rankings)
         queries = list(setting.candidates)
-        by_metric = {name: [found[query] for query in queries] for name, found in measured.per_query.items()}
-        _write_json(out / f"{system.name}.queries.json", {"queries": queries, "metrics": by_metric})
-        results["systems"][system.name] = {
-            "type": system.type,
-            **summary,
-            "settings": system.model_dump(mode="json"),
-        }
+        by_metric = {metric: [found[query] for query in queries] for metric, found in measured.per_query.items()}
+        _write_json(out / f"{name}.queries.json", {"queries": queries, "metrics": by_metric})
+        results["systems"][name] = {"type": kind, **summary, "settings": settings}
         results["counts"] = {
             "queries": measured.queries,
             "candidates": sum(map(len, setting.candidates.values())),
@@ -160,10 +205,9 @@ def run(
             "queries_without_gain": measured.without_gain,
             "queries_without_relevant": measured.without_relevant,
         }
-        results["comparisons"] = compare_systems(values, results["reference"], setting)
-        results["complete"] = len(results["systems"]) == len(config.systems)
+        results["comparisons"] = compare_systems(self._values, results["reference"], setting)
+        results["complete"] = len(results["systems"]) == self._count
         _write_json(out / "results.json", results)
-    return results
 
 
 def _results_to_fit_on(
@@ -185,7 +229,9 @@ def _results_to_fit_on(
     return requests, {part.name: known[system.fit, part.name] for part in parts}
 
 
-def _header(config: RunConfig, dataset: Dataset, asked: str, setting: Setting, command: str) -> dict[str, Any]:
+def _header(
+    config: RunConfig, dataset: Dataset, asked: str, setting: Setting, reference: str, command: str
+) -> dict[str, Any]:
     floor = random_floor(
         setting.candidates,
         dataset.qrels,
@@ -195,7 +241,6 @@ def _header(config: RunConfig, dataset: Dataset, asked: str, setting: Setting, c
         relevant=config.relevant,
     )
     gains = {str(grade): meaning.gain for grade, meaning in sorted(dataset.grades.items())}
-    others = [system.name for system in config.systems if not isinstance(system, RandomSystem)]
     judged = {query: dataset.qrels.get(query, {}) for query in setting.candidates}
     return {
         "format": 2,
@@ -214,7 +259,7 @@ def _header(config: RunConfig, dataset: Dataset, asked: str, setting: Setting, c
         "metrics": list(floor),
         "primary": setting.primary,
         "random_floor": {name: dataclasses.asdict(value) for name, value in floor.items()},
-        "reference": config.reference or (others[0] if others else config.systems[0].name),
+        "reference": reference,
         "slices": {name: {group: len(ids) for group, ids in found.items()} for name, found in setting.slices.items()},
         "systems": {},
     }

@@ -119,6 +119,26 @@ def run_system(
     return _result(stored, requests, cached=cached)
 
 
+def kept_result(
+    system: System, config: RunConfig, dataset: Dataset, requests: Sequence[Request], cache: Path
+) -> SystemResult | None:
+    """What `run_system` would take from the cache; None if it would have to let the system rank.
+
+    Args:
+        system: The system.
+        config: Gives the seed.
+        dataset: The dataset that the requests come from.
+        requests: ``[b]``, each with a query id of its own.
+        cache: Folder of kept results.
+
+    Raises:
+        ConfigError: When a folder or file that the system names is missing.
+    """
+    key = fingerprint(_dependencies(system, config, dataset, requests_fingerprint(requests)))
+    stored = Entry(cache, key).read()
+    return None if stored is None else _result(stored, requests, cached=True)
+
+
 def _dependencies(system: System, config: RunConfig, dataset: Dataset, asked: str) -> dict[str, Any]:
     """Everything that a result depends on."""
     found: dict[str, Any] = {

@@ -109,6 +109,12 @@ def test_only_queries_with_a_gain(shop: Dataset, tmp_path: Path) -> None:
     assert results["counts"]["unjudged"] == 3
 
 
+def test_all_splits_at_once(shop: Dataset) -> None:
+    scored = dataclasses.replace(shop, candidates={key: dict.fromkeys(ids, 1.0) for key, ids in shop.qrels.items()})
+    every = config("d").model_copy(update={"split": "all"})
+    assert [request.query.query_id for request in program.make_requests(every, scored)] == ["q1", "q2", "q3"]
+
+
 def test_what_a_run_from_elsewhere_lacks_is_said(
     shop: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

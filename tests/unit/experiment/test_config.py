@@ -8,6 +8,7 @@ import yaml
 from eval.baseline.config import BaselineConfig
 from eval.config import Bm25System, RunConfig
 from eval.cross_encoder import CrossEncoderConfig
+from eval.crossval import CrossvalConfig
 from eval.prompts import PromptsConfig
 from eval.robustness.config import RobustnessConfig
 from genrank.errors import ConfigError
@@ -18,6 +19,7 @@ KINDS: dict[str, tuple[str, type[Strict]]] = {
     "run": ("run", RunConfig),
     "baseline": ("baseline train", BaselineConfig),
     "cross-encoder": ("cross_encoder train", CrossEncoderConfig),
+    "crossval": ("crossval", CrossvalConfig),
     "prompts": ("prompts", PromptsConfig),
     "robustness": ("robustness", RobustnessConfig),
 }
@@ -65,6 +67,10 @@ def test_defaults(tmp_path: Path) -> None:
         ("dataset: d\nsystems: [{type: random, name: ../x}]", r"systems\[0\].name"),
         ("dataset: d\nsystems: []", "systems: "),
         (BLEND.format("[bm25, random], weight: 0.5", "bm25"), "systems: both needs random, which must come before it"),
+        (
+            "split: all\n" + BLEND.format("[bm25, bm25], fit: dev", "bm25"),
+            "both must not be fitted on the split that is measured",
+        ),
         (BLEND.format("[bm25, bm25], fit: test", "bm25"), "both must not be fitted on the split that is measured"),
         (BLEND.format("[bm25, bm25], weight: 1.5", "bm25"), r"systems\[1\].weight: .*less"),
         ("systems: [{type: random}]", "dataset: "),
