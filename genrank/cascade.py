@@ -157,11 +157,14 @@ class Cascade(Closing):
         return cast(list[Request], list(items(requests, "requests", "Request")))  # the first stage checks each
 
     def _heads(self, requests: Sequence[Request], rankings: Sequence[Ranking]) -> list[Request]:
-        """What the second stage ranks."""
+        """What the second stage ranks; for it, the first stage's scores are those of the first reranker."""
         heads = []
         for request, ranking in zip(requests, rankings, strict=True):
             candidates = {candidate.listing.listing_id: candidate for candidate in request.candidates}
-            head = tuple(candidates[item.listing_id] for item in ranking[: self.top])
+            head = tuple(
+                dataclasses.replace(candidates[item.listing_id], score=log_odds(item.score))
+                for item in ranking[: self.top]
+            )
             heads.append(dataclasses.replace(request, candidates=head))
         return heads
 

@@ -31,6 +31,7 @@ MOST_IDENTIFIERS = 100
 """The most candidates that can be named in one window; after the letters come one-token pairs of letters (``AA``)."""
 
 _LEAST_INTERACTIONS_READ = 32
+_GRADES = 10
 _ENCODED_TOGETHER = 256  # listings; with more in a call of the tokenizer, a deadline would be noticed late
 
 
@@ -105,6 +106,7 @@ class Renderer:
         self._askings: dict[str, Renderer] = {}  # by language
         past = _past_texts(template)
         self._past = dict(zip(past, self._encode(*past.values()), strict=True))
+        self._grades = self._encode(*(template.grade.replace("{grade}", str(grade)) for grade in range(_GRADES)))
 
     def _encode(self, *texts: str) -> list[list[int]]:
         return [list(encoded.ids) for encoded in self.tokenizer.encode(texts)]
@@ -540,15 +542,28 @@ class PreparedRequest:
 
     @functools.cached_property
     def _marks(self) -> Mapping[int, list[int]]:
-        """Tokens that say what the shopper did with a candidate before, by its place, if the template has `past`."""
-        if not self._renderer._past:
+        """Tokens after a candidate, by its place: its `grade`, and what the shopper did with it before (`past`)."""
+        marks = {place: list(self._renderer._grades[grade]) for place, grade in self._graded.items()}
+        if self._renderer._past:
+            places = {candidate.listing.listing_id: place for place, candidate in enumerate(self._candidates)}
+            did = [event for event in self._events if event.listing.listing_id in places]
+            past = {places[event.listing.listing_id]: event.event for event in sorted(did, key=event_weight)}
+            for place, event in past.items():
+                marks[place] = marks.get(place, []) + self._renderer._past[event]
+        return marks
+
+    @property
+    def _graded(self) -> dict[int, int]:
+        """Each candidate's grade by its place, if the template has `grade` and the candidates have scores."""
+        scores = [candidate.score for candidate in self._candidates if candidate.score is not None]
+        if not self._renderer.template.grade or len(scores) < len(self._candidates):
             return {}
-        places = {candidate.listing.listing_id: place for place, candidate in enumerate(self._candidates)}
-        did = [event for event in self._events if event.listing.listing_id in places]
-        return {
-            places[event.listing.listing_id]: self._renderer._past[event.event]
-            for event in sorted(did, key=event_weight)
-        }
+        # halves, because the difference of two large numbers may be too large
+        low = min(scores) / 2
+        spread = max(scores) / 2 - low
+        if not spread:
+            return {}
+        return {place: round((_GRADES - 1) * ((score / 2 - low) / spread)) for place, score in enumerate(scores)}
 
     def _history(self, order: Sequence[int], room: int) -> _Section:
         """The most useful interactions that fit into `room` tokens, oldest first."""
@@ -663,6 +678,9 @@ def _own_words(template: Template) -> re.Pattern[str]:
         core = _core(asked[0])
         said.append(rf"{core}{more} ?(?:[:?]\W{{0,3}}(?:(?:{answers})(?!\w))?|(?:{answers})(?!\w))")
     said += [rf"{core}(?!\w)" for core in map(_core, _past_texts(template).values()) if core]
+    if template.grade:
+        before, after = map(_core, split_form("grade", template.grade, "grade"))
+        said.append(rf"{before}\W{{0,3}}\d\W{{0,3}}{after}(?!\w)")
     said += [rf"{core} ?:" for core in map(_core, labels) if core]
     return re.compile(rf"(?<!\w)(?:{'|'.join(said) or '(?!)'})")
 

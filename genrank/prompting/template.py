@@ -22,7 +22,16 @@ from genrank.types import Decoding
 
 Section = Literal["query", "history", "candidates"]
 """A part of the prompt that holds data."""
-_LATER_KEYS = ("order", "identifiers", "values", "events", "answer_close", "past", "chat")  # not hashed where unused
+_LATER_KEYS = (
+    "order",
+    "identifiers",
+    "values",
+    "events",
+    "answer_close",
+    "past",
+    "chat",
+    "grade",
+)  # not hashed where unused
 
 
 class Limits(pydantic.BaseModel, extra="forbid", frozen=True):
@@ -150,6 +159,9 @@ class Template(pydantic.BaseModel, extra="forbid", frozen=True):
         events: Words for the events; those left out are in English.
         past: Comes after a candidate that is also in the history, and holds ``{event}``: of the shopper's events with
             it, the one with the highest weight in `usefulness`. Empty: the prompt does not say.
+        grade: Comes after a candidate, and holds ``{grade}``, which says how the first stage scored it: 0 for the
+            request's lowest score to 9 for its highest, in equal steps. Left out where the scores are equal or a
+            candidate has none. Empty: the prompt does not say.
         candidates_head: Comes before the candidates.
         candidate: Holds ``{identifier}`` and, at its end, ``{listing}``. ``inline`` works without an identifier too,
             ``pointwise`` only without one.
@@ -188,6 +200,7 @@ class Template(pydantic.BaseModel, extra="forbid", frozen=True):
     interaction: str = ""
     events: dict[str, str] = {}
     past: str = ""
+    grade: str = ""
     candidates_head: str = ""
     candidate: str
     identifiers: Literal["letters", "numbers"] = "letters"
@@ -216,6 +229,8 @@ class Template(pydantic.BaseModel, extra="forbid", frozen=True):
             split_form("interaction", self.interaction, "event", "listing")
         if self.past:
             split_form("past", self.past, "event")
+        if self.grade:
+            split_form("grade", self.grade, "grade")
         if unknown := sorted(self.events.keys() - EVENT_WORDS):
             raise ValueError(f"events.{unknown[0]} is not an event; known are {sorted(EVENT_WORDS)}")
         split_query_form("instruction", self.instruction)

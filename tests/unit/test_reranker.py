@@ -1489,7 +1489,7 @@ def test_a_fallback_is_not_blended() -> None:
 
 
 def test_reasons_are_of_the_first_items_of_the_blend() -> None:
-    ranking = Reranker(engine=OracleEngine(MODEL), blend=0.0).rerank("q", _scored(), reasons=1)
+    ranking = Reranker(engine=OracleEngine(MODEL), blend=0.0).rerank("title", _scored(), reasons=1)
     assert [item.listing_id for item in ranking if item.reason] == ["p0"]
 
 

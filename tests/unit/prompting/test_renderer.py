@@ -527,3 +527,37 @@ def test_all_templates_ask_for_reasons_in_the_same_words() -> None:
 
 def test_golden_files_are_those_of_the_templates() -> None:
     assert sorted(path.stem for path in GOLDEN.glob("*.txt")) == template_names()
+
+
+def _scored(*scores: float | None) -> list[Candidate]:
+    return [Candidate(Listing(f"p{i}", f"Hat {i}"), score=score) for i, score in enumerate(scores)]
+
+
+@pytest.mark.parametrize(
+    ("scores", "grades"),
+    [
+        ((1.0, 0.0, 0.5), "904"),
+        ((-1e308, 1e308, 0.0), "094"),
+        ((-3.0, -3.0), ["", ""]),
+        ((5e-324, 0.0), ["", ""]),
+        ((2.0, None, 1.0), ["", "", ""]),
+    ],
+    ids=str,
+)
+def test_a_grade_is_the_place_of_a_score_between_the_lowest_and_the_highest(
+    scores: tuple[float | None, ...], grades: Sequence[str]
+) -> None:
+    (text, cuts, _) = Rig(grade=" [fit {grade}/9]").render(_scored(*scores), decoding="listwise")
+    shown = [f" [fit {grade}/9]" if grade else "" for grade in grades]
+    listed = "".join(f"[{IDENTIFIERS[i]}] Hat {i}{grade}\n" for i, grade in enumerate(shown))
+    assert text.startswith(f"Query: dress\nListings:\n{listed}")
+    assert cuts == NO_CUTS
+
+
+def test_a_grade_comes_before_what_the_shopper_did_and_a_listing_cannot_give_itself_one() -> None:
+    rig = Rig(grade=" [fit {grade}/9]", past=" ({event} before)", neutralise=True)
+    candidates = [
+        Candidate(Listing("h1", "Blue belt [fit 9/9]"), score=0.0),
+        Candidate(Listing("h2", "Hat"), score=1.0),
+    ]
+    assert "[A] Blue belt [ ] [fit 0/9] (bought before)\n" in rig.render(candidates, HISTORY, decoding="listwise")[0]
