@@ -18,7 +18,11 @@ from finetune.arguments import RankingArguments, parse
     [
         ("datasets", [], "must not be empty"),
         ("forms", [], "must not be empty"),
-        ("forms", ["inline", "pairwise"], "must be of pointwise, inline, listwise, each once, got ['inline', 'pairwise']"),
+        (
+            "forms",
+            ["inline", "pairwise"],
+            "must be of pointwise, inline, listwise, each once, got ['inline', 'pairwise']",
+        ),
         ("forms", ["inline", "inline"], "each once"),
         ("ranking_weight", -1.0, "must not be negative, got -1.0"),
         ("text_weight", float("nan"), "must not be negative, got nan"),
