@@ -4,10 +4,11 @@
 
     python -m finetune.bench --config X.yaml [--steps 8] [--rounds 3]
 
-Three ways to train the same adapter on the same batches, in turn, since a machine's speed drifts: ``trainer`` is
-`finetune.sft`; ``bare`` a loop of PyTorch over the model of PEFT, with the head computed where a loss reads it;
-``untuned`` the same loop with the head computed over whole rows, as a naive training does. All compute the
-losses of `finetune.sft` and step AdamW. JSON on stdout: real tokens a second of each, and ratios round by round.
+Four ways to train the same adapter on the same examples, in turn, since a machine's speed drifts: ``trainer`` is
+`finetune.sft`; ``padded`` the same with a row for each sequence; ``bare`` a loop of PyTorch over PEFT's model, with the
+head computed where a loss reads it; ``untuned`` the same loop with a row for each sequence and the head computed
+over whole rows, as a naive training does. All compute the losses of `finetune.sft` and step AdamW. JSON on stdout: real
+tokens a second of each, and ratios round by round.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from peft import get_peft_model
 from trl import ModelConfig, SFTConfig
 
 from finetune.arguments import RankingArguments, parse
+from finetune.packing import collate
 from finetune.sft import States, adapter_config, batch_losses, make_trainer
 from finetune.training import load_model, model_name
 from genrank.experiment.program import exit_status, say
@@ -60,8 +62,13 @@ def measure(
         trainer.optimizer.step()
         trainer.optimizer.zero_grad()
 
+    def padded(batch: Batch) -> None:
+        rows = collate(batch["examples"], packed=False)
+        step({name: value.to(trainer.model.device) if name != "examples" else value for name, value in rows.items()})
+
     ways: dict[str, Callable[[Batch], None]] = {
         "trainer": step,
+        "padded": padded,
         "bare": _bare(ranking, training, model, whole_head=False),
         "untuned": _bare(ranking, training, model, whole_head=True),
     }
@@ -73,7 +80,7 @@ def measure(
             speeds[name].append(_tokens_per_second(way, batches))
     ratios = {
         name: [own / other for own, other in zip(speeds["trainer"], speeds[name], strict=True)]
-        for name in ("bare", "untuned")
+        for name in ways.keys() - {"trainer"}
     }
     return {
         "tokens_per_s": {name: statistics.median(values) for name, values in speeds.items()},
@@ -94,15 +101,17 @@ def _bare(
     optimizer = torch.optim.AdamW([p for p in trained.parameters() if p.requires_grad], lr=training.learning_rate)
 
     def step(batch: Batch) -> None:
-        ids = batch["input_ids"]
+        examples = batch["examples"]
+        given = batch if states is not None else collate(examples, packed=False)
 
-        def logits(rows: Sequence[int], places: Sequence[int], tokens: Sequence[int] | None) -> torch.Tensor:
+        def logits(tokens: Sequence[int] | None) -> torch.Tensor:
             if states is not None:
-                return states.logits(trained, ids, rows, places, tokens)
-            found: torch.Tensor = trained(input_ids=ids, use_cache=False).logits.float()
-            return found[rows, places] if tokens is None else found[rows, places][:, tokens]
+                return states.logits(trained, given, tokens)
+            whole: torch.Tensor = trained(input_ids=given["input_ids"], use_cache=False).logits.float()
+            found = whole[tuple(given["where"].T)]
+            return found if tokens is None else found[:, tokens]
 
-        losses = batch_losses(logits, batch["rows"], ranking.ranking_loss)
+        losses = batch_losses(logits, examples, ranking.ranking_loss)
         total: Any = torch.stack(list(losses.values())).sum()
         total.backward()
         torch.nn.utils.clip_grad_norm_(trained.parameters(), training.max_grad_norm)
@@ -118,7 +127,7 @@ def _tokens_per_second(step: Callable[[Batch], None], batches: Sequence[Batch]) 
     for batch in batches[1:]:
         step(batch)
     seconds = time.perf_counter() - started
-    return sum(len(row["input_ids"]) for batch in batches[1:] for row in batch["rows"]) / seconds
+    return sum(len(row["input_ids"]) for batch in batches[1:] for row in batch["examples"]) / seconds
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

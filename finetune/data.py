@@ -2,8 +2,8 @@
 
 An example is one or more sequences of tokens with up to two things to learn from them:
 
-- scores of candidates: ``pointwise`` reads a yes/no log-odds at the end of each candidate's own prompt, ``inline`` after
-  each candidate of a window, ``first-token`` the logits of their identifiers after the prompt;
+- scores of candidates: ``pointwise`` reads a yes/no log-odds at the end of each candidate's own prompt, ``inline``
+  after each candidate of a window, ``first-token`` the logits of their identifiers after the prompt;
 - the permutation, where equal gains are no preference: any identifier of the best remaining candidates is right.
 
 A reason is an example of its own, form ``reason``: its text is learned, behind the prompt that asks for it in serving.
@@ -13,6 +13,7 @@ A reason is an example of its own, form ``reason``: its text is learned, behind 
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -28,7 +29,7 @@ from genrank.types import Decoding
 Form = Literal["pointwise", "inline", "listwise", "reason"]
 """Which prompt: ``listwise`` serves the decodings ``listwise`` and ``first-token``; ``reason`` asks for a reason."""
 
-DECODINGS: Mapping[Form, Decoding] = {"pointwise": "pointwise", "inline": "inline", "listwise": "first-token"}
+SCORED_BY: Mapping[Form, Decoding] = {"pointwise": "pointwise", "inline": "inline", "listwise": "first-token"}
 """The decoding whose scores a form learns, and by which it is measured during training."""
 
 ReasonWriter = Callable[[TrainingWindow, int, random.Random], str]
@@ -71,8 +72,10 @@ class Example:
     choices: Sequence[Sequence[int]] = ()
 
     def to_row(self) -> dict[str, Any]:
-        """The example as a row of a table, with all its tokens counted, for batches of like length."""
-        return asdict(self) | {"length": len(self.input_ids)}
+        """The example as a row of a table, with its tokens and those of its longest sequence counted."""
+        bounds = [*self.starts, len(self.input_ids)]
+        longest = max(end - start for start, end in itertools.pairwise(bounds))
+        return asdict(self) | {"length": len(self.input_ids), "longest": longest}
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,10 +166,12 @@ def make_example(
     starts: list[int] = []
     reads: list[int] = []
     for shown in [[place] for place in range(n)] if form == "pointwise" else [[*range(n)]]:
-        prompt = prepared.window(shown, max_tokens=room, decoding=DECODINGS[form])
+        prompt = prepared.window(shown, max_tokens=room, decoding=SCORED_BY[form])
         starts.append(len(ids))
         reads += [len(ids) + place for place in prompt.reads]
         ids += prompt.ids
+    above: list[list[int]]
+    below: list[list[int]]
     answers: list[int] = []
     choices: list[list[int]] = []
     if form == "listwise":

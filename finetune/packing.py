@@ -14,7 +14,7 @@ from typing import Any, cast
 
 import torch
 
-_AS_MUCH = 1500  # tokens of a row at which attention, which is computed over the whole row, costs as much as the rest
+_AS_MUCH = 4000  # tokens of a row at which attention, which is computed over the whole row, costs as much as the rest
 
 
 def pack(lengths: Sequence[int]) -> list[list[int]]:

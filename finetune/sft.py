@@ -2,8 +2,8 @@
 
 TRL's `SFTTrainer` with PEFT, on windows of dataset folders rendered as in serving. One forward pass of a batch gives
 the loss of everything that is served: a ranking loss on the scores that ``pointwise``, ``inline`` and ``first-token``
-read, and the text of permutations and reasons. Options are those of `finetune.arguments.RankingArguments`, of ``trl.SFTConfig`` and
-of ``trl.ModelConfig``; the configuration file holds the same names.
+read, and the text of permutations and reasons. Options are those of `finetune.arguments.RankingArguments`, of
+``trl.SFTConfig`` and of ``trl.ModelConfig``; the configuration file holds the same names.
 
 A run that was killed continues from its last complete checkpoint in ``output_dir`` when it is started again. The best
 adapter by dev nDCG@10 ends up in ``output_dir/adapter`` with its manifest.
@@ -32,7 +32,7 @@ from trl.trainer.utils import get_peft_config
 
 from finetune.arguments import RankingArguments, parse
 from finetune.checkpoints import checkpoint_to_go_on_from
-from finetune.data import DECODINGS, Form, Skipped, examples_fingerprint, make_examples
+from finetune.data import SCORED_BY, Form, Skipped, examples_fingerprint, make_examples
 from finetune.losses import LOSSES, Kind, text_loss
 from finetune.packing import collate, keeps_apart
 from finetune.quick_lora import quicken
@@ -122,7 +122,7 @@ class States:
 
 
 def batch_losses(logits: Logits, rows: Sequence[Mapping[str, Any]], loss: Kind) -> dict[str, torch.Tensor]:
-    """The losses of a batch: that of each decoding's scores, and ``text``; each the mean over the examples that have it.
+    """The losses of a batch: of each decoding's scores, and ``text``; each the mean over the examples that have it.
 
     Args:
         logits: Gives ``[p, t]`` logits of ``[t]`` tokens at the batch's reads and answers, example by example.
@@ -145,7 +145,7 @@ def batch_losses(logits: Logits, rows: Sequence[Mapping[str, Any]], loss: Kind) 
             if row["below"][0]:
                 scores = scores - _log_sums(reads, row["below"], column)
             gains = torch.tensor(row["gains"], dtype=scores.dtype, device=scores.device)
-            losses[DECODINGS[row["form"]]].append(LOSSES[loss](scores, gains))
+            losses[SCORED_BY[row["form"]]].append(LOSSES[loss](scores, gains))
         if len(answers):
             losses["text"].append(text_loss(answers, row["choices"]))
     return {name: torch.stack(values).mean() for name, values in losses.items()}
@@ -165,11 +165,12 @@ class LengthGroups(Sampler[int]):
     the epoch began.)
 
     Args:
-        lengths: ``[rows]`` tokens of each row.
+        lengths: ``[rows]`` tokens of each row's longest sequence.
         batch: Rows in a batch.
         seed: Seed of the order.
     """
 
+    _SHORT = 256  # shorter rows are of one length: packing leaves no padding to speak of
     _TOGETHER = 32  # batches whose rows are sorted together: fewer mix better, more need less padding
 
     def __init__(self, lengths: Sequence[int], batch: int, seed: int) -> None:
@@ -189,7 +190,7 @@ class LengthGroups(Sampler[int]):
         rows = chance.sample(range(len(self)), len(self))
         batches: list[list[int]] = []
         for group in _cut(rows, self._TOGETHER * self._batch):
-            batches += _cut(sorted(group, key=lambda row: self._lengths[row]), self._batch)
+            batches += _cut(sorted(group, key=lambda row: max(self._SHORT, self._lengths[row])), self._batch)
         chance.shuffle(batches)
         batches.sort(key=lambda batch: len(batch) < self._batch)  # a short one last: the others stay whole
         return itertools.chain.from_iterable(batches)
@@ -247,7 +248,7 @@ class RankingTrainer(SFTTrainer):  # type: ignore[misc]
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
         rows = self.train_dataset if train_dataset is None else train_dataset
         batch = self.args.train_batch_size * self.args.world_size
-        return LengthGroups(rows["length"], batch, self.args.seed)
+        return LengthGroups(rows["longest"], batch, self.args.seed)
 
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
         """Rank the dev queries with the adapter as it is now."""
@@ -361,7 +362,7 @@ def make_trainer(
     steps = training.max_steps if training.max_steps > 0 else int(training.num_train_epochs * len(table) / batch)
     training.dataset_kwargs = {"skip_prepare_dataset": True}
     training.remove_unused_columns = False
-    rank_dev = dev_ranker(dev, requests, name, {DECODINGS[form]: prompt for form, prompt in _prompts(ranking)})
+    rank_dev = dev_ranker(dev, requests, name, {SCORED_BY[form]: prompt for form, prompt in _prompts(ranking)})
     trainer = RankingTrainer(
         ranking=ranking,
         rank_dev=rank_dev,

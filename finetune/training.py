@@ -17,7 +17,7 @@ from trl import ModelConfig
 from trl.trainer.utils import get_quantization_config
 
 from finetune.arguments import DataArguments
-from finetune.data import Form
+from finetune.data import SCORED_BY, Form
 from finetune.windows import check_splits, drop_leaks
 from genrank import Request, Reranker
 from genrank.adapters import Manifest, TrainedPrompt, best_served, load_manifest, merge_values, save_manifest
@@ -250,7 +250,7 @@ def learned_prompts(prompts: Sequence[tuple[Form, str]], tokenizer: Any) -> dict
         tokens = renderer.answer.identifiers if form == "listwise" else ()
         names = tuple(renderer.tokenizer.decode([token]).strip() for token in tokens)
         learned = TrainedPrompt(name=renderer.template.name, hash=renderer.template.digest, identifiers=names)
-        served: tuple[Decoding, ...] = ("first-token", "listwise") if form == "listwise" else (DECODINGS[form],)
+        served: tuple[Decoding, ...] = ("first-token", "listwise") if form == "listwise" else (SCORED_BY[form],)
         found |= dict.fromkeys(served, learned)
     return found
 

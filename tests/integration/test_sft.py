@@ -22,6 +22,7 @@ from safetensors.torch import load_file
 
 from finetune.arguments import RankingArguments, parse
 from finetune.checkpoints import last_checkpoint
+from finetune.packing import pack
 from finetune.sft import LengthGroups, train
 from finetune.training import shortened
 from genrank.adapters import Manifest, load_manifest
@@ -48,9 +49,11 @@ def losses(out: Path) -> dict[int, float]:
 def test_an_adapter_is_trained_and_served_with_its_manifest(tiny: Path, trained: Path) -> None:
     manifest = load_manifest(trained / "adapter")
     assert manifest is not None
-    assert set(manifest.prompts) == {"inline", "first-token", "listwise"}
+    assert set(manifest.prompts) == {"pointwise", "inline", "first-token", "listwise"}
+    assert manifest.prompts["pointwise"].hash == load_template("pointwise-lean").digest
     assert manifest.prompts["inline"].hash == load_template("inline").digest
-    assert 0 < manifest.metrics["ndcg@10_inline"] <= 1
+    assert manifest.metrics["ndcg@10"] == manifest.metrics["ndcg@10_pointwise"]
+    assert all(0 < manifest.metrics[f"ndcg@10_{decoding}"] <= 1 for decoding in ("pointwise", "inline", "first-token"))
     files = {"adapter_config.json", "adapter_model.safetensors", "genrank.json"}
     assert {path.name for path in (trained / "adapter").iterdir()} == files
     assert json.loads((trained / "adapter" / "adapter_config.json").read_text())["base_model_name_or_path"] == str(tiny)
@@ -58,9 +61,10 @@ def test_an_adapter_is_trained_and_served_with_its_manifest(tiny: Path, trained:
     reranker = Reranker(str(tiny), adapter=str(trained / "adapter"))
     request = sample_shop().request(sample_shop().queries[0])
     assert reranker.rerank_batch([request])[0].provenance.outcome == "model"
-    found = losses(trained)
-    assert list(found) == list(range(1, SFT_STEPS + 1))
-    assert sum(list(found.values())[-3:]) < sum(list(found.values())[:3])
+    assert list(losses(trained)) == list(range(1, SFT_STEPS + 1))
+    for decoding in ("pointwise", "first-token"):
+        found = [entry[f"loss_{decoding}"] for entry in logged(trained) if f"loss_{decoding}" in entry]
+        assert found[-1] < found[0], decoding
 
 
 def test_an_adapter_goes_on_learning(tiny: Path, tmp_path: Path) -> None:
@@ -68,7 +72,7 @@ def test_an_adapter_goes_on_learning(tiny: Path, tmp_path: Path) -> None:
         found = load_file(adapter / "adapter_model.safetensors")
         return torch.cat([value.flatten() for _, value in sorted(found.items())])
 
-    short = ["--max_steps", "2", "--forms", "inline", "--reasons", "0", "--eval_strategy", "no"]
+    short = ["--max_steps", "2", "--forms", "pointwise", "inline", "--reasons", "0", "--eval_strategy", "no"]
     short += ["--save_strategy", "no", "--load_best_model_at_end", "false", "--lora_dropout", "0"]
     train(*parse(sft_options(tiny, tmp_path / "first", *short), "sft"))
     first = tmp_path / "first" / "adapter"
@@ -100,7 +104,7 @@ def test_compiled_layers_learn_the_same(tiny: Path, tmp_path: Path) -> None:
 
 def test_two_processes_train_one_adapter_as_one_does(tiny: Path, tmp_path: Path) -> None:
     # eight rows, of which each process takes half
-    given = ["--forms", "inline", "--share", "1", "--most_windows", "8", "--reasons", "0", "--lora_dropout", "0"]
+    given = ["--forms", "pointwise", "--share", "1", "--most_windows", "8", "--reasons", "0", "--lora_dropout", "0"]
     given += ["--max_steps", "4", "--report_to", "none", "--use_cpu", "true"]
     train(*parse(sft_options(tiny, tmp_path / "one", *given, "--per_device_train_batch_size", "4"), "sft"))
     out = tmp_path / "two"
@@ -117,7 +121,7 @@ def test_two_processes_train_one_adapter_as_one_does(tiny: Path, tmp_path: Path)
     assert load_manifest(out / "adapter") == Manifest.model_validate_json(said)
     one, two = logged(tmp_path / "one"), logged(out)
     assert [entry["epoch"] for entry in two] == [0.5, 1.0, 1.5, 2.0]
-    for name in ("loss", "loss_inline", "grad_norm"):
+    for name in ("loss", "loss_pointwise", "grad_norm"):
         assert [entry[name] for entry in two] == pytest.approx([entry[name] for entry in one], rel=0.02), name
     reranker = Reranker(str(tiny), adapter=str(out / "adapter"))
     request = sample_shop().request(sample_shop().queries[0])
@@ -167,7 +171,10 @@ def test_rows_of_like_length_come_together_in_an_order_of_seed_and_epoch() -> No
     assert sorted(first) == list(range(len(lengths)))
     assert list(groups) == first
     batches = [[lengths[row] for row in first[i : i + 4]] for i in range(0, len(first), 4)]
-    assert sum(lengths) / sum(len(batch) * max(batch) for batch in batches) > 0.95
+    rows = [
+        (len(packed), max(sum(batch[i] for i in row) for row in packed)) for batch in batches if (packed := pack(batch))
+    ]
+    assert sum(lengths) / sum(count * width for count, width in rows) > 0.95
     middle = statistics.mean(max(batch) for batch in batches[:100])
     assert middle == pytest.approx(statistics.mean(max(batch) for batch in batches[100:]), rel=0.2)  # not by length
     groups.set_epoch(1)

@@ -7,11 +7,15 @@ from pathlib import Path
 import pytest
 
 from finetune import data
-<<<<<<< HEAD
-from finetune.data import Form, Skipped, examples_fingerprint, make_example, make_examples, make_reason_example
-=======
-from finetune.data import DECODINGS, Form, Skipped, examples_fingerprint, make_example, make_examples
->>>>>>> 208fa52 (Tests of packed rows and of the pointwise form)
+from finetune.data import (
+    SCORED_BY,
+    Form,
+    Skipped,
+    examples_fingerprint,
+    make_example,
+    make_examples,
+    make_reason_example,
+)
 from finetune.windows import TrainingWindow, WindowOptions, draw_windows
 from genrank.data.dataset import sample_shop
 from genrank.engines.base import ScoreRequest
@@ -23,7 +27,6 @@ from genrank.testing import AnyRequest, ScriptedEngine, WordTokenizer
 from genrank.types import Candidate, Listing, Query, Request, Strategy
 
 FORMS: tuple[Form, ...] = ("pointwise", "inline", "listwise")
-WINDOWS: tuple[Form, ...] = ("inline", "listwise")
 CHANCE = random.Random(0)
 
 
@@ -58,7 +61,7 @@ def test_training_and_serving_render_the_same_tokens(form: Form) -> None:
 
     engine = ScriptedEngine(flat, tokenizer=tokenizer)
     strategy: Strategy = "each" if form == "pointwise" else "single"
-    reranker = Reranker(engine=engine, decoding=DECODINGS[form], strategy=strategy, passes=1)
+    reranker = Reranker(engine=engine, decoding=SCORED_BY[form], strategy=strategy, passes=1)
     reranker.rerank_batch([Request(one.query, one.candidates, one.history) for one in made])
     assert len(examples) == len(made)
     assert len(asked) == sum(len(one.starts) for one in examples)
@@ -110,10 +113,6 @@ def test_scores_alone_are_learned_from_judgements(form: Form) -> None:
     assert example.to_row()["length"] == len(example.input_ids)
 
 
-<<<<<<< HEAD
-=======
-@pytest.mark.parametrize("form", WINDOWS)
->>>>>>> 208fa52 (Tests of packed rows and of the pointwise form)
 @pytest.mark.parametrize("chat", [True, False])
 def test_a_reason_is_a_row_of_its_own_with_the_prompt_of_serving(chat: bool) -> None:
     own = renderers(chat=chat)["inline"]
@@ -128,19 +127,6 @@ def test_a_reason_is_a_row_of_its_own_with_the_prompt_of_serving(chat: bool) -> 
     *said, end = tokens
     assert own.tokenizer.decode(said).strip() == "It is lamp 1."
     assert end == (own.tokenizer.turn()[0] if chat else own.reason_ends[0])
-
-
-def test_a_reason_of_a_candidate_with_its_own_prompt_is_a_sequence_of_its_own() -> None:
-    own = renderers()["pointwise"]
-    plain = make_example(window(0, 3), "pointwise", own, 4000, random.Random(1))
-    example = make_example(window(0, 3), "pointwise", own, 4000, random.Random(1), 1, write)
-    assert example.input_ids[: len(plain.input_ids)] == plain.input_ids
-    assert example.starts == [*plain.starts, len(plain.input_ids)]
-    sequence = example.input_ids[example.starts[-1] :]
-    assert sequence[: len(plain.input_ids) - plain.starts[1]] == plain.input_ids[plain.starts[1] :]
-    said = [example.input_ids[place + 1] for place in example.answers]
-    assert [[token] for token in said] == example.choices
-    assert own.tokenizer.decode(said[:-1]).strip() == "It is lamp 1."
 
 
 def test_a_reason_without_room_or_words_is_left_out() -> None:
@@ -163,16 +149,10 @@ def test_only_the_best_get_reasons_and_only_where_something_fits() -> None:
 
     windows = [window(0, 3, 3, 1), window(-1.0, 0.0)] * 20
     examples = list(make_examples(windows, renderers(), max_tokens=4000, reasons=0.5, write_reason=record))
-<<<<<<< HEAD
     assert {place for place, _ in asked} == {1, 2}
     assert 4 < len(asked) < 16
-    assert len(examples) == 80 + len(asked)
+    assert len(examples) == 40 * len(FORMS) + len(asked)
     assert sum(example.form == "reason" for example in examples) == len(asked)
-=======
-    assert len(examples) == 40 * len(FORMS)
-    assert {place for place, _ in asked} == {1, 2}
-    assert 15 < len(asked) < 50
->>>>>>> 208fa52 (Tests of packed rows and of the pointwise form)
     assert {gain for _, gain in asked} == {3}
 
 
