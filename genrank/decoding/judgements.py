@@ -13,7 +13,10 @@ from genrank.prompting.renderer import AnswerTokens, Prompt
 def ask(prompts: Sequence[Prompt], answer: AnswerTokens) -> EngineCall:
     """Read yes and no wherever a prompt asks; see `genrank.decoding.Decode`."""
     targets = (*answer.yes, *answer.no)
-    return EngineCall("score", [ScoreRequest(p.ids, p.reads, targets, p.listing_ids, p.lead, p.head) for p in prompts])
+    return EngineCall(
+        "score",
+        [ScoreRequest(p.ids, p.reads, targets, p.listing_ids, p.lead, p.head, p.opening) for p in prompts],
+    )
 
 
 def read(prompts: Sequence[Prompt], answer: AnswerTokens, results: Sequence[ScoreResult | None]) -> list[Scored | None]:

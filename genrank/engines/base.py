@@ -106,6 +106,8 @@ class ScoreRequest:
             values; 0 makes no promise.
         head: How many of the first tokens later requests will begin with too, `lead` included: up to the end of a
             listing that comes before the query. An engine may keep their keys and values; 0 makes no promise.
+        opening: How many tokens after the head every request without a history has: what comes before the query. An
+            engine that keeps the head may keep them with it.
     """
 
     ids: Sequence[int]
@@ -114,6 +116,7 @@ class ScoreRequest:
     listing_ids: Sequence[str] = ()
     lead: int = 0
     head: int = 0
+    opening: int = 0
 
 
 @dataclass(frozen=True, slots=True)

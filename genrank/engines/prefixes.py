@@ -2,15 +2,9 @@
 
 from __future__ import annotations
 
-import bisect
 import itertools
-import threading
-from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
-
-V = TypeVar("V")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,49 +60,3 @@ def share(prompts: Sequence[Sequence[int]], limits: Sequence[int], least: int, c
             first[link + len(right.members)] = first[link]
     alone = tuple(sorted(group.members[0] for group in groups.values() if not group.prefix))
     return [group for group in groups.values() if group.prefix] + ([Group(alone, 0)] if alone else [])
-
-
-class Kept(Generic[V]):
-    """A least-recently-used cache of values computed for prompts, looked up by the longest common prefix.
-
-    May be used from several threads.
-
-    Args:
-        room: The most that all values together may take, in the unit of `put`'s `size`.
-    """
-
-    def __init__(self, room: int) -> None:
-        self._room = room
-        self._taken = 0
-        self._values: OrderedDict[tuple[int, ...], tuple[V, int]] = OrderedDict()  # the latest used last
-        self._sorted: list[tuple[int, ...]] = []
-        self._lock = threading.Lock()
-
-    def put(self, ids: tuple[int, ...], value: V, size: int) -> None:
-        """Keep a prompt's value, dropping the least recently used ones; a value that is too large is not kept."""
-        with self._lock:
-            if ids in self._values:
-                self._drop(ids)
-            if size > self._room:
-                return
-            while self._taken + size > self._room:
-                self._drop(next(iter(self._values)))
-            self._values[ids] = value, size
-            self._taken += size
-            bisect.insort(self._sorted, ids)
-
-    def find(self, ids: tuple[int, ...]) -> tuple[tuple[int, ...], V] | None:
-        """The kept prompt that shares the most first tokens with `ids`, and its value; None if nothing is kept."""
-        with self._lock:
-            place = bisect.bisect(self._sorted, ids)
-            # in sorted order, a prompt shares the most tokens with one of its neighbours
-            near = self._sorted[max(place - 1, 0) : place + 1]
-            if not near:
-                return None
-            key = max(near, key=lambda kept: common_prefix(kept, ids))
-            self._values.move_to_end(key)
-            return key, self._values[key][0]
-
-    def _drop(self, ids: tuple[int, ...]) -> None:
-        self._taken -= self._values.pop(ids)[1]
-        self._sorted.remove(ids)

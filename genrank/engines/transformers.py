@@ -1,19 +1,20 @@
 """Runs a model in this process with Hugging Face transformers.
 
 Nothing is computed twice: neither the first tokens that several prompts of a call share (system text, query, history),
-nor the heads of earlier prompts, which were kept (`ScoreRequest.head`).
+nor the listings that earlier prompts began with, whose keys and values are kept (`ScoreRequest.head`).
 """
 
 from __future__ import annotations
 
 import contextlib
 import gc
+import itertools
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar, cast
+from typing import Any, Literal, TypeVar, cast
 
 from genrank.engines.base import (
     Closing,
@@ -28,11 +29,13 @@ from genrank.engines.base import (
     check_dtype,
     check_lengths,
     never,
+    total_tokens,
 )
-from genrank.engines.caches import KeysValues, can_be_cut, copy, crop, join, repeat, size, take
+from genrank.engines.caches import Buffer, Exact, Int8, Layout, can_be_cut
+from genrank.engines.heads import Head, KeptHeads, key_of
 from genrank.engines.loading import end_tokens, load, native_dtype
 from genrank.engines.mask import PermutationMask
-from genrank.engines.prefixes import Group, Kept, common_prefix, share
+from genrank.engines.prefixes import share
 from genrank.engines.tokenizer import HubTokenizer, longest_context
 from genrank.errors import EngineError, InputError, MissingExtraError
 from genrank.models.weights import reading
@@ -49,7 +52,6 @@ A = TypeVar("A")
 Done = Callable[[int, A], None]  # takes a row's index in its batch, and its answer
 _WAIT = 0.02  # seconds between two checks of `stop` while another thread runs the model
 _MEASURED = 64  # tokens; a smaller pass says little about the time for one token
-_LEAST_KEPT = 64  # tokens; a kept prompt that shares fewer is not worth a separate pass
 _BEHIND_COST = 0.15  # extra cost of a token after a prefix, whose attention needs a full mask
 
 
@@ -63,8 +65,10 @@ class TransformersEngine(Closing):
         dtype: ``auto`` takes bfloat16 if the machine computes in it, else float32 (on a GPU, float16).
         batch_tokens: The most tokens, padding included, in one forward pass; by default 1,024 on the CPU (more only
             adds padding there) and 65,536 on a GPU.
-        kept_bytes: The most bytes of keys and values to keep for later prompts; by default 512 MiB on the CPU and 4 GiB
-            on a GPU. 0 keeps nothing.
+        kept_bytes: The most bytes of keys and values to keep of listings (`genrank.engines.heads`); by default 1 GiB on
+            the CPU and 4 GiB on a GPU. 0 keeps nothing.
+        kept_dtype: How they are kept: ``auto`` as they are, ``int8`` in about half the memory (of bfloat16), with
+            scores that differ a little.
         trust_remote_code: Whether to run code in the model's folder; read it first.
         check_adapter: Whether to refuse an adapter whose manifest says that it was trained on other weights.
 
@@ -87,6 +91,7 @@ class TransformersEngine(Closing):
         dtype: Dtype = "auto",
         batch_tokens: int | None = None,
         kept_bytes: int | None = None,
+        kept_dtype: Literal["auto", "int8"] = "auto",
         trust_remote_code: bool = False,
         check_adapter: bool = True,
     ) -> None:
@@ -94,6 +99,8 @@ class TransformersEngine(Closing):
             raise InputError(f"must be at least 1, got {batch_tokens}", field="batch_tokens")
         if kept_bytes is not None and kept_bytes < 0:
             raise InputError(f"must be at least 0, got {kept_bytes}", field="kept_bytes")
+        if kept_dtype not in ("auto", "int8"):
+            raise InputError(f"must be auto or int8, got {kept_dtype!r}", field="kept_dtype")
         check_dtype(dtype)
         self.model = model
         self.adapter = adapter
@@ -108,8 +115,7 @@ class TransformersEngine(Closing):
         self.dtype: torch.dtype = native_dtype(self.device) if dtype == "auto" else getattr(torch, dtype)
         # the number of tokens that a GPU reads in the time of one more forward pass
         self._least_shared = 64 if on_cpu else 4096
-        self._write_tokens = max(self.batch_tokens, 8192)  # prompt tokens of the rows that are continued together
-        self._kept = Kept[KeysValues]((512 << 20 if on_cpu else 4 << 30) if kept_bytes is None else kept_bytes)
+        self._held_tokens = max(self.batch_tokens, 8192)  # tokens whose keys and values are in one buffer
         self._lock = threading.Lock()
         self._closed = False
         self._lm: Any
@@ -125,11 +131,14 @@ class TransformersEngine(Closing):
         self._config = self._lm.config.get_text_config()
         self._pad = 0  # any token with an embedding will do: nothing reads the padding
         self._ends = end_tokens(self._lm, tokenizer)
-        self._shares = can_be_cut(self._config)
         self.context = longest_context(self._config)
         self.tokenizer = HubTokenizer(tokenizer)
         with reading(model):  # the first time that it runs
             self._own_head = self._head_agrees()
+            self._layout = self._find_layout()
+        room = (1 << 30 if on_cpu else 4 << 30) if kept_bytes is None else kept_bytes
+        packing = Int8(self._layout) if kept_dtype == "int8" and self._layout is not None else Exact()
+        self._kept = KeptHeads(room, packing)
         self._stop: Stop = never  # of the call that is running the model
         self._seconds_a_token = 0.0  # in the fastest pass so far; 0 before the first is measured
         for layer in getattr(self._decoder, "layers", ()):
@@ -143,7 +152,7 @@ class TransformersEngine(Closing):
         with self._lock:
             self._closed = True
             self._lm = self._decoder = None
-            self._kept = Kept(0)
+            self._kept = KeptHeads(0, Exact())
             gc.collect()  # the model and its hooks refer to each other
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()
@@ -151,20 +160,67 @@ class TransformersEngine(Closing):
     def score(self, requests: Sequence[ScoreRequest], *, stop: Stop = never) -> list[ScoreResult | None]:
         """Read scores with one forward pass for each batch; see `genrank.engines.base.Engine`.
 
-        The head is computed only for the requested positions and tokens.
+        The model's output layer is computed only for the requested positions and tokens.
         """
         answers: list[ScoreResult | None] = [None] * len(requests)
 
         def read(rows: list[_Row]) -> None:
+            alike = defaultdict[tuple[int, ...], list[_Row]](list)
             for row in rows:
-                request = requests[row.place]
-                states = row.states[[place - row.start for place in request.reads]]
-                scores = self._read(states, list(request.targets)).tolist()
-                answers[row.place] = answer = ScoreResult(scores, Tokens(prompt=len(request.ids), cached=row.cached))
-                stop.publish(request, answer)
+                alike[tuple(requests[row.place].targets)].append(row)
+            for targets, members in alike.items():
+                reads = [[at - row.start for at in requests[row.place].reads] for row in members]
+                states = torch.cat([row.states[places] for row, places in zip(members, reads, strict=True)])
+                scores = iter(self._read(states, list(targets)).tolist())
+                for row, places in zip(members, reads, strict=True):
+                    request = requests[row.place]
+                    tokens = Tokens(prompt=len(request.ids), cached=row.cached)
+                    answer = ScoreResult(list(itertools.islice(scores, len(places))), tokens, row.found)
+                    answers[row.place] = answer
+                    stop.publish(request, answer)
 
         with contextlib.suppress(_Stopped):
-            self._prefill(requests, [min(request.reads, default=0) for request in requests], read, stop, caches=False)
+            for places in self._rounds(requests):
+                limits = {i: min(requests[i].reads, default=0) for i in places}
+                self._prefill(requests, limits, read, stop, caches=False)
+        return answers
+
+    def keep(self, requests: Sequence[ScoreRequest], *, stop: Stop = never) -> list[ScoreResult | None]:
+        """Read prompts that are heads, to have them kept; nothing is scored.
+
+        Args:
+            requests: Prompts that end with their head, or with its opening.
+            stop: Says when to give up.
+
+        Returns:
+            For each request a result without scores, which says whether its head was found; None if it was not
+            finished.
+
+        Raises:
+            EngineError: When the model cannot be run, or nothing of its prompts can be kept.
+        """
+        if self._layout is None:
+            raise EngineError(
+                f"nothing can be kept of prompts for {self.model}: its layers hold more than keys and values"
+            )
+        answers: list[ScoreResult | None] = [None] * len(requests)
+        new: dict[bytes, int] = {}
+        for i, request in enumerate(requests):
+            if self._kept.find(request.ids[: request.head]):
+                tokens = Tokens(prompt=len(request.ids), cached=len(request.ids))
+                answers[i] = ScoreResult((), tokens, found=True)
+            else:
+                new.setdefault(key_of(request.ids), i)
+
+        def done(rows: list[_Row]) -> None:
+            for row in rows:
+                answers[row.place] = ScoreResult((), Tokens(prompt=len(row.ids), cached=row.cached))
+
+        with contextlib.suppress(_Stopped):
+            self._prefill(requests, {i: len(requests[i].ids) - 1 for i in new.values()}, done, stop, caches=True)
+        for i, request in enumerate(requests):
+            if answers[i] is None:  # the same as another
+                answers[i] = answers[new[key_of(request.ids)]]
         return answers
 
     def permute(self, requests: Sequence[PermuteRequest], *, stop: Stop = never) -> list[PermuteResult | None]:
@@ -223,97 +279,154 @@ class TransformersEngine(Closing):
 
         def wait(rows: list[_Row]) -> None:
             waiting.extend(rows)
-            if sum(len(requests[row.place].ids) for row in waiting) >= self._write_tokens:
+            if sum(len(requests[row.place].ids) for row in waiting) >= self._held_tokens:
                 write_waiting()
 
         with contextlib.suppress(_Stopped):
-            self._prefill(requests, [len(request.ids) - 1 for request in requests], wait, stop, caches=True)
+            limits = {i: len(request.ids) - 1 for i, request in enumerate(requests)}
+            self._prefill(requests, limits, wait, stop, caches=True)
             with self._turn(stop) as go:
                 if go and waiting:
                     write_waiting()
 
+    def _rounds(self, requests: Sequence[ScoreRequest]) -> list[list[int]]:
+        """Places of requests to be read one after the other: what begins like an earlier one waits for its head."""
+        first, later = list[int](), list[int]()
+        seen = set[bytes]()
+        for i, request in enumerate(requests):
+            head = request.ids[: request.head]
+            waits = bool(head) and key_of(head) in seen and not self._kept.find(head)
+            (later if waits else first).append(i)
+            if head:
+                seen.add(key_of(head))
+        return [first, later] if later else [first]
+
     def _prefill(
         self,
         requests: Sequence[R],
-        limits: Sequence[int],
+        limits: Mapping[int, int],
         use: Callable[[list[_Row]], None],
         stop: Stop,
         *,
         caches: bool,
     ) -> None:
-        """Read prompts in batches of similar length; a prefix that several share is read once.
+        """Read prompts in batches of similar length, from where their kept heads end.
 
         Args:
-            requests: The requests.
-            limits: For each prompt, the number of first tokens whose states are not needed.
+            requests: The call's requests.
+            limits: For each prompt to read, by its place, the number of first tokens whose states are not needed.
             use: Called with the rows of each batch.
             stop: Checked before each forward pass.
             caches: Whether the rows need their keys and values.
         """
-        check_lengths(requests, self.context, self.model)
-        for kept, known, group in self._groups([request.ids for request in requests], limits):
-            head, cached = kept, dict.fromkeys(group.members, known)
-            if group.prefix > known:
+        check_lengths([requests[i] for i in limits], self.context, self.model)
+        for pasts, prefix in self._groups(requests, limits):
+            cached = {i: past.tokens for i, past in pasts.items()}
+            if prefix:
+                first, past = next(iter(pasts.items()))
                 with self._turn(stop) as go:
                     if not go:
                         return
-                    ids = requests[group.members[0]].ids[: group.prefix]
-                    _, cache = self._extend(kept, [ids[known:]], caches=True)
-                    head = take(cache, 0, group.prefix) if cache is not None else None
-                cached |= dict.fromkeys(group.members[1:], group.prefix)  # the first one pays
-            for members in self._batches(requests, group, stop):
+                    _, buffer = self._extend([past], [requests[first].ids[past.tokens : prefix]], caches=True)
+                    read = _Past(prefix, rows=buffer.of(0, 0, prefix) if buffer else None)
+                pasts = dict.fromkeys(pasts, read)
+                cached = {i: known if i == first else prefix for i, known in cached.items()}  # the first one pays
+            for members in self._batches(requests, pasts, stop):
                 with self._turn(stop) as go:
                     if not go:
                         return
-                    batch = [requests[i] for i in members]
-                    heads = [getattr(request, "head", 0) if self._shares else 0 for request in batch]
-                    states, cache = self._extend(
-                        head, [request.ids[group.prefix :] for request in batch], caches=caches or any(heads)
-                    )
+                    mine = [pasts[i] for i in members]
+                    tails = [requests[i].ids[pasts[i].tokens :] for i in members]
+                    keeps = any(self._to_keep(requests[i], pasts[i]) for i in members)
+                    states, buffer = self._extend(mine, tails, caches=caches or keeps)
                     rows = []
-                    for row, (i, request) in enumerate(zip(members, batch, strict=True)):
-                        tail = states[row, : len(request.ids) - group.prefix]
-                        kv = take(cache, row, len(request.ids)) if self._shares and cache else None
-                        rows.append(_Row(i, request.ids, group.prefix, tail, kv, cached[i]))
-                        if heads[row] and kv:
-                            self._keep(tuple(request.ids[: heads[row]]), crop(kv, heads[row]))
+                    for row, i in enumerate(members):
+                        ids, past = requests[i].ids, pasts[i]
+                        kv = buffer.of(row, 0, len(ids)) if buffer else None
+                        rows.append(
+                            _Row(
+                                i,
+                                ids,
+                                past.tokens,
+                                states[row, : len(tails[row])],
+                                kv,
+                                cached[i],
+                                past.head is not None,
+                            )
+                        )
+                        if kv is not None and keeps:
+                            self._keep(requests[i], past, kv)
                     use(rows)
 
-    def _groups(
-        self, prompts: Sequence[Sequence[int]], limits: Sequence[int]
-    ) -> Iterator[tuple[KeysValues | None, int, Group]]:
-        """Groups of prompts that continue the same tokens: their kept keys and values, how many tokens, the group."""
-        if not self._shares:
-            yield None, 0, Group(tuple(range(len(prompts))), 0)
+    def _groups(self, requests: Sequence[R], limits: Mapping[int, int]) -> Iterator[tuple[dict[int, _Past], int]]:
+        """Groups of prompts to be read together, and how many first tokens of a group to read once, before it.
+
+        Yields:
+            By place, what is known of each prompt; and the length of the prefix, known tokens included, or 0.
+        """
+        if self._layout is None:
+            yield dict.fromkeys(limits, _Past(0)), 0
             return
-        starts = defaultdict[tuple[tuple[int, ...], int], list[int]](list)
-        values: dict[tuple[int, ...], KeysValues] = {}
-        for i, (ids, limit) in enumerate(zip(prompts, limits, strict=True)):
-            kept, value = self._kept.find(tuple(ids)) or ((), [])
-            known = min(common_prefix(kept, ids), limit)
-            if known < max(_LEAST_KEPT, _BEHIND_COST * (len(ids) - known)):
-                kept, known = (), 0
-            starts[kept, known].append(i)
-            values[kept] = value
-        for (kept, known), members in starts.items():
-            head = crop(values[kept], known) if known else None
-            rests = [prompts[i][known:] for i in members]
+        pasts = {i: self._known(requests[i], limit) for i, limit in limits.items()}
+        if found := {i: past for i, past in pasts.items() if past.head is not None}:
+            yield found, 0
+        starts = defaultdict[bytes, list[int]](list)
+        for i in pasts.keys() - found.keys():
+            starts[key_of(requests[i].ids[: pasts[i].tokens])].append(i)
+        for members in map(sorted, starts.values()):
+            known = pasts[members[0]].tokens
+            rests = [requests[i].ids[known:] for i in members]
             cost = 0 if known else _BEHIND_COST
             for group in share(rests, [limits[i] - known for i in members], self._least_shared, cost):
-                yield head, known, Group(tuple(members[place] for place in group.members), known + group.prefix)
+                together = {members[place]: pasts[members[place]] for place in group.members}
+                yield together, known + group.prefix if group.prefix else 0
 
-    def _batches(self, requests: Sequence[R], group: Group, stop: Stop) -> Iterator[list[int]]:
-        """Batches of prompts of similar length, the longest first, with at most `batch_tokens` each.
+    def _known(self, request: R, limit: int) -> _Past:
+        """What is kept of a prompt, up to `limit` tokens."""
+        ids, lead, head = request.ids, getattr(request, "lead", 0), getattr(request, "head", 0)
+        if head and limit >= lead and (found := self._kept.find(ids[:head])):
+            return _Past(min(found.known(ids), limit), head=found)
+        pays = _BEHIND_COST * (len(ids) - lead) <= lead <= limit
+        rows = self._kept.find_lead(ids[:lead]) if lead and pays else None
+        return _Past(0) if rows is None else _Past(lead, rows=rows)
+
+    def _to_keep(self, request: R, past: _Past) -> bool:
+        """Whether a prompt that was read has something to keep: its head, more of its opening, or its lead."""
+        if self._layout is None or not self._kept.room:
+            return False
+        ids, lead, head = request.ids, getattr(request, "lead", 0), getattr(request, "head", 0)
+        if head:
+            return past.head is None or len(past.head.opening) < getattr(request, "opening", 0)
+        return bool(lead) and self._kept.find_lead(ids[:lead]) is None
+
+    def _keep(self, request: R, past: _Past, kv: torch.Tensor) -> None:
+        """Keep what `_to_keep` says, from the keys and values of the whole prompt."""
+        if not self._to_keep(request, past):
+            return
+        ids, lead, head = request.ids, getattr(request, "lead", 0), getattr(request, "head", 0)
+        if not head:
+            self._kept.put_lead(ids[:lead], kv[:lead])
+            return
+        stop = head + getattr(request, "opening", 0)
+        self._kept.put(ids[:head], kv[:stop], lead=lead, opening=ids[head:stop])
+
+    def _batches(self, requests: Sequence[R], pasts: Mapping[int, _Past], stop: Stop) -> Iterator[list[int]]:
+        """Batches of prompts with similar numbers of tokens to read, the most first, at most `batch_tokens` each.
 
         With a deadline, batches are smaller, so that something is finished when it passes. A prompt that could not be
         read in the time left, even at the speed of the fastest pass so far, is skipped.
         """
-        left = sorted(group.members, key=lambda i: len(requests[i].ids), reverse=True)
+
+        def tokens(i: int) -> tuple[int, int]:
+            whole = len(requests[i].ids)
+            return whole - pasts[i].tokens, whole
+
+        left = sorted(pasts, key=tokens, reverse=True)
         while left:
-            longest = len(requests[left[0]].ids)
-            most = self.batch_tokens // longest
+            longest, whole = tokens(left[0])
+            most = min(self.batch_tokens // longest, self._held_tokens // whole)
             if (seconds := stop.left()) is not None:
-                one = (longest - group.prefix) * self._seconds_a_token
+                one = longest * self._seconds_a_token
                 if one > seconds:
                     del left[0]
                     continue
@@ -323,30 +436,35 @@ class TransformersEngine(Closing):
             del left[:most]
 
     def _extend(
-        self, head: KeysValues | None, tails: Sequence[Sequence[int]], *, caches: bool
-    ) -> tuple[torch.Tensor, DynamicCache | None]:
-        """Read tokens that continue `head`: states ``[b, longest tail, width]``, and all keys and values."""
+        self, pasts: Sequence[_Past], tails: Sequence[Sequence[int]], *, caches: bool
+    ) -> tuple[torch.Tensor, Buffer | None]:
+        """Read the tokens after `pasts`: states ``[b, longest tail, width]``, and all keys and values."""
         # padding on the right needs no mask in a causal model: no real token sees it
         ids = torch.tensor(_even(tails, self._pad), device=self.device)
-        cache = None
-        if self._shares and (head or caches):
-            cache = repeat(head or [], len(tails))
+        buffer = None
+        if self._layout is not None and (caches or any(past.tokens for past in pasts)):
+            buffer = self._buffer([past.tokens for past in pasts], ids.shape[1])
+            for row, past in enumerate(pasts):
+                if past.head is not None:
+                    past.head.fill(buffer, row, past.tokens, self._kept.packing)
+                elif past.rows is not None:
+                    buffer.of(row, 0, past.tokens).copy_(past.rows)
         started = time.perf_counter()
-        states = self._forward(input_ids=ids, past_key_values=cache, use_cache=cache is not None)
+        states = self._forward(input_ids=ids, **(buffer.inputs(ids.shape[1]) if buffer else {"use_cache": False}))
         if ids.numel() >= _MEASURED:
             seconds = (time.perf_counter() - started) / ids.numel()
             self._seconds_a_token = min(seconds, self._seconds_a_token or seconds)
-        return states, cache
+        return states, buffer
 
-    def _keep(self, ids: tuple[int, ...], kv: KeysValues) -> None:
-        own = copy(kv)
-        self._kept.put(ids, own, size(own))
+    def _buffer(self, starts: Sequence[int], more: int) -> Buffer:
+        assert self._layout is not None
+        return Buffer(self._layout, starts, more, torch.empty(0, dtype=self.dtype, device=self.device))
 
     def _permute(self, rows: list[_Row], requests: list[PermuteRequest], stop: Stop, done: Done[PermuteResult]) -> None:
         masks = [PermutationMask(tuple(request.identifiers), tuple(request.between)) for request in requests]
         written: list[list[int]] = [[] for _ in rows]
         step = 1 + len(requests[0].between)
-        writer = _BatchWriter(self, rows)
+        writer = _BatchWriter(self, rows, [total_tokens(request) for request in requests])
         unfinished = set(range(len(rows)))
         while unfinished and not stop():
             runs = []
@@ -368,7 +486,7 @@ class TransformersEngine(Closing):
     def _write(self, rows: list[_Row], requests: list[TextRequest], stop: Stop, done: Done[TextResult]) -> None:
         ends = [self._ends | set(request.ends) for request in requests]
         written: list[list[int]] = [[] for _ in rows]
-        writer = _BatchWriter(self, rows)
+        writer = _BatchWriter(self, rows, [total_tokens(request) for request in requests])
         unfinished = set(range(len(rows)))
 
         def finish() -> None:
@@ -453,9 +571,33 @@ class TransformersEngine(Closing):
         atol = 1e-3 if self.dtype == torch.float32 else 0.25
         return torch.allclose(own, read, atol=atol, rtol=0.02)
 
+    def _find_layout(self) -> Layout | None:
+        """How this model's keys and values lie in a buffer; None if its state is more than those."""
+        if not can_be_cut(self._config):
+            return None
+        cache = DynamicCache()
+        with torch.inference_mode():
+            self._forward(input_ids=torch.zeros((1, 2), dtype=torch.long, device=self.device), past_key_values=cache)
+        return Layout.of(cache)
+
 
 class _Stopped(Exception):  # noqa: N818 - a signal, not an error
     """Raised in the middle of a forward pass whose call was given up."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Past:
+    """The first tokens of a prompt whose keys and values are known.
+
+    Attributes:
+        tokens: How many.
+        head: The kept head that holds them, if one does.
+        rows: ``[tokens, row]`` their keys and values, if there is no head.
+    """
+
+    tokens: int
+    head: Head | None = None
+    rows: torch.Tensor | None = None
 
 
 @dataclass
@@ -467,56 +609,52 @@ class _Row:
         ids: The prompt's tokens.
         start: Position of the token whose state is ``states[0]``, 0-based.
         states: States of the prompt's last tokens, from `_forward`.
-        kv: Keys and values of the whole prompt; None without a cache that can be split by row.
-        cached: Tokens that were not read, because their keys and values were cached.
+        kv: ``[tokens, row]`` keys and values of the whole prompt; None without a buffer that holds them.
+        cached: Tokens that were not read, because their keys and values were kept, or shared with another prompt.
+        found: Whether the prompt's head was kept.
     """
 
     place: int
     ids: Sequence[int]
     start: int
     states: torch.Tensor
-    kv: KeysValues | None
+    kv: torch.Tensor | None
     cached: int
+    found: bool
 
 
 class _BatchWriter:
     """Continues several prompts at once, by the same number of tokens in each step.
 
+    Args:
+        engine: Runs the model.
+        rows: ``[b]`` the prompts.
+        lengths: ``[b]`` the most tokens of each, prompt and answer together.
+
     Attributes:
         last: ``[b, width]`` output of `_forward` for each row's last token.
     """
 
-    def __init__(self, engine: TransformersEngine, rows: list[_Row]) -> None:
+    def __init__(self, engine: TransformersEngine, rows: list[_Row], lengths: Sequence[int]) -> None:
         self._engine = engine
         self._texts = [list(row.ids) for row in rows]
-        self._cache = None
+        self._buffer = None
         self.last = torch.stack([row.states[-1] for row in rows])
-        lengths = [len(row.ids) for row in rows]
-        width = max(lengths)
-        self._next = torch.tensor(lengths, device=engine.device)
-        # padded on the left, so that there are no gaps within a row: a sliding window counts positions
-        self._mask = torch.arange(width, device=engine.device) >= width - self._next[:, None]
-        if caches := [row.kv for row in rows if row.kv is not None]:
-            self._cache = join(caches)
+        if kept := [row.kv for row in rows if row.kv is not None]:
+            more = max(length - len(row.ids) for row, length in zip(rows, lengths, strict=True))
+            self._buffer = engine._buffer([len(row.ids) for row in rows], more)
+            for row, kv in enumerate(kept):
+                self._buffer.of(row, 0, len(kv)).copy_(kv)
 
     def write(self, tokens: list[list[int]]) -> None:
         """Append ``[b][k]`` tokens to the rows."""
-        if self._cache is None:  # the model's state cannot be split by row, so read everything again
+        if self._buffer is None:  # the model's state cannot be split by row, so read everything again
             self._texts = [[*text, *new] for text, new in zip(self._texts, tokens, strict=True)]
-            states, _ = self._engine._extend(None, self._texts, caches=False)
+            states, _ = self._engine._extend([_Past(0)] * len(self._texts), self._texts, caches=False)
             self.last = torch.stack([states[row, len(text) - 1] for row, text in enumerate(self._texts)])
             return
-        ids = torch.tensor(tokens, device=self._next.device)
-        self._mask = torch.nn.functional.pad(self._mask, (0, ids.shape[1]), value=True)
-        positions = self._next[:, None] + torch.arange(ids.shape[1], device=ids.device)
-        self._next = self._next + ids.shape[1]
-        self.last = self._engine._forward(
-            input_ids=ids,
-            attention_mask=None if bool(self._mask.all()) else self._mask.long(),
-            position_ids=positions,
-            past_key_values=self._cache,
-            use_cache=True,
-        )[:, -1]
+        ids = torch.tensor(tokens, device=self._buffer.rows.device)
+        self.last = self._engine._forward(input_ids=ids, **self._buffer.inputs(ids.shape[1]))[:, -1]
 
 
 class PermutationLogitsProcessor(LogitsProcessor):

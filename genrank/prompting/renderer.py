@@ -48,7 +48,9 @@ class Prompt:
         tokens: Tokens of each section, and of ``system`` before and ``instruction`` after them; they add up.
         neutralised: Texts (a title, an attribute's name or value, the query ...) that neutralising changed.
         lead: How many of the first tokens every prompt of the template begins with, if that is known.
-        head: How many of the first tokens are the same for every query, `lead` included; 0 if the query comes first.
+        head: How many of the first tokens are the same for every request, `lead` included: up to the end of a listing
+            that comes first; 0 if the query comes first.
+        opening: How many tokens after the head are the same for every request without a history.
     """
 
     ids: tuple[int, ...]
@@ -59,6 +61,7 @@ class Prompt:
     neutralised: int = 0
     lead: int = 0
     head: int = 0
+    opening: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,7 +229,7 @@ class Renderer:
             max_tokens: The budget of a whole prompt.
 
         Returns:
-            ``[n]`` prompts without a query; none of their tokens comes after the listing.
+            ``[n]`` prompts that end with their head's opening, before the query.
 
         Raises:
             ConfigError: When the template is not for ``pointwise``, or has the query before the listing.
@@ -238,7 +241,9 @@ class Renderer:
             )
         prepared = self.prepare(Query("?"), [Candidate(listing) for listing in listings])
         whole = (prepared.point(place, max_tokens=max_tokens) for place in range(len(listings)))
-        return [dataclasses.replace(prompt, ids=prompt.ids[: prompt.head], reads=()) for prompt in whole]
+        return [
+            dataclasses.replace(prompt, ids=prompt.ids[: prompt.head + prompt.opening], reads=()) for prompt in whole
+        ]
 
     @functools.cached_property
     def _listing_first(self) -> bool:
@@ -444,9 +449,8 @@ class PreparedRequest:
             raise BudgetError(f"{max_tokens} tokens cannot hold a candidate; give at least {least}", least=least)
         kept = listing.cut(need)
         mark = self._marks.get(place, ())
-        head = len(frame.before) + len(kept)
         ids = (*frame.before, *kept, *mark, *frame.after)
-        end = len(renderer._end)
+        head = len(frame.before) + len(kept) if renderer._listing_first else 0
         return Prompt(
             ids=ids,
             reads=(len(ids) - 1,),
@@ -455,7 +459,8 @@ class PreparedRequest:
             tokens=frame.tokens | {"candidates": frame.tokens["candidates"] + len(kept) + len(mark)},
             neutralised=listing.changed + frame.changed,
             lead=frame.lead,
-            head=0 if not renderer._listing_first else head if mark else head + end,
+            head=head,
+            opening=0 if mark or not head else frame.opening,
         )
 
     def _make_frame(self, max_tokens: int) -> _Frame:
@@ -491,6 +496,8 @@ class PreparedRequest:
             | {name: len(sections[name]) for name in template.order}
             | {"instruction": len(tail)},
             changed=query.changed + history.changed,
+            opening=len(renderer._end)
+            + (0 if history.ids and template.order[1] == "history" else len(renderer._query_open)),
         )
 
     def reason(self, place: int, *, max_tokens: int) -> Prompt:
@@ -618,6 +625,7 @@ class _Frame:
         cuts: Tokens cut from the query and the history.
         tokens: Tokens of each section, without the listing's.
         changed: Texts of the query and the history that neutralising changed.
+        opening: See `Prompt`; of a candidate that is not in the history.
     """
 
     max_tokens: int
@@ -628,6 +636,7 @@ class _Frame:
     cuts: dict[str, int]
     tokens: dict[str, int]
     changed: int
+    opening: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -435,7 +435,9 @@ def test_pointwise_tells_the_engine_what_is_the_same_for_every_query() -> None:
         assert one.ids[: one.head] == other.ids[: other.head]
         assert one.ids != other.ids
         shown = engine.tokenizer.decode(one.ids[one.lead : one.head])
-        assert shown in ("Red mug | brand: Acme\n", "Blue mug with a long handle\n")
+        assert shown in ("Red mug | brand: Acme", "Blue mug with a long handle")
+        opening = engine.tokenizer.decode(one.ids[one.head : one.head + one.opening])
+        assert opening == "\nA shopper searched for: "
     assert first.lead == second.lead
     assert engine.tokenizer.decode(first.ids[: first.lead]).endswith("<user>Listing: ")
 

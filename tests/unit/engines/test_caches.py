@@ -119,7 +119,7 @@ def test_a_shared_prefix_is_computed_once(engine: Any, monkeypatch: pytest.Monke
     passes = forward_passes(engine, monkeypatch)
     results = engine.score(requests)
     assert_exact(engine, requests, results)
-    if engine._shares:
+    if engine._layout:
         assert sorted(result.tokens.cached for result in results) == [0, 0, 100, 100]  # the first one pays
         assert sorted(passes) == [(1, 40), (1, 100), (3, 30)]
     else:
@@ -143,37 +143,119 @@ def test_few_shared_tokens_are_not_worth_a_pass(folders: dict[str, str], monkeyp
     assert passes == [(2, 30)]
 
 
-def test_what_was_kept_is_not_computed_again(engine: Any) -> None:
-    prompt = score_request((), 100, 0, head=100)
-    other = score_request((), 70, 1)
-    engine.score([other, prompt])
-    follow = [score_request(prompt.ids, tail, seed) for seed, tail in enumerate((12, 30), 1)]
-    results = engine.score([*follow, other])
-    assert_exact(engine, [*follow, other], results)
-    known = len(prompt.ids) if engine._shares else 0
-    assert [result.tokens.cached for result in results] == [known, known, 0]
+def read_behind(head: Sequence[int], tail: int, seed: int, **options: Any) -> ScoreRequest:
+    """A prompt that begins with a head and is read at its end."""
+    ids = (*head, *tokens(tail, seed))
+    return ScoreRequest(ids, [len(ids) - 1], [3, 4, 5], head=len(head), **options)
 
 
-def test_part_of_what_was_kept_is_used_too(folders: dict[str, str]) -> None:
+def test_a_head_that_was_kept_is_not_computed_again(engine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Heads of different lengths, tails of different lengths, a new head and a prompt without one: each exact."""
+    heads = [tokens(count, seed) for seed, count in enumerate((30, 9, 17))]
+    cold = [read_behind(head, 6, seed) for seed, head in enumerate(heads, 10)]
+    results = engine.score(cold)
+    assert_exact(engine, cold, results)
+    assert [result.found for result in results] == [False] * 3
+    passes = forward_passes(engine, monkeypatch)
+    warm = [read_behind(head, 3 + seed % 2, seed) for seed, head in enumerate(heads, 20)]
+    warm += [read_behind(tokens(12, 8), 5, 30), score_request((), 8, 31)]
+    results = engine.score(warm)
+    assert_exact(engine, warm, results)
+    keeps = engine._layout is not None
+    assert [result.found for result in results] == [keeps] * 3 + [False] * 2
+    assert [result.tokens.cached for result in results] == ([30, 9, 17, 0, 0] if keeps else [0] * 5)
+    assert sorted(passes) == ([(2, 17), (3, 4)] if keeps else [(5, 33)])
+
+
+def test_a_head_is_read_once_for_prompts_of_one_call(folders: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     engine = make_engine(folders["sliding"])
-    prompt = score_request((), 100, 0, head=100)
-    engine.score([prompt])
-    (follow,) = requests = [score_request(prompt.ids[:80], 25, 1)]
-    (result,) = engine.score(requests)
-    assert_exact(engine, [follow], [result])
-    assert result.tokens.cached == 80
+    passes = forward_passes(engine, monkeypatch)
+    head = tokens(30, 0)
+    requests = [read_behind(head, 4, seed) for seed in range(1, 4)]
+    results = engine.score([*requests, requests[0]])
+    assert_exact(engine, [*requests, requests[0]], results)
+    assert passes == [(1, 34), (3, 4)]
+    assert [result.found for result in results] == [False, True, True, True]
 
 
-def test_keys_and_values_are_kept_as_far_as_there_is_room(folders: dict[str, str]) -> None:
+def test_the_opening_is_kept_with_its_head(folders: dict[str, str]) -> None:
+    engine = make_engine(folders["full"])
+    head, opening = tokens(20, 0), tokens(3, 1)
+
+    def behind(more: tuple[int, ...], opens: int) -> ScoreRequest:
+        ids = (*head, *more)
+        return ScoreRequest(ids, [len(ids) - 1], [3, 4], lead=4, head=20, opening=opens)
+
+    other = (opening[0], WORDS - 1, *opening)
+    asked = [
+        (behind((5, 6), 0), 0),
+        (behind((*opening, 7), 3), 20),  # found without an opening, and kept again with it
+        (behind((*opening, 8, 9), 3), 23),
+        (behind(other, 0), 21),  # a history, say, comes after the head
+        (behind((*opening, 9), 3), 23),
+        (behind(opening, 3), 22),  # what is read is computed
+    ]
+    for request, known in asked:
+        (result,) = engine.score([request])
+        assert_exact(engine, [request], [result])
+        assert result.tokens.cached == known
+
+
+def test_a_lead_is_stored_once(folders: dict[str, str]) -> None:
+    engine = make_engine(folders["full"])
+    lead = tokens(40, 0)
+    prompts = [read_behind((*lead, *tokens(10, seed)), 4, seed, lead=40) for seed in (1, 2, 3)]
+    assert_exact(engine, prompts, engine.score(prompts))
+    row = engine._layout.width * 4
+    assert engine._kept.taken == 3 * 10 * row
+    for request in ([read_behind((*lead, *tokens(9, 7)), 4, 7, lead=40)], [TextRequest((*lead, 5, 6), 3, lead=40)]):
+        (result,) = (engine.write if isinstance(request[0], TextRequest) else engine.score)(request)
+        assert result.tokens.cached == 40
+
+
+def test_heads_are_kept_as_far_as_there_is_room(folders: dict[str, str]) -> None:
     layers, heads, width, numbers, four_bytes = 3, 2, 8, 2, 4
     room = 100 * layers * heads * width * numbers * four_bytes
-    prompts = [score_request((), 100, seed, head=100) for seed in range(3)]
+    prompts = [read_behind(tokens(100, seed), 3, seed) for seed in range(3)]
     for kept_bytes, expected in ((room, [0, 0, 100]), (2 * room, [0, 100, 100]), (room - 1, [0] * 3), (0, [0] * 3)):
         engine = make_engine(folders["full"], kept_bytes=kept_bytes)
         for prompt in prompts:
             engine.score([prompt])
-        results = engine.score([score_request(prompt.ids, 5, 9) for prompt in prompts])
-        assert [result.tokens.cached for result in results] == expected
+        assert engine._kept.taken <= kept_bytes
+        results = [engine.score([read_behind(prompt.ids[:100], 5, 9)])[0] for prompt in reversed(prompts)]
+        assert [result.tokens.cached for result in reversed(results)] == expected
+
+
+def test_kept_as_int8_takes_less_memory_and_changes_little(folders: dict[str, str]) -> None:
+    exact, small = (make_engine(folders["sliding"], kept_dtype=kind) for kind in ("auto", "int8"))
+    prompts = [read_behind(tokens(40, seed), 3, seed, lead=4) for seed in range(3)]
+    warm = [read_behind(prompt.ids[:40], 5, 9, lead=4) for prompt in prompts]
+    scores = []
+    for engine in (exact, small):
+        engine.score(prompts)
+        results = engine.score(warm)
+        assert all(result.found for result in results)
+        scores.append(torch.tensor([result.scores for result in results]))
+    assert small._kept.taken < exact._kept.taken / 2
+    assert 0 < (scores[0] - scores[1]).abs().max() < 0.2
+    with pytest.raises(InputError, match="kept_dtype: must be auto or int8, got 'int4'"):
+        make_engine(folders["full"], kept_dtype="int4")
+
+
+def test_heads_can_be_read_without_scores(engine: Any) -> None:
+    heads = [tokens(count, seed) for seed, count in enumerate((30, 9, 30))]
+    requests = [ScoreRequest(head, (), (), lead=2, head=len(head) - 3, opening=3) for head in heads]
+    if engine._layout is None:
+        with pytest.raises(EngineError, match="nothing can be kept"):
+            engine.keep(requests)
+        return
+    assert [result.found for result in engine.keep([*requests, requests[0]])] == [False] * 4
+    assert [result.found for result in engine.keep(requests)] == [True] * 3
+    warm = [ScoreRequest((*head, 5, 6), [len(head) + 1], [3], 2, head=len(head) - 3, lead=2) for head in heads]
+    results = engine.score(warm)
+    assert_exact(engine, warm, results)
+    assert [result.tokens.cached for result in results] == [30, 9, 30]
+    assert engine.keep([ScoreRequest(tokens(8, 9), (), (), head=8)], stop=After(0)) == [None]
 
 
 def greedy(engine: Any, request: TextRequest) -> list[int]:
@@ -192,16 +274,16 @@ def assert_greedy(engine: Any, requests: Sequence[TextRequest], results: Sequenc
         assert result.tokens.completion == len(expected)
 
 
-def test_texts_of_one_kept_prompt(engine: Any) -> None:
-    """Several reasons of two conversations, of different lengths, beside a text of its own: all written together."""
-    heads = [tokens(90, 0), tokens(70, 1)]
-    engine.score([ScoreRequest(heads[0], [89], [3], head=90)])
-    asked = [(*heads[0], *tokens(10, 2)), (*heads[0], *tokens(21, 3)), (*heads[1], *tokens(7, 4)), tokens(12, 5)]
-    requests = [TextRequest(ids, 12) for ids in asked]
+def test_texts_behind_one_lead(engine: Any) -> None:
+    """Several reasons of two queries, of different lengths, beside a text of its own: all written together."""
+    lead, query = tokens(60, 0), tokens(70, 1)
+    engine.write([TextRequest((*lead, 5), 1, lead=60)])
+    asked = [(*lead, *tokens(10, 2)), (*lead, *query, *tokens(21, 3)), (*lead, *query, *tokens(7, 6))]
+    requests = [*(TextRequest(ids, 12, lead=60) for ids in asked), TextRequest(tokens(12, 5), 12)]
     results = engine.write(requests)
     assert_greedy(engine, requests, results)
-    known = 90 if engine._shares else 0
-    assert [result.tokens.cached for result in results] == [known, known, 0, 0]
+    known = [60, 60, 130, 0] if engine._layout else [0] * 4  # the first of a query pays
+    assert sorted(result.tokens.cached for result in results) == sorted(known)
 
 
 def test_a_text_ends_at_an_end_that_is_no_part_of_it(folders: dict[str, str]) -> None:
@@ -287,9 +369,9 @@ def test_a_stopped_call_answers_what_is_done(folders: dict[str, str]) -> None:
 
 def test_a_pass_is_given_up_between_two_layers(folders: dict[str, str]) -> None:
     engine = make_engine(folders["full"])
-    kept = score_request((), 90, 0, head=90)
+    kept = read_behind(tokens(90, 0), 1, 0)
     engine.score([kept])
-    follow = ScoreRequest([*kept.ids, 5, 6, 7], [92], [3], head=93)
+    follow = ScoreRequest([*kept.ids[:90], 5, 6, 7], [92], [3], head=90)
     assert engine.score([follow], stop=After(2)) == [None], "asked before the pass and before its first layer"
     (again,) = engine.score([kept])
     (after,) = engine.score([follow])
@@ -351,7 +433,7 @@ def test_a_call_that_waits_for_another_can_be_stopped(folders: dict[str, str]) -
 def test_threads_get_their_own_answers(folders: dict[str, str]) -> None:
     engine = make_engine(folders["sliding"], kept_bytes=200_000)
     head = tokens(80, 0)
-    requests = [score_request(head, 5 + seed, seed, head=(len(head) + 5 + seed) * (seed % 2 == 0)) for seed in range(6)]
+    requests = [read_behind(head[: 30 + 7 * (seed % 4)], 5 + seed, seed, lead=seed % 3) for seed in range(6)]
     failures: list[BaseException] = []
 
     def work(mine: Sequence[ScoreRequest]) -> None:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import threading
-
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from genrank.engines.prefixes import Group, Kept, common_prefix, share
+from genrank.engines.prefixes import Group, common_prefix, share
 
 FAR = 10_000
 
@@ -80,72 +78,3 @@ def test_groups_hold_each_prompt_once_and_share_what_they_say(prompts: list[list
         assert len({tuple(prompts[i][: group.prefix]) for i in group.members}) == 1
         assert all(group.prefix <= limits[i] for i in group.members)
         assert not group.prefix or (len(group.members) - 1) * group.prefix >= least
-
-
-def test_the_kept_prompt_that_shares_most_is_found() -> None:
-    kept = Kept[str](100)
-    for ids, value in (((1, 2, 3), "a"), ((1, 2, 3, 4, 5), "b"), ((1, 9), "c"), ((7,), "d")):
-        kept.put(ids, value, 1)
-    assert kept.find((1, 2, 3, 4, 6)) == ((1, 2, 3, 4, 5), "b")
-    assert kept.find((1, 9, 9)) == ((1, 9), "c")
-    assert kept.find((1, 2, 3)) == ((1, 2, 3), "a")
-    assert Kept[str](100).find((1,)) is None
-
-
-def test_the_least_lately_used_is_dropped_first() -> None:
-    kept = Kept[str](3)
-    kept.put((1, 1), "a", 1)
-    kept.put((2, 2), "b", 1)
-    kept.put((3, 3), "c", 1)
-    kept.find((1, 1, 1))
-    kept.put((4, 4), "d", 2)  # room for one beside it
-    assert [kept.find((token, token)) for token in (1, 4)] == [((1, 1), "a"), ((4, 4), "d")]
-    assert {kept.find((token, token)) for token in (2, 3)} <= {((1, 1), "a"), ((4, 4), "d")}
-
-
-def test_what_is_too_large_is_not_kept_and_pushes_nothing_out() -> None:
-    kept = Kept[str](3)
-    kept.put((1,), "a", 3)
-    kept.put((2,), "b", 4)
-    assert kept.find((2,)) == ((1,), "a")
-    kept.put((1,), "larger", 4)  # the old value is no longer the prompt's
-    assert kept.find((1,)) is None
-
-
-def test_a_value_is_replaced() -> None:
-    kept = Kept[str](2)
-    kept.put((1,), "a", 2)
-    kept.put((1,), "b", 1)
-    kept.put((2,), "c", 1)
-    assert kept.find((1,)) == ((1,), "b")
-    assert kept.find((2,)) == ((2,), "c")
-
-
-@settings(max_examples=300)
-@given(st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=6).map(tuple), min_size=1), st.integers(1, 6))
-def test_the_best_of_all_is_found(prompts: list[tuple[int, ...]], asked: int) -> None:
-    kept = Kept[int](FAR)
-    for i, ids in enumerate(prompts):
-        kept.put(ids, i, 1)
-    ids = tuple(int(digit) for digit in f"{asked * 7919:b}")
-    found = kept.find(ids)
-    assert found
-    assert common_prefix(found[0], ids) == max(common_prefix(other, ids) for other in prompts)
-
-
-def test_many_threads() -> None:
-    kept = Kept[int](50)
-
-    def work(token: int) -> None:
-        for i in range(300):
-            kept.put((token, i % 20), i, 3)
-            found = kept.find((token, i % 20))
-            assert found is None or found[1] <= 300
-
-    threads = [threading.Thread(target=work, args=(token,)) for token in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert kept._taken == 3 * len(kept._values) <= 50
-    assert sorted(kept._values) == kept._sorted
