@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from genrank.adapters import load_manifest
+from genrank.engines.attention import group_heads
 from genrank.engines.tokenizer import check_tokens, load_config, load_tokenizer
 from genrank.errors import MissingExtraError, ModelError
 from genrank.models.hub import hub_adapter
@@ -86,6 +87,7 @@ def load(
             loaded = adapted.merge_and_unload()
         check_numbers(loaded, found)
     loaded = loaded.to(device).eval()
+    group_heads(loaded)
     if device.type == "cpu" and dtype == torch.bfloat16:
         _pack(loaded)
     return loaded, tokenizer

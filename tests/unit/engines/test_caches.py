@@ -251,7 +251,7 @@ def test_heads_can_be_read_without_scores(engine: Any) -> None:
         return
     assert [result.found for result in engine.keep([*requests, requests[0]])] == [False] * 4
     assert [result.found for result in engine.keep(requests)] == [True] * 3
-    warm = [ScoreRequest((*head, 5, 6), [len(head) + 1], [3], 2, head=len(head) - 3, lead=2) for head in heads]
+    warm = [ScoreRequest((*head, 5, 6), [len(head) + 1], [3], lead=2, head=len(head) - 3) for head in heads]
     results = engine.score(warm)
     assert_exact(engine, warm, results)
     assert [result.tokens.cached for result in results] == [30, 9, 30]
