@@ -16,6 +16,7 @@ Where to look, in the order in which a call passes through:
   loop, sync and async), `genrank.fallback` (the order when the model fails), `genrank.calibration` (scores as
   probabilities) and `genrank.blending` (the first stage's scores beside the model's).
   `genrank.cascade` ranks in two stages.
+- Listings read before anyone searches for them: `genrank.warming`.
 - The prompt: `genrank.prompting` turns a query, a history and listings into tokens, following a `Template`.
   `genrank.text` cleans the text and removes instructions aimed at the model.
 - The model: `genrank.engines` runs it, with transformers or vLLM; `Engine` and `AsyncEngine` are the protocols for an

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from genrank.errors import InputError, shown
-from genrank.types import Candidate, Interaction, Listing, Query, Request, make_interaction
+from genrank.types import Candidate, Interaction, Listing, Query, Request, make_interaction, make_listing
 
 _REQUEST_FIELDS = ("query_id", "query", "history", "candidates")
 
@@ -99,6 +99,29 @@ def _make_candidate(i: int, value: object) -> Candidate:
         case Mapping():
             return Candidate.from_dict(value)
     raise InputError(f"must be a Candidate, Listing, dict or title, got {type(value).__name__}")
+
+
+def make_listings(values: object) -> list[Listing]:
+    """Make listings from a list of `Listing`, dict or title text.
+
+    A plain text is a title; its listing id is its position in the list, 0-based.
+
+    Raises:
+        InputError: When it is not a list, or a field is wrong.
+    """
+    listings = []
+    for i, value in enumerate(items(values, "listings", "listings")):
+        with at(f"listings[{i}]"):
+            match value:
+                case Listing():
+                    listings.append(value)
+                case str():
+                    listings.append(Listing(listing_id=str(i), title=str(value)))
+                case Mapping():
+                    listings.append(make_listing(value))
+                case _:
+                    raise InputError(f"must be a Listing, dict or title, got {type(value).__name__}")
+    return listings
 
 
 def make_history(values: object) -> tuple[Interaction, ...]:

@@ -17,7 +17,7 @@ from genrank.blending import is_weight, stored_blend
 from genrank.calibration import Calibration, load_calibration, stored_calibration
 from genrank.decoding import DECODINGS, Scored
 from genrank.engines.base import Closing, Engine
-from genrank.errors import BudgetError, EngineError, InputError, OutputError, shown
+from genrank.errors import BudgetError, ConfigError, EngineError, InputError, OutputError, shown
 from genrank.fallback import Fallback
 from genrank.inputs import items, make_request, whole_number
 from genrank.permutation import Permutation, mean_tau
@@ -40,6 +40,7 @@ from genrank.types import (
     Strategy,
     Tokens,
 )
+from genrank.warming import Report, Warmed, snapshot_binding, warm
 from genrank.windows import Window, check_window, each, single, sliding, tournament, tournament_sizes
 
 Candidates = Sequence[Candidate | Listing | Mapping[str, Any] | str]
@@ -341,6 +342,61 @@ class Reranker(Closing):
         """`rerank_batch` for asyncio; see `arerank`."""
         until = self._begin(top_k, reasons, deadline)
         return await adrive(self._loop(requests, top_k, reasons, until), self.engine, until)
+
+    def warm(
+        self,
+        listings: Iterable[Listing | Mapping[str, Any] | str],
+        *,
+        snapshot: str | PathLike[str] | None = None,
+        deadline: float | None = None,
+        report: Report | None = None,
+    ) -> Warmed:
+        """Read listings before anyone searches for them; a query then costs only its own tokens for each candidate.
+
+        Needs decoding ``pointwise`` and a prompt template that begins with the listing. A listing that has changed
+        since is read again when it comes up: nothing old is ever used.
+
+        Args:
+            listings: All that a snapshot is to hold; without a snapshot, any.
+            snapshot: A file beside the catalogue, which is mapped into memory. What it holds of these listings is
+                used; what is new or changed is read, what is gone is dropped, and the file is written again. One that
+                was made with another model, adapter, prompt or dtype is rebuilt. A restart with the same call is warm
+                at once. Without it, listings are kept in memory alone, the latest ones as far as the engine's budget
+                goes.
+            deadline: Seconds after which to stop; what was read by then is kept.
+            report: Told how many listings were finished since it was told last.
+
+        Raises:
+            InputError: When an argument is wrong, or the engine cannot do this.
+            ConfigError: When the template does not begin with the listing.
+            DataFormatError: When the snapshot is not a whole one.
+            EngineError: When the engine fails, or the reranker is closed.
+            OSError: When the snapshot cannot be written.
+        """
+        self._begin(None, 0, deadline)
+        if self.decoding != "pointwise":
+            raise ConfigError(f"decoding {self.decoding} reads whole lists; listings are kept for pointwise only")
+        most = min(self.max_prompt_tokens, self._longest(1))
+        return warm(
+            self.engine,
+            self._renderer,
+            listings,
+            max_tokens=most,
+            snapshot=snapshot,
+            deadline=deadline,
+            report=report,
+        )
+
+    def open_snapshot(self, path: str | PathLike[str]) -> int:
+        """Use the listings in a snapshot that `warm` wrote; returns how many there are.
+
+        Raises:
+            InputError: When the engine has no snapshots.
+            ConfigError: When there is none, or it was made with another model, adapter, prompt or dtype; names which.
+            DataFormatError: When it is not a whole one.
+        """
+        engine: Any = self.engine
+        return len(engine.open_snapshot(path, snapshot_binding(engine, self._renderer)))
 
     def check_options(self, *, top_k: int | None = None, reasons: int = 0, deadline: float | None = None) -> None:
         """Check the options of a call that do not depend on the request.

@@ -37,7 +37,7 @@ def _grouped(
     attention_mask: torch.Tensor | None,
     **options: Any,
 ) -> tuple[torch.Tensor, None]:
-    """``[b, tokens, heads, width]`` attention of ``[b, heads, tokens, width]`` queries; see `sdpa_attention_forward`."""
+    """``[b, tokens, heads, width]`` outputs for ``[b, heads, tokens, width]`` queries; see `sdpa_attention_forward`."""
     batch, heads, tokens, width = query.shape
     groups = heads // key.shape[1]
     if (

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from genrank.engines.caches import Buffer, Packing
+    from genrank.engines.snapshots import Snapshot
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,11 +61,13 @@ class KeptHeads:
         room: See above.
         packing: See above.
         taken: Bytes of keys and values that are held.
+        snapshot: Holds more heads, in a file, which do not count; None without one.
     """
 
     def __init__(self, room: int, packing: Packing) -> None:
         self.packing = packing
         self.taken = 0
+        self.snapshot: Snapshot | None = None
         self.room = room
         self._heads: OrderedDict[bytes, Head] = OrderedDict()  # the latest used last
         self._leads: OrderedDict[bytes, Tensor] = OrderedDict()
@@ -74,20 +77,29 @@ class KeptHeads:
         return len(self._heads)
 
     def find(self, ids: Sequence[int]) -> Head | None:
-        """The head that consists of exactly these tokens; None if it is not kept."""
+        """The head that consists of exactly these tokens; None if it is not kept.
+
+        Raises:
+            EngineError: When it is in the snapshot, and that is damaged.
+        """
         key = key_of(ids)
         with self._lock:
             if (head := self._heads.get(key)) is not None:
                 self._heads.move_to_end(key)
-        return head
+                return head
+            snapshot = self.snapshot
+        return snapshot.find(key) if snapshot is not None else None
 
     def find_lead(self, ids: Sequence[int]) -> Tensor | None:
         """``[tokens, row]`` keys and values of a lead; None if it is not kept."""
+        key = key_of(ids)
         with self._lock:
-            return self._leads.get(key_of(ids))
+            if (rows := self._leads.get(key)) is None and self.snapshot is not None:
+                rows = self.snapshot.leads().get(key)
+            return rows
 
-    def put(self, ids: Sequence[int], rows: Tensor, *, lead: int, opening: Sequence[int] = ()) -> None:
-        """Keep a head, dropping the least recently used ones; one that is too large is not kept.
+    def pack(self, ids: Sequence[int], rows: Tensor, *, lead: int, opening: Sequence[int] = ()) -> Head:
+        """Copy a head out of a batch, as this store holds heads; `put` keeps it.
 
         Args:
             ids: ``[tokens]`` the head, lead included.
@@ -95,13 +107,11 @@ class KeptHeads:
             lead: How many of its first tokens are the lead.
             opening: The tokens after it.
         """
-        if not self.room:
-            return
-        kept = self.put_lead(ids[:lead], rows[:lead]) if lead else None
-        self.put_head(ids, Head(kept, self.packing.encode(rows[lead:]), len(ids), tuple(opening)))
+        shared = self.put_lead(ids[:lead], rows[:lead]) if lead else None
+        return Head(shared, self.packing.encode(rows[lead:]), len(ids), tuple(opening))
 
-    def put_head(self, ids: Sequence[int], head: Head) -> None:
-        """Keep a head that is packed already; see `put`."""
+    def put(self, ids: Sequence[int], head: Head) -> None:
+        """Keep a head, dropping the least recently used ones; one that is too large is not kept."""
         key, size = key_of(ids), head.rest.nbytes
         with self._lock:
             if (old := self._heads.pop(key, None)) is not None:
@@ -117,8 +127,6 @@ class KeptHeads:
     def put_lead(self, ids: Sequence[int], rows: Tensor) -> Tensor:
         """Keep a lead, and return its keys and values, which all heads that begin with it share."""
         key = key_of(ids)
-        if not self.room:
-            return rows
         with self._lock:
             if key not in self._leads:
                 if len(self._leads) == _MOST_LEADS:

@@ -14,6 +14,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, TypeVar, cast
 
 from genrank.engines.base import (
@@ -33,12 +34,15 @@ from genrank.engines.base import (
 )
 from genrank.engines.caches import Buffer, Exact, Int8, Layout, can_be_cut
 from genrank.engines.heads import Head, KeptHeads, key_of
-from genrank.engines.loading import end_tokens, load, native_dtype
+from genrank.engines.loading import end_tokens, find_adapter, load, native_dtype
 from genrank.engines.mask import PermutationMask
 from genrank.engines.prefixes import share
+from genrank.engines.snapshots import Snapshot, SnapshotWriter
 from genrank.engines.tokenizer import HubTokenizer, longest_context
 from genrank.errors import EngineError, InputError, MissingExtraError
-from genrank.models.weights import reading
+from genrank.files import files_fingerprint
+from genrank.models.store import resolve
+from genrank.models.weights import model_fingerprint, reading
 from genrank.types import Tokens
 
 try:
@@ -185,12 +189,15 @@ class TransformersEngine(Closing):
                 self._prefill(requests, limits, read, stop, caches=False)
         return answers
 
-    def keep(self, requests: Sequence[ScoreRequest], *, stop: Stop = never) -> list[ScoreResult | None]:
+    def keep(
+        self, requests: Sequence[ScoreRequest], *, stop: Stop = never, into: SnapshotWriter | None = None
+    ) -> list[ScoreResult | None]:
         """Read prompts that are heads, to have them kept; nothing is scored.
 
         Args:
             requests: Prompts that end with their head, or with its opening.
             stop: Says when to give up.
+            into: Takes the heads too, found or new.
 
         Returns:
             For each request a result without scores, which says whether its head was found; None if it was not
@@ -200,28 +207,67 @@ class TransformersEngine(Closing):
             EngineError: When the model cannot be run, or nothing of its prompts can be kept.
         """
         if self._layout is None:
-            raise EngineError(
-                f"nothing can be kept of prompts for {self.model}: its layers hold more than keys and values"
-            )
+            raise EngineError(f"of prompts for {self.model} nothing can be kept: it has layers without keys and values")
+        if not self._kept.room and into is None:
+            raise InputError("is 0, so nothing is kept; create the engine with another", field="kept_bytes")
         answers: list[ScoreResult | None] = [None] * len(requests)
-        new: dict[bytes, int] = {}
+        new = defaultdict[bytes, list[int]](list)
         for i, request in enumerate(requests):
-            if self._kept.find(request.ids[: request.head]):
-                tokens = Tokens(prompt=len(request.ids), cached=len(request.ids))
-                answers[i] = ScoreResult((), tokens, found=True)
+            ids = request.ids[: request.head]
+            if (found := self._kept.find(ids)) is not None:
+                answers[i] = ScoreResult((), Tokens(prompt=len(request.ids), cached=len(request.ids)), found=True)
+                if into is not None:
+                    into.add(key_of(ids), found)
             else:
-                new.setdefault(key_of(request.ids), i)
+                new[key_of(ids)].append(i)
 
         def done(rows: list[_Row]) -> None:
             for row in rows:
-                answers[row.place] = ScoreResult((), Tokens(prompt=len(row.ids), cached=row.cached))
+                request = requests[row.place]
+                ids = request.ids[: request.head]
+                for i in new[key_of(ids)]:
+                    answers[i] = ScoreResult((), Tokens(prompt=len(row.ids), cached=row.cached))
+                if into is not None and row.kv is not None:
+                    opening = request.ids[request.head :]
+                    pack = self._kept.pack
+                    into.add(key_of(ids), self._kept.find(ids) or pack(ids, row.kv, lead=request.lead, opening=opening))
 
+        limits = {same[0]: len(requests[same[0]].ids) - 1 for same in new.values()}
         with contextlib.suppress(_Stopped):
-            self._prefill(requests, {i: len(requests[i].ids) - 1 for i in new.values()}, done, stop, caches=True)
-        for i, request in enumerate(requests):
-            if answers[i] is None:  # the same as another
-                answers[i] = answers[new[key_of(request.ids)]]
+            self._prefill(requests, limits, done, stop, caches=True)
         return answers
+
+    def bound_to(self) -> dict[str, str]:
+        """What kept keys and values depend on, by name: a snapshot of them fits only an engine with the same.
+
+        Raises:
+            ModelError: When the files of the model or the adapter cannot be read.
+        """
+        return {
+            "model": model_fingerprint(resolve(self.model)),
+            "adapter": files_fingerprint(find_adapter(self.adapter)) if self.adapter is not None else "none",
+            "dtype": str(self.dtype).removeprefix("torch."),
+            "kept_dtype": self._kept.packing.name,
+        }
+
+    def open_snapshot(self, path: str | Path, bound: Mapping[str, str]) -> Snapshot:
+        """Use the heads in a snapshot, beside those that are kept in memory; replaces one that was opened before.
+
+        Args:
+            path: The file.
+            bound: `bound_to`, and what else the snapshot was made with.
+
+        Raises:
+            ConfigError: When it was made with something else; names it.
+            DataFormatError: When the file is not a whole snapshot.
+        """
+        self._kept.snapshot = snapshot = Snapshot(path, bound)
+        return snapshot
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of keys and values that are kept in memory; those of a snapshot do not count."""
+        return self._kept.taken
 
     def permute(self, requests: Sequence[PermuteRequest], *, stop: Stop = never) -> list[PermuteResult | None]:
         """Write orders under a mask; see `genrank.engines.base.Engine`.
@@ -408,7 +454,7 @@ class TransformersEngine(Closing):
             self._kept.put_lead(ids[:lead], kv[:lead])
             return
         stop = head + getattr(request, "opening", 0)
-        self._kept.put(ids[:head], kv[:stop], lead=lead, opening=ids[head:stop])
+        self._kept.put(ids[:head], self._kept.pack(ids[:head], kv[:stop], lead=lead, opening=ids[head:stop]))
 
     def _batches(self, requests: Sequence[R], pasts: Mapping[int, _Past], stop: Stop) -> Iterator[list[int]]:
         """Batches of prompts with similar numbers of tokens to read, the most first, at most `batch_tokens` each.
