@@ -67,6 +67,7 @@ Texts = Literal["titles", "all-fields"]
 _REST = 1.2  # seconds; vLLM's worker keeps a core busy for one, waiting for more work, before it sleeps
 _SCORED: tuple[Decoding, ...] = ("inline", "first-token")
 _CONTEXT = 4096
+_ANOTHER = Query("?")
 _TWO = Request(Query("red lamp"), tuple(Candidate(Listing(f"l{i}", title)) for i, title in enumerate(("Lamp", "Desk"))))
 
 
@@ -137,7 +138,7 @@ def pointwise_contenders(engine: Engine) -> dict[str, Contender]:
 def _genrank(reranker: Reranker, *, warm: bool = False) -> Contender:
     def run(requests: Sequence[Request]) -> Ran:
         if warm:
-            reranker.rerank_batch([dataclasses.replace(request, query=_TWO.query) for request in requests])
+            reranker.rerank_batch([dataclasses.replace(request, query=_ANOTHER) for request in requests])
         started = time.perf_counter()
         rankings = reranker.rerank_batch(requests)
         seconds = time.perf_counter() - started
@@ -582,8 +583,9 @@ def row(name: str, batched: Mapping[str, Sequence[Ran]], alone: Sequence[Ran], s
         ``queries_per_s``: median over the batches. ``times_generating`` and ``times_logits``: queries/s as multiples of
         rank_llm's; ``times_cold``: queries/s of a warm contender as multiples of the cold one's; ``of_bare``: prompt
         tokens/s as a share of the bare engine's on the same prompts; each the median over pairs of the same batch with
-        the least and the greatest, None without that rival. ``single_ms`` and ``batch_ms``: p50 and p95. ``prompt_tokens`` (``cached_tokens`` of them found in a cache) and
-        ``completion_tokens``: a query. ``valid``: share of the model's answers that were full permutations.
+        the least and the greatest, None without that rival. ``single_ms`` and ``batch_ms``: p50 and p95.
+        ``prompt_tokens`` (``cached_tokens`` of them found in a cache) and ``completion_tokens``: a query. ``valid``:
+        share of the model's answers that were full permutations.
     """
     own = batched[name]
     queries = sum(sizes)

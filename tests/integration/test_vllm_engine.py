@@ -82,6 +82,57 @@ def test_what_was_read_before_is_not_computed_again(engine: Any) -> None:
     assert second.tokens.cached == 200 // 32 * 32  # whole blocks of 32
 
 
+def behind(head: Sequence[int], seed: int, *, lead: int = 0) -> ScoreRequest:
+    """A request whose head is followed by other tokens for each seed."""
+    ids = [*head, *tokens(10, seed)]
+    return ScoreRequest(ids, [len(ids) - 1], [10, 500], (), lead, len(head))
+
+
+def test_a_head_is_found_once_it_was_read_and_a_changed_one_is_new(engine: Any) -> None:
+    head = tokens(70, 20)
+    (cold,), (warm,) = (engine.score([behind(head, seed)]) for seed in (1, 2))
+    assert (cold.found, cold.tokens.cached) == (False, 0)
+    assert (warm.found, warm.tokens.cached) == (True, 64)
+    (changed,) = engine.score([behind([*head[:40], 1, *head[41:]], 3)])
+    assert (changed.found, changed.tokens.cached) == (False, 32)
+
+
+@pytest.mark.parametrize(("count", "lead"), [(31, 0), (60, 32)])
+def test_a_listing_outside_the_whole_blocks_is_never_found(engine: Any, count: int, lead: int) -> None:
+    head = tokens(count, 100 + count)
+    for seed in (1, 2):
+        (result,) = engine.score([behind(head, seed, lead=lead)])
+        assert not result.found
+
+
+def test_a_request_that_reads_nothing_has_its_head_kept(engine: Any) -> None:
+    heads = [tokens(count, 200 + count) for count in (64, 70, 20)]
+    for found in (False, True):
+        kept = engine.score([ScoreRequest(head, (), (), (), 0, len(head)) for head in heads])
+        assert [(result.scores, result.found) for result in kept] == [((), found), ((), found), ((), False)]
+    read = engine.score([behind(head, 1) for head in heads])
+    assert [result.tokens.cached for result in read] == [64, 64, 0]
+
+
+def test_heads_that_were_dropped_cost_time_only(engine: Any) -> None:
+    asked = [behind(tokens(70, 300), 1)]
+    (first,), (second,) = engine.score(asked), engine.score(asked)
+    engine.score([behind(tokens(96, 301 + i), 1) for i in range(60)])  # more than the engine holds
+    (third,) = engine.score(asked)
+    assert [result.found for result in (first, second, third)] == [False, True, False]
+    assert third.tokens.cached == 0
+    for again in (second, third):
+        assert_same_scores(again, first, tolerance=1e-3)
+
+
+def test_prompts_of_one_call_share_what_they_begin_with(engine: Any) -> None:
+    """The query and the history are read once, also when all prompts arrive together."""
+    shared = tokens(100, 400)
+    asked = [ScoreRequest([*shared, *tokens(20, 401 + i)], [119], [10]) for i in range(8)]
+    cached = [result.tokens.cached for result in engine.score(asked)]
+    assert sorted(cached) == [0] + [96] * 7
+
+
 def test_orders_are_the_transformers_engines(engine: Any, reference: Any) -> None:
     prompts = [
         engine.tokenizer.encode([text])[0].ids
@@ -163,7 +214,7 @@ class Both:
         return answers
 
 
-@pytest.mark.parametrize("decoding", ["inline", "first-token"])
+@pytest.mark.parametrize("decoding", ["inline", "first-token", "pointwise"])
 @pytest.mark.timeout(3600)
 def test_parity(engine: Any, reference: Any, decoding: Any) -> None:
     """4 windows by default; GENRANK_PARITY_WINDOWS=500 for the figure in docs/results/validity.md."""
@@ -183,8 +234,10 @@ def test_parity(engine: Any, reference: Any, decoding: Any) -> None:
     [
         ("inline", 1, 8),
         ("first-token", 1, 8),
+        ("pointwise", 1, 8),
         pytest.param("inline", 8, 20, marks=pytest.mark.slow),  # minutes on a CPU
         pytest.param("first-token", 3, 20, marks=pytest.mark.slow),
+        pytest.param("pointwise", 3, 20, marks=pytest.mark.slow),
     ],
 )
 @pytest.mark.timeout(1200)
@@ -210,6 +263,19 @@ def test_a_long_chinese_list_with_history_and_reasons(engine: Any, decoding: Any
     assert sorted(i.listing_id for i in ranking.items) == sorted(c.listing.listing_id for c in request.candidates)
     assert ranking.provenance.outcome in ("model", "repaired")
     assert ranking.items[0].reason or ranking.provenance.repairs or ranking.provenance.claims.dropped
+
+
+def test_pointwise_reads_a_listing_once_and_no_order_matters(engine: Any) -> None:
+    shop = sample_shop()
+    asked = shop.request(shop.split("test")[0], 8)
+    reranker = Reranker(engine=engine, decoding="pointwise")
+    (cold,) = reranker.rerank_batch([asked])
+    backwards = reranker.rerank(Query("something else"), asked.candidates[::-1])
+    warm = asyncio.run(reranker.arerank(asked.query, asked.candidates[::-1], history=asked.history, deadline=60))
+    assert (cold.provenance.outcome, cold.provenance.kept) == ("model", 0)
+    assert backwards.provenance.kept == warm.provenance.kept == 8
+    found = {item.listing_id: item.score for item in warm}
+    assert found == pytest.approx({item.listing_id: item.score for item in cold}, abs=1e-3)
 
 
 def test_calls_from_many_threads_get_their_own_answers(engine: Any) -> None:
@@ -295,6 +361,42 @@ def test_an_adapter_per_request(engine: Any, adapter: str, smollm2: str) -> None
     assert_same_scores(adapted, expected)
     with pytest.raises(AssertionError):
         assert_same_scores(adapted, plain)
+
+
+def test_an_adapter_is_its_content(engine: Any, adapter: str, tmp_path: Path) -> None:
+    """Adapters share no keys and values; one that is loaded again finds its own; its files may change meanwhile."""
+    from safetensors.torch import load_file, save_file
+
+    other = shutil.copytree(adapter, tmp_path / "other")
+    weights = {name: -weight for name, weight in load_file(other / "adapter_model.safetensors").items()}
+    save_file(weights, other / "adapter_model.safetensors")
+    changing = shutil.copytree(adapter, tmp_path / "changing")
+    asked = [behind(tokens(70, 500), 1)]
+
+    def read(view: Any) -> tuple[bool, Any]:
+        (result,) = view.score(asked)
+        return result.found, torch.tensor(result.scores).log_softmax(-1)
+
+    view = engine.with_adapter(str(changing))
+    results = [read(one) for one in (engine, view, engine.with_adapter(str(other)))]
+    assert [found for found, _ in results] == [False, False, False]
+    plain, scores, others = (scores for _, scores in results)
+    for one, two in itertools.combinations((plain, scores, others), 2):
+        assert float((one - two).abs().max()) > 1e-2
+
+    shutil.copy(other / "adapter_model.safetensors", changing)
+    for again, expected in (
+        (view, scores),
+        (engine.with_adapter(adapter), scores),
+        (engine.with_adapter(str(changing)), others),
+    ):
+        found, same = read(again)
+        assert found
+        assert same == pytest.approx(expected, abs=1e-3)
+    engine._running.wait(engine._running._llm.reset_prefix_cache(), never)
+    found, same = read(view)  # vLLM has dropped the adapter, and reads its files again
+    assert not found
+    assert same == pytest.approx(scores, abs=1e-3)
 
 
 def test_bad_adapters_are_refused_and_the_engine_works_on(engine: Any, adapter: str, tmp_path: Path) -> None:

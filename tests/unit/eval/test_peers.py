@@ -93,10 +93,11 @@ def test_only_titles_go_to_the_contenders() -> None:
 
 
 def test_all_fields_become_one_text_which_is_cut() -> None:
-    listing = Listing("l1", "red lamp", description="bright " * 100, brand="Lux")
+    words = [f"word{i}" for i in range(100)]
+    listing = Listing("l1", "red lamp", description=" ".join(words), brand="Lux")
     full = Request(Query("lamp"), (Candidate(listing, score=3.0, rank=1),), (Interaction("view", listing),))
     shown = one_text(full, WordTokenizer())
-    text = "red lamp | brand: Lux |" + " bright" * 57  # 64 tokens
+    text = " ".join(["red lamp | brand: Lux |", *words[: 64 - 7]])  # 7 tokens before the description
     assert shown == Request(Query("lamp"), (Candidate(Listing("l1", text)),))
 
 
