@@ -15,7 +15,7 @@ from finetune.data import ReasonWriter
 from finetune.windows import TrainingWindow
 from genrank.data.jsonl import read_jsonl
 from genrank.errors import DataFormatError
-from genrank.reasons.grounding import MAX_CHARS, Facts, ground
+from genrank.reasons.grounding import MAX_CHARS, Facts, ground, named_wishes
 from genrank.reasons.write import tidy
 from genrank.text.clean import clean, fold, number_text
 from genrank.text.injection import neutralise
@@ -66,7 +66,7 @@ _ENDS = ".!?。！？"
 
 
 def write_reason(window: TrainingWindow, place: int, chance: random.Random) -> str:
-    """One sentence on why a candidate fits, in the query's language; empty if nothing true is worth saying.
+    """One sentence on why a candidate fits, in the query's language; empty if no wish is met.
 
     Args:
         window: Query, history and candidates.
@@ -86,7 +86,8 @@ def write_reason(window: TrainingWindow, place: int, chance: random.Random) -> s
             chosen.append(chance.choice(plain))
         text = clean(chance.choice(_JOINS[spoken]).join(chosen)) + _STOPS[spoken]
         text = text[:1].upper() + text[1:]
-        if chosen and len(text) <= MAX_CHARS and not ground(text, facts).rewritten:
+        named = len(text) <= MAX_CHARS and named_wishes(text, facts)
+        if chosen and named and not ground(text, facts).rewritten:
             return text
     return ""
 

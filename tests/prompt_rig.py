@@ -40,7 +40,10 @@ FIELDS: dict[str, Any] = {
             "task": "Why?",
             "plain_end": "Because",
             "fields": {"title": "{value}", "brand": " | brand: {value}"},
-            "examples": [{"query": "hat", "listing": "Red hat", "reason": "It is a hat."}],
+            "examples": [
+                {"query": "hat", "listing": "Red hat", "reason": "It is a hat."},
+                {"query": "cap", "history": "Past:\n- bought: Cap\n", "listing": "Cap", "reason": "You bought one."},
+            ],
         },
         "zh": {
             "system": "说明理由。",
@@ -49,7 +52,7 @@ FIELDS: dict[str, Any] = {
             "task": "为什么？",
             "plain_end": "理由：",
             "fields": {"title": "{value}"},
-            "examples": [{"query": "帽子", "history": "买过帽子\n", "listing": "红帽子", "reason": "这是帽子。"}],
+            "examples": [{"query": "帽子", "listing": "红帽子", "reason": "这是帽子。"}],
         },
     },
 }

@@ -106,7 +106,7 @@ class Renderer:
         self._instruction = self._encode(*first, last + ("" if self._after else template.plain_end))
         names = IDENTIFIERS if template.identifiers == "letters" else NUMBERS
         self._names = self._encode(*(self._name_text(name) for name in names))
-        self._askings: dict[str, Renderer] = {}  # by language
+        self._askings: dict[tuple[str, bool], Renderer] = {}  # by language, and by whether there is a history
         past = _past_texts(template)
         self._past = dict(zip(past, self._encode(*past.values()), strict=True))
         self._grades = self._encode(*(template.grade.replace("{grade}", str(grade)) for grade in range(_GRADES)))
@@ -257,8 +257,12 @@ class Renderer:
         at = len(before)
         return tuple(dict.fromkeys(ids[at] for ids in ended if len(ids) > at and ids[:at] == before))
 
-    def _asking(self, query: Query) -> Renderer:
+    def _asking(self, query: Query, *, past: bool) -> Renderer:
         """Renders the requests for a reason in the language of the query; they begin with the examples.
+
+        Args:
+            query: The query.
+            past: Whether there is a history: the examples are those with one, or those without.
 
         Raises:
             ConfigError: When the template asks for no reasons.
@@ -268,14 +272,15 @@ class Renderer:
             raise ConfigError(f"prompt template {self.template.name} has no reason prompt")
         spoken = language(query.text)
         spoken = spoken if spoken in forms else next(iter(forms))
-        if spoken not in self._askings:
+        if (spoken, past) not in self._askings:
             chat = bool(self.tokenizer.frame("")[1])
             template = forms[spoken].template(f"{self.template.name} (reason.{spoken})", chat=chat)
             asking = Renderer(template, self.tokenizer, neutralise=self._harmless is not None)
             for example in forms[spoken].examples:
-                asking._before += asking._exchange(example)
-            self._askings[spoken] = asking
-        return self._askings[spoken]
+                if bool(example.history) == past:
+                    asking._before += asking._exchange(example)
+            self._askings[spoken, past] = asking
+        return self._askings[spoken, past]
 
     def _exchange(self, example: ReasonExample) -> list[int]:
         """An example as tokens, up to the beginning of the user's next turn."""
@@ -515,7 +520,7 @@ class PreparedRequest:
             ConfigError: When the template asks for no reasons.
         """
         if self._reasons is None:
-            asking = self._renderer._asking(self._query_asked)
+            asking = self._renderer._asking(self._query_asked, past=bool(self._history_given))
             self._reasons = asking.prepare(self._query_asked, self._candidates, self._history_given)
         return dataclasses.replace(self._reasons._alone(place, max_tokens), reads=())
 

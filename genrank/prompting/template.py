@@ -85,7 +85,8 @@ class ReasonForm(pydantic.BaseModel, extra="forbid", frozen=True):
         plain_end: Comes after the listing for a model without one; the reason follows, after a space.
         fields: Listing fields, the most important first, each with a format that holds ``{value}``.
         limits: Token limits by section.
-        examples: Requests with their answers. With a single one, a small model copies its facts.
+        examples: Requests with their answers; a request with a history shows those with one, any other those without.
+            From a single one a small model copies the facts.
     """
 
     system: str

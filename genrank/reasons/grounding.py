@@ -184,6 +184,7 @@ def find_claims(text: str, facts: Facts) -> list[Claim]:
             if not _free(span, taken) or any(_cuts(span, other) for other in whole):
                 continue
             standing = [field for field in allowed if field.name in names]
+            standing = standing or [field for field in allowed if _stands(value, field.said)]
             if standing or facts.telling & names:
                 taken.append(span)
                 denied = _negated(said, *span)
@@ -192,6 +193,7 @@ def find_claims(text: str, facts: Facts) -> list[Claim]:
         if _free(measure.span, taken):
             taken.append(measure.span)
             standing = [field for fact, field in facts.measures if measure.says(fact) and field in allowed]
+            standing = standing or [f for fact, f in facts.measures if _within(said, measure, fact) and f in allowed]
             if len(measure.word) > 1 and not measure.word.isdigit():
                 standing += [field for field in allowed if _stands(measure.word, field.said, strict=True)]
             kind = "number" if measure.kind not in ("price", "rating", "size", "reviews") else measure.kind
@@ -206,7 +208,7 @@ def find_claims(text: str, facts: Facts) -> list[Claim]:
             continue
         taken.append(match.span())
         kind, words = _meaning(match)
-        if kind == "none":
+        if kind == "none" or (match.group() in ("thick", "thin") and _MEASURED.search(said, 0, match.start())):
             continue
         denied = _negated(said, *match.span())
         standing = [] if kind == "praise" else [f for f in allowed if _says(f, words, denied=denied is not None)]
@@ -348,7 +350,7 @@ def _names(fields: Iterable[_Field], title: str) -> dict[str, set[str]]:
 
 def _worth_naming(value: str) -> bool:
     letters = sum(char.isalpha() for char in value)
-    return value not in lexicon.COMMON and value not in lexicon.NO and letters >= (2 if value.isascii() else 1)
+    return value not in lexicon.COMMON | lexicon.YES_OR_NO and letters >= (2 if value.isascii() else 1)
 
 
 def _strange(other: Listing, own: Sequence[_Field]) -> Iterator[str]:
@@ -469,7 +471,8 @@ def _meaning(match: re.Match[str]) -> tuple[str, tuple[str, ...]]:
     word = match.group()
     if word not in _vocabulary():  # a plural
         word = next(known for known in _vocabulary() if known[:1] == word[:1] and _pattern(known).fullmatch(word))
-    return _vocabulary()[word]
+    kind, words = _vocabulary()[word]
+    return kind, (*words, *lexicon.IMPLIED_BY.get(words[0], ())) if words else ()
 
 
 def _says(field: _Field, words: Iterable[str], *, denied: bool) -> bool:
@@ -549,6 +552,21 @@ def _unit(name: str) -> str:
     if name[-1:].isascii() and name[-1:].isalpha():
         return form + ("s?" if len(name) > 2 else "") + "(?![a-z0-9])" + _NOT_A_RATE
     return form
+
+
+_MEASURED = re.compile(r"\d\s?[a-z]{1,12}[\s-]*$")  # 5 mm thick
+_BOUND_BEFORE = re.compile(r"\b(?:under|below|less than|up to|at most|within|no more than)\s*$|(?:不超过|低于)\s*$")
+_BOUND_AFTER = re.compile(r"\s*(?:元|块钱?)?\s*(?:以下|以内|之内|or less\b|or under\b)")
+
+
+def _within(said: str, measure: _Measure, fact: _Measure) -> bool:
+    """Whether a price is within the bound that a text sets: ``under 100``, ``300元以内``."""
+    start, end = measure.span
+    if fact.kind != "price" or measure.kind not in ("", "price", "count"):
+        return False
+    if not (_BOUND_BEFORE.search(said, max(0, start - 20), start) or _BOUND_AFTER.match(said, end)):
+        return False
+    return fact.value <= measure.value and dataclasses.replace(measure, kind="price", value=fact.value).says(fact)
 
 
 _MINUS = re.compile(r"(?:(?:^|[\s(\[,;:/~])-|\b(?:minus|negative)\s|零下)\s?$")  # no range such as 5-20 °C
@@ -765,7 +783,7 @@ def _wishes(query: str, fields: Sequence[_Field], measures: Sequence[tuple[_Meas
             found.append(_Wish((start, end), span, list(dict.fromkeys(standing))))
 
     for measure in _measures(query):
-        add(measure.span, (), [field for fact, field in measures if measure.says(fact)])
+        add(measure.span, (), [f for fact, f in measures if measure.says(fact) or _within(query, measure, fact)])
     for match in _lexemes().finditer(query):
         kind, words = _meaning(match)
         add(match.span(), () if kind in ("none", "praise") else words)

@@ -170,12 +170,22 @@ summer, 夏季, 夏天, 夏
 winter, 冬季, 冬天, 冬
 spring, 春季, 春天, 春
 autumn, 秋季, 秋天, 秋
-women, woman, ladies, lady, womens, 女士, 女款, 女, 女装
-men, man, mens, gentlemen, 男士, 男款, 男, 男装
+women, woman, ladies, lady, womens, 女士, 女款, 女, 女装, 女性, 女式
+men, man, mens, gentlemen, 男士, 男款, 男, 男装, 男性, 男式
 boy, 男童
 girl, 女童
 kid, child, children, 儿童, 孩子
-baby, infant, 婴儿, 宝宝
+baby, infant, toddler, 婴儿, 宝宝
+elderly, elder, old people, senior, 老人, 老年, 中老年, 长辈
+beginner, novice, 新手, 初学者, 入门
+student, 学生, 学生党
+puppy, puppies, 幼犬
+kitten, 幼猫, 小奶猫
+sensitive skin, sensitive, 敏感肌, 敏感
+unscented, fragrance-free, fragrance free, perfume-free, without perfume, no fragrance, 无香, 无香精, 无香型
+decaf, decaffeinated, caffeine-free, without caffeine, no caffeine
+unsweetened, sugar-free, without sugar, no sugar, no added sugar, 无糖, 0糖
+quiet, silent, 静音, 轻声, 安静
 in stock, 有货, 现货
 out of stock, sold out, 缺货, 售罄
 small, 小号
@@ -184,6 +194,13 @@ large, 大号
 limited edition, limited-edition, 限量
 luxury, luxurious, deluxe, 奢华, 豪华
 """)
+
+IMPLIED_BY = {
+    "wireless": _words("bluetooth, 蓝牙, 2.4g"),
+    "water-resistant": _words("waterproof, water proof, 防水"),
+    "kid": _words("boy, girl, 男童, 女童, 宝宝"),
+}
+"""By the first word of a group, words that say as much and more."""
 
 FEATURE_ENDINGS = ("proof", "resistant", "free", "safe", "friendly", "certified", "compatible", "activated", "powered")
 """After a hyphen they make a feature of any word: ``stain-resistant``."""
@@ -211,7 +228,7 @@ high-end, premium, finest, top-notch, world-class, 高端, 顶级
 comfortable, comfy, 舒适, 舒服
 durable, long-lasting, sturdy, reliable, 耐用, 结实
 popular, famous, renowned, well-known, best-selling, bestselling, bestseller, 热销, 热门, 爆款, 畅销
-cheap, cheaper, cheapest, affordable, bargain, great value, 便宜, 最便宜, 超值, 划算, 性价比
+cheap, cheaper, cheapest, affordable, bargain, great value, 便宜, 最便宜, 超值, 划算, 性价比, 价格适中, 实惠
 better, superb, finer, nicer, 更好
 largest, smallest, fastest, lightest, strongest, biggest, newest, latest
 most, least, 最
@@ -249,6 +266,8 @@ lacking, lack of
 NEGATORS_BEFORE_HAN = _words("不是, 没有, 不含, 不带, 不能, 不可, 不用, 无需, 不, 无, 没, 非, 未, 免")
 NO = _words("no, false, none, not, n/a, 否, 无, 没有, 不支持, 不是")
 """Values of an attribute that say that the listing does not have it."""
+YES_OR_NO = frozenset((*NO, *_words("yes, true, 是, 有, 支持")))
+"""Values that are no names."""
 
 
 _DEGREE_SIGNS = _words("""
@@ -386,7 +405,7 @@ UNITS: dict[str, dict[str, float]] = {
     "time": {
         **dict.fromkeys(("second", "sec", "秒"), 1.0),
         **dict.fromkeys(("minute", "min", "分钟"), 60.0),
-        **dict.fromkeys(("hour", "hr", "小时"), 3600.0),
+        **dict.fromkeys(("h", "hour", "hr", "小时"), 3600.0),
         **dict.fromkeys(("day", "天"), 86400.0),
         **dict.fromkeys(("month", "个月"), 2592000.0),
         **dict.fromkeys(("year", "yr", "岁", "年"), 31536000.0),

@@ -214,7 +214,7 @@ def test_a_request_for_a_reason_is_the_conversation_as_the_chat_template_writes_
     turns = [
         {"role": "system", "content": form.system},
     ]
-    for one in form.examples:
+    for one in (example for example in form.examples if not example.history):
         turns.append({"role": "user", "content": asked(one.query, one.history, one.listing)})
         turns.append({"role": "assistant", "content": one.reason})
     turns.append({"role": "user", "content": asked("mug", "", "Mug")})

@@ -376,20 +376,24 @@ def _asked(rig: Rig, query: str, listing: Listing, history: Sequence[Interaction
 
 def test_a_reason_is_asked_for_in_a_conversation_of_its_own() -> None:
     rig = Rig()
-    head = "<system>Say why.</system><user>" + EXAMPLE + "Why?</user><assistant>It is a hat.</assistant><user>"
-    asked = head + "Query: dress\nPast:\n- viewed: Red hat\n- bought: Blue belt\nListing: Bag | brand: Lux\nWhy?"
-    assert _asked(rig, "dress", BAG, HISTORY) == asked + "</user><assistant>"
+    head = f"<system>Say why.</system><user>{EXAMPLE}Why?</user><assistant>It is a hat.</assistant><user>"
+    assert _asked(rig, "dress", BAG) == f"{head}Query: dress\nListing: Bag | brand: Lux\nWhy?</user><assistant>"
     prepared = rig.renderer.prepare(Query("dress"), candidates_of("Hat", "Cap"))
     first, second = (prepared.reason(place, max_tokens=999) for place in range(2))
     assert rig.tokenizer.decode(first.ids[: first.lead]) == head
     assert first.ids[: first.lead] == second.ids[: second.lead]
 
 
+def test_with_a_history_the_example_has_one_too() -> None:
+    asked = _asked(Rig(), "dress", BAG, HISTORY)
+    example = "Query: cap\nPast:\n- bought: Cap\nListing: Cap\nWhy?</user><assistant>You bought one.</assistant>"
+    shown = "Query: dress\nPast:\n- viewed: Red hat\n- bought: Blue belt\nListing: Bag | brand: Lux\nWhy?"
+    assert asked == f"<system>Say why.</system><user>{example}<user>{shown}</user><assistant>"
+
+
 def test_a_reason_is_asked_for_in_the_language_of_the_query() -> None:
     rig = Rig()
-    assert "<user>搜索词：帽子\n买过帽子\n商品：红帽子\n为什么？</user><assistant>这是帽子。" in _asked(
-        rig, "红色 帽子", BAG
-    )
+    assert "<user>搜索词：帽子\n商品：红帽子\n为什么？</user><assistant>这是帽子。" in _asked(rig, "红色 帽子", BAG)
     assert EXAMPLE in _asked(rig, "rotes Kleid", BAG), "the first form serves other languages"
 
 
@@ -424,11 +428,11 @@ def test_the_request_for_a_reason_keeps_its_budget_and_its_limits() -> None:
         listing = Listing("p0", title)
         assert f"Listing: {title}\nWhy?" in _asked(rig, "dress", listing)
         with pytest.raises(BudgetError) as caught:
-            _asked(rig, "dress", listing, max_tokens=1)
+            _asked(rig, "dress", listing, HISTORY, max_tokens=1)
         least = caught.value.least
         assert f"Listing: {words(kept)}\nWhy?" in _asked(rig, "dress", listing, HISTORY, max_tokens=least)
         with pytest.raises(BudgetError, match=f"give at least {least}"):
-            _asked(rig, "dress", listing, max_tokens=least - 1)
+            _asked(rig, "dress", listing, HISTORY, max_tokens=least - 1)
     limits = {"query": 8, "history": 20, "interaction": 9, "listing": 10}
     rig = Rig(reason={"en": {**FIELDS["reason"]["en"], "limits": limits}})
     asked = _asked(rig, words(30, "q"), Listing("p0", words(30)), past(9)).rpartition("<user>")[2]
@@ -509,7 +513,8 @@ def test_golden_requests_for_reasons(spoken: str, chat: bool) -> None:
     path = GOLDEN / "reasons" / f"{spoken}-{'chat' if chat else 'plain'}.txt"
     tokenizer = WordTokenizer(chat=chat)
     query = GOLDEN_QUERY if spoken == "zh" else Query("summer  dress {query}")
-    prepared = Renderer(load_template("pointwise"), tokenizer).prepare(query, GOLDEN_CANDIDATES, GOLDEN_HISTORY)
+    history = GOLDEN_HISTORY if chat else ()
+    prepared = Renderer(load_template("pointwise"), tokenizer).prepare(query, GOLDEN_CANDIDATES, history)
     rendered = tokenizer.decode(prepared.reason(0, max_tokens=2000).ids) + "\n"
     if os.environ.get("GENRANK_REGENERATE_GOLDEN"):
         path.write_text(rendered, encoding="utf-8", newline="\n")

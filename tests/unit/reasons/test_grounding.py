@@ -282,6 +282,40 @@ def test_the_wishes_that_a_reason_names(text: str, wishes: tuple[str, ...]) -> N
     assert named_wishes(text, cable()) == wishes
 
 
+@pytest.mark.parametrize(
+    ("text", "stands"),
+    [
+        ("A keyboard under 60.", True),
+        ("A keyboard for less than $50.", True),
+        ("A keyboard under 40.", False),
+        ("It costs under 60 EUR.", False),
+        ("60 or under.", True),
+        ("300元以下的键盘。", False),
+        ("It costs 60.", False),
+        ("It is wireless.", True),
+        ("It is 2 cm thick.", True),
+        ("It is thick.", False),
+        ("It is kid-friendly for boys.", False),
+        ("For beginners.", False),
+        ("A senior keyboard.", False),
+        ("It runs for 20 hours.", True),
+        ("It is low in profile.", True),
+        ("It is ordinary.", True),
+    ],
+)
+def test_what_a_field_says_in_other_words(text: str, stands: bool) -> None:
+    listing = Listing(
+        "p",
+        "Keyboard, low profile",
+        price=Price(49.0, "USD"),
+        attributes={"connection": "Bluetooth", "height": "2 cm", "battery": "20 h", "new": "yes"},
+    )
+    past = Interaction("view", Listing("h", "Mouse", attributes={"shape": "low profile"}))
+    other = Listing("o", "Board", attributes={"ordinary": "yes", "shape": "是"})
+    facts = Facts(Query("keyboard"), listing, [past], [other])
+    assert all(claim.fields for claim in find_claims(text, facts)) == stands, find_claims(text, facts)
+
+
 def test_sizes_and_ages_within_a_range_are_grounded() -> None:
     facts = Facts(Query("shoes"), Listing("p", "Shoes", attributes={"size": "39-46", "age": "4-10 years"}))
     for text, stands in (
