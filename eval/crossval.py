@@ -55,7 +55,7 @@ from genrank.experiment.program import exit_status, say
 from genrank.experiment.splits import digest, fraction, query_digest
 from genrank.experiment.systems import BaselineSystem, CrossEncoderSystem, GenrankSystem
 from genrank.files import fingerprint, write_atomically
-from genrank.reranker import DEFAULT_MODEL
+from genrank.models.registry import DEFAULT_MODEL
 from genrank.types import Decoding, Request
 
 

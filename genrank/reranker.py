@@ -20,6 +20,7 @@ from genrank.engines.base import Closing, Engine
 from genrank.errors import BudgetError, ConfigError, EngineError, InputError, OutputError, shown
 from genrank.fallback import Fallback
 from genrank.inputs import items, make_request, whole_number
+from genrank.models.registry import DEFAULT_MODEL
 from genrank.permutation import Permutation, mean_tau
 from genrank.prompting.history import usefulness
 from genrank.prompting.renderer import Prompt, Renderer
@@ -48,11 +49,6 @@ Candidates = Sequence[Candidate | Listing | Mapping[str, Any] | str]
 
 History = Sequence[Interaction | Mapping[str, Any]]
 """What a caller may pass as a history."""
-
-DEFAULT_MODEL = "smollm2-135m"
-
-DEFAULT_DECODING: Decoding = "inline"
-"""The decoding of a model without an adapter that says its own."""
 
 DEFAULT_PROMPTS: Mapping[Decoding, str] = {
     "pointwise": "pointwise",
@@ -93,14 +89,16 @@ class Reranker(Closing):
     call `close` at their end.
 
     Args:
-        model: A known name (`genrank.models`), a local folder or a hub name; by default `DEFAULT_MODEL`.
+        model: A known name (`genrank.models`), a local folder or a hub name; by default
+            `genrank.models.registry.DEFAULT_MODEL`.
         adapter: Folder or hub name of a LoRA adapter.
         engine: ``transformers``, ``vllm``, or an `Engine`, which already has its model and adapter and is not closed
             with the reranker.
         prompt: Name of a prompt template, path of a ``.toml`` file, or a `Template`; by default the one the adapter was
             trained with, or else the decoding's default.
         decoding: ``pointwise``, ``inline``, ``first-token`` or ``listwise``; see `genrank.decoding`. By default the one
-            with which the adapter ranks best (`genrank.adapters.Served`), or else `DEFAULT_DECODING`.
+            with which the adapter ranks best (`genrank.adapters.Served`), or else the first that suits adapter and
+            prompt, in this order.
         strategy: ``sliding``, the default, ranks lists longer than `window` in overlapping windows (arXiv 2304.09542);
             ``tournament`` finds their top in fewer windows, most of them in parallel (after arXiv 2406.11678);
             ``single`` puts all candidates into one. ``pointwise`` needs no windows: its only strategy is ``each``.
@@ -165,8 +163,10 @@ class Reranker(Closing):
             raise InputError(f"must be one of {list(get_args(Decoding))}, got {decoding!r}", field="decoding")
         _check_engine(engine, model, adapter, trust_remote_code)
         used = adapter if isinstance(engine, str) else engine.adapter
-        decoding, passes = _served(decoding, passes, used)
+        if decoding is None:
+            decoding = default_decoding(used, prompt)
         strategy = _strategy(decoding, strategy, window=window, stride=stride, passes=passes)
+        passes = _served_passes(decoding, used) if passes is None else passes
         if calibration is not False:
             _check_place("calibration", calibration, Calibration)
         if blend is not None and blend is not False and not is_weight(blend):
@@ -744,15 +744,31 @@ def _strategy(decoding: Decoding, strategy: object, **windows: int | None) -> St
     return cast(Strategy, strategy)
 
 
-def _served(decoding: Decoding | None, passes: int | None, adapter: str | None) -> tuple[Decoding, int]:
-    """The decoding and the passes: what is given, or else what the adapter ranks best with, or the defaults."""
-    manifest = load_manifest(adapter) if adapter is not None and None in (decoding, passes) else None
+def default_decoding(adapter: str | None, prompt: str | Path | Template | None) -> Decoding:
+    """The decoding where none is given: the adapter's best, or the first that suits it and the prompt.
+
+    Args:
+        adapter: Its folder or name; None without one.
+        prompt: As in `Reranker`.
+
+    Raises:
+        ConfigError: When the adapter's manifest or the prompt template is wrong.
+    """
+    suited: Sequence[Decoding] = get_args(Decoding)
+    if prompt is not None:
+        suited = (prompt if isinstance(prompt, Template) else load_template(prompt)).decodings
+    manifest = load_manifest(adapter) if adapter is not None else None
+    if manifest and manifest.serve and manifest.serve.decoding in suited:
+        return manifest.serve.decoding
+    trained = [decoding for decoding in suited if not manifest or decoding in manifest.prompts]
+    return next(iter(trained or suited), "pointwise")  # one that does not fit is refused, with the reason
+
+
+def _served_passes(decoding: Decoding, adapter: str | None) -> int:
+    """The passes with which the adapter ranks best, or the decoding's default."""
+    manifest = load_manifest(adapter) if adapter is not None else None
     best = manifest.serve if manifest else None
-    if decoding is None:
-        decoding = best.decoding if best else DEFAULT_DECODING
-    if passes is None:
-        passes = best.passes if best and best.decoding == decoding else DEFAULT_PASSES[decoding]
-    return decoding, passes
+    return best.passes if best and best.decoding == decoding else DEFAULT_PASSES[decoding]
 
 
 def _sizes(strategy: Strategy, window: int | None, stride: int | None) -> tuple[int, int]:

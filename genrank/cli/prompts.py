@@ -11,6 +11,7 @@ from genrank.cli.console import Cell, Table, print_table, quiet_libraries, say
 from genrank.data.dataset import sample_shop
 from genrank.data.jsonl import read_requests
 from genrank.errors import DataFormatError, InputError
+from genrank.models.registry import DEFAULT_MODEL
 from genrank.types import Decoding, Request
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     render.add_argument("name", metavar="NAME", help="name of a prompt template, or a .toml file")
     render.add_argument("--request", metavar="FILE", help="request lines; - reads standard input (the sample shop)")
     render.add_argument("--query-id", metavar="ID", help="which of the requests (the first)")
-    render.add_argument("--model", default="smollm2-135m", help="known name, local folder or hub name (%(default)s)")
+    render.add_argument("--model", default=DEFAULT_MODEL, help="known name, local folder or hub name (%(default)s)")
     render.add_argument(
         "--trust-remote-code", action="store_true", help="run code that lies in the model's folder; read it first"
     )

@@ -13,6 +13,7 @@ from typing import IO, Literal, get_args
 from genrank.cli.console import print_table, quiet_libraries, say
 from genrank.data.jsonl import dump_line, read_requests
 from genrank.errors import DataFormatError, InputError
+from genrank.models.registry import DEFAULT_MODEL
 from genrank.progress import track
 from genrank.types import Combine, Decoding, Strategy
 
@@ -36,7 +37,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         default="auto",
         help="table by default on a terminal, json elsewhere",
     )
-    rerank.add_argument("--model", default="smollm2-135m", help="known name, local folder or hub name (%(default)s)")
+    rerank.add_argument("--model", default=DEFAULT_MODEL, help="known name, local folder or hub name (%(default)s)")
     rerank.add_argument("--adapter", help="folder or hub name of a LoRA adapter")
     rerank.add_argument(
         "--trust-remote-code", action="store_true", help="run code that lies in the model's folder; read it first"

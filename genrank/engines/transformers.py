@@ -41,6 +41,7 @@ from genrank.engines.snapshots import Snapshot, SnapshotWriter
 from genrank.engines.tokenizer import HubTokenizer, longest_context
 from genrank.errors import EngineError, InputError, MissingExtraError
 from genrank.files import files_fingerprint
+from genrank.models.registry import DEFAULT_MODEL
 from genrank.models.store import resolve
 from genrank.models.weights import model_fingerprint, reading
 from genrank.types import Tokens
@@ -88,7 +89,7 @@ class TransformersEngine(Closing):
 
     def __init__(
         self,
-        model: str = "smollm2-135m",
+        model: str = DEFAULT_MODEL,
         *,
         adapter: str | None = None,
         device: str | None = None,

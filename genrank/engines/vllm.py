@@ -51,6 +51,7 @@ from genrank.engines.mask import PermutationMask
 from genrank.engines.tokenizer import HubTokenizer
 from genrank.errors import EngineError, InputError, MissingExtraError, ModelError
 from genrank.files import files_fingerprint
+from genrank.models.registry import DEFAULT_MODEL
 from genrank.models.store import resolve
 from genrank.models.weights import ADAPTER_CONFIG, ADAPTER_WEIGHTS, check_adapter_files
 from genrank.types import Tokens
@@ -92,7 +93,7 @@ class VLLMEngine(Closing):
 
     def __init__(
         self,
-        model: str = "smollm2-135m",
+        model: str = DEFAULT_MODEL,
         *,
         adapter: str | None = None,
         dtype: Dtype = "auto",

@@ -8,7 +8,6 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, StrictBool, field_validator
 
-from genrank.adapters import load_manifest
 from genrank.calibration import load_calibration
 from genrank.engines.base import Dtype, Engine
 from genrank.experiment.config import Name, Strict
@@ -16,7 +15,7 @@ from genrank.files import files_fingerprint
 from genrank.models.store import resolve
 from genrank.models.weights import model_fingerprint
 from genrank.prompting.template import Template, load_template
-from genrank.reranker import DEFAULT_DECODING, DEFAULT_PROMPTS, Reranker
+from genrank.reranker import DEFAULT_PROMPTS, Reranker, default_decoding
 from genrank.types import Decoding, Strategy
 
 
@@ -104,14 +103,12 @@ _RERANKER_OPTIONS = (
 
 
 def decoding_of(system: GenrankSystem) -> Decoding:
-    """The system's decoding, or its adapter's best, or the default one.
+    """The system's decoding, or what `genrank.Reranker` takes.
 
     Raises:
-        ConfigError: When the adapter's manifest is wrong.
+        ConfigError: When the adapter's manifest or the prompt template is wrong.
     """
-    if system.decoding is None and system.adapter and (manifest := load_manifest(system.adapter)) and manifest.serve:
-        return manifest.serve.decoding
-    return system.decoding or DEFAULT_DECODING
+    return system.decoding or default_decoding(system.adapter, system.prompt)
 
 
 def template_of(system: GenrankSystem) -> Template:

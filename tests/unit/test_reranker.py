@@ -35,6 +35,11 @@ WINDOWED = [decoding for decoding in DECODINGS if decoding != "pointwise"]
 """The decodings that show several candidates in a prompt."""
 
 
+def _inline(**options: Any) -> Reranker:
+    """A reranker that shows its candidates in windows."""
+    return Reranker(**({"decoding": "inline"} | options))
+
+
 def _titles(n: int) -> list[str]:
     return [f"title {i}" for i in range(n)]
 
@@ -145,7 +150,7 @@ def test_a_tournament_finds_the_top_in_the_calls_of_its_formula(decoding: Any, n
 
 
 def test_a_tournament_refuses_a_top_beyond_its_window() -> None:
-    reranker = Reranker(engine=OracleEngine({}), strategy="tournament", window=5)
+    reranker = _inline(engine=OracleEngine({}), strategy="tournament", window=5)
     assert len(reranker.rerank("query", _titles(30)).items) == 30
     with pytest.raises(InputError, match="use strategy sliding") as caught:
         reranker.rerank("query", _titles(30), top_k=6)
@@ -170,14 +175,14 @@ def test_one_candidate_is_ranked_too() -> None:
 
 
 def test_the_score_is_the_decodings() -> None:
-    ranking = Reranker(engine=ScriptedEngine([_odds(-1.0, 2.0)]), passes=1).rerank("query", _titles(2))
+    ranking = _inline(engine=ScriptedEngine([_odds(-1.0, 2.0)]), passes=1).rerank("query", _titles(2))
     assert [item.score for item in ranking.items] == pytest.approx([_sigmoid(2.0), _sigmoid(-1.0)])
 
 
 def test_a_score_from_an_earlier_window_is_lowered_to_the_one_above_it() -> None:
     # 4 and 5 were judged beside others, and better than whatever stands above them now
     script = [_odds(3.0, 2.9, 2.8, 2.7), _odds(1.0, 0.9, 0.8, 0.7)]
-    ranking = Reranker(engine=ScriptedEngine(script), window=4, stride=2, passes=1).rerank("query", _titles(6))
+    ranking = _inline(engine=ScriptedEngine(script), window=4, stride=2, passes=1).rerank("query", _titles(6))
     assert _ids(ranking) == [str(i) for i in range(6)]
     expected = [_sigmoid(x) for x in (1.0, 0.9, 0.8, 0.7, 0.7, 0.7)]
     assert [item.score for item in ranking.items] == pytest.approx(expected)
@@ -225,7 +230,7 @@ def _shown(engine: ScriptedEngine) -> list[tuple[str, ...]]:
 
 def test_passes_show_the_list_as_it_is_then_reversed_then_shuffled() -> None:
     engine = OracleEngine({})
-    Reranker(engine=engine, passes=4, seed=1).rerank("query", _titles(8))
+    _inline(engine=engine, passes=4, seed=1).rerank("query", _titles(8))
     as_it_is, turned, *shuffled = _shown(engine)
     assert engine.calls == 1, "all passes are one batch"
     assert as_it_is == tuple(map(str, range(8)))
@@ -238,7 +243,7 @@ def test_the_seed_decides_the_shuffles() -> None:
     def shuffled(seed: int) -> tuple[str, ...]:
         engine = OracleEngine({})
         random.seed(seed + 5)  # the global generator has no say in it
-        Reranker(engine=engine, passes=3, seed=seed).rerank("query", _titles(20))
+        _inline(engine=engine, passes=3, seed=seed).rerank("query", _titles(20))
         return _shown(engine)[2]
 
     assert shuffled(1) == shuffled(1)
@@ -249,7 +254,7 @@ def test_scores_are_averaged_over_passes() -> None:
     # a model that only ever looks at the place: a reversed pass takes its bias out of the first and the last
     by_place = (2.0, 0.5, -1.0)
     engine = ScriptedEngine([_odds(*by_place), _odds(*by_place)])
-    ranking = Reranker(engine=engine, passes=2).rerank("query", _titles(3))
+    ranking = _inline(engine=engine, passes=2).rerank("query", _titles(3))
     s = [_sigmoid(x) for x in by_place]
     expected = {"0": (s[0] + s[2]) / 2, "1": (s[1] + s[1]) / 2, "2": (s[2] + s[0]) / 2}
     assert {item.listing_id: item.score for item in ranking.items} == pytest.approx(expected)
@@ -257,15 +262,15 @@ def test_scores_are_averaged_over_passes() -> None:
 
 
 def test_agreement_is_the_mean_over_windows_and_pairs_of_passes() -> None:
-    assert Reranker(engine=OracleEngine({}), passes=1).rerank("query", _titles(3)).provenance.agreement is None
+    assert _inline(engine=OracleEngine({}), passes=1).rerank("query", _titles(3)).provenance.agreement is None
     grades = {str(i): float(i) for i in range(30)}
-    agreeing = Reranker(engine=OracleEngine(grades), passes=3, window=10, stride=5).rerank("query", _titles(30))
+    agreeing = _inline(engine=OracleEngine(grades), passes=3, window=10, stride=5).rerank("query", _titles(30))
     assert agreeing.provenance.agreement == 1
     assert agreeing.provenance.windows == 3 * (-(-(30 - 10) // 5) + 1)
     # two windows of two passes: the first window's passes agree, the second one's are each other's opposite
     falling = _odds(1.0, 0.5, 0.0, -0.5)
     engine = ScriptedEngine([falling, falling[::-1], falling, falling])
-    mixed = Reranker(engine=engine, passes=2, window=4, stride=2).rerank("query", _titles(6))
+    mixed = _inline(engine=engine, passes=2, window=4, stride=2).rerank("query", _titles(6))
     assert mixed.provenance.agreement == (1 + -1) / 2
 
 
@@ -277,7 +282,7 @@ def test_agreement_is_the_mean_over_windows_and_pairs_of_passes() -> None:
 def test_provenance_is_complete() -> None:
     engine = OracleEngine({})
     engine.adapter = "red-shoes"
-    reranker = Reranker(engine=engine, window=8, stride=4, passes=2)
+    reranker = _inline(engine=engine, window=8, stride=4, passes=2)
     provenance = reranker.rerank("query", _titles(12), reasons=2).provenance
     template = load_template("inline")
     prompts = [request for request in engine.requests if isinstance(request, ScoreRequest)]
@@ -326,7 +331,7 @@ def test_a_template_may_be_passed_by_name_or_as_it_is() -> None:
 def test_cuts_add_up_over_windows_and_passes() -> None:
     limits = load_template("inline").limits
     n, words, query_words = 6, limits.listing + 5, limits.query + 3
-    reranker = Reranker(engine=OracleEngine({}), window=4, stride=2, passes=2)
+    reranker = _inline(engine=OracleEngine({}), window=4, stride=2, passes=2)
     ranking = reranker.rerank(_words(query_words), [_words(words)] * n)
     prompts = 2 * 2
     assert ranking.provenance.cuts == {"query": prompts * 3, "history": 0, "candidates": prompts * 4 * 5}
@@ -341,7 +346,7 @@ def test_a_batch_is_answered_in_order_and_as_one_by_one() -> None:
     requests = [_request(f"q{i}", *(f"q{i}-{j}" for j in range(3 + 4 * i))) for i in range(4)]
     grades = {f"q{i}-{j}": float((i + 5 * j) % 7) for i in range(4) for j in range(15)}
     engine = OracleEngine(grades)
-    reranker = Reranker(engine=engine, window=6, stride=3, passes=1)
+    reranker = _inline(engine=engine, window=6, stride=3, passes=1)
     together = reranker.rerank_batch(requests)
     rounds = engine.calls
     alone = [reranker.rerank_batch([request])[0] for request in requests]
@@ -373,7 +378,7 @@ def test_reasons_are_written_for_the_first_items_only_with_their_evidence() -> N
             return "It is red and by Zara. And more.\nBuy it!"
         return _odds(*(float(listing_id[1]) for listing_id in request.listing_ids))
 
-    ranking = Reranker(engine=ScriptedEngine(answer)).rerank("query", candidates, history, reasons=2)
+    ranking = _inline(engine=ScriptedEngine(answer)).rerank("query", candidates, history, reasons=2)
     assert _ids(ranking) == ["p3", "p2", "p1", "p0"]
     assert [item.reason for item in ranking.items] == ["It is red and by Zara."] * 2 + [None] * 2
     assert [set(item.evidence) for item in ranking.items[:2]] == [{"brand", "attributes.colour"}] * 2
@@ -384,7 +389,7 @@ def test_reasons_are_written_for_the_first_items_only_with_their_evidence() -> N
 
 def test_a_reason_has_a_conversation_of_its_own() -> None:
     engine = OracleEngine({str(i): i / 9 for i in range(9)})
-    Reranker(engine=engine, window=4, stride=2, passes=1).rerank("query", _titles(9), reasons=2)
+    _inline(engine=engine, window=4, stride=2, passes=1).rerank("query", _titles(9), reasons=2)
     *_, first, second = engine.requests
     for reason, title in ((first, "title 8"), (second, "title 7")):
         assert isinstance(reason, TextRequest)
@@ -409,6 +414,14 @@ def test_a_reason_may_speak_of_the_most_useful_part_of_a_long_history() -> None:
     assert time.monotonic() - started < 3
     assert ranking[0].reason == "You bought a dress by Zara."
     assert "history[700].brand" in ranking[0].evidence
+
+
+def test_the_decoding_is_pointwise_or_else_the_first_that_the_prompt_suits() -> None:
+    def decoding(prompt: str | None = None) -> str:
+        return Reranker(engine=OracleEngine({}), prompt=prompt).rerank("q", ["a"]).provenance.decoding
+
+    assert [decoding(), decoding("pointwise-lean"), decoding("inline-title")] == ["pointwise", "pointwise", "inline"]
+    assert decoding("listwise-lean") == "first-token"
 
 
 @pytest.mark.parametrize("n", [1, 2, 250])
@@ -495,7 +508,7 @@ def test_more_reasons_than_items_and_more_than_top_k() -> None:
 
 def test_a_reason_that_the_model_did_not_write_is_made_from_the_listing() -> None:
     engine = ScriptedEngine([_odds(2.0, 1.0), " \n", "It is title 1."])
-    ranking = Reranker(engine=engine, passes=1).rerank("title", _titles(2), reasons=2)
+    ranking = _inline(engine=engine, passes=1).rerank("title", _titles(2), reasons=2)
     first, second = (item.reason for item in ranking.items)
     assert first == "For “title”: its title says “title”."
     assert second == "It is title 1."
@@ -504,7 +517,7 @@ def test_a_reason_that_the_model_did_not_write_is_made_from_the_listing() -> Non
 
 def test_a_listing_that_meets_no_wish_has_no_reason() -> None:
     engine = ScriptedEngine([_odds(2.0, 1.0), "The best hat.", "It is title 1."])
-    ranking = Reranker(engine=engine, passes=1).rerank("red lamp", _titles(2), reasons=2)
+    ranking = _inline(engine=engine, passes=1).rerank("red lamp", _titles(2), reasons=2)
     assert [(item.reason, bool(item.evidence)) for item in ranking] == [(None, False), ("It is title 1.", True)]
     claims = ranking.provenance.claims
     assert (claims.rewritten, claims.dropped) == (0, 1)
@@ -555,7 +568,7 @@ def test_an_engine_that_fails_at_once_leaves_the_first_stages_order(decoding: An
 def test_an_engine_that_fails_at_the_second_window_keeps_the_first() -> None:
     n = 6
     engine = _failing_after(1, EngineError("gone"), OracleEngine({str(i): float(i) for i in range(n)}))
-    ranking = Reranker(engine=engine, window=4, stride=2, passes=1).rerank("query", _titles(n))
+    ranking = _inline(engine=engine, window=4, stride=2, passes=1).rerank("query", _titles(n))
     assert _ids(ranking) == ["0", "1", "5", "4", "3", "2"]
     assert [item.score for item in ranking.items] == [(n - i) / n for i in range(n)]
     assert (ranking.provenance.outcome, ranking.provenance.windows) == ("fallback", 1)
@@ -566,7 +579,7 @@ def test_an_engine_that_fails_at_the_second_window_keeps_the_first() -> None:
 def test_one_querys_bad_answer_is_no_others(bad: float) -> None:
     engine = ScriptedEngine(_by_id(lambda listing_id: bad if listing_id == "b1" else float(listing_id[1])))
     requests = [_request("qa", "a0", "a1", "a2"), _request("qb", "b0", "b1", "b2"), _request("qc", "c0", "c1")]
-    first, second, third = Reranker(engine=engine).rerank_batch(requests)
+    first, second, third = _inline(engine=engine).rerank_batch(requests)
     assert (_ids(first), first.provenance.outcome) == (["a2", "a1", "a0"], "model")
     assert (_ids(third), third.provenance.outcome) == (["c1", "c0"], "model")
     assert (_ids(second), second.provenance.outcome) == (["b0", "b1", "b2"], "fallback")
@@ -622,7 +635,7 @@ RISING = {str(i): float(i) for i in range(8)}
 def test_past_the_deadline_no_window_is_started(
     deadline: float, windows: int, order: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    reranker = Reranker(engine=Clock(monkeypatch).engine(1.0, RISING), window=4, stride=2, passes=1)
+    reranker = _inline(engine=Clock(monkeypatch).engine(1.0, RISING), window=4, stride=2, passes=1)
     ranking = reranker.rerank("query", _titles(8), deadline=deadline)
     assert _ids(ranking) == [str(place) for place in order]
     provenance = ranking.provenance
@@ -640,7 +653,7 @@ def test_past_the_deadline_no_window_is_started(
 def test_the_deadline_is_the_batchs_and_what_is_done_stays_done(monkeypatch: pytest.MonkeyPatch) -> None:
     engine = Clock(monkeypatch).engine(1.0, {"a1": 3.0, "b5": 3.0})
     requests = [_request("qa", "a0", "a1"), _request("qb", *(f"b{i}" for i in range(6)))]
-    short, long = Reranker(engine=engine, window=4, stride=2, passes=1).rerank_batch(requests, deadline=0.5)
+    short, long = _inline(engine=engine, window=4, stride=2, passes=1).rerank_batch(requests, deadline=0.5)
     assert (_ids(short), short.provenance.outcome) == (["a1", "a0"], "model")
     assert (_ids(long), long.provenance.outcome) == ([f"b{i}" for i in range(6)], "fallback")
     assert long.provenance.windows == 0
@@ -649,7 +662,7 @@ def test_the_deadline_is_the_batchs_and_what_is_done_stays_done(monkeypatch: pyt
 def test_the_seconds_are_the_querys_own(monkeypatch: pytest.MonkeyPatch) -> None:
     engine = Clock(monkeypatch).engine(1.0, {})
     requests = [_request(f"q{n}", *(f"{n}-{i}" for i in range(n))) for n in (2, 8, 6)]
-    reranker = Reranker(engine=engine, window=4, stride=2, passes=1)
+    reranker = _inline(engine=engine, window=4, stride=2, passes=1)
     assert [ranking.provenance.seconds for ranking in reranker.rerank_batch(requests)] == [1.0, 3.0, 2.0]
     assert [ranking.provenance.seconds for ranking in reranker.rerank_batch(requests, reasons=1)] == [4.0] * 3
     assert reranker.rerank_batch(requests, deadline=1.5)[1].provenance.seconds == 2.0
@@ -657,14 +670,14 @@ def test_the_seconds_are_the_querys_own(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_a_pass_that_was_finished_counts_without_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
     engine = Clock(monkeypatch).engine(1.0, {"3": 3.0})
-    ranking = Reranker(engine=engine, passes=4).rerank("query", _titles(4), deadline=0.5)
+    ranking = _inline(engine=engine, passes=4).rerank("query", _titles(4), deadline=0.5)
     assert _ids(ranking) == ["3", "0", "1", "2"]
     assert (ranking.provenance.outcome, ranking.provenance.windows) == ("model", 1)
 
 
 def test_the_groups_of_a_tournament_that_were_finished_count(monkeypatch: pytest.MonkeyPatch) -> None:
     engine = Clock(monkeypatch).engine(1.0, RISING)
-    reranker = Reranker(engine=engine, strategy="tournament", window=3, passes=1)
+    reranker = _inline(engine=engine, strategy="tournament", window=3, passes=1)
     ranking = reranker.rerank("query", _titles(6), top_k=1, deadline=0.5)
     assert ranking.items[0].listing_id == "4", "the first group, 0 2 4, is ranked among its own spots"
     assert ranking.provenance.why == f"the deadline of 0.5 s passed{FIRST_STAGE}"
@@ -690,7 +703,7 @@ class Hanging(OracleEngine):
 @pytest.mark.parametrize("asynchronous", [False, True])
 def test_an_engine_that_hangs_is_left_behind_and_what_it_published_counts(asynchronous: bool) -> None:
     engine = Hanging({"1": 3.0})
-    reranker = Reranker(engine=engine, passes=2)
+    reranker = _inline(engine=engine, passes=2)
     started = time.monotonic()
     try:
         if asynchronous:
@@ -741,7 +754,7 @@ def test_an_answer_that_was_published_counts_for_its_own_request() -> None:
     inner = Hanging({"q1-1": 3.0})
     requests = [_request(f"q{i}", f"q{i}-0", f"q{i}-1") for i in range(2)]
     try:
-        first, second = Reranker(engine=Rewording(inner), passes=1).rerank_batch(requests, deadline=0.05)
+        first, second = _inline(engine=Rewording(inner), passes=1).rerank_batch(requests, deadline=0.05)
     finally:
         inner.let_go.set()
     assert (first.provenance.outcome, second.provenance.outcome) == ("fallback", "model")
@@ -761,7 +774,7 @@ class SlowTokenizer(WordTokenizer):
 def test_rendering_is_inside_the_deadline() -> None:
     tokenizer = SlowTokenizer()
     engine = ScriptedEngine(_by_id(float), tokenizer=tokenizer)
-    reranker = Reranker(engine=engine, window=4, stride=2, passes=1)
+    reranker = _inline(engine=engine, window=4, stride=2, passes=1)
     tokenizer.seconds = 0.02
     requests = [_request(f"q{i}", *(f"{i}{j}" for j in range(8))) for i in range(9)]
     started = time.monotonic()
@@ -795,7 +808,7 @@ def test_what_a_call_with_a_deadline_raises_is_raised_in_the_callers_thread() ->
 
 def test_past_the_deadline_no_reason_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
     engine = Clock(monkeypatch).engine(1.0, RISING)
-    ranking = Reranker(engine=engine).rerank("query", _titles(3), reasons=2, deadline=1.0)
+    ranking = _inline(engine=engine).rerank("query", _titles(3), reasons=2, deadline=1.0)
     assert _ids(ranking) == ["2", "1", "0"]
     assert [item.reason for item in ranking.items] == [None] * 3
     assert (ranking.provenance.outcome, ranking.provenance.repairs) == (
@@ -806,7 +819,7 @@ def test_past_the_deadline_no_reason_is_written(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_a_generous_deadline_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    reranker = Reranker(engine=Clock(monkeypatch).engine(1.0, RISING), window=4, stride=2, passes=1)
+    reranker = _inline(engine=Clock(monkeypatch).engine(1.0, RISING), window=4, stride=2, passes=1)
     for deadline in (None, inf, 3.5):
         assert reranker.rerank("query", _titles(8), deadline=deadline).provenance.outcome == "model"
 
@@ -824,7 +837,7 @@ def test_a_budget_too_small_for_reasons_leaves_the_ranking() -> None:
     template = template.model_copy(update={"reason": {"en": wordy}})
     engine = OracleEngine({"1": 3.0})
     engine.context = 1000
-    reranker = Reranker(engine=engine, prompt=template)
+    reranker = _inline(engine=engine, prompt=template)
     ranking = reranker.rerank("query", _titles(2), reasons=1)
     assert _ids(ranking) == ["1", "0"]
     assert ranking.provenance.outcome == "repaired"
@@ -874,7 +887,7 @@ def test_what_a_window_ranked_stays_and_the_fallback_orders_the_rest() -> None:
     engine = _failing_after(1, EngineError("gone"), OracleEngine(RISING))
     # it would have 4 to 7 first, but these are ranked
     fallback = CheapRanker(lambda listing_id: {"0": -2.0, "1": 0.0, "2": -1.0, "3": 0.5}.get(listing_id, 9.0))
-    ranking = Reranker(engine=engine, window=4, stride=2, passes=1, fallback=fallback).rerank("query", _titles(n))
+    ranking = _inline(engine=engine, window=4, stride=2, passes=1, fallback=fallback).rerank("query", _titles(n))
     assert _ids(ranking) == ["3", "1", "2", "0", "7", "6", "5", "4"]
     assert (ranking.provenance.outcome, ranking.provenance.windows) == ("fallback", 1)
     assert ranking.provenance.why == f"the engine failed: gone{FALLBACK}"
@@ -883,7 +896,7 @@ def test_what_a_window_ranked_stays_and_the_fallback_orders_the_rest() -> None:
 
 def test_past_the_deadline_the_fallback_orders_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
     fallback = CheapRanker(float)
-    reranker = Reranker(engine=Clock(monkeypatch).engine(1.0, RISING), window=4, stride=2, fallback=fallback)
+    reranker = _inline(engine=Clock(monkeypatch).engine(1.0, RISING), window=4, stride=2, fallback=fallback)
     ranking = reranker.rerank("query", _titles(8), deadline=0.5)
     assert _ids(ranking) == ["3", "2", "1", "0", "7", "6", "5", "4"]
     assert ranking.provenance.why == f"the deadline of 0.5 s passed{FALLBACK}"
@@ -893,7 +906,7 @@ def test_the_fallback_gets_the_plain_requests_that_need_it_as_one_batch() -> Non
     engine = ScriptedEngine(_by_id(lambda listing_id: nan if listing_id[0] in "bd" else float(listing_id[1])))
     requests = [_request(f"q{name}", *(f"{name}{i}" for i in range(3))) for name in "abcd"]
     fallback = CheapRanker(lambda listing_id: -abs(int(listing_id[1]) - 1))
-    rankings = Reranker(engine=engine, fallback=fallback).rerank_batch(requests)
+    rankings = _inline(engine=engine, fallback=fallback).rerank_batch(requests)
     assert fallback.asked == [[requests[1], requests[3]]]
     assert [ranking.provenance.outcome for ranking in rankings] == ["model", "fallback"] * 2
     assert [_ids(ranking) for ranking in rankings] == [
@@ -906,13 +919,13 @@ def test_the_fallback_gets_the_plain_requests_that_need_it_as_one_batch() -> Non
 
 def test_the_fallback_is_asked_only_when_there_is_something_to_order() -> None:
     fallback = CheapRanker(float)
-    assert Reranker(engine=OracleEngine({}), fallback=fallback).rerank("q", _titles(3)).provenance.why == ""
-    assert Reranker(engine=OracleEngine({}), fallback=fallback).rerank_batch([]) == []
-    one = Reranker(engine=_dead(), fallback=fallback).rerank("q", ["only"])
+    assert _inline(engine=OracleEngine({}), fallback=fallback).rerank("q", _titles(3)).provenance.why == ""
+    assert _inline(engine=OracleEngine({}), fallback=fallback).rerank_batch([]) == []
+    one = _inline(engine=_dead(), fallback=fallback).rerank("q", ["only"])
     assert one.provenance.why == f"the engine failed: gone{FIRST_STAGE}"
     # window 3, stride 2 of 4 candidates: 0 alone is left when the second window fails
     engine = _failing_after(1, EngineError("gone"), OracleEngine({"3": 3.0}))
-    left = Reranker(engine=engine, window=3, stride=2, fallback=fallback).rerank("q", _titles(4))
+    left = _inline(engine=engine, window=3, stride=2, fallback=fallback).rerank("q", _titles(4))
     assert _ids(left) == ["0", "3", "1", "2"]
     assert fallback.asked == []
 
@@ -987,7 +1000,7 @@ def test_arerank_lets_the_event_loop_go_on() -> None:
 
     async def both() -> Ranking:
         reranking = asyncio.create_task(
-            Reranker(engine=ScriptedEngine(answer)).arerank("query", _titles(2), (), top_k=1, reasons=0, deadline=60)
+            _inline(engine=ScriptedEngine(answer)).arerank("query", _titles(2), (), top_k=1, reasons=0, deadline=60)
         )
         await asyncio.sleep(0.01)
         loop_went_on.set()
@@ -1061,7 +1074,7 @@ class Awaitable(OracleEngine):
 
 def test_an_engine_that_can_be_awaited_is_awaited_without_threads() -> None:
     engine = Awaitable({"1": 3.0})
-    reranker = Reranker(engine=engine, window=4, stride=2)
+    reranker = _inline(engine=engine, window=4, stride=2)
 
     async def many() -> list[Ranking]:
         calls = [reranker.arerank("title", _titles(6), reasons=1, deadline=60 if i % 2 else None) for i in range(50)]
@@ -1079,9 +1092,9 @@ def test_an_engine_that_can_be_awaited_is_awaited_without_threads() -> None:
 def test_arerank_batch_is_rerank_batch() -> None:
     grades = {f"{i}-{j}": float(i * j % 5) for i in range(3) for j in range(9)}
     requests = [_request(f"q{i}", *(f"{i}-{j}" for j in range(3 * i + 3))) for i in range(3)]
-    expected = Reranker(engine=OracleEngine(grades), window=4).rerank_batch(requests, top_k=4, reasons=2)
+    expected = _inline(engine=OracleEngine(grades), window=4).rerank_batch(requests, top_k=4, reasons=2)
     for engine in (OracleEngine(grades), Awaitable(grades)):
-        found = asyncio.run(Reranker(engine=engine, window=4).arerank_batch(requests, top_k=4, reasons=2))
+        found = asyncio.run(_inline(engine=engine, window=4).arerank_batch(requests, top_k=4, reasons=2))
         assert [ranking.items for ranking in found] == [ranking.items for ranking in expected]
 
 
@@ -1193,15 +1206,15 @@ def test_a_reranker_closes_the_engine_that_it_loaded(monkeypatch: pytest.MonkeyP
     [
         ({"decoding": "pairwise"}, "decoding"),
         ({"strategy": "knockout"}, "strategy"),
-        ({"strategy": "each"}, "strategy"),
+        ({"decoding": "inline", "strategy": "each"}, "strategy"),
         ({"decoding": "pointwise", "strategy": "single"}, "strategy"),
         ({"decoding": "pointwise", "window": 20}, "window"),
         ({"decoding": "pointwise", "stride": 10}, "stride"),
         ({"decoding": "pointwise", "passes": 2}, "passes"),
-        ({"window": 1}, "window"),
-        ({"window": "20"}, "window"),
-        ({"window": 20, "stride": 20}, "stride"),
-        ({"stride": 0}, "stride"),
+        ({"decoding": "inline", "window": 1}, "window"),
+        ({"decoding": "inline", "window": "20"}, "window"),
+        ({"decoding": "inline", "window": 20, "stride": 20}, "stride"),
+        ({"decoding": "inline", "stride": 0}, "stride"),
         ({"passes": 0}, "passes"),
         ({"passes": "2"}, "passes"),
         ({"max_reason_tokens": 0}, "max_reason_tokens"),
@@ -1228,7 +1241,7 @@ def test_a_wrong_argument_of_the_class_is_named(change: dict[str, Any], field: s
 
 @pytest.mark.parametrize(("window", "stride"), [(10, 5), (2, 1), (3, 1), (20, 10), (None, 10)])
 def test_the_stride_follows_the_window(window: int | None, stride: int) -> None:
-    provenance = Reranker(engine=OracleEngine({}), window=window).rerank("query", _titles(30)).provenance
+    provenance = _inline(engine=OracleEngine({}), window=window).rerank("query", _titles(30)).provenance
     assert (provenance.window, provenance.stride) == (window or 20, stride)
 
 
@@ -1241,7 +1254,7 @@ def test_an_engine_and_what_it_already_has_is_refused_with_the_fix() -> None:
 
 def test_numbers_of_numpy_are_options_too() -> None:
     np = pytest.importorskip("numpy")
-    reranker = Reranker(engine=OracleEngine({"4": 3.0}), window=np.int64(4), passes=np.int32(1), seed=np.int64(3))
+    reranker = _inline(engine=OracleEngine({"4": 3.0}), window=np.int64(4), passes=np.int32(1), seed=np.int64(3))
     ranking = reranker.rerank("query", _titles(6), top_k=np.int64(2), reasons=np.int8(1), deadline=np.float32(60))
     assert [item.listing_id for item in ranking] == ["4", "0"]
     json.dumps(ranking.to_dict())
@@ -1250,7 +1263,7 @@ def test_numbers_of_numpy_are_options_too() -> None:
 
 
 def test_wide_windows_are_allowed_where_candidates_need_no_names() -> None:
-    ranking = Reranker(engine=OracleEngine({"99": 3.0}), window=200, stride=100).rerank("query", _titles(100))
+    ranking = _inline(engine=OracleEngine({"99": 3.0}), window=200, stride=100).rerank("query", _titles(100))
     assert ranking.items[0].listing_id == "99"
 
 
@@ -1271,7 +1284,7 @@ def test_single_refuses_what_it_cannot_name() -> None:
 )
 def test_a_template_that_does_not_fit(prompt: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        Reranker(engine=OracleEngine({}), prompt=prompt)
+        _inline(engine=OracleEngine({}), prompt=prompt)
 
 
 @pytest.mark.parametrize("decoding", ["first-token", "listwise"])
@@ -1453,7 +1466,7 @@ def test_a_weight_blends_the_first_stage_in(decoding: Any) -> None:
 
 
 def test_blended_scores_keep_the_mean_and_the_spread_of_the_log_odds() -> None:
-    ranking = Reranker(engine=OracleEngine(MODEL), passes=1, blend=0.5).rerank("q", _scored())
+    ranking = _inline(engine=OracleEngine(MODEL), passes=1, blend=0.5).rerank("q", _scored())
     odds = {key: log(exp(x) + 1) - log(2) for key, x in MODEL.items()}
     mean, deviation = fmean(odds.values()), pstdev(odds.values())
     middle, spread = fmean(PROPOSED.values()), pstdev(PROPOSED.values())
@@ -1464,15 +1477,15 @@ def test_blended_scores_keep_the_mean_and_the_spread_of_the_log_odds() -> None:
 
 def test_the_adapters_weight_is_taken_where_all_candidates_have_scores(tmp_path: Path) -> None:
     engine = _with_weight(tmp_path, 0.0, "inline")
-    reranker = Reranker(engine=engine)
+    reranker = _inline(engine=engine)
     assert reranker.rerank("q", _scored()).provenance.blend == 0.0
     assert _ids(reranker.rerank("q", _scored())) == ["p0", "p2", "p3", "p1"]
     partly = reranker.rerank("q", _scored({**PROPOSED, "p3": None}))
     assert (partly.provenance.blend, _ids(partly)[0]) == (None, "p1")
-    assert Reranker(engine=engine, decoding="first-token").rerank("q", _scored()).provenance.blend is None
-    assert Reranker(engine=engine, blend=False).rerank("q", _scored()).provenance.blend is None
-    assert Reranker(engine=engine, blend=0.5).rerank("q", _scored()).provenance.blend == 0.5
-    assert Reranker(engine=OracleEngine(MODEL)).rerank("q", _scored()).provenance.blend is None
+    assert _inline(engine=engine, decoding="first-token").rerank("q", _scored()).provenance.blend is None
+    assert _inline(engine=engine, blend=False).rerank("q", _scored()).provenance.blend is None
+    assert _inline(engine=engine, blend=0.5).rerank("q", _scored()).provenance.blend == 0.5
+    assert _inline(engine=OracleEngine(MODEL)).rerank("q", _scored()).provenance.blend is None
 
 
 def test_a_forced_weight_needs_every_score() -> None:
@@ -1485,7 +1498,7 @@ def test_a_forced_weight_needs_every_score() -> None:
 
 def test_a_fallback_is_not_blended() -> None:
     engine = _failing_after(1, EngineError("gone"), OracleEngine(MODEL))
-    ranking = Reranker(engine=engine, window=2, stride=1, passes=1, blend=0.0).rerank("q", _scored())
+    ranking = _inline(engine=engine, window=2, stride=1, passes=1, blend=0.0).rerank("q", _scored())
     assert (ranking.provenance.outcome, ranking.provenance.blend) == ("fallback", None)
     assert _ids(ranking) == ["p0", "p1", "p2", "p3"]
 
@@ -1497,9 +1510,9 @@ def test_reasons_are_of_the_first_items_of_the_blend() -> None:
 
 def test_blended_scores_are_not_called_calibrated() -> None:
     calibration = Calibration("inline", 2.0, fitted_on="some queries")
-    reranker = Reranker(engine=OracleEngine(MODEL), calibration=calibration, blend=0.5)
+    reranker = _inline(engine=OracleEngine(MODEL), calibration=calibration, blend=0.5)
     assert reranker.rerank("q", _scored()).provenance.calibration is None
-    off = Reranker(engine=OracleEngine(MODEL), calibration=calibration)
+    off = _inline(engine=OracleEngine(MODEL), calibration=calibration)
     assert off.rerank("q", _scored()).provenance.calibration == "some queries"
 
 
@@ -1507,5 +1520,5 @@ def test_false_turns_the_adapters_calibration_off(tmp_path: Path) -> None:
     save_calibration(Calibration("inline", 2.0, fitted_on="some queries"), tmp_path)
     engine = OracleEngine(MODEL)
     engine.adapter = str(tmp_path)
-    assert Reranker(engine=engine).rerank("q", ["a"]).provenance.calibration == "some queries"
-    assert Reranker(engine=engine, calibration=False).rerank("q", ["a"]).provenance.calibration is None
+    assert _inline(engine=engine).rerank("q", ["a"]).provenance.calibration == "some queries"
+    assert _inline(engine=engine, calibration=False).rerank("q", ["a"]).provenance.calibration is None
