@@ -265,6 +265,10 @@ class TransformersEngine(Closing):
         self._kept.snapshot = snapshot = Snapshot(path, bound)
         return snapshot
 
+    def forget(self) -> None:
+        """Drop everything that is kept, and close the snapshot."""
+        self._kept = KeptHeads(self._kept.room, self._kept.packing)
+
     @property
     def held_bytes(self) -> int:
         """Bytes of keys and values that are kept in memory; those of a snapshot do not count."""
