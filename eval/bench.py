@@ -1,6 +1,6 @@
 """How fast genrank is, side by side with the bare model and with its peers: ``python -m eval.bench [--only PART]``.
 
-Six parts, as JSON on stdout:
+Eight parts, as JSON on stdout:
 
 - ``overhead``: milliseconds of processor time that `Reranker` adds to one window of 20 candidates, with an engine
   double that answers at once. The double's tokenizer, which stands for the model's, is timed apart.
@@ -12,9 +12,11 @@ Six parts, as JSON on stdout:
 - ``evaluation``: seconds that measuring one run of 10,000 queries with 100 candidates takes, once everything is
   compiled, and memory.
 - ``peers``, with ``--dataset``: genrank on transformers and on vLLM, rank_llm, and the bare engines; see `eval.peers`.
+- ``kept``: a request read whole and with its listings kept, beside ``inline`` in two orders and a cross-encoder; memory,
+  int8, a restart. ``stream``, with ``--dataset``: a stream of queries by the memory for kept listings; see `eval.kept`.
 - ``strategies``, with ``--dataset``: the top 10 of 100 candidates by ``tournament`` and by ``sliding``.
 
-The last two run where a dataset is named; ``--queries``, ``--candidates`` and ``--split`` are theirs.
+``peers``, ``stream`` and ``strategies`` run where a dataset is named; ``--queries``, ``--candidates`` and ``--split`` are theirs.
 """
 
 from __future__ import annotations
@@ -30,6 +32,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
+from eval.kept import measure_kept, measure_stream
 from eval.peers import Ran, Texts, flat_scores, load_transformers, measure_peers, pairwise, titles_only
 from eval.summary import Setting, measure_system
 from eval.systems import SystemResult
@@ -59,8 +62,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     parser = argparse.ArgumentParser("python -m eval.bench", description=__doc__.split("\n")[0] if __doc__ else None)
     parser.add_argument("--model", default="smollm2-135m", help="known name, local folder or hub name (%(default)s)")
-    parser.add_argument("--rounds", type=int, help="measurements of each (throughput 9, peers 1, strategies 3)")
-    parser.add_argument("--batch", type=int, help="queries in a batch (throughput 8, peers 20, strategies all)")
+    parser.add_argument(
+        "--rounds", type=int, help="measurements of each (throughput 9, peers 1, strategies and kept 3)"
+    )
+    parser.add_argument(
+        "--batch", type=int, help="queries in a batch (throughput and kept 8, peers 20, strategies all, stream 150)"
+    )
     parser.add_argument("--dataset", help="dataset folder, for peers and strategies")
     parser.add_argument("--split", default="test", help="split that the queries come from (%(default)s)")
     parser.add_argument("--queries", type=int, default=60, help="maximum number of queries (%(default)s)")
@@ -79,6 +86,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             arguments.model, given(arguments.batch, 8), given(arguments.rounds, 9)
         ),
         "evaluation": measure_evaluation,
+        "kept": lambda: measure_kept(
+            arguments.model, described(arguments.dataset, given(arguments.batch, 8)), given(arguments.rounds, 3)
+        ),
     }
     with_dataset: dict[str, Callable[[], dict[str, Any]]] = {
         "peers": lambda: measure_peers(
@@ -101,6 +111,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             candidates=given(arguments.candidates, 100),
             rounds=given(arguments.rounds, 3),
         ),
+        "stream": lambda: _stream(arguments.dataset, arguments.model, given(arguments.batch, 150)),
     }
     parser.add_argument("--only", choices=[*parts, *with_dataset], help="run one part only")
     arguments = parser.parse_args(argv)
@@ -114,6 +125,26 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(json.dumps({name: parts[name]() for name in chosen}))
 
     return exit_status(body)
+
+
+def described(folder: str | None, count: int) -> list[Request]:
+    """Requests of `WINDOW` candidates with all their fields, without histories: the sample shop's, or a dataset's."""
+    if folder is None:
+        return [dataclasses.replace(request, history=()) for request in windows(count)]
+    dataset = load_dataset(folder)
+    asked = [dataset.request(query) for query in dataset.split("test")]
+    full = [request for request in asked if len(request.candidates) >= WINDOW][:count]
+    return [Request(request.query, request.candidates[:WINDOW]) for request in full]
+
+
+def _stream(folder: str, model: str, length: int) -> dict[str, Any]:
+    dataset = load_dataset(folder)
+    listings = list(dataset.listings.values())
+    index = Bm25(listings, ["title"], stem=True)
+    queries = [query.query for query in dataset.queries]
+    random.Random(0).shuffle(queries)
+    budgets = [1 << 26, 1 << 28, 1 << 30, 1 << 32]
+    return measure_stream(model, listings, queries, index.search, budgets=budgets, length=length)
 
 
 def windows(count: int) -> list[Request]:

@@ -395,8 +395,9 @@ class Reranker(Closing):
             ConfigError: When there is none, or it was made with another model, adapter, prompt or dtype; names which.
             DataFormatError: When it is not a whole one.
         """
+        bound = snapshot_binding(self.engine, self._renderer)
         engine: Any = self.engine
-        return len(engine.open_snapshot(path, snapshot_binding(engine, self._renderer)))
+        return len(engine.open_snapshot(path, bound))
 
     def check_options(self, *, top_k: int | None = None, reasons: int = 0, deadline: float | None = None) -> None:
         """Check the options of a call that do not depend on the request.

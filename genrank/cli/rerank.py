@@ -71,6 +71,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     rerank.add_argument("--max-prompt-tokens", type=int, metavar="N", help="token budget of one prompt")
     rerank.add_argument("--batch", type=int, metavar="N", help="requests ranked at once (1 for a table, else 8)")
     rerank.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the shuffles (0)")
+    rerank.add_argument("--snapshot", metavar="FILE", help="listings that genrank warm read beforehand (none)")
     rerank.set_defaults(command=_rerank)
 
 
@@ -107,6 +108,8 @@ def _rerank(arguments: argparse.Namespace) -> int:
         blend=arguments.blend,
         trust_remote_code=arguments.trust_remote_code,
     )
+    if arguments.snapshot:
+        say(f"{reranker.open_snapshot(arguments.snapshot):,} listings in {arguments.snapshot}")
     ranker: Reranker | Cascade = reranker
     if arguments.then:
         second = Reranker(engine=reranker.engine, decoding=arguments.then, seed=arguments.seed)

@@ -15,7 +15,7 @@ from typing import IO, Any
 from genrank.errors import DataFormatError, InputError
 from genrank.files import wide_encoding
 from genrank.inputs import parse_request
-from genrank.types import Interaction, Ranking, Request
+from genrank.types import Interaction, Listing, Ranking, Request, make_listing
 
 MAX_LINE_BYTES = 16 * 2**20
 _TOO_DEEP = "JSON nested too deeply"
@@ -157,6 +157,27 @@ def read_requests(path: str | Path, stream: IO[bytes] | None = None) -> Iterator
             yield number, DataFormatError(name, number, "a rerank request", str(error))
         except RecursionError:
             yield number, DataFormatError(name, number, "a rerank request", _TOO_DEEP)
+
+
+def read_listings(path: str | Path) -> Iterator[Listing]:
+    """Read a catalogue: one listing a line, of which one is in memory at a time.
+
+    Args:
+        path: The file; ``-`` reads standard input.
+
+    Raises:
+        DataFormatError: When the file cannot be opened or holds no line, or a line is wrong.
+    """
+    name = "<stdin>" if str(path) == "-" else str(path)
+    for number, value in read_jsonl(path):
+        if isinstance(value, DataFormatError):
+            raise value
+        if not isinstance(value, dict):
+            raise DataFormatError(name, number, "one JSON object", type(value).__name__)
+        try:
+            yield make_listing(value)
+        except InputError as error:
+            raise DataFormatError(name, number, "a listing", str(error)) from None
 
 
 def request_fields(request: Request) -> dict[str, Any]:

@@ -209,8 +209,8 @@ def checksum(rows: torch.Tensor) -> int:
 
 
 def _bytes(tensor: torch.Tensor) -> memoryview:
-    data: Any = tensor.detach().cpu().contiguous().view(torch.uint8).numpy()
-    return memoryview(data).cast("B")
+    data: Any = tensor.cpu().reshape(-1).view(torch.uint8).numpy()
+    return memoryview(data)
 
 
 def _check(ids: torch.Tensor, index: torch.Tensor) -> str:

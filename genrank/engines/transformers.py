@@ -144,6 +144,7 @@ class TransformersEngine(Closing):
         room = (1 << 30 if on_cpu else 4 << 30) if kept_bytes is None else kept_bytes
         packing = Int8(self._layout) if kept_dtype == "int8" and self._layout is not None else Exact()
         self._kept = KeptHeads(room, packing)
+        self._like = torch.empty(0, dtype=self.dtype, device=self.device)  # of the keys' and values' kind
         self._stop: Stop = never  # of the call that is running the model
         self._seconds_a_token = 0.0  # in the fastest pass so far; 0 before the first is measured
         for layer in getattr(self._decoder, "layers", ()):
@@ -264,6 +265,10 @@ class TransformersEngine(Closing):
         """
         self._kept.snapshot = snapshot = Snapshot(path, bound)
         return snapshot
+
+    def forget(self) -> None:
+        """Drop everything that is kept, and close the snapshot."""
+        self._kept = KeptHeads(self._kept.room, self._kept.packing)
 
     @property
     def held_bytes(self) -> int:
@@ -490,7 +495,7 @@ class TransformersEngine(Closing):
         ids = torch.tensor(_even(tails, self._pad), device=self.device)
         buffer = None
         if self._layout is not None and (caches or any(past.tokens for past in pasts)):
-            buffer = self._buffer([past.tokens for past in pasts], ids.shape[1])
+            buffer = Buffer(self._layout, [past.tokens for past in pasts], ids.shape[1], self._like)
             for row, past in enumerate(pasts):
                 if past.head is not None:
                     past.head.fill(buffer, row, past.tokens, self._kept.packing)
@@ -502,10 +507,6 @@ class TransformersEngine(Closing):
             seconds = (time.perf_counter() - started) / ids.numel()
             self._seconds_a_token = min(seconds, self._seconds_a_token or seconds)
         return states, buffer
-
-    def _buffer(self, starts: Sequence[int], more: int) -> Buffer:
-        assert self._layout is not None
-        return Buffer(self._layout, starts, more, torch.empty(0, dtype=self.dtype, device=self.device))
 
     def _permute(self, rows: list[_Row], requests: list[PermuteRequest], stop: Stop, done: Done[PermuteResult]) -> None:
         masks = [PermutationMask(tuple(request.identifiers), tuple(request.between)) for request in requests]
@@ -687,9 +688,10 @@ class _BatchWriter:
         self._texts = [list(row.ids) for row in rows]
         self._buffer = None
         self.last = torch.stack([row.states[-1] for row in rows])
-        if kept := [row.kv for row in rows if row.kv is not None]:
+        kept = [row.kv for row in rows if row.kv is not None]
+        if engine._layout is not None and kept:
             more = max(length - len(row.ids) for row, length in zip(rows, lengths, strict=True))
-            self._buffer = engine._buffer([len(row.ids) for row in rows], more)
+            self._buffer = Buffer(engine._layout, [len(row.ids) for row in rows], more, engine._like)
             for row, kv in enumerate(kept):
                 self._buffer.of(row, 0, len(kv)).copy_(kv)
 
