@@ -1,9 +1,9 @@
 """Checks a reason against the facts: finds its claims, and looks each up in the listing and the history.
 
 A claim is a brand or another name, a number with or without a unit, a price, a rating, a size, a colour, a material, a
-feature, a use, another candidate's attribute value, a word of praise, or a word about the shopper's past. It is grounded
-where a field says the same. The query is not evidence (a reason may only repeat what use it asks for), and praise is
-never grounded. A reason with a claim that is not grounded is rewritten: it then says which words of the query, or which
+feature, a use, another candidate's attribute value, a word of praise, or a word about the shopper's past. It is
+grounded where a field says the same. The query is not evidence (a reason may only repeat what use it asks for), and
+praise is never grounded. A reason with a claim that is not grounded is rewritten: it then says which words of the query, or which
 interaction of the past, the listing meets, and by which of its fields. Where it meets none, there is no reason.
 
 The check uses rules and word lists (`genrank.reasons.lexicon`), not a model: it misses a claim in words that are on no
