@@ -1,10 +1,10 @@
 """Checks a reason against the facts: finds its claims, and looks each up in the listing and the history.
 
 A claim is a brand or another name, a number with or without a unit, a price, a rating, a size, a colour, a material, a
-feature, another candidate's attribute value, a word of praise, or a word about the shopper's past. It is grounded where
-a field says the same. The query is not evidence, and praise is never grounded. A reason with a claim that is not
-grounded is rewritten: it then says which words of the query, or which interaction of the past, the listing meets,
-and by which of its fields. Where it meets none, there is no reason.
+feature, a use, another candidate's attribute value, a word of praise, or a word about the shopper's past. It is
+grounded where a field says the same. The query is not evidence (a reason may only repeat what use it asks for), and
+praise is never grounded. A reason with a claim that is not grounded is rewritten: it then says which words of the query, or which
+interaction of the past, the listing meets, and by which of its fields. Where it meets none, there is no reason.
 
 The check uses rules and word lists (`genrank.reasons.lexicon`), not a model: it misses a claim in words that are on no
 list.
@@ -147,7 +147,11 @@ class Facts:
                 self.fields.append(_Field("rating", f"history[{i}].rating", rating, rating, i))
         self.measures = [(measure, field) for field in self.fields for measure in _field_measures(field)]
         self.names = _names(self.fields, self.title)
-        self.telling = {field.name for field in self.fields if field.kind in ("brand", "attributes")}
+        self.telling = {
+            field.name
+            for field in self.fields
+            if field.kind in ("brand", "attributes") or (field.kind == "title" and field.past is not None)
+        }
         own = [field for field in self.fields if field.past is None]
         self.strange = sorted({name for other in others for name in _strange(other, own)}, key=len, reverse=True)
 
@@ -209,6 +213,8 @@ def find_claims(text: str, facts: Facts) -> list[Claim]:
         taken.append(match.span())
         kind, words = _meaning(match)
         if kind == "none" or (match.group() in ("thick", "thin") and _MEASURED.search(said, 0, match.start())):
+            continue
+        if kind == "use" and any(_stands(word, facts.query) for word in words):
             continue
         denied = _negated(said, *match.span())
         standing = [] if kind == "praise" else [f for f in allowed if _says(f, words, denied=denied is not None)]
@@ -339,6 +345,8 @@ def _names(fields: Iterable[_Field], title: str) -> dict[str, set[str]]:
         values = [field.said]
         if field.kind == "title":
             values.append(_normalise(_quote(field.value)))
+            if field.past is not None:
+                values += re.findall(f"[{HAN}]{{4,}}", field.said)
         elif field.kind == "attributes":
             values += re.split(r"\s*[,;/|、，；]\s*", field.said)
         for value in values:
@@ -440,7 +448,7 @@ def _vocabulary() -> dict[str, tuple[str, tuple[str, ...]]]:
     """Every word of the lexicon, with its kind and its synonyms."""
     table: dict[str, tuple[str, tuple[str, ...]]] = {}
     brands = tuple((brand,) for brand in lexicon.BRANDS)
-    lists = {"praise": lexicon.PRAISE, "feature": lexicon.FEATURES, "material": lexicon.MATERIALS}
+    lists = {"praise": lexicon.PRAISE, "feature": lexicon.FEATURES, "material": lexicon.MATERIALS, "use": lexicon.USES}
     for kind, groups in (lists | {"colour": lexicon.COLOURS, "brand": brands}).items():
         for group in groups:
             table |= dict.fromkeys(group, (kind, group))

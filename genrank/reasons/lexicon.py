@@ -195,6 +195,28 @@ limited edition, limited-edition, 限量
 luxury, luxurious, deluxe, 奢华, 豪华
 """)
 
+USES = _groups("""
+outdoor, outdoors, 户外
+indoor, indoors, 室内
+travel, travelling, traveling, 旅行, 出差, 旅游
+office, 办公, 办公室
+wedding, 婚礼
+party, 派对, 聚会
+hiking, hike, 登山, 徒步
+running, jogging, 跑步, 慢跑
+yoga, 瑜伽
+gift, 礼物, 送礼
+school, 上学, 学校
+gym, fitness, 健身
+camping, 露营
+beach, 海边, 沙滩
+cycling, 骑行
+swimming, 游泳
+gaming, 电竞
+commute, commuting, 通勤
+""")
+"""What a listing is for. A reason may also repeat what the query says: that is the wish."""
+
 IMPLIED_BY = {
     "wireless": _words("bluetooth, 蓝牙, 2.4g"),
     "water-resistant": _words("waterproof, water proof, 防水"),

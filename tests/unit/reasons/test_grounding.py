@@ -301,6 +301,8 @@ def test_the_wishes_that_a_reason_names(text: str, wishes: tuple[str, ...]) -> N
         ("It runs for 20 hours.", True),
         ("It is low in profile.", True),
         ("It is ordinary.", True),
+        ("For travel.", False),
+        ("For gaming.", True),  # the query's own wish
     ],
 )
 def test_what_a_field_says_in_other_words(text: str, stands: bool) -> None:
@@ -312,8 +314,15 @@ def test_what_a_field_says_in_other_words(text: str, stands: bool) -> None:
     )
     past = Interaction("view", Listing("h", "Mouse", attributes={"shape": "low profile"}))
     other = Listing("o", "Board", attributes={"ordinary": "yes", "shape": "是"})
-    facts = Facts(Query("keyboard"), listing, [past], [other])
+    facts = Facts(Query("gaming keyboard"), listing, [past], [other])
     assert all(claim.fields for claim in find_claims(text, facts)) == stands, find_claims(text, facts)
+
+
+def test_a_past_listing_is_not_this_one() -> None:
+    past = Interaction("purchase", Listing("h", "氨基酸控油洁面乳 油皮"))
+    facts = Facts(Query("面霜"), Listing("p", "清爽控油面霜"), [past])
+    assert ground("清爽控油面霜，氨基酸控油洁面乳。", facts).rewritten
+    assert not ground("清爽控油面霜，和您买过的氨基酸控油洁面乳相配。", facts).rewritten
 
 
 def test_sizes_and_ages_within_a_range_are_grounded() -> None:
