@@ -14,6 +14,7 @@ from finetune.windows import WindowOptions
 from genrank.engines.loading import native_dtype
 from genrank.errors import ConfigError, InputError
 from genrank.experiment.config import read_yaml
+from genrank.models.registry import DEFAULT_MODEL
 
 if TYPE_CHECKING:
     from trl import GRPOConfig, ModelConfig, SFTConfig
@@ -174,7 +175,7 @@ def _defaults() -> dict[str, Any]:
     """Defaults that replace TRL's own in all trainings."""
     gpu = torch.cuda.is_available()
     return {
-        "model_name_or_path": "smollm2-135m",
+        "model_name_or_path": DEFAULT_MODEL,
         "use_peft": True,
         "dtype": "auto",
         "lora_target_modules": ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],

@@ -32,6 +32,7 @@ from genrank.experiment.datasets import has_gain, load_dataset
 from genrank.experiment.metrics import listing_ids, ndcg_of
 from genrank.experiment.program import say
 from genrank.experiment.record import versions
+from genrank.models.registry import DEFAULT_MODEL
 from genrank.models.store import resolve
 from genrank.models.weights import weights_fingerprint
 from genrank.prompting.renderer import Renderer
@@ -97,8 +98,8 @@ def shortened(dataset: Dataset, data: DataArguments) -> Dataset:
 
 
 def model_name(model: ModelConfig) -> str:
-    """The name of the model to train; ``smollm2-135m`` by default."""
-    return model.model_name_or_path or "smollm2-135m"
+    """The name of the model to train; genrank's default model if none is given."""
+    return model.model_name_or_path or DEFAULT_MODEL
 
 
 def load_model(folder: Path, training: Any, model: ModelConfig) -> Any:

@@ -45,7 +45,7 @@ def sft_options(model: Path, out: Path, *more: str) -> list[str]:
         "output_dir": out,
         "max_steps": SFT_STEPS,
         "dev_queries": 2,
-        "share": 0.1,  # three queries: three steps an epoch
+        "share": 0.1,  # three queries in three forms, and a reason: five steps an epoch
         "most_candidates": 6,
         "per_device_train_batch_size": 2,
         "learning_rate": 1e-2,

@@ -61,10 +61,9 @@ def test_an_adapter_is_trained_and_served_with_its_manifest(tiny: Path, trained:
     reranker = Reranker(str(tiny), adapter=str(trained / "adapter"))
     request = sample_shop().request(sample_shop().queries[0])
     assert reranker.rerank_batch([request])[0].provenance.outcome == "model"
-    assert list(losses(trained)) == list(range(1, SFT_STEPS + 1))
-    for decoding in ("pointwise", "first-token"):
-        found = [entry[f"loss_{decoding}"] for entry in logged(trained) if f"loss_{decoding}" in entry]
-        assert found[-1] < found[0], decoding
+    found = losses(trained)
+    assert list(found) == list(range(1, SFT_STEPS + 1))
+    assert sum(found[step] for step in range(6, 11)) < sum(found[step] for step in range(1, 6))  # two whole epochs
 
 
 def test_an_adapter_goes_on_learning(tiny: Path, tmp_path: Path) -> None:
