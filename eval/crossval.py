@@ -45,6 +45,7 @@ from eval.config import (
 from eval.report import write_report
 from eval.run import Record, make_requests, print_table
 from eval.systems import SystemResult, kept_result, run_system
+from genrank.adapters import load_manifest
 from genrank.data.dataset import Dataset
 from genrank.data.trec import Run
 from genrank.errors import ConfigError, GenrankError, InputError, MissingExtraError
@@ -55,7 +56,6 @@ from genrank.experiment.program import exit_status, say
 from genrank.experiment.splits import digest, fraction, query_digest
 from genrank.experiment.systems import BaselineSystem, CrossEncoderSystem, GenrankSystem
 from genrank.files import fingerprint, write_atomically
-from genrank.models.registry import DEFAULT_MODEL
 from genrank.types import Decoding, Request
 
 
@@ -358,11 +358,13 @@ class Fold:
                 return CrossEncoderSystem(type="cross-encoder", name=system.name, folder=str(folder))
         adapter = folder / "adapter"
         is_adapter = (adapter / "adapter_config.json").exists()
-        model = str(self._values(system).get("model_name_or_path", DEFAULT_MODEL))
+        manifest = load_manifest(adapter)
+        if manifest is None:
+            raise ConfigError(f"{system.name}: {adapter} has no manifest; delete {folder}.done to train it again")
         own = system.model_dump(exclude={"type", "config", "options"})
         return GenrankSystem(
             type="genrank",
-            model=model if is_adapter else str(adapter),
+            model=manifest.base_model if is_adapter else str(adapter),
             adapter=str(adapter) if is_adapter else None,
             blend=False,
             **own,

@@ -24,6 +24,7 @@ from genrank.experiment.systems import GenrankSystem
 from genrank.reranker import Reranker
 from genrank.testing import OracleEngine, ScriptedEngine
 
+INLINE = "[{type: genrank, name: g, model: m, decoding: inline}, {type: bm25}]"
 MAKE_ENGINE = "genrank.experiment.systems.make_engine"
 
 
@@ -135,7 +136,7 @@ def shop_folder(shop: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     return tmp_path
 
 
-def call(folder: Path, *more: str, systems: str = "[{type: genrank, name: g, model: m}, {type: bm25}]") -> int:
+def call(folder: Path, *more: str, systems: str = INLINE) -> int:
     text = f"dataset: {folder / 'shop'}\nsystems: {systems}\n"
     (folder / "c.yaml").write_text(text, encoding="utf-8")
     return program.main(["--config", str(folder / "c.yaml"), "--no-cache", *more])
@@ -164,7 +165,15 @@ def test_a_calibrated_system_gives_the_calibrated_scores(shop_folder: Path, shop
     folder = shop_folder / "adapter"
     for settings in ("", f", calibration: {folder}"):
         # a calibration that the configuration names already has no part in the fit
-        assert call(shop_folder, "--out", str(folder), systems=f"[{{type: genrank, name: g, model: m{settings}}}]") == 0
+        assert (
+            call(
+                shop_folder,
+                "--out",
+                str(folder),
+                systems=f"[{{type: genrank, name: g, model: m, decoding: inline{settings}}}]",
+            )
+            == 0
+        )
         config = load_config(shop_folder / "c.yaml", RunConfig)
         requests = [shop.request(query) for query in shop.queries[:2]]
         (system,) = config.systems
@@ -202,7 +211,7 @@ def test_first_token_has_an_event_of_its_own(shop_folder: Path, capsys: pytest.C
         ([], "[{type: genrank, name: a, model: m, decoding: listwise}]", 2, "a is listwise, which gives no prob"),
         (
             [],
-            "[{type: genrank, name: a, model: m, window: 2, stride: 1}]",
+            "[{type: genrank, name: a, model: m, decoding: inline, window: 2, stride: 1}]",
             2,
             "max_candidates: query q1 took more than one window",
         ),

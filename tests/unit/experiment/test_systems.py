@@ -40,7 +40,9 @@ def test_options_reach_the_reranker() -> None:
 
 
 def test_overrides_take_precedence() -> None:
-    made = make_reranker(system(passes=4, window=7, stride=3), 0, engine=ScriptedEngine([]), passes=1)
+    made = make_reranker(
+        system(decoding="inline", passes=4, window=7, stride=3), 0, engine=ScriptedEngine([]), passes=1
+    )
     assert (made.passes, made.window) == (1, 7)
 
 
@@ -58,7 +60,7 @@ def test_unknown_names_are_told_when_the_configuration_is_read(field: str, value
 
 
 def test_the_decoding_and_its_template() -> None:
-    assert (decoding_of(system()), template_of(system()).name) == ("inline", "inline")
+    assert (decoding_of(system()), template_of(system()).name) == ("pointwise", "pointwise")
     listwise = system(decoding="listwise")
     assert (decoding_of(listwise), template_of(listwise).name) == ("listwise", "listwise")
     assert template_of(system(decoding="listwise", prompt="listwise-numbers")).name == "listwise-numbers"
@@ -74,7 +76,9 @@ def test_rankings_depend_on_weights_prompt_and_calibration(tmp_path: Path) -> No
     own = {"model": str(tmp_path / "model")}
     plain = dependencies(system(**own))
     assert set(plain) == {"model", "prompt"}
-    with_all = system(**own, adapter=str(tmp_path / "adapter"), calibration=str(tmp_path / "calibration.json"))
+    with_all = system(
+        **own, decoding="inline", adapter=str(tmp_path / "adapter"), calibration=str(tmp_path / "calibration.json")
+    )
     found = dependencies(with_all)
     assert set(found) == {"model", "prompt", "adapter", "calibration"}
     assert dependencies(system(**own, decoding="listwise"))["prompt"] != plain["prompt"]
@@ -87,10 +91,10 @@ def test_rankings_depend_on_weights_prompt_and_calibration(tmp_path: Path) -> No
 
 
 def test_the_adapters_best_decoding_is_taken_where_none_is_named(tmp_path: Path) -> None:
-    assert decoding_of(system(adapter=str(tmp_path))) == "inline"
-    manifest = Manifest(format=1, base_model="m", prompts={}, serve=Served(decoding="pointwise"))
-    save_manifest(manifest, tmp_path)
     assert decoding_of(system(adapter=str(tmp_path))) == "pointwise"
+    manifest = Manifest(format=1, base_model="m", prompts={}, serve=Served(decoding="listwise"))
+    save_manifest(manifest, tmp_path)
+    assert decoding_of(system(adapter=str(tmp_path))) == "listwise"
     assert decoding_of(system(adapter=str(tmp_path), decoding="inline")) == "inline"
 
 
