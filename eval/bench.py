@@ -33,7 +33,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from eval.kept import measure_kept, measure_stream
-from eval.peers import Ran, Texts, flat_scores, load_transformers, measure_peers, pairwise, titles_only
+from eval.peers import HOSTS, Ran, Texts, flat_scores, load_transformers, measure_peers, pairwise, titles_only
 from eval.summary import Setting, measure_system
 from eval.systems import SystemResult
 from genrank import Candidate, Request, Reranker, sample_shop
@@ -73,6 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--queries", type=int, default=60, help="maximum number of queries (%(default)s)")
     parser.add_argument("--candidates", type=int, help="candidates of each query (peers 20, strategies 100)")
     parser.add_argument("--texts", choices=get_args(Texts), default="titles", help="what peers read (%(default)s)")
+    parser.add_argument("--hosts", nargs="+", choices=HOSTS, help="engines that peers loads (all)")
     parser.add_argument("--contenders", default="", metavar="REGEX", help="peers that take part, by name")
     parser.add_argument("--out", type=Path, help="folder for peers.json, peers.md and the engines' logs")
 
@@ -100,6 +101,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             batch=given(arguments.batch, 20),
             rounds=given(arguments.rounds, 1),
             texts=arguments.texts,
+            hosts=arguments.hosts,
             only=arguments.contenders,
             out=arguments.out,
         ),

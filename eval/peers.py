@@ -58,6 +58,7 @@ SINGLES = 5
 """Queries that are also ranked one at a time, for their latency."""
 
 GENERATING, LOGITS = "rank_llm generating", "rank_llm logits"
+HOSTS = ("transformers", "vllm", "bare vllm", "rank_llm")
 WARM = " warm"
 """Ends the name of a contender that has read the listings before."""
 
@@ -416,7 +417,7 @@ def one_text(request: Request, tokenizer: Tokenizer) -> Request:
     """The request with all fields of each listing as its title, as ``pointwise-lean`` shows and cuts them."""
     listings = [candidate.listing for candidate in request.candidates]
     heads = Renderer(load_template("pointwise-lean"), tokenizer).heads(listings, max_tokens=_CONTEXT)
-    texts = [tokenizer.decode(head.ids[head.lead :]).strip() for head in heads]
+    texts = [tokenizer.decode(head.ids[head.lead : head.head]).strip() for head in heads]
     shown = (Listing(one.listing_id, text) for one, text in zip(listings, texts, strict=True))
     return Request(request.query, tuple(map(Candidate, shown)))
 
@@ -437,6 +438,7 @@ def measure_peers(
     batch: int,
     rounds: int,
     texts: Texts = "titles",
+    hosts: Sequence[str] | None = None,
     only: str = "",
     out: Path | None = None,
     loaders: Mapping[str, Load] | None = None,
@@ -452,6 +454,7 @@ def measure_peers(
         batch: Queries in a batch.
         rounds: How often each contender ranks all queries.
         texts: What contenders read of a listing.
+        hosts: Names of the hosts that are loaded; None loads all.
         only: A regular expression; a contender takes part if it is found in its name.
         out: Folder for ``peers.json``, ``peers.md`` and the logs of the engines; created if missing.
         loaders: Who takes part, by host; None takes all.
@@ -487,12 +490,8 @@ def measure_peers(
         out.mkdir(parents=True, exist_ok=True)
     if loaders is None:
         rank_llm = functools.partial(load_rank_llm, candidates=candidates)
-        loaders = {
-            "transformers": load_transformers,
-            "vllm": load_vllm,
-            "bare vllm": load_bare_vllm,
-            "rank_llm": rank_llm,
-        }
+        everyone: tuple[Load, ...] = (load_transformers, load_vllm, load_bare_vllm, rank_llm)
+        loaders = {name: load for name, load in zip(HOSTS, everyone, strict=True) if hosts is None or name in hosts}
     with contextlib.ExitStack() as stack:
         at, skipped = _load_all(loaders, model, out, stack)
         if not (at := {name: pool for name, pool in at.items() if chosen.search(name)}):

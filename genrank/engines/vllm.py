@@ -170,10 +170,25 @@ class VLLMEngine(Closing):
         """Read scores; see `genrank.engines.base.Engine`.
 
         Several positions of one prompt are read in one pass if vLLM can do that (its V2 model runner, on a GPU), and
-        otherwise in a session with a piece for each position. Tokens after the last position are not computed. A
-        request that reads nothing puts the whole blocks of its prompt into the prefix cache.
+        otherwise in a session with a piece for each position. Tokens after the last position are not computed.
         """
         return self._run(requests, self._score, stop)
+
+    def keep(self, requests: Sequence[ScoreRequest], *, stop: Stop = never) -> list[ScoreResult | None]:
+        """Put the whole blocks of prompts into the prefix cache, as far as it has room.
+
+        Args:
+            requests: Prompts that end with their head, or with its opening.
+            stop: Checked all the time; what was finished is kept.
+
+        Returns:
+            ``[b]`` answers without scores; `found` says that the head was there already. None for each request that was
+            not finished.
+
+        Raises:
+            EngineError: When the model cannot be run.
+        """
+        return self._run(requests, self._keep, stop)
 
     def permute(self, requests: Sequence[PermuteRequest], *, stop: Stop = never) -> list[PermuteResult | None]:
         """Write orders under a mask; see `genrank.engines.base.Engine`.
@@ -233,8 +248,6 @@ class VLLMEngine(Closing):
         return list(answers)
 
     async def _score(self, request: ScoreRequest) -> ScoreResult:
-        if not request.reads:
-            return await self._keep(request)
         places, targets = sorted(set(request.reads)), list(request.targets)
         ids = list(request.ids[: places[-1] + 1])
         if len(places) == 1 or self._running.reads_prompts:
@@ -264,7 +277,6 @@ class VLLMEngine(Closing):
         return ScoreResult(scores, Tokens(prompt=len(request.ids), cached=cached), found)
 
     async def _keep(self, request: ScoreRequest) -> ScoreResult:
-        """Have the prefix cache hold the whole blocks of a prompt."""
         ids = request.ids[: self._running.whole_blocks(len(request.ids)) + 1]  # vLLM always computes the last token
         output = await self._running.ask(ids, self._lora, max_tokens=1)
         cached = output.num_cached_tokens or 0

@@ -105,10 +105,10 @@ def test_a_listing_outside_the_whole_blocks_is_never_found(engine: Any, count: i
         assert not result.found
 
 
-def test_a_request_that_reads_nothing_has_its_head_kept(engine: Any) -> None:
+def test_heads_are_kept_without_being_scored(engine: Any) -> None:
     heads = [tokens(count, 200 + count) for count in (64, 70, 20)]
     for found in (False, True):
-        kept = engine.score([ScoreRequest(head, (), (), (), 0, len(head)) for head in heads])
+        kept = engine.keep([ScoreRequest(head, (), (), (), 0, len(head)) for head in heads])
         assert [(result.scores, result.found) for result in kept] == [((), found), ((), found), ((), False)]
     read = engine.score([behind(head, 1) for head in heads])
     assert [result.tokens.cached for result in read] == [64, 64, 0]
@@ -270,6 +270,7 @@ def test_pointwise_reads_a_listing_once_and_no_order_matters(engine: Any) -> Non
     asked = shop.request(shop.split("test")[0], 8)
     reranker = Reranker(engine=engine, decoding="pointwise")
     (cold,) = reranker.rerank_batch([asked])
+    assert reranker.warm([candidate.listing for candidate in asked.candidates]).known == 8
     backwards = reranker.rerank(Query("something else"), asked.candidates[::-1])
     warm = asyncio.run(reranker.arerank(asked.query, asked.candidates[::-1], history=asked.history, deadline=60))
     assert (cold.provenance.outcome, cold.provenance.kept) == ("model", 0)
@@ -296,6 +297,14 @@ def test_a_stopped_call_answers_what_is_finished_and_the_engine_works_on(engine:
     assert engine.write([TextRequest(tokens(10, 1), 500)], stop=Stop(0.0)) == [None]
     (again,) = engine.score(asked[:1])
     assert again is not None
+
+
+def test_a_deadline_drops_the_listings_that_are_left(engine: Any) -> None:
+    asked = [behind(tokens(70, 1000 + i), 1) for i in range(3000)]  # minutes of work
+    started = time.monotonic()
+    assert None in engine.score(asked, stop=Stop(started + 1))
+    assert engine.score(asked[:1])[0] is not None
+    assert time.monotonic() - started < 15
 
 
 def test_many_tasks_rank_without_threads_and_as_calls_do(engine: Any) -> None:
@@ -368,8 +377,11 @@ def test_an_adapter_is_its_content(engine: Any, adapter: str, tmp_path: Path) ->
     from safetensors.torch import load_file, save_file
 
     other = shutil.copytree(adapter, tmp_path / "other")
-    weights = {name: -weight for name, weight in load_file(other / "adapter_model.safetensors").items()}
-    save_file(weights, other / "adapter_model.safetensors")
+    weights = load_file(other / "adapter_model.safetensors")
+    save_file(
+        {name: -weight if "lora_A" in name else weight for name, weight in weights.items()},
+        other / "adapter_model.safetensors",
+    )
     changing = shutil.copytree(adapter, tmp_path / "changing")
     asked = [behind(tokens(70, 500), 1)]
 

@@ -124,6 +124,27 @@ def running() -> Iterator[_RunningEngine]:
     made.close()
 
 
+@pytest.mark.parametrize(
+    ("head", "lead", "sent", "cached", "found"),
+    [
+        (60, 0, 70, 48, True),
+        (60, 0, 70, 32, False),
+        (64, 0, 70, 64, True),
+        (64, 0, 64, 48, True),  # a head alone: vLLM computes its last block again
+        (15, 0, 70, 0, False),
+        (60, 48, 70, 48, False),  # the whole blocks hold nothing of the listing
+        (60, 47, 70, 48, True),
+        (0, 0, 70, 64, False),  # the query comes first
+    ],
+)
+def test_a_listing_was_held_if_all_whole_blocks_of_its_head_were(
+    running: _RunningEngine, head: int, lead: int, sent: int, cached: int, *, found: bool
+) -> None:
+    running._block = 16
+    request = ScoreRequest(range(70), (69,), (1,), lead=lead, head=head)
+    assert running.holds_listing(request, sent, cached) is found
+
+
 class Work:
     """Answers of which the first comes at once, and the second when it is let go."""
 
