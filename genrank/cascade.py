@@ -33,7 +33,9 @@ class Cascade(Closing):
 
     Args:
         first: Ranks all candidates. Closing the cascade closes it too.
-        second: Ranks the first few; it may share the engine of `first`. Closing the cascade closes it too.
+        second: Ranks the first few; it may share the engine of `first`. Its candidates come with the first one's
+            log-odds as their scores, so if its adapter stores a blend, create it with ``blend=False``. Closing the
+            cascade closes it too.
         top: How many, at least 2.
         scores: ``replace`` orders them by the second score, ``add`` by the mean of both scores' log-odds, which only
             ``pointwise`` and ``inline`` have.

@@ -112,7 +112,7 @@ def _rerank(arguments: argparse.Namespace) -> int:
         say(f"{reranker.open_snapshot(arguments.snapshot):,} listings in {arguments.snapshot}")
     ranker: Reranker | Cascade = reranker
     if arguments.then:
-        second = Reranker(engine=reranker.engine, decoding=arguments.then, seed=arguments.seed)
+        second = Reranker(engine=reranker.engine, decoding=arguments.then, seed=arguments.seed, blend=False)
         ranker = Cascade(reranker, second, top=arguments.then_top, scores=arguments.then_scores)
     ranker.check_options(top_k=arguments.top_k, reasons=arguments.reasons, deadline=arguments.deadline)
     summary = Summary()
