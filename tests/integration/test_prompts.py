@@ -11,17 +11,19 @@ from genrank.cli.main import main
 from genrank.data.dataset import sample_shop
 from genrank.engines.tokenizer import HubTokenizer
 from genrank.errors import ModelError
+from genrank.models.registry import DEFAULT_MODEL
 from genrank.models.store import resolve
 from genrank.prompting.renderer import Renderer
 from genrank.prompting.template import template_names
 
 transformers = pytest.importorskip("transformers")
 
-MODELS = ("smollm2-135m", "gemma3-270m")
+MODELS = {"smollm2-135m": "<|im_start|>system\n", "gemma3-270m": "<bos>", DEFAULT_MODEL: "<|im_start|>system\n"}
+"""How a prompt of each model begins."""
 _loaded: dict[str, Any] = {}
 
 
-@pytest.fixture(params=MODELS)
+@pytest.fixture(params=list(MODELS))
 def tokenizer(request: pytest.FixtureRequest) -> Any:
     """A known model's own tokenizer."""
     name: str = request.param
@@ -74,6 +76,6 @@ def test_render_shows_special_tokens(tokenizer: Any, capsys: pytest.CaptureFixtu
     (name,) = [name for name, one in _loaded.items() if one is tokenizer]
     assert main(["prompts", "render", "inline-zh", "--model", name, "--window", "2"]) == 0
     out, err = capsys.readouterr()
-    assert out.startswith({"smollm2-135m": "<|im_start|>system\n", "gemma3-270m": "<bos>"}[name])
+    assert out.startswith(MODELS[name])
     assert out.endswith("\n与搜索词相关吗？\n")
     assert "candidates 1 to 2 of" in err
