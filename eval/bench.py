@@ -39,17 +39,18 @@ from eval.systems import SystemResult
 from genrank import Candidate, Request, Reranker, sample_shop
 from genrank.data.dataset import Dataset, Grade
 from genrank.engines.base import Engine
-from genrank.engines.tokenizer import Encoded, HubTokenizer
+from genrank.engines.tokenizer import HubTokenizer
 from genrank.errors import InputError
 from genrank.experiment.datasets import load_dataset
 from genrank.experiment.metrics import listing_ids, measure, ndcg_of
 from genrank.experiment.program import exit_status, say
+from genrank.models.registry import DEFAULT_MODEL
 from genrank.models.store import resolve
 from genrank.prompting.renderer import Renderer
 from genrank.prompting.template import load_template
 from genrank.search.bm25 import Bm25
 from genrank.testing import ScriptedEngine, WordTokenizer
-from genrank.types import Interaction, Listing, Provenance, Query
+from genrank.types import Decoding, Interaction, Listing, Provenance, Query
 
 WINDOW = 20
 
@@ -61,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit status.
     """
     parser = argparse.ArgumentParser("python -m eval.bench", description=__doc__.split("\n")[0] if __doc__ else None)
-    parser.add_argument("--model", default="smollm2-135m", help="known name, local folder or hub name (%(default)s)")
+    parser.add_argument("--model", default=DEFAULT_MODEL, help="known name, local folder or hub name (%(default)s)")
     parser.add_argument(
         "--rounds", type=int, help="measurements of each (throughput 9, peers 1, strategies and kept 3)"
     )
@@ -163,33 +164,41 @@ def windows(count: int) -> list[Request]:
 
 
 def measure_overhead(rounds: int = 300) -> dict[str, float]:
-    """Median milliseconds of processor time that one rerank call with an engine double takes in its own thread.
+    """Median milliseconds of processor time that `Reranker` itself takes for a request of `WINDOW` candidates.
+
+    Its listings are known from earlier requests, and an engine double answers at once.
 
     Returns:
-        ``total_ms``, ``tokenizer_ms`` (the double's tokenizer) and ``own_ms``, their difference.
+        ``pointwise_ms`` and ``inline_ms``, one pass; and, to compare machines by, ``tokenizer_ms``, which the double's
+        tokenizer of plain Python takes to read the listings' texts.
     """
-    tokenizer = _TimedTokenizer()
-    reranker = Reranker(engine=ScriptedEngine(flat_scores, tokenizer=tokenizer), passes=1)
     requests = windows(1)
-    totals, own = [], []
-    for _ in range(rounds):
-        tokenizer.seconds = 0.0
-        started = time.thread_time()
+    tokenizer = WordTokenizer()
+    texts = [text for c in requests[0].candidates for text in (c.listing.title, c.listing.description)]
+    found = {f"{decoding}_ms": _overhead(decoding, requests, rounds) for decoding in ("pointwise", "inline")}
+    return found | {"tokenizer_ms": _median_ms(lambda: tokenizer.encode(texts), rounds)}
+
+
+def _overhead(decoding: Decoding, requests: Sequence[Request], rounds: int) -> float:
+    engine = ScriptedEngine(flat_scores)
+    reranker = Reranker(engine=engine, decoding=decoding, passes=1)
+
+    def rank() -> None:
+        engine.requests.clear()
         reranker.rerank_batch(requests)
-        totals.append(time.thread_time() - started)
-        own.append(totals[-1] - tokenizer.seconds)
-    total_ms, own_ms = statistics.median(totals) * 1e3, statistics.median(own) * 1e3
-    return {"total_ms": total_ms, "tokenizer_ms": total_ms - own_ms, "own_ms": own_ms}
+
+    return _median_ms(rank, rounds)
 
 
-class _TimedTokenizer(WordTokenizer):
-    seconds = 0.0
-
-    def encode(self, texts: Sequence[str]) -> list[Encoded]:
+def _median_ms(work: Callable[[], object], rounds: int) -> float:
+    """Median milliseconds of this thread's processor time, after a first round that only warms up."""
+    work()
+    seconds = []
+    for _ in range(rounds):
         started = time.thread_time()
-        encoded = super().encode(texts)
-        self.seconds += time.thread_time() - started
-        return encoded
+        work()
+        seconds.append(time.thread_time() - started)
+    return statistics.median(seconds) * 1e3
 
 
 def large_requests() -> dict[str, Request]:
@@ -313,7 +322,7 @@ def _peak_mib() -> int | None:
 
 
 def measure_strategies(dataset: Dataset, requests: Sequence[Request], engine: Engine, rounds: int) -> dict[str, Any]:
-    """The top 10 of long lists by ``tournament`` and by ``sliding(20,10)``, in turn on one engine.
+    """The top 10 of long lists by ``tournament`` and by ``sliding(20,10)``, ``inline``, in turn on one engine.
 
     Args:
         dataset: Gives judgements and gains.
@@ -327,8 +336,8 @@ def measure_strategies(dataset: Dataset, requests: Sequence[Request], engine: En
     """
     result: dict[str, Any] = {"model": engine.model, "engine": engine.name, "queries": len(requests)}
     rerankers = {
-        "sliding": Reranker(engine=engine, strategy="sliding", passes=1),
-        "tournament": Reranker(engine=engine, strategy="tournament", passes=1),
+        "sliding": Reranker(engine=engine, decoding="inline", strategy="sliding", passes=1),
+        "tournament": Reranker(engine=engine, decoding="inline", strategy="tournament", passes=1),
     }
     seconds: dict[str, list[float]] = {name: [] for name in rerankers}
     for round_ in range(rounds + 1):  # the first one only warms up

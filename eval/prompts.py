@@ -19,7 +19,7 @@ import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field
 from rich.console import Console
@@ -42,6 +42,7 @@ from genrank.experiment.program import exit_status, say
 from genrank.experiment.record import circumstances
 from genrank.experiment.systems import GenrankSystem
 from genrank.prompting.template import Template, load_template, template_names
+from genrank.types import Decoding
 
 SIGNIFICANT = 0.05
 """A difference is significant below this p, after Holm's correction."""
@@ -63,8 +64,8 @@ class PromptsConfig(Strict):
         decodings: Each is tried with the templates that suit it.
         models: Known names, local folders or hub names.
         adapter: Folder or hub name of a LoRA adapter, for all models.
-        window: Candidates in a window.
-        stride: Candidates by which the window moves.
+        window: Candidates in a window; ``pointwise`` has none.
+        stride: Candidates by which the window moves; by default half the window.
         max_prompt_tokens: Token budget of one prompt.
         dtype: Number format of the weights.
         batch: Queries handed over at once.
@@ -77,11 +78,7 @@ class PromptsConfig(Strict):
     seed: int = 0
     k: Annotated[int, Field(ge=1)] = 10
     templates: Literal["all"] | Annotated[tuple[str, ...], Field(min_length=1)] = "all"
-    decodings: Annotated[tuple[Literal["inline", "first-token", "listwise"], ...], Field(min_length=1)] = (
-        "inline",
-        "first-token",
-        "listwise",
-    )
+    decodings: Annotated[tuple[Decoding, ...], Field(min_length=1)] = get_args(Decoding)
     models: Annotated[tuple[str, ...], Field(min_length=1)]
     adapter: str | None = None
     window: Annotated[int, Field(ge=2)] = 20
@@ -202,8 +199,8 @@ def _grid(config: PromptsConfig, templates: Mapping[str, Template]) -> Iterator[
             adapter=config.adapter,
             prompt=name,
             decoding=decoding,
-            window=config.window,
-            stride=config.stride or max(1, config.window // 2),
+            window=None if decoding == "pointwise" else config.window,
+            stride=None if decoding == "pointwise" else config.stride,
             passes=1,  # what a prompt is worth by itself
             max_prompt_tokens=config.max_prompt_tokens,
             dtype=config.dtype,

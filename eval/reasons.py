@@ -33,6 +33,7 @@ from genrank.decoding import DECODINGS
 from genrank.engines.base import Engine, ScoreRequest, ScoreResult, Stop, TextRequest, TextResult, never
 from genrank.errors import EngineError, InputError
 from genrank.experiment.program import exit_status, say
+from genrank.models.registry import DEFAULT_MODEL
 from genrank.progress import track
 from genrank.reasons.grounding import Claim, Facts, find_claims, named_wishes
 from genrank.reasons.write import tidy
@@ -249,12 +250,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     parser = argparse.ArgumentParser(prog="python -m eval.reasons", description="Measure how grounded reasons are.")
     parser.add_argument("--dataset", type=Path, required=True, help="a dataset folder, or sample-shop")
-    parser.add_argument("--model", default="smollm2-135m", help="known name, local folder or hub name (%(default)s)")
+    parser.add_argument("--model", default=DEFAULT_MODEL, help="known name, local folder or hub name (%(default)s)")
     parser.add_argument("--adapter", help="folder or hub name of a LoRA adapter")
     parser.add_argument(
         "--order", choices=("model", "first-stage", "judged"), default="model", help="whose ranking (%(default)s)"
     )
-    parser.add_argument("--decoding", choices=DECODINGS, default="inline", help="of the model's ranking (%(default)s)")
+    parser.add_argument(
+        "--decoding", choices=DECODINGS, help="of the model's ranking (the adapter's best, or pointwise)"
+    )
     parser.add_argument("--language", choices=("en", "zh"), help="only queries in this language")
     parser.add_argument("--split", default="test", help="split that the queries come from, or all (%(default)s)")
     parser.add_argument(

@@ -15,6 +15,7 @@ from xml.sax.saxutils import escape
 
 from genrank import GenrankError, Ranking, Request, Reranker, sample_shop
 from genrank.adapters import demo_adapter
+from genrank.models.registry import DEFAULT_MODEL
 
 ROWS = 6
 REASONS = 3
@@ -40,7 +41,7 @@ STYLE = """
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("docs/reranking.svg"))
-    parser.add_argument("--model", default="smollm2-135m")
+    parser.add_argument("--model", default=DEFAULT_MODEL, help="known name, local folder or hub name (%(default)s)")
     parser.add_argument("--query-id", default="q-en-19", help="a query of the sample shop (%(default)s)")
     arguments = parser.parse_args()
     shop = sample_shop()

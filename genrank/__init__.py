@@ -4,7 +4,7 @@ Start with `Reranker`::
 
     from genrank import Reranker
 
-    with Reranker("smollm2-135m") as reranker:
+    with Reranker() as reranker:
         for item in reranker.rerank("red summer dress", ["Blue wool coat", "Red cotton dress"]):
             print(item.rank, item.listing.title, item.score)
 

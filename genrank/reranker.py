@@ -80,7 +80,7 @@ class Reranker(Closing):
     """Re-orders candidates with a generative language model.
 
     Examples:
-        >>> reranker = Reranker("smollm2-135m", passes=2)
+        >>> reranker = Reranker()
         >>> ranking = reranker.rerank("red summer dress", ["Blue wool coat", "Red cotton dress"])
         >>> [item.listing_id for item in ranking.items]
         ['1', '0']
@@ -511,7 +511,6 @@ class Reranker(Closing):
 
     def _merge(self, state: QueryState, window: Window, shown: Sequence[_Shown]) -> list[float]:
         """Scores of a window from the passes that were answered; records their costs in the query's state."""
-        orders = [Permutation.from_scores(one.scores).apply(one.order) for one in shown]
         totals = dict.fromkeys(window, 0.0)
         for one in shown:
             state.tokens += one.tokens
@@ -520,8 +519,9 @@ class Reranker(Closing):
             state.kept += one.found
             for place, score in zip(one.order, one.scores, strict=True):
                 totals[place] += score / len(shown)
-        if (tau := mean_tau(orders)) is not None:
-            state.taus.append(tau)
+        if len(shown) > 1:
+            tau = mean_tau([Permutation.from_scores(one.scores).apply(one.order) for one in shown])
+            state.taus += [tau] if tau is not None else []
         state.ranked += len(shown)
         return self._calibrated([min(1.0, totals[place]) for place in window])
 
@@ -736,10 +736,12 @@ def _strategy(decoding: Decoding, strategy: object, **windows: int | None) -> St
     if (decoding == "pointwise") != (strategy == "each"):
         fits = "each" if decoding == "pointwise" else "sliding, tournament or single"
         raise InputError(f"decoding {decoding} works with {fits}, got {strategy}; leave it out", field="strategy")
+    others = ", ".join(other for other in get_args(Decoding) if other != "pointwise")
     for name, given in windows.items():
         if decoding == "pointwise" and given is not None and not (name == "passes" and given == 1):
             raise InputError(
-                f"decoding pointwise asks about each candidate once, by itself, got {name}={given}; leave it out",
+                f"decoding pointwise asks about each candidate once, by itself, got {name}={given}; leave it out, or "
+                f"name a decoding that takes it: {others}",
                 field=name,
             )
     return cast(Strategy, strategy)

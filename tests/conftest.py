@@ -37,9 +37,21 @@ def shared_data() -> Path:
 @pytest.fixture(scope="session")
 def smollm2() -> str:
     """Name of the small language model, fetched if it is not there yet."""
+    return _fetched("smollm2-135m")
+
+
+@pytest.fixture(scope="session")
+def default_model() -> str:
+    """Name of the model that genrank takes by default, fetched if it is not there yet."""
+    from genrank.models.registry import DEFAULT_MODEL
+
+    return _fetched(DEFAULT_MODEL)
+
+
+def _fetched(model: str) -> str:
     if importlib.util.find_spec("transformers") is None:
         pytest.skip("transformers is not installed; get it with: pip install 'genrank[transformers]'")
     from genrank.models.store import fetch
 
-    fetch("smollm2-135m")
-    return "smollm2-135m"
+    fetch(model)
+    return model

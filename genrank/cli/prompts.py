@@ -43,7 +43,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "--trust-remote-code", action="store_true", help="run code that lies in the model's folder; read it first"
     )
     render.add_argument("--decoding", choices=get_args(Decoding), help="the template's first")
-    render.add_argument("--window", type=int, default=20, metavar="N", help="candidates in a window (%(default)s)")
+    render.add_argument("--window", type=int, metavar="N", help="candidates in a window; not for pointwise (20)")
     render.add_argument("--max-prompt-tokens", type=int, metavar="N", help="token budget of the prompt")
     render.set_defaults(command=_prompts_render)
 
@@ -102,10 +102,9 @@ def _prompts_render(arguments: argparse.Namespace) -> int:
         prompt=template,
         decoding=decoding,
         window=arguments.window,
-        stride=1,
         max_prompt_tokens=arguments.max_prompt_tokens,
     )
-    candidates = request.candidates[: arguments.window]
+    candidates = request.candidates[: 1 if reranker.strategy == "each" else reranker.window]
     budget = reranker.max_prompt_tokens
     prompt = Renderer(template, reads).render(
         request.query, candidates, request.history, max_tokens=budget, decoding=decoding
@@ -115,7 +114,9 @@ def _prompts_render(arguments: argparse.Namespace) -> int:
         cut = prompt.cuts.get(section, 0)
         say(f"{section:12}{tokens:6} tokens" + (f", {cut} cut" if cut else ""))
     say(f"{'in all':12}{len(prompt.ids):6} tokens of at most {budget}")
-    if len(candidates) < len(request.candidates):
+    if reranker.strategy == "each":
+        say(f"candidate 1 of {len(request.candidates)}: each has a prompt of its own")
+    elif len(candidates) < len(request.candidates):
         say(f"candidates 1 to {len(candidates)} of {len(request.candidates)}: one window")
     return 0
 

@@ -44,12 +44,21 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     rerank.add_argument("--engine", choices=("transformers", "vllm"), default="transformers")
     rerank.add_argument("--prompt", metavar="P", help="name of a prompt template, or a .toml file")
-    rerank.add_argument("--decoding", choices=get_args(Decoding), help="how it ranks (the adapter's best, or inline)")
-    rerank.add_argument("--strategy", choices=get_args(Strategy), help="how a long list is split (sliding)")
-    rerank.add_argument("--window", type=int, metavar="N", help="candidates in a window (20)")
+    rerank.add_argument(
+        "--decoding",
+        choices=get_args(Decoding),
+        help="how it ranks (what suits the adapter and the prompt, first of all pointwise)",
+    )
+    rerank.add_argument(
+        "--strategy", choices=get_args(Strategy), help="how a long list is split (pointwise: each; else sliding)"
+    )
+    rerank.add_argument("--window", type=int, metavar="N", help="candidates in a window; not for pointwise (20)")
     rerank.add_argument("--stride", type=int, metavar="N", help="candidates a window moves by (half a window)")
     rerank.add_argument(
-        "--passes", type=int, metavar="N", help="passes over differently ordered candidates (2; listwise: 1)"
+        "--passes",
+        type=int,
+        metavar="N",
+        help="passes over differently ordered candidates (pointwise, listwise: 1; else 2)",
     )
     rerank.add_argument("--calibration", metavar="FILE", help="turns scores into probabilities (the adapter's own)")
     rerank.add_argument(

@@ -10,6 +10,7 @@ from pathlib import Path
 from genrank.cli.console import quiet_libraries, say
 from genrank.data.jsonl import dump_line, read_listings
 from genrank.errors import InputError
+from genrank.models.registry import DEFAULT_MODEL
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -23,7 +24,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     warm.add_argument("listings", metavar="LISTINGS.jsonl", help="one listing a line; - reads standard input")
     warm.add_argument("--snapshot", metavar="FILE", required=True, help="the file, beside the catalogue")
-    warm.add_argument("--model", default="smollm2-135m", help="known name, local folder or hub name (%(default)s)")
+    warm.add_argument("--model", default=DEFAULT_MODEL, help="known name, local folder or hub name (%(default)s)")
     warm.add_argument("--adapter", help="folder or hub name of a LoRA adapter")
     warm.add_argument(
         "--trust-remote-code", action="store_true", help="run code that lies in the model's folder; read it first"

@@ -130,7 +130,8 @@ def test_files_that_are_none(
 @pytest.mark.parametrize(
     ("arguments", "status", "expected"),
     [
-        (["--window", "1"], 2, "window: must be at least 2"),
+        (["--decoding", "inline", "--window", "1"], 2, "window: must be at least 2"),
+        (["--window", "5"], 2, "name a decoding that takes it: inline, first-token, listwise"),
         (["--prompt", "nothing"], 2, "no prompt template 'nothing'"),
         (["--decoding", "guess"], 2, "invalid choice"),
         (["--model", "smollm2-135"], 1, "Did you mean 'smollm2-135m'"),
@@ -142,19 +143,19 @@ def test_files_that_are_none(
 def test_wrong_calls(
     genrank: Callable[..., Done], arguments: list[str], status: int, expected: str, smollm2: str
 ) -> None:
-    done = genrank("rerank", "-", *arguments, given=with_())
+    done = genrank("rerank", "-", "--model", smollm2, *arguments, given=with_())
     assert done.status == status, done.stderr
     assert expected in done.stderr
 
 
 def test_a_full_disk_is_told(genrank: Callable[..., Done], smollm2: str) -> None:
-    done = genrank("rerank", "-", "-o", "/dev/full", given=with_())
+    done = genrank("rerank", "-", "-o", "/dev/full", "--model", smollm2, given=with_())
     assert done.status == 1
     assert "No space left on device" in done.stderr
 
 
 def test_a_reader_that_goes_away_is_no_traceback(smollm2: str) -> None:
-    command = f"{sys.executable} -m genrank rerank - --batch 1 | head -c 1"
+    command = f"{sys.executable} -m genrank rerank - --model {smollm2} --batch 1 | head -c 1"
     lines = (with_() + "\n") * 3
     done = subprocess.run(
         ["bash", "-c", command], input=lines, capture_output=True, text=True, timeout=240, check=False

@@ -9,6 +9,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from genrank import BudgetError, Candidate, Listing, ModelError, Query, load_template
+from genrank.models.registry import DEFAULT_MODEL
 from genrank.permutation import IDENTIFIERS
 from genrank.prompting.renderer import Renderer
 from genrank.text.clean import clean
@@ -31,7 +32,7 @@ def tokenizer(smollm2: str) -> Any:
     return _tokenizer(smollm2)
 
 
-@pytest.mark.parametrize("name", ["smollm2-135m", "gemma3-270m"])
+@pytest.mark.parametrize("name", ["smollm2-135m", "gemma3-270m", DEFAULT_MODEL])
 def test_a_hundred_names_are_one_token_each(smollm2: str, name: str) -> None:
     try:
         tokenizer = _tokenizer(name)
@@ -39,7 +40,8 @@ def test_a_hundred_names_are_one_token_each(smollm2: str, name: str) -> None:
         pytest.skip(str(error))
     answer = Renderer(load_template("listwise"), tokenizer).answer
     names = [tokenizer.decode([token]) for token in answer.identifiers]
-    assert names[:52] == list(IDENTIFIERS)
+    if name != DEFAULT_MODEL:  # there "[A" is one token, so few single letters are names
+        assert names[:52] == list(IDENTIFIERS)
     assert len(set(names)) == len(set(answer.identifiers)) == len(names) == 100
     written = "".join(f"{one}] > [" for one in names) + "A"
     tokens = [token for one in answer.identifiers for token in (one, *answer.between)]

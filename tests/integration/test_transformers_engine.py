@@ -123,7 +123,7 @@ def test_a_long_chinese_list_with_history_and_reasons(engine: Any, decoding: Any
 
 
 def test_many_callers_at_once_get_their_own_answers(exact_engine: Any) -> None:
-    reranker = Reranker(engine=exact_engine)
+    reranker = Reranker(engine=exact_engine, decoding="inline")
     requests = small_requests([3, 5, 2, 4])
 
     async def all_at_once() -> list[Ranking]:

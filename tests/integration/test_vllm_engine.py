@@ -21,7 +21,6 @@ from typing import Any
 import pytest
 
 from genrank import Candidate, Query, Ranking, Request, Reranker, sample_shop
-from genrank.adapters import demo_adapter
 from genrank.engines.base import PermuteRequest, ScoreRequest, Stop, TextRequest, never
 from genrank.errors import EngineError, ModelError
 
@@ -241,14 +240,14 @@ def test_parity(engine: Any, reference: Any, decoding: Any) -> None:
     ],
 )
 @pytest.mark.timeout(1200)
-def test_parity_of_a_trained_adapter(engine: Any, smollm2: str, decoding: Any, queries: int, candidates: int) -> None:
+def test_parity_of_an_adapter(
+    engine: Any, adapter: str, smollm2: str, decoding: Any, queries: int, candidates: int
+) -> None:
     from genrank.engines.transformers import TransformersEngine
 
-    adapter, shop = str(demo_adapter("smollm2-135m")), sample_shop()
-    trained = TransformersEngine(smollm2, adapter=adapter, dtype="float32")
-    both = Both(engine.with_adapter(adapter), trained)
-    # it learned inline alone; its weights count in the other scores too
-    reranker = Reranker(engine=both, decoding=decoding, check_adapter=False)
+    shop, exact = sample_shop(), TransformersEngine(smollm2, adapter=adapter, dtype="float32")
+    both = Both(engine.with_adapter(adapter), exact)
+    reranker = Reranker(engine=both, decoding=decoding)
     reranker.rerank_batch([shop.request(query, candidates) for query in shop.split("test")[:queries]])
     assert len(both.scored) >= queries
     for found, expected in both.scored:
@@ -308,7 +307,7 @@ def test_a_deadline_drops_the_listings_that_are_left(engine: Any) -> None:
 
 
 def test_many_tasks_rank_without_threads_and_as_calls_do(engine: Any) -> None:
-    reranker = Reranker(engine=engine, passes=1)
+    reranker = Reranker(engine=engine, decoding="inline", passes=1)
     asked = windows(6)
 
     async def all_at_once() -> tuple[list[Ranking], int]:

@@ -130,14 +130,15 @@ def test_the_core_works_on_its_own(python: Path, tmp_path: Path) -> None:
     assert "pip install 'genrank[transformers]'" in done.stderr
     assert "Traceback" not in done.stderr
     program = (
-        "import genrank; from genrank.testing import ScriptedEngine; shop = genrank.sample_shop(); "
+        "import genrank; from genrank.testing import OracleEngine; shop = genrank.sample_shop(); "
         "shop.save('copy'); genrank.Dataset.load('copy'); "
-        "ranking = genrank.Reranker(engine=ScriptedEngine([[[3.0, 9.0]]]), passes=1).rerank('red dress', ['a', 'b']); "
+        "ranking = genrank.Reranker(engine=OracleEngine({'1': 3.0})).rerank('red dress', ['a', 'b']); "
         "print(genrank.__file__, [item.listing_id for item in ranking.items])"
     )
     done = run(python, "-c", program, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert str(ROOT) not in done.stdout
+    assert "['1', '0']" in done.stdout
 
 
 @pytest.mark.parametrize(

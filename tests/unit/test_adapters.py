@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from genrank import adapters
 from genrank.adapters import (
     FILE,
     Manifest,
@@ -25,6 +26,7 @@ from genrank.reranker import Reranker
 from genrank.testing import OracleEngine
 
 INLINE = load_template("inline-lean")
+SHIPPED = sorted(file.parent.name for file in (Path(adapters.__file__).parent / "data" / "adapters").glob(f"*/{FILE}"))
 
 
 def manifest(**changes: Any) -> Manifest:
@@ -162,13 +164,20 @@ class TestBase:
         assert "does not say which weights of tiny it was trained on" in caplog.text
 
 
-@pytest.mark.parametrize("name", ["smollm2-135m", "gemma3-270m"])
-def test_the_adapters_that_ship_say_on_which_weights_they_were_trained(name: str) -> None:
+@pytest.mark.parametrize("name", SHIPPED)
+def test_an_adapter_that_ships_can_be_served_with_todays_prompts(name: str) -> None:
     folder = demo_adapter(name)
     assert folder is not None
     found = load_manifest(folder)
     assert found is not None
     assert (found.format, found.base_model, len(found.base_weights)) == (2, name, 64)
+    for decoding, prompt in found.prompts.items():
+        found.check(name, decoding, prompt.name, load_template(prompt.name).digest)
+
+
+def test_no_adapter_ships_for_other_models() -> None:
+    assert demo_adapter("bert-minilm") is None
+    assert demo_adapter("../sample_shop") is None
 
 
 def test_null_in_an_optional_key_is_as_if_left_out(tmp_path: Path) -> None:

@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 
 from genrank.cli.main import main
+from genrank.data.dataset import sample_shop
 from genrank.data.jsonl import read_requests
+from genrank.models.registry import DEFAULT_MODEL
 from genrank.prompting.template import load_template, template_names
 from genrank.reranker import Reranker
 from genrank.testing import ScriptedEngine, WordTokenizer
@@ -84,7 +86,7 @@ def test_prompts_render_prints_what_the_model_would_read(
         err.splitlines()[-1].split()
         == f"in all {sum(counts.values())} tokens of at most {1000 - 20 * (1 + between)}".split()
     )
-    assert tokenizer == ["smollm2-135m"]
+    assert tokenizer == [DEFAULT_MODEL]
 
 
 def test_prompts_render_takes_the_sample_shop_and_shows_one_window(
@@ -98,6 +100,20 @@ def test_prompts_render_takes_the_sample_shop_and_shows_one_window(
     assert "of at most 300" in err
     assert " cut" in err
     assert tokenizer == ["other"]
+
+
+def test_prompts_render_shows_one_candidate_where_each_has_a_prompt(
+    tokenizer: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["prompts", "render", "pointwise", "--query-id", "q-en-07"]) == 0
+    out, err = capsys.readouterr()
+    listing = next(query for query in sample_shop().queries if query.query.query_id == "q-en-07")
+    first, second = sample_shop().request(listing).candidates[:2]
+    assert out.count(first.listing.title) == 1
+    assert second.listing.title not in out
+    assert "candidate 1 of 19: each has a prompt of its own" in err
+    assert main(["prompts", "render", "pointwise", "--window", "5"]) == 2
+    assert "window: decoding pointwise asks about each candidate once" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ import pytest
 from genrank.cli.main import main
 from genrank.data.jsonl import dump_line
 from genrank.inputs import parse_request
+from genrank.models.registry import DEFAULT_MODEL
 from genrank.reranker import Reranker
 from genrank.testing import OracleEngine
 
@@ -35,14 +36,19 @@ def _without_seconds(line: str) -> dict[str, Any]:
     ("options", "message"),
     [
         (["--batch", "0"], "--batch: must be at least 1, got 0"),
-        (["--window", "1"], "window: must be at least 2, got 1"),
-        (["--window", "5", "--stride", "5"], "stride: must lie within 1..4"),
-        (["--stride", "0"], "stride: must lie within 1..19"),
-        (["--passes", "0"], "passes: must be at least 1, got 0"),
+        (["--decoding", "inline", "--window", "1"], "window: must be at least 2, got 1"),
+        (["--decoding", "inline", "--window", "5", "--stride", "5"], "stride: must lie within 1..4"),
+        (["--decoding", "inline", "--stride", "0"], "stride: must lie within 1..19"),
+        (["--decoding", "inline", "--passes", "0"], "passes: must be at least 1, got 0"),
+        (
+            ["--window", "5"],
+            "window: decoding pointwise asks about each candidate once, by itself, got window=5; leave",
+        ),
+        (["--passes", "2"], "or name a decoding that takes it: inline, first-token, listwise"),
         (["--max-prompt-tokens", "0"], "max_prompt_tokens: "),
         (["--prompt", "no-such-prompt"], "no prompt template 'no-such-prompt'; known are"),
         (["--prompt", "no-such-file.toml"], "cannot read the prompt template no-such-file.toml"),
-        (["--prompt", "listwise"], "asks no question"),
+        (["--decoding", "inline", "--prompt", "listwise"], "asks no question"),
         (["--top-k", "0"], "top_k: must be at least 1, got 0"),
         (["--reasons", "-1"], "reasons: must not be negative, got -1"),
         (["--deadline", "0"], "deadline: must be a positive number of seconds, got 0"),
@@ -182,12 +188,13 @@ def test_rankings_go_to_stdout_as_json_lines_and_words_to_stderr(
     assert [_without_seconds(line) for line in out.splitlines()] == [_expected(_line(1)), _expected(_line(2))]
     assert [item["listing_id"] for item in json.loads(out.splitlines()[0])["items"]] == ["p2", "p1", "p0"]
     assert err == "2 ranked, 0 wrong\n"
-    assert asked[0] == ("transformers", "smollm2-135m", None)
+    assert asked[0] == ("transformers", DEFAULT_MODEL, None)
 
 
 def test_options_reach_the_reranker(
     requests: Path, asked: list[tuple[object, ...]], capsys: pytest.CaptureFixture[str]
 ) -> None:
+    requests.write_text(dump_line(_line(1, query="title")), encoding="utf-8")
     options = "--model shop/model --adapter mine --decoding listwise --window 2 --passes 2 --top-k 2 --reasons 1"
     assert main(["rerank", str(requests), *options.split()]) == 0
     line = json.loads(capsys.readouterr().out.splitlines()[0])
@@ -238,7 +245,7 @@ def test_the_table_shows_titles_and_moves_and_reads_no_markup(
         ["3", "↓2", "Coat"],
     ]
     assert "[bold]q" in out
-    assert "oracle · inline" in out
+    assert "oracle · pointwise" in out
 
 
 def test_an_interrupt_ends_with_130_and_says_how_far_it_came(

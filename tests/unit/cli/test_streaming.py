@@ -12,9 +12,9 @@ from genrank.testing import OracleEngine, ScriptedEngine
 from genrank.types import Candidate, Listing, Query, Ranking, Request
 
 
-def _right(number: int, candidates: int = 2) -> Line:
+def _right(number: int, candidates: int = 2, query: str = "query") -> Line:
     made = tuple(Candidate(Listing(f"q{number}-{i}", f"title {i}")) for i in range(candidates))
-    return number, Request(Query("query", f"q{number}"), made)
+    return number, Request(Query(query, f"q{number}"), made)
 
 
 def _wrong(number: int) -> Line:
@@ -46,8 +46,10 @@ def test_right_lines_are_ranked_and_wrong_ones_reported_in_order(batch: int) -> 
 
 def test_a_request_that_cannot_be_ranked_does_not_cost_the_others() -> None:
     with pytest.raises(BudgetError) as caught:
-        Reranker(engine=OracleEngine({}), max_prompt_tokens=1).rerank("query", ["title 0", "title 1"])
-    reranker = Reranker(engine=OracleEngine({}), max_prompt_tokens=caught.value.least)
+        Reranker(engine=OracleEngine({}), decoding="inline", max_prompt_tokens=1).rerank(
+            "query", ["title 0", "title 1"]
+        )
+    reranker = Reranker(engine=OracleEngine({}), decoding="inline", max_prompt_tokens=caught.value.least)
     answers, summary, (error,) = _rerank(reranker, [_right(1), _right(2, candidates=15), _right(3)])
     assert [ranking.query_id for _, _, ranking in answers] == ["q1", "q3"]
     assert (error.path, error.line) == ("in.jsonl", 2)
@@ -56,7 +58,9 @@ def test_a_request_that_cannot_be_ranked_does_not_cost_the_others() -> None:
 
 
 def test_options_reach_the_reranker() -> None:
-    answers, _, _ = _rerank(Reranker(engine=OracleEngine({})), [_right(1, candidates=4)], top_k=2, reasons=1)
+    answers, _, _ = _rerank(
+        Reranker(engine=OracleEngine({})), [_right(1, candidates=4, query="title")], top_k=2, reasons=1
+    )
     assert [bool(item.reason) for item in answers[0][2].items] == [True, False]
 
 

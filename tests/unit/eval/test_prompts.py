@@ -18,13 +18,20 @@ from genrank.data.trec import Run
 from genrank.errors import ConfigError, EngineError
 from genrank.experiment.config import load_config
 from genrank.experiment.systems import GenrankSystem
-from genrank.prompting.template import template_names
+from genrank.prompting.template import load_template, template_names
 from genrank.reranker import Reranker
 from genrank.testing import OracleEngine
 from genrank.types import Listing, Query, Request
 
 ROOT = Path(__file__).resolve().parents[3]
 QUERIES = 12
+
+
+def label(name: str) -> str:
+    return f"{name}@{load_template(name).version}"
+
+
+INLINE = label("inline")
 
 
 @pytest.fixture
@@ -66,8 +73,8 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Asked:
             engine=engines[system.model](),
             prompt=system.prompt,
             decoding=system.decoding,
-            window=system.window or 20,
-            stride=system.stride or 10,
+            window=system.window,
+            stride=system.stride,
             passes=system.passes,
             max_prompt_tokens=system.max_prompt_tokens,
         )
@@ -93,32 +100,32 @@ def test_the_best_is_marked_where_it_beats_every_other(folder: Path, asked: Aske
         ("right", 1.0),
         ("wrong", pytest.approx(1 / math.log2(1 + 4))),  # the right one stands last
     ]
-    assert results["best"] == {"cell": "inline@1 inline right", "significant": True, "not_told_apart": []}
+    assert results["best"] == {"cell": f"{INLINE} inline right", "significant": True, "not_told_apart": []}
     behind = results["cells"][1]["behind_best"]
     assert (behind["wins"], behind["losses"]) == (QUERIES + 2, 0)
     assert behind["difference"] == pytest.approx(1 - 1 / math.log2(1 + 4))
     assert behind["p_holm"] < 0.05
     assert "is significantly better than every other one" in program.verdict(results)
-    assert "inline@1 * |" in program.markdown(results)
+    assert f"{INLINE} * |" in program.markdown(results)
 
 
 def test_no_winner_where_another_cannot_be_told_apart(folder: Path, asked: Asked) -> None:
     results = program.run(config(folder, models=["wrong", "right", "as-right"]))
     assert results["best"] == {
-        "cell": "inline@1 inline right",
+        "cell": f"{INLINE} inline right",
         "significant": False,
-        "not_told_apart": ["inline@1 inline as-right"],
+        "not_told_apart": [f"{INLINE} inline as-right"],
     }
     words = program.verdict(results)
     assert words.startswith("No significant winner")
-    assert "distinguished from 1 of 2: inline@1 inline as-right." in words
+    assert f"distinguished from 1 of 2: {INLINE} inline as-right." in words
     assert " * |" not in program.markdown(results)
 
 
 def test_one_cell_is_no_winner(folder: Path, asked: Asked) -> None:
     results = program.run(config(folder, models=["right"]))
     assert results["best"]["significant"] is False
-    assert program.verdict(results) == "Only inline@1 inline right was measured."
+    assert program.verdict(results) == f"Only {INLINE} inline right was measured."
 
 
 def test_one_query_decides_nothing(folder: Path, asked: Asked) -> None:
@@ -149,11 +156,22 @@ def test_what_does_not_fit_is_skipped_with_the_reason(folder: Path, asked: Asked
     results = program.run(config(folder, **change))
     skipped = {(cell["template"], cell["decoding"]): cell["why"] for cell in results["skipped"]}
     assert len(results["cells"]) + len(skipped) == 2 * len(template_names())
-    assert skipped["listwise@1", "inline"] == "asks no question"
-    assert skipped["inline-bare@1", "listwise"] == "names no candidates"
-    assert skipped["listwise-numbers@1", "listwise"] == "window: this tokenizer has 99 one-token identifiers, got 100"
-    assert "listwise right: listwise-numbers@1" in program.markdown(results)
+    assert skipped[label("listwise"), "inline"] == "asks no question"
+    assert skipped[label("inline-bare"), "listwise"] == "names no candidates"
+    assert (
+        skipped[label("listwise-numbers"), "listwise"] == "window: this tokenizer has 99 one-token identifiers, got 100"
+    )
+    assert f"listwise right: {label('listwise-numbers')}" in program.markdown(results)
     assert {decoding for _, decoding, _, _ in asked} == {"inline", "listwise"}
+
+
+def test_pointwise_has_no_windows_and_is_measured_beside_the_others(folder: Path, asked: Asked) -> None:
+    change = {"templates": ["pointwise", "inline"], "models": ["right"]}
+    cells = program.run(PromptsConfig.model_validate({"dataset": str(folder)} | change))["cells"]
+    assert {(cell["template"], cell["decoding"]) for cell in cells} == {
+        (label("pointwise"), "pointwise"),
+        (INLINE, "inline"),
+    }
 
 
 def test_nothing_that_fits_is_an_error(folder: Path, asked: Asked) -> None:
@@ -167,7 +185,7 @@ def test_a_template_of_ones_own(folder: Path, asked: Asked, tmp_path: Path) -> N
     mine = tmp_path / "mine.toml"
     mine.write_text('name = "mine"\nbase = "inline"\nversion = 7\n', encoding="utf-8")
     results = program.run(config(folder, templates=[str(mine), "inline"], models=["right"]))
-    assert {cell["template"] for cell in results["cells"]} == {"mine@7", "inline@1"}
+    assert {cell["template"] for cell in results["cells"]} == {"mine@7", INLINE}
     assert len({cell["hash"] for cell in results["cells"]}) == 2
     mine.write_text('name = "inline"\nbase = "inline"\nsystem = "Judge."\n', encoding="utf-8")
     with pytest.raises(ConfigError, match="two have the same name and version"):
@@ -185,10 +203,10 @@ def test_the_program_writes_json_markdown_and_a_table(
     page = (tmp_path / "out" / "prompts.md").read_text(encoding="utf-8")
     assert results["metric"] == "nDCG@10"
     assert 0 < results["random_floor"]["mean"] < 1
-    for words in ("inline@1", "1.0000", "is significantly better", "14 queries of shop (dev, train)"):
+    for words in (INLINE, "1.0000", "is significantly better", "14 queries of shop (dev, train)"):
         assert words in out
         assert words in page
-    assert "1/2 inline@1 inline right ..." in err
+    assert f"1/2 {INLINE} inline right ..." in err
     assert f"`python -m eval.prompts --config {path}`" in page
 
 
@@ -197,7 +215,7 @@ def test_the_program_writes_json_markdown_and_a_table(
     [
         ("templates: [inlin]", 2, "no prompt template 'inlin'; known are"),
         ("splits: [tset]", 2, "no query of shop has split 'tset'"),
-        ("decodings: [pointwise]", 2, "decodings[0]"),
+        ("decodings: [pairwise]", 2, "decodings[0]"),
         ("models: []", 2, "models"),
         ("modles: [x]", 2, "did you mean models?"),
         ("models: [broken]", 1, "broken cannot be run"),

@@ -137,7 +137,8 @@ def test_the_variants_differ_in_the_one_title_only(shop: Dataset) -> None:
 def measured(shop: Dataset, word: str, **change: Any) -> dict[str, Any]:
     engine = Remembering(Obedient(word))
     rerankers = {
-        name: Reranker(engine=engine, passes=1, neutralise=name == "defended") for name in ("defended", "undefended")
+        name: Reranker(engine=engine, decoding="inline", passes=1, neutralise=name == "defended")
+        for name in ("defended", "undefended")
     }
     options: dict[str, Any] = {"placements": 1, "seed": 0, "words": "x"} | change
     return measure_injection(make_requests(shop), shop, rerankers, **options)
@@ -230,7 +231,7 @@ def in_the_order_shown(request: AnyRequest) -> list[list[float]]:
 
 
 def order_of(shop: Dataset, engine: Remembering, **change: Any) -> dict[str, Any]:
-    by_passes = {passes: Reranker(engine=engine, passes=passes) for passes in (1, 2)}
+    by_passes = {passes: Reranker(engine=engine, decoding="inline", passes=passes) for passes in (1, 2)}
     options: dict[str, Any] = {"shuffles": 4, "k": 10, "seed": 0, "words": "x"} | change
     found: dict[str, Any] = measure_order(make_requests(shop), shop, by_passes, engine, **options)["passes"]
     return found
@@ -341,7 +342,7 @@ def test_listings_are_shown_with_the_chosen_fields(shop: Dataset, fields: tuple[
 
 
 def settings(folder: Path) -> dict[str, Any]:
-    systems = [{"type": "genrank", "name": "double", "model": "double", "window": 5, "stride": 2}]
+    systems = [{"type": "genrank", "name": "double", "model": "double", "decoding": "inline", "window": 5, "stride": 2}]
     return {
         "dataset": str(folder),
         "fields": ["title"],

@@ -95,7 +95,8 @@ class Counted:
         monkeypatch.setattr("genrank.experiment.systems.make_engine", lambda _: engine)
 
     def answer(self, shop: Dataset, cache: Path | None, name: str = "g", **settings: int | str) -> SystemResult:
-        values = {"type": "genrank", "name": name, "model": str(self.model), "batch": 1, "passes": 1} | settings
+        values = {"type": "genrank", "name": name, "model": str(self.model), "batch": 1}
+        values |= {"decoding": "inline", "passes": 1} | settings
         system = GenrankSystem.model_validate(values)
         return run_system(system, RunConfig(dataset="d", systems=(system,)), shop, requests_of(shop), cache)
 

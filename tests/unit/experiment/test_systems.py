@@ -61,6 +61,8 @@ def test_unknown_names_are_told_when_the_configuration_is_read(field: str, value
 
 def test_the_decoding_and_its_template() -> None:
     assert (decoding_of(system()), template_of(system()).name) == ("pointwise", "pointwise")
+    inline = system(prompt="inline-lean")
+    assert (decoding_of(inline), template_of(inline).name) == ("inline", "inline-lean")
     listwise = system(decoding="listwise")
     assert (decoding_of(listwise), template_of(listwise).name) == ("listwise", "listwise")
     assert template_of(system(decoding="listwise", prompt="listwise-numbers")).name == "listwise-numbers"
