@@ -12,11 +12,13 @@ Eight parts, as JSON on stdout:
 - ``evaluation``: seconds that measuring one run of 10,000 queries with 100 candidates takes, once everything is
   compiled, and memory.
 - ``peers``, with ``--dataset``: genrank on transformers and on vLLM, rank_llm, and the bare engines; see `eval.peers`.
-- ``kept``: a request read whole and with its listings kept, beside ``inline`` in two orders and a cross-encoder; memory,
-  int8, a restart. ``stream``, with ``--dataset``: a stream of queries by the memory for kept listings; see `eval.kept`.
+- ``kept``: a request read whole and with its listings kept, beside ``inline`` in two orders and a cross-encoder;
+  memory, int8, a restart. ``stream``, with ``--dataset``: a stream of queries, by the memory for kept listings; see
+  `eval.kept`.
 - ``strategies``, with ``--dataset``: the top 10 of 100 candidates by ``tournament`` and by ``sliding``.
 
-``peers``, ``stream`` and ``strategies`` run where a dataset is named; ``--queries``, ``--candidates`` and ``--split`` are theirs.
+``peers``, ``stream`` and ``strategies`` run where a dataset is named; ``--queries``, ``--candidates`` and ``--split``
+are theirs.
 """
 
 from __future__ import annotations

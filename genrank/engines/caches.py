@@ -79,7 +79,7 @@ class Buffer:
         layout: The model's.
         starts: ``[b]`` how many tokens each row begins with; `fill` gives their keys and values.
         more: How many tokens may be added to each.
-        like: A tensor of the dtype and device of the keys and values.
+        memory: A tensor of the dtype and device of the keys and values, which is used if it is large enough.
 
     Attributes:
         rows: ``[b, tokens, row]`` keys and values, padding and room included.
@@ -87,14 +87,16 @@ class Buffer:
         filled: How many tokens there are, padding included.
     """
 
-    def __init__(self, layout: Layout, starts: Sequence[int], more: int, like: torch.Tensor) -> None:
+    def __init__(self, layout: Layout, starts: Sequence[int], more: int, memory: torch.Tensor) -> None:
         self.filled = max(starts)
         self.pads = [self.filled - start for start in starts]
-        self.rows = like.new_empty((len(starts), self.filled + more, layout.width))
+        shape = (len(starts), self.filled + more, layout.width)
+        size = math.prod(shape)
+        self.rows = (memory[:size] if memory.numel() >= size else memory.new_empty(size)).view(shape)
         for row, pad in enumerate(self.pads):
             self.rows[row, :pad] = 0  # hidden, but 0 times what happens to lie in memory may not be 0
         self._cache = Cache(layers=[_Layer(keys, values, self.filled) for keys, values in layout.split(self.rows)])
-        self._hidden = torch.tensor(self.pads, device=like.device)[:, None]
+        self._hidden = torch.tensor(self.pads, device=memory.device)[:, None]
 
     def inputs(self, count: int) -> dict[str, Any]:
         """What the model needs besides the next `count` tokens of each row, whose keys and values it then adds."""

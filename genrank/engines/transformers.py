@@ -57,6 +57,7 @@ A = TypeVar("A")
 Done = Callable[[int, A], None]  # takes a row's index in its batch, and its answer
 _WAIT = 0.02  # seconds between two checks of `stop` while another thread runs the model
 _MEASURED = 64  # tokens; a smaller pass says little about the time for one token
+_MOST_SCRATCH = 256 << 20  # bytes
 _BEHIND_COST = 0.15  # extra cost of a token after a prefix, whose attention needs a full mask
 
 
@@ -144,7 +145,9 @@ class TransformersEngine(Closing):
         room = (1 << 30 if on_cpu else 4 << 30) if kept_bytes is None else kept_bytes
         packing = Int8(self._layout) if kept_dtype == "int8" and self._layout is not None else Exact()
         self._kept = KeptHeads(room, packing)
-        self._like = torch.empty(0, dtype=self.dtype, device=self.device)  # of the keys' and values' kind
+        self._none = torch.empty(0, dtype=self.dtype, device=self.device)
+        # for the buffers of batches whose keys and values are needed no longer once they are read: fresh memory is slow
+        self._scratch = self._none
         self._stop: Stop = never  # of the call that is running the model
         self._seconds_a_token = 0.0  # in the fastest pass so far; 0 before the first is measured
         for layer in getattr(self._decoder, "layers", ()):
@@ -159,6 +162,7 @@ class TransformersEngine(Closing):
             self._closed = True
             self._lm = self._decoder = None
             self._kept = KeptHeads(0, Exact())
+            self._scratch = self._none
             gc.collect()  # the model and its hooks refer to each other
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()
@@ -390,22 +394,14 @@ class TransformersEngine(Closing):
                     mine = [pasts[i] for i in members]
                     tails = [requests[i].ids[pasts[i].tokens :] for i in members]
                     keeps = any(self._to_keep(requests[i], pasts[i]) for i in members)
-                    states, buffer = self._extend(mine, tails, caches=caches or keeps)
+                    states, buffer = self._extend(mine, tails, caches=caches, keeps=keeps)
                     rows = []
                     for row, i in enumerate(members):
                         ids, past = requests[i].ids, pasts[i]
                         kv = buffer.of(row, 0, len(ids)) if buffer else None
-                        rows.append(
-                            _Row(
-                                i,
-                                ids,
-                                past.tokens,
-                                states[row, : len(tails[row])],
-                                kv,
-                                cached[i],
-                                past.head is not None,
-                            )
-                        )
+                        tail = states[row, : len(tails[row])]
+                        found = past.head is not None
+                        rows.append(_Row(i, ids, past.tokens, tail, kv, cached[i], found))
                         if kv is not None and keeps:
                             self._keep(requests[i], past, kv)
                     use(rows)
@@ -488,14 +484,29 @@ class TransformersEngine(Closing):
             del left[:most]
 
     def _extend(
-        self, pasts: Sequence[_Past], tails: Sequence[Sequence[int]], *, caches: bool
+        self, pasts: Sequence[_Past], tails: Sequence[Sequence[int]], *, caches: bool, keeps: bool = False
     ) -> tuple[torch.Tensor, Buffer | None]:
-        """Read the tokens after `pasts`: states ``[b, longest tail, width]``, and all keys and values."""
+        """Read the tokens after `pasts`.
+
+        Args:
+            pasts: ``[b]`` what is known of each prompt.
+            tails: ``[b]`` the tokens after it.
+            caches: Whether all keys and values are needed for longer than until the next call.
+            keeps: Whether they are needed until then.
+
+        Returns:
+            States, ``[b, longest tail, width]``; keys and values, if they are needed or there were some before.
+        """
         # padding on the right needs no mask in a causal model: no real token sees it
         ids = torch.tensor(_even(tails, self._pad), device=self.device)
         buffer = None
-        if self._layout is not None and (caches or any(past.tokens for past in pasts)):
-            buffer = Buffer(self._layout, [past.tokens for past in pasts], ids.shape[1], self._like)
+        if self._layout is not None and (caches or keeps or any(past.tokens for past in pasts)):
+            starts = [past.tokens for past in pasts]
+            if not caches:
+                size = len(starts) * (max(starts) + ids.shape[1]) * self._layout.width
+                if self._scratch.numel() < size and size * self._scratch.element_size() <= _MOST_SCRATCH:
+                    self._scratch = self._scratch.new_empty(size)
+            buffer = Buffer(self._layout, starts, ids.shape[1], self._none if caches else self._scratch)
             for row, past in enumerate(pasts):
                 if past.head is not None:
                     past.head.fill(buffer, row, past.tokens, self._kept.packing)
@@ -691,7 +702,7 @@ class _BatchWriter:
         kept = [row.kv for row in rows if row.kv is not None]
         if engine._layout is not None and kept:
             more = max(length - len(row.ids) for row, length in zip(rows, lengths, strict=True))
-            self._buffer = Buffer(engine._layout, [len(row.ids) for row in rows], more, engine._like)
+            self._buffer = Buffer(engine._layout, [len(row.ids) for row in rows], more, engine._none)
             for row, kv in enumerate(kept):
                 self._buffer.of(row, 0, len(kv)).copy_(kv)
 
