@@ -203,10 +203,12 @@ def find_claims(text: str, facts: Facts) -> list[Claim]:
             kind = "number" if measure.kind not in ("price", "rating", "size", "reviews") else measure.kind
             claims.append(_claim(kind, said, measure.span, None, standing))
     for value in facts.strange:
+        standing = [field for field in allowed if past and _stands(value, field.said)]
         for span in _places(value, said):
             if _free(span, taken):
                 taken.append(span)
-                claims.append(_claim("value", said, span, None, []))
+                if not (_stands(value, facts.query) and _WISH.search(said, 0, span[0])):
+                    claims.append(_claim("value", said, span, None, standing))
     for match in lexemes:
         if not _free(match.span(), taken):
             continue
@@ -407,6 +409,9 @@ def _places(words: str, said: str, strict: bool = False) -> list[Span]:
 
 def _stands(words: str, said: str, strict: bool = False) -> bool:
     return bool(_places(words, said, strict))
+
+
+_WISH = re.compile(r"(?:\bsuits?\b|\bfor\b|适合|符合|满足|送)[^,，.。;；:：]*$")  # before what the shopper asks for
 
 
 def _free(span: Span, taken: Iterable[Span]) -> bool:
@@ -686,11 +691,12 @@ def _same_script(text: str, facts: Facts) -> bool:
 
 
 def _broken(text: str) -> bool:
-    """Whether a text is not a statement: without words, a question, a listing copied field by field, or a loop."""
+    """Whether a text is no whole statement: without words, cut off, a question, a copied listing, or a loop."""
     words = LATIN_WORD.findall(text.casefold())
     looped = len(words) >= 10 and len(set(words)) * 2 <= len(words)
     copied = " | " in text  # between the fields of a listing in a prompt
-    return looped or copied or not re.search(r"\w", text) or text.rstrip("… ").endswith(("?", "？"))
+    cut = text.endswith("…") or "\ufffd" in text  # by the token limit, maybe within a character
+    return looped or copied or cut or not re.search(r"\w", text) or text.endswith(("?", "？"))
 
 
 # --- rewriting

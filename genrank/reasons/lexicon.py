@@ -214,6 +214,7 @@ cycling, 骑行
 swimming, 游泳
 gaming, 电竞
 commute, commuting, 通勤
+car, 车载, 车用, 车上
 """)
 """What a listing is for. A reason may also repeat what the query says: that is the wish."""
 
