@@ -323,6 +323,9 @@ def test_a_past_listing_is_not_this_one() -> None:
     facts = Facts(Query("面霜"), Listing("p", "清爽控油面霜"), [past])
     assert ground("清爽控油面霜，氨基酸控油洁面乳。", facts).rewritten
     assert not ground("清爽控油面霜，和您买过的氨基酸控油洁面乳相配。", facts).rewritten
+    assert ground("氨基酸控油洁面乳，和您买过的氨基酸控油洁面乳相配。", facts).rewritten, (
+        "only its own clause is of the past"
+    )
 
 
 def test_the_wish_may_be_repeated_where_it_is_a_wish() -> None:
