@@ -3,8 +3,9 @@
 A claim is a brand or another name, a number with or without a unit, a price, a rating, a size, a colour, a material, a
 feature, a use, another candidate's attribute value, a word of praise, or a word about the shopper's past. It is
 grounded where a field says the same. The query is not evidence (a reason may only repeat what use it asks for), and
-praise is never grounded. A reason with a claim that is not grounded is rewritten: it then says which words of the query, or which
-interaction of the past, the listing meets, and by which of its fields. Where it meets none, there is no reason.
+praise is never grounded. A reason with a claim that is not grounded is rewritten: it then says which words of the
+query, or which interaction of the past, the listing meets, and by which of its fields. Where it meets none, there is no
+reason.
 
 The check uses rules and word lists (`genrank.reasons.lexicon`), not a model: it misses a claim in words that are on no
 list.
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 import math
 import re
 import unicodedata
@@ -166,7 +168,8 @@ def find_claims(text: str, facts: Facts) -> list[Claim]:
     said = _normalise(text)
     claims: list[Claim] = []
     taken: list[Span] = []
-    past = set()
+    past: dict[Span, set[int]] = {}  # interactions, by the clause that speaks of them
+    clauses = _clauses(said)
     for at in re.finditer(re.escape(_normalise(_quoted(facts.title))), said):  # a citation, whatever the title says
         taken.append(at.span())
         claims.append(Claim("value", at.group(), ("title",)))
@@ -176,10 +179,18 @@ def find_claims(text: str, facts: Facts) -> list[Claim]:
         places = list(facts.history)
         in_order = [places[i] for i in time_order(list(facts.history.values()))]
         known = [i for i in in_order if event in ("", facts.history[i].event)]
-        past |= set(known)
+        clause = next(span for span in clauses if match.start() < span[1])
+        past[clause] = past.get(clause, set()) | set(known)
         claims.append(Claim("history", match.group(), (f"history[{known[-1]}].event",) if known else ()))
         taken.append(match.span())
-    allowed = [field for field in facts.fields if field.past is None or field.past in past]
+    own = [field for field in facts.fields if field.past is None]
+    in_clause = {
+        clause: [*own, *(field for field in facts.fields if field.past in places)] for clause, places in past.items()
+    }
+
+    def allowed_at(span: Span) -> list[_Field]:
+        return next((fields for (start, end), fields in in_clause.items() if start <= span[0] < end), own)
+
     measures = list(_measures(said))
     lexemes = list(_lexemes().finditer(said))
     whole = [measure.span for measure in measures] + [match.span() for match in lexemes]
@@ -187,6 +198,7 @@ def find_claims(text: str, facts: Facts) -> list[Claim]:
         for span in _places(value, said):
             if not _free(span, taken) or any(_cuts(span, other) for other in whole):
                 continue
+            allowed = allowed_at(span)
             standing = [field for field in allowed if field.name in names]
             standing = standing or [field for field in allowed if _stands(value, field.said)]
             if standing or facts.telling & names:
@@ -196,6 +208,7 @@ def find_claims(text: str, facts: Facts) -> list[Claim]:
     for measure in measures:
         if _free(measure.span, taken):
             taken.append(measure.span)
+            allowed = allowed_at(measure.span)
             standing = [field for fact, field in facts.measures if measure.says(fact) and field in allowed]
             standing = standing or [f for fact, f in facts.measures if _within(said, measure, fact) and f in allowed]
             if len(measure.word) > 1 and not measure.word.isdigit():
@@ -206,7 +219,9 @@ def find_claims(text: str, facts: Facts) -> list[Claim]:
         for span in _places(value, said):
             if _free(span, taken):
                 taken.append(span)
-                claims.append(_claim("value", said, span, None, []))
+                standing = [field for field in allowed_at(span) if past and _stands(value, field.said)]
+                if not (_stands(value, facts.query) and _WISH.search(said, 0, span[0])):
+                    claims.append(_claim("value", said, span, None, standing))
     for match in lexemes:
         if not _free(match.span(), taken):
             continue
@@ -217,10 +232,11 @@ def find_claims(text: str, facts: Facts) -> list[Claim]:
         if kind == "use" and any(_stands(word, facts.query) for word in words):
             continue
         denied = _negated(said, *match.span())
+        allowed = allowed_at(match.span())
         standing = [] if kind == "praise" else [f for f in allowed if _says(f, words, denied=denied is not None)]
         claims.append(_claim(kind, said, match.span(), denied, standing))
     for span in _name_places(text, said, facts.language, taken):
-        name = said[slice(*span)]
+        name, allowed = said[slice(*span)], allowed_at(span)
         standing = [field for field in allowed if _stands(name, field.said)]
         if not standing:
             each = [[field for field in allowed if _stands(word, field.said)] for word in name.split()]
@@ -409,6 +425,11 @@ def _stands(words: str, said: str, strict: bool = False) -> bool:
     return bool(_places(words, said, strict))
 
 
+_WISH = re.compile(
+    r"(?:\bsuits?\b|\bfor\b|\bso (?:it|they) (?!is|are)|适合|符合|满足|送)[^,，.。;；:：]*$"
+)  # before what the shopper asks for
+
+
 def _free(span: Span, taken: Iterable[Span]) -> bool:
     return all(span[1] <= start or end <= span[0] for start, end in taken)
 
@@ -535,7 +556,7 @@ def _measure_patterns() -> tuple[tuple[str, re.Pattern[str]], ...]:
         ("unit", rf"(?P<unit>{scales})\s*(?P<minus>零下|-)?\s*(?P<n>{number})(?P<more>)\s*[度도]?"),
         (
             "unit",
-            rf"{start}(?P<n>{number}|\d+/\d+)(?P<more>(?:\s*(?:[x×*~至到-]|to)\s*{number})*)[\s-]*(?P<unit>{unit})",
+            rf"{start}(?P<n>{number}|\d+/\d+)(?P<more>(?:\s*(?:[x×*~至到-]|to)\s*{number})*)\+?[\s-]*(?P<unit>{unit})",
         ),
         ("unit", rf"(?<![a-z])(?P<n>{words})(?P<more>)[\s-]+(?P<unit>{unit})"),
         ("shoe", rf"(?<![a-z])(?P<sign>eur?|us|uk)[\s-]*(?:size\s*)?(?P<n>\d+(?:\.5)?)(?![\d.]*(?:\d|\s*(?:{unit})))"),
@@ -664,6 +685,12 @@ def _name_places(text: str, said: str, spoken: Language, taken: Sequence[Span]) 
         yield run[0][0], run[-1][1]
 
 
+def _clauses(said: str) -> list[Span]:
+    """The clauses of a sentence: what lies between commas and the like, but for those in quotation marks."""
+    ends = [match.end() for match in re.finditer(r"“[^”]*”|,(?!\d)|[;。]", said) if match.group()[0] != "“"]
+    return list(itertools.pairwise([0, *ends, len(said) + 1]))
+
+
 def _past_events(said: str) -> Iterator[tuple[str, re.Match[str]]]:
     for event, form in lexicon.EVENTS.items():
         for match in re.finditer(form, said):
@@ -686,11 +713,12 @@ def _same_script(text: str, facts: Facts) -> bool:
 
 
 def _broken(text: str) -> bool:
-    """Whether a text is not a statement: without words, a question, a listing copied field by field, or a loop."""
+    """Whether a text is no whole statement: without words, cut off, a question, a copied listing, or a loop."""
     words = LATIN_WORD.findall(text.casefold())
     looped = len(words) >= 10 and len(set(words)) * 2 <= len(words)
     copied = " | " in text  # between the fields of a listing in a prompt
-    return looped or copied or not re.search(r"\w", text) or text.rstrip("… ").endswith(("?", "？"))
+    cut = text.endswith("…") or "\ufffd" in text  # by the token limit, maybe within a character
+    return looped or copied or cut or not re.search(r"\w", text) or text.endswith(("?", "？"))
 
 
 # --- rewriting

@@ -175,7 +175,7 @@ men, man, mens, gentlemen, 男士, 男款, 男, 男装, 男性, 男式
 boy, 男童
 girl, 女童
 kid, child, children, 儿童, 孩子
-baby, infant, toddler, 婴儿, 宝宝
+baby, infant, toddler, 婴儿, 宝宝, 幼儿
 elderly, elder, old people, senior, 老人, 老年, 中老年, 长辈
 beginner, novice, 新手, 初学者, 入门
 student, 学生, 学生党
@@ -186,6 +186,7 @@ unscented, fragrance-free, fragrance free, perfume-free, without perfume, no fra
 decaf, decaffeinated, caffeine-free, without caffeine, no caffeine
 unsweetened, sugar-free, without sugar, no sugar, no added sugar, 无糖, 0糖
 quiet, silent, 静音, 轻声, 安静
+mild, gentle, 温和
 in stock, 有货, 现货
 out of stock, sold out, 缺货, 售罄
 small, 小号
@@ -214,6 +215,7 @@ cycling, 骑行
 swimming, 游泳
 gaming, 电竞
 commute, commuting, 通勤
+car, 车载, 车用, 车上
 """)
 """What a listing is for. A reason may also repeat what the query says: that is the wish."""
 

@@ -323,6 +323,17 @@ def test_a_past_listing_is_not_this_one() -> None:
     facts = Facts(Query("面霜"), Listing("p", "清爽控油面霜"), [past])
     assert ground("清爽控油面霜，氨基酸控油洁面乳。", facts).rewritten
     assert not ground("清爽控油面霜，和您买过的氨基酸控油洁面乳相配。", facts).rewritten
+    assert ground("氨基酸控油洁面乳，和您买过的氨基酸控油洁面乳相配。", facts).rewritten, (
+        "only its own clause is of the past"
+    )
+
+
+def test_the_wish_may_be_repeated_where_it_is_a_wish() -> None:
+    other = Listing("o", "Candle", attributes={"for": "mum", "coating": "non-stick"})
+    facts = Facts(Query("non-stick gift for mum"), Listing("p", "Massage Pad"), others=[other])
+    assert not ground("Massage pad, so it suits mum.", facts).rewritten
+    assert ground("Massage pad, a mum of pads.", facts).rewritten
+    assert ground("Non-stick massage pad.", facts).rewritten
 
 
 def test_sizes_and_ages_within_a_range_are_grounded() -> None:
