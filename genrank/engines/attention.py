@@ -25,8 +25,18 @@ def group_heads(model: Any) -> None:
     """Let a model that runs torch's scaled dot-product attention group its query heads under a mask."""
     if model.config._attn_implementation == "sdpa" and model._can_set_attn_implementation():
         AttentionInterface.register(_NAME, _grouped)
-        AttentionMaskInterface.register(_NAME, sdpa_mask)
+        AttentionMaskInterface.register(_NAME, _grouped_mask)
         model.set_attn_implementation(_NAME)
+
+
+def _grouped_mask(*places: Any, dtype: torch.dtype, config: Any, **options: Any) -> torch.Tensor | None:
+    """``[b, 1, groups * tokens, all tokens]`` what is added under a mask, the same for all layers; see `sdpa_mask`."""
+    mask = sdpa_mask(*places, dtype=dtype, config=config, **options)
+    if mask is None:
+        return None
+    added = torch.zeros_like(mask, dtype=dtype).masked_fill_(~mask, -torch.inf)
+    shared = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    return added.repeat(1, 1, config.num_attention_heads // shared, 1)
 
 
 def _grouped(
@@ -40,18 +50,16 @@ def _grouped(
     """``[b, tokens, heads, width]`` outputs for ``[b, heads, tokens, width]`` queries; see `sdpa_attention_forward`."""
     batch, heads, tokens, width = query.shape
     groups = heads // key.shape[1]
-    if (
-        attention_mask is None
-        or attention_mask.shape[1] != 1
-        or groups == 1
-        or options.keys() & {"position_bias", "cache"}
-    ):
-        return sdpa_attention_forward(module, query, key, value, attention_mask, **options)
+    rows = groups * tokens
+    unusual = options.keys() & {"position_bias", "cache"}
+    if attention_mask is None or unusual or attention_mask.shape[1:3] != (1, rows):
+        mask = attention_mask if attention_mask is None else attention_mask[:, :, :tokens]
+        return sdpa_attention_forward(module, query, key, value, mask, **options)
     output = torch.nn.functional.scaled_dot_product_attention(
-        query.reshape(batch, key.shape[1], groups * tokens, width),
+        query.reshape(batch, key.shape[1], rows, width),
         key,
         value,
-        attn_mask=attention_mask.repeat(1, 1, groups, 1),
+        attn_mask=attention_mask,
         dropout_p=options.get("dropout", 0.0),
         scale=options.get("scaling"),
     )

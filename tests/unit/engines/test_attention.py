@@ -44,6 +44,17 @@ def test_grouped_heads_give_the_same_states(kind: str, heads: int) -> None:
         torch.testing.assert_close(one, other, atol=1e-4, rtol=0)
 
 
+def test_a_model_without_shared_heads_gives_the_same_states() -> None:
+    config = transformers.GPTNeoXConfig(**(SIZES | {"num_attention_heads": 4}))
+    torch.manual_seed(0)
+    model = transformers.AutoModelForCausalLM.from_config(config).eval()
+    ids, mask = torch.randint(3, 90, (2, 9)), (torch.arange(9) >= torch.tensor([[0], [4]])).long()
+    with torch.inference_mode():
+        expected = model(input_ids=ids, attention_mask=mask).logits[:, 4:]
+        group_heads(model)
+        torch.testing.assert_close(model(input_ids=ids, attention_mask=mask).logits[:, 4:], expected)
+
+
 def test_a_model_with_other_attention_is_left_alone() -> None:
     config = transformers.LlamaConfig(**SIZES, num_attention_heads=4, num_key_value_heads=2)
     model = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="eager")
