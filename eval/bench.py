@@ -2,8 +2,8 @@
 
 Eight parts, as JSON on stdout:
 
-- ``overhead``: milliseconds of processor time that `Reranker` adds to one window of 20 candidates, with an engine
-  double that answers at once. The double's tokenizer, which stands for the model's, is timed apart.
+- ``overhead``: milliseconds of processor time that `Reranker` adds to a request of 20 candidates, ``pointwise`` and
+  ``inline``, with an engine double that answers at once.
 - ``rendering``: milliseconds of processor time that rendering all windows and passes of one large request takes, with
   the model's own tokenizer: a history of 10,000 events, 100 candidates, 100,000 attributes, a description of 100,000
   characters.
@@ -13,7 +13,7 @@ Eight parts, as JSON on stdout:
   compiled, and memory.
 - ``peers``, with ``--dataset``: genrank on transformers and on vLLM, rank_llm, and the bare engines; see `eval.peers`.
 - ``kept``: a request read whole and with its listings kept, beside ``inline`` in two orders and a cross-encoder;
-  memory, int8, a restart. ``stream``, with ``--dataset``: a stream of queries, by the memory for kept listings; see
+  memory, int8, a restart. ``stream``, with ``--dataset``: a stream of queries by the memory for kept listings; see
   `eval.kept`.
 - ``strategies``, with ``--dataset``: the top 10 of 100 candidates by ``tournament`` and by ``sliding``.
 

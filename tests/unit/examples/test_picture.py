@@ -5,7 +5,7 @@ from pathlib import Path
 
 from examples.picture import ROWS, draw
 from genrank import Ranking, Request, Reranker, parse_request, sample_shop
-from genrank.models.registry import DEFAULT_MODEL
+from genrank.models.registry import KNOWN_MODELS
 from genrank.testing import OracleEngine
 
 ROOT = Path(__file__).resolve().parent.parent.parent.parent
@@ -76,4 +76,4 @@ def test_the_committed_picture_is_one_of_the_sample_shop() -> None:
     request = shop.request(query)
     for candidate in request.candidates[:ROWS]:
         assert any(candidate.listing.title.startswith(text.rstrip("…")) for text in shown if len(text) > 8)
-    assert any(DEFAULT_MODEL in text for text in shown)
+    assert any(name in text for text in shown for name in KNOWN_MODELS)
