@@ -43,12 +43,12 @@ def test_the_docstring_of_reranker(default_model: str) -> None:
     assert failed == 0
 
 
-def test_the_default_model_ranks_both_languages_without_training(default_model: str) -> None:
+def test_the_default_model_reads_listings_without_training(default_model: str) -> None:
     shop = sample_shop()
-    asked = [query for query in shop.split("test") if query.query.query_id in ("q-en-21", "q-zh-19")]
-    requests = [shop.request(query, 10) for query in asked]
-    rankings = Reranker().rerank_batch(requests)
-    for request, ranking in zip(requests, rankings, strict=True):
-        assert (ranking.provenance.model, ranking.provenance.decoding) == (default_model, "pointwise")
-        before = [candidate.listing.listing_id for candidate in request.candidates]
-        assert ndcg_of(shop, [request], [listing_ids(ranking)]) > ndcg_of(shop, [request], [before]) + 0.05
+    (query,) = [query for query in shop.split("test") if query.query.query_id == "q-en-22"]
+    request = shop.request(query)
+    ranking = Reranker().rerank_batch([request])[0]
+    assert (ranking.provenance.model, ranking.provenance.decoding) == (default_model, "pointwise")
+    before = [candidate.listing.listing_id for candidate in request.candidates]
+    # 0.994 and 0.354: the first stage knows the words alone
+    assert ndcg_of(shop, [request], [listing_ids(ranking)]) > ndcg_of(shop, [request], [before]) + 0.3
