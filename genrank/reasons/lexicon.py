@@ -204,7 +204,7 @@ office, 办公, 办公室
 wedding, 婚礼
 party, 派对, 聚会
 hiking, hike, 登山, 徒步
-running, jogging, 跑步, 慢跑
+running, jogging, runner, 跑步, 慢跑, 跑友
 yoga, 瑜伽
 gift, 礼物, 送礼
 school, 上学, 学校
