@@ -65,7 +65,9 @@ def adapt(tiny: Path, out: Path, kind: str) -> Path:
 def ranked(model: Path, adapter: Path | None = None) -> list[Ranking]:
     shop = sample_shop()
     engine = TransformersEngine(str(model), adapter=str(adapter) if adapter else None, dtype="float32")
-    return Reranker(engine=engine).rerank_batch([shop.request(query, 8) for query in shop.queries[:3]])
+    return Reranker(engine=engine, decoding="inline").rerank_batch(
+        [shop.request(query, 8) for query in shop.queries[:3]]
+    )
 
 
 def log_odds(rankings: list[Ranking]) -> dict[tuple[str, str], float]:
