@@ -74,6 +74,11 @@ class CheckedReason:
     grade: int | None = None
 
     @property
+    def shortened(self) -> bool:
+        """Whether the model's sentence came out without its last clauses."""
+        return bool(self.text) and not self.kept and self.written.startswith(self.text.rstrip(".。"))
+
+    @property
     def kept(self) -> bool:
         """Whether the model's sentence came out as it was."""
         return self.text == self.written
@@ -195,7 +200,8 @@ def summarise(reasons: Sequence[CheckedReason], seconds: float, tokens: Tokens) 
         "claims_after": len(after),
         "grounded_after": _share(after),
         "kept": kept,
-        "rewritten": len(out) - kept,
+        "shortened": (shortened := sum(reason.shortened for reason in out)),
+        "rewritten": len(out) - kept - shortened,
         "dropped": len(reasons) - len(out),
         "name_a_wish_before": round(sum(bool(reason.wished) for reason in reasons) / len(reasons), 4),
         "name_a_wish": round(sum(bool(reason.wishes) for reason in out) / len(out), 4) if out else None,

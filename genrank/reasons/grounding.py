@@ -249,9 +249,10 @@ def ground(text: str, facts: Facts) -> Grounded:
     """Keep a reason whose claims are all grounded, and rewrite any other.
 
     A reason is also rewritten if it is in another script than the query, asks a question, repeats itself, copies the
-    listing field by field, or has nothing to do with any field. The new reason names the words of the query that the
-    listing's fields say too, or an interaction that has a brand or an attribute in common with the listing, with these
-    fields. If there are none, its text is empty: where a listing meets no wish, nothing honest is worth saying.
+    listing field by field, or has nothing to do with any field. Where it is true and names a wish without its last
+    clauses, these are cut off. Otherwise the new reason names the words of the query that the listing's fields say too,
+    or an interaction that has a brand or an attribute in common with the listing, with these fields. If there are none,
+    its text is empty: where a listing meets no wish, nothing honest is worth saying.
 
     Args:
         text: A reason, tidied.
@@ -260,12 +261,24 @@ def ground(text: str, facts: Facts) -> Grounded:
     text = shorten(clean(text), MAX_CHARS)
     claims = tuple(find_claims(text, facts))
     evidence = _evidence(claims, facts)
-    if not evidence and _shares(_normalise(text), facts.fields[0].said):
-        evidence = ("title",)
-    if evidence and all(claim.fields for claim in claims) and not _broken(text) and _same_script(text, facts):
-        return Grounded(text, evidence, claims, rewritten=False)
+    if proof := _proof(text, claims, facts):
+        return Grounded(text, proof, claims, rewritten=False)
+    for _, end in reversed(_clauses(text)[:-1]):
+        shorter = text[:end].rstrip(" ,;，；") + ("。" if facts.language == "zh" else ".")
+        proof = _proof(shorter, find_claims(shorter, facts), facts)
+        if any(not name.startswith("history[") for name in proof) and named_wishes(shorter, facts):
+            return Grounded(shorter, proof, claims, rewritten=True)
     new, evidence = _rewrite(evidence, facts)
     return Grounded(new, evidence, claims, rewritten=True)
+
+
+def _proof(text: str, claims: Sequence[Claim], facts: Facts) -> tuple[str, ...]:
+    """The evidence of a reason that may stay as it is; empty for one that may not."""
+    evidence = _evidence(claims, facts)
+    if not evidence and _shares(_normalise(text), facts.fields[0].said):
+        evidence = ("title",)
+    stays = all(claim.fields for claim in claims) and not _broken(text) and _same_script(text, facts)
+    return evidence if stays else ()
 
 
 def named_wishes(text: str, facts: Facts) -> tuple[str, ...]:
@@ -687,7 +700,7 @@ def _name_places(text: str, said: str, spoken: Language, taken: Sequence[Span]) 
 
 def _clauses(said: str) -> list[Span]:
     """The clauses of a sentence: what lies between commas and the like, but for those in quotation marks."""
-    ends = [match.end() for match in re.finditer(r"“[^”]*”|,(?!\d)|[;。]", said) if match.group()[0] != "“"]
+    ends = [match.end() for match in re.finditer(r"“[^”]*”|,(?!\d)|[;。，；]", said) if match.group()[0] != "“"]
     return list(itertools.pairwise([0, *ends, len(said) + 1]))
 
 
@@ -716,7 +729,7 @@ def _broken(text: str) -> bool:
     """Whether a text is no whole statement: without words, cut off, a question, a copied listing, or a loop."""
     words = LATIN_WORD.findall(text.casefold())
     looped = len(words) >= 10 and len(set(words)) * 2 <= len(words)
-    copied = " | " in text  # between the fields of a listing in a prompt
+    copied = " | " in text or len(re.findall(r"\w: ?\w", text)) > 1  # as the fields of a listing are written
     cut = text.endswith("…") or "\ufffd" in text  # by the token limit, maybe within a character
     return looped or copied or cut or not re.search(r"\w", text) or text.endswith(("?", "？"))
 

@@ -80,6 +80,7 @@ def test_the_summary_counts_claims_on_both_sides() -> None:
         "claims_after": 1,
         "grounded_after": 1.0,
         "kept": 1,
+        "shortened": 0,
         "rewritten": 1,
         "dropped": 0,
         "name_a_wish_before": 0.0,

@@ -336,6 +336,25 @@ def test_the_wish_may_be_repeated_where_it_is_a_wish() -> None:
     assert ground("Non-stick massage pad.", facts).rewritten
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Braided USB-C cable, 2 m long, so it suits travel.", "Braided USB-C cable, 2 m long."),
+        ("A braided cable, 2 m, length: 2 m, colour: navy, brand: Volt …", "A braided cable, 2 m, length: 2 m."),
+        ("Very long, waterproof, the best cable.", "For “usb cable”: its title says “USB-C Cable”."),
+        ("It costs 1,000 USD, cable.", "For “usb cable”: its title says “USB-C Cable”."),
+    ],
+)
+def test_last_clauses_that_do_not_stand_are_cut_off(text: str, expected: str) -> None:
+    result = ground(text, cable())
+    assert (result.text, result.rewritten) == (expected, True)
+    assert result.evidence
+
+
+def test_last_clauses_in_chinese() -> None:
+    assert ground("雪纺连衣裙，适合夏季，最好的。", dress()).text == "雪纺连衣裙，适合夏季。"
+
+
 def test_sizes_and_ages_within_a_range_are_grounded() -> None:
     facts = Facts(Query("shoes"), Listing("p", "Shoes", attributes={"size": "39-46", "age": "4-10 years"}))
     for text, stands in (
