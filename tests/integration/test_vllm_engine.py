@@ -116,7 +116,7 @@ def test_heads_are_kept_without_being_scored(engine: Any) -> None:
 def test_heads_that_were_dropped_cost_time_only(engine: Any) -> None:
     asked = [behind(tokens(70, 300), 1)]
     (first,), (second,) = engine.score(asked), engine.score(asked)
-    engine.score([behind(tokens(96, 301 + i), 1) for i in range(60)])  # more than the engine holds
+    engine.score([behind(tokens(96, 301 + i), 1) for i in range(40)])  # more than the engine holds
     (third,) = engine.score(asked)
     assert [result.found for result in (first, second, third)] == [False, True, False]
     assert third.tokens.cached == 0
