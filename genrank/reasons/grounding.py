@@ -181,6 +181,9 @@ def find_claims(text: str, facts: Facts) -> list[Claim]:
         known = [i for i in in_order if event in ("", facts.history[i].event)]
         clause = next(span for span in clauses if match.start() < span[1])
         past[clause] = past.get(clause, set()) | set(known)
+        about = _content(said[clause[0] : match.start()]) | _content(said[match.end() : clause[1]])
+        if about and not any(about & _content(field.said) for field in facts.fields if field.past in known):
+            known = []  # it speaks of something else
         claims.append(Claim("history", match.group(), (f"history[{known[-1]}].event",) if known else ()))
         taken.append(match.span())
     own = [field for field in facts.fields if field.past is None]

@@ -187,6 +187,7 @@ decaf, decaffeinated, caffeine-free, without caffeine, no caffeine
 unsweetened, sugar-free, without sugar, no sugar, no added sugar, 无糖, 0糖
 quiet, silent, 静音, 轻声, 安静
 mild, gentle, 温和
+sun protection, uv protection, 防晒
 in stock, 有货, 现货
 out of stock, sold out, 缺货, 售罄
 small, 小号

@@ -326,6 +326,8 @@ def test_a_past_listing_is_not_this_one() -> None:
     assert ground("氨基酸控油洁面乳，和您买过的氨基酸控油洁面乳相配。", facts).rewritten, (
         "only its own clause is of the past"
     )
+    assert ground("清爽面霜，和您买过的清爽面霜相配。", facts).rewritten, "that was not bought"
+    assert not ground("清爽控油面霜，和您买过的洁面乳相配。", facts).rewritten
 
 
 def test_the_wish_may_be_repeated_where_it_is_a_wish() -> None:
