@@ -77,9 +77,10 @@ def rewards(out: Path) -> dict[int, float]:
 def test_an_adapter_goes_on_learning_and_is_served_with_its_manifest(tiny: Path, whole: Path) -> None:
     manifest = load_manifest(whole / "adapter")
     assert manifest is not None
-    assert set(manifest.prompts) == {"inline", "first-token", "listwise"}
+    assert set(manifest.prompts) == {"pointwise", "inline", "first-token", "listwise"}
     assert manifest.prompts["listwise"].hash == load_template("listwise").digest
-    assert set(manifest.metrics) == {"ndcg@10", "ndcg@10_listwise", "ndcg@10_first-token", "ndcg@10_inline"}
+    measured = ("listwise", "first-token", "inline", "pointwise")
+    assert set(manifest.metrics) == {"ndcg@10", *(f"ndcg@10_{decoding}" for decoding in measured)}
     files = {"adapter_config.json", "adapter_model.safetensors", "genrank.json"}
     assert {path.name for path in (whole / "adapter").iterdir()} == files
     request = sample_shop().request(sample_shop().queries[0], 6)
