@@ -139,9 +139,9 @@ class _Warming:
 
     def read_with_snapshot(self, listings: Sequence[Listing], path: Path) -> None:
         """Have the engine keep the heads, and write them to a snapshot, unless it holds exactly them already."""
-        from genrank.engines.snapshots import Snapshot, SnapshotWriter, differs
-
         bound = snapshot_binding(self._engine, self._renderer)
+        from genrank.engines.snapshots import Snapshot, SnapshotWriter, differs  # needs torch
+
         old: Snapshot | None = None
         if path.exists():
             self.rebuilt = tuple(differs(path, bound))
