@@ -34,7 +34,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
-from eval.kept import measure_kept, measure_stream
 from eval.peers import HOSTS, Ran, Texts, flat_scores, load_transformers, measure_peers, pairwise, titles_only
 from eval.summary import Setting, measure_system
 from eval.systems import SystemResult
@@ -90,8 +89,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             arguments.model, given(arguments.batch, 8), given(arguments.rounds, 9)
         ),
         "evaluation": measure_evaluation,
-        "kept": lambda: measure_kept(
-            arguments.model, described(arguments.dataset, given(arguments.batch, 8)), given(arguments.rounds, 3)
+        "kept": lambda: _kept(
+            arguments.dataset, arguments.model, given(arguments.batch, 8), given(arguments.rounds, 3)
         ),
     }
     with_dataset: dict[str, Callable[[], dict[str, Any]]] = {
@@ -142,7 +141,15 @@ def described(folder: str | None, count: int) -> list[Request]:
     return [Request(request.query, request.candidates[:WINDOW]) for request in full]
 
 
+def _kept(folder: str | None, model: str, queries: int, rounds: int) -> dict[str, Any]:
+    from eval.kept import measure_kept
+
+    return measure_kept(model, described(folder, queries), rounds)
+
+
 def _stream(folder: str, model: str, length: int) -> dict[str, Any]:
+    from eval.kept import measure_stream
+
     dataset = load_dataset(folder)
     listings = list(dataset.listings.values())
     index = Bm25(listings, ["title"], stem=True)

@@ -11,18 +11,16 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from eval.peers import pairwise
 from genrank import Listing, Request, Reranker
 from genrank.decoding.judgements import log_odds
+from genrank.engines.transformers import TransformersEngine
 from genrank.errors import InputError
 from genrank.experiment.program import say
 from genrank.permutation import kendall_tau
 from genrank.types import Candidate, Query
-
-if TYPE_CHECKING:
-    from genrank.engines.transformers import TransformersEngine
 
 PROMPT = "pointwise-lean"
 
@@ -40,8 +38,6 @@ def measure_kept(model: str, requests: Sequence[Request], rounds: int, prompt: s
         ``cold_ms``, ``warm_ms``, ``inline_ms`` and ``cross_encoder_ms``: p50 and p95; ratios pair by pair, as the
         median, the least and the greatest; tokens of a prompt; and what `measure_memory` finds.
     """
-    from genrank.engines.transformers import TransformersEngine
-
     with TransformersEngine(model) as engine:
         pointwise = Reranker(engine=engine, decoding="pointwise", prompt=prompt)
         inline = Reranker(engine=engine, decoding="inline", passes=2)
@@ -88,8 +84,6 @@ def measure_memory(
         listings: Distinct ones.
         requests: Ranked with both kinds of kept listings.
     """
-    from genrank.engines.transformers import TransformersEngine
-
     engine.forget()
     warmed = reranker.warm(listings)
     exact = [reranker.rerank_batch([request])[0] for request in requests]
@@ -163,8 +157,6 @@ def measure_stream(
     """
     if not queries:
         raise InputError("has no queries; name another split", field="dataset")
-    from genrank.engines.transformers import TransformersEngine
-
     by_id = {listing.listing_id: listing for listing in listings}
     weights = [rank**-exponent for rank in range(1, len(queries) + 1)]
     asked = random.Random(seed).choices(queries, weights, k=length)

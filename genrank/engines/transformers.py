@@ -431,7 +431,7 @@ class TransformersEngine(Closing):
 
     def _known(self, request: R, limit: int) -> _Past:
         """What is kept of a prompt, up to `limit` tokens."""
-        ids, lead, head = request.ids, getattr(request, "lead", 0), getattr(request, "head", 0)
+        ids, (lead, head, _) = request.ids, _beginning(request)
         if head and limit >= lead and (found := self._kept.find(ids[:head])):
             return _Past(min(found.known(ids), limit), head=found)
         pays = _BEHIND_COST * (len(ids) - lead) <= lead <= limit
@@ -442,20 +442,20 @@ class TransformersEngine(Closing):
         """Whether a prompt that was read has something to keep: its head, more of its opening, or its lead."""
         if self._layout is None or not self._kept.room:
             return False
-        ids, lead, head = request.ids, getattr(request, "lead", 0), getattr(request, "head", 0)
+        lead, head, opening = _beginning(request)
         if head:
-            return past.head is None or len(past.head.opening) < getattr(request, "opening", 0)
-        return bool(lead) and self._kept.find_lead(ids[:lead]) is None
+            return past.head is None or len(past.head.opening) < opening
+        return bool(lead) and self._kept.find_lead(request.ids[:lead]) is None
 
     def _keep(self, request: R, past: _Past, kv: torch.Tensor) -> None:
         """Keep what `_to_keep` says, from the keys and values of the whole prompt."""
         if not self._to_keep(request, past):
             return
-        ids, lead, head = request.ids, getattr(request, "lead", 0), getattr(request, "head", 0)
+        ids, (lead, head, opening) = request.ids, _beginning(request)
         if not head:
             self._kept.put_lead(ids[:lead], kv[:lead])
             return
-        stop = head + getattr(request, "opening", 0)
+        stop = head + opening
         self._kept.put(ids[:head], self._kept.pack(ids[:head], kv[:stop], lead=lead, opening=ids[head:stop]))
 
     def _batches(self, requests: Sequence[R], pasts: Mapping[int, _Past], stop: Stop) -> Iterator[list[int]]:
@@ -736,6 +736,16 @@ class PermutationLogitsProcessor(LogitsProcessor):
             allowed = list(self.mask.allowed(ids)) or slice(None)
             masked[row, allowed] = scores[row, allowed]
         return masked
+
+
+def _beginning(request: ScoreRequest | PermuteRequest | TextRequest) -> tuple[int, int, int]:
+    """The request's `lead`, `head` and `opening`, in tokens; 0 for what its kind does not have."""
+    match request:
+        case ScoreRequest():
+            return request.lead, request.head, request.opening
+        case TextRequest():
+            return request.lead, 0, 0
+    return 0, 0, 0
 
 
 def _even(rows: Sequence[Sequence[int]], pad: int) -> list[list[int]]:
