@@ -76,8 +76,8 @@ class Cascade(Closing):
         deadline: float | None = None,
     ) -> Ranking:
         """Rank candidates for a query; see `Reranker.rerank`."""
-        request = make_request(query, candidates, history)
-        return self.rerank_batch([request], top_k=top_k, reasons=reasons, deadline=deadline)[0]
+        asked = map(make_request, [query], [candidates], [history])  # made when the clock runs
+        return self.rerank_batch(asked, top_k=top_k, reasons=reasons, deadline=deadline)[0]
 
     async def arerank(
         self,
@@ -90,8 +90,8 @@ class Cascade(Closing):
         deadline: float | None = None,
     ) -> Ranking:
         """`rerank` for asyncio; see `Reranker.arerank`."""
-        request = make_request(query, candidates, history)
-        return (await self.arerank_batch([request], top_k=top_k, reasons=reasons, deadline=deadline))[0]
+        asked = map(make_request, [query], [candidates], [history])
+        return (await self.arerank_batch(asked, top_k=top_k, reasons=reasons, deadline=deadline))[0]
 
     def rerank_batch(
         self,
@@ -117,7 +117,7 @@ class Cascade(Closing):
         """
         started = time.monotonic()
         asked = self._check(requests, top_k, reasons, deadline)
-        firsts = self.first.rerank_batch(asked, deadline=deadline)
+        firsts = self.first.rerank_batch(asked, deadline=_left(deadline, started))
         heads = self._heads(asked, firsts)
         seconds = self.second.rerank_batch(heads, reasons=reasons, deadline=_left(deadline, started))
         return self._joined(firsts, seconds, top_k)
@@ -133,7 +133,7 @@ class Cascade(Closing):
         """`rerank_batch` for asyncio; see `Reranker.arerank`."""
         started = time.monotonic()
         asked = self._check(requests, top_k, reasons, deadline)
-        firsts = await self.first.arerank_batch(asked, deadline=deadline)
+        firsts = await self.first.arerank_batch(asked, deadline=_left(deadline, started))
         heads = self._heads(asked, firsts)
         seconds = await self.second.arerank_batch(heads, reasons=reasons, deadline=_left(deadline, started))
         return self._joined(firsts, seconds, top_k)
@@ -207,7 +207,7 @@ def _mean(one: float, other: float) -> float:
 
 
 def _left(deadline: float | None, started: float) -> float | None:
-    """Seconds left for the second stage; with next to none it does nothing, and says so."""
+    """Seconds left for a stage; with next to none it does nothing, and says so."""
     return None if deadline is None else max(deadline - (time.monotonic() - started), 1e-9)
 
 

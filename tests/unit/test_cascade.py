@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Sequence
-from typing import Any
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
@@ -110,6 +111,27 @@ def test_a_deadline_covers_both_stages() -> None:
     assert (ranking.provenance.outcome, ranking.provenance.cause) == ("fallback", "deadline")
     assert isinstance(second.engine, OracleEngine)
     assert not second.engine.requests, "there was no time left"
+
+
+def test_the_deadline_covers_the_request_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+
+    def tick() -> float:
+        nonlocal now
+        now += 1e-6
+        return now
+
+    def titles() -> Iterator[str]:
+        nonlocal now
+        now += 5.0  # reading the candidates takes all the time there is
+        yield from TITLES
+
+    monkeypatch.setattr(time, "monotonic", tick)
+    cascade = Cascade(_stage(FIRST), _stage(FIRST, "inline"))
+    provenance = cascade.rerank("query", cast(Any, titles()), deadline=5.0).provenance
+    assert provenance.then
+    assert (provenance.cause, provenance.then.cause) == ("deadline", "deadline")
+    assert provenance.windows == provenance.then.windows == 0
 
 
 def test_batches_and_asyncio_give_the_same() -> None:
