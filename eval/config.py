@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator, model_validator
 
 from genrank.experiment.config import Name, Strict, check_names_differ
-from genrank.experiment.systems import BaselineSystem, CrossEncoderSystem, GenrankSystem
+from genrank.experiment.systems import BaselineSystem, CascadeSystem, CrossEncoderSystem, GenrankSystem
 from genrank.search.bm25 import FIELDS, TextField
 
 ALL = "all"
@@ -107,6 +107,7 @@ System = (
     | CrossEncoderSystem
     | TrecSystem
     | GenrankSystem
+    | CascadeSystem
 )
 
 

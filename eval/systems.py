@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from eval.cache import Entry, StoredResult
 from eval.config import BertCosineSystem, Bm25System, FirstStageSystem, RandomSystem, RunConfig, System, TrecSystem
+from genrank.cascade import Cascade
 from genrank.data.dataset import Dataset
 from genrank.data.trec import Run, read_run
 from genrank.errors import ConfigError
@@ -24,15 +25,18 @@ from genrank.experiment.metrics import align, candidate_ids, run_of
 from genrank.experiment.record import versions
 from genrank.experiment.systems import (
     BaselineSystem,
+    CascadeSystem,
     CrossEncoderSystem,
     GenrankSystem,
     dependencies,
+    make_cascade,
     make_reranker,
 )
 from genrank.files import files_fingerprint, fingerprint
 from genrank.models.store import resolve
 from genrank.models.weights import model_fingerprint
 from genrank.progress import track
+from genrank.reranker import Reranker
 from genrank.search.bm25 import Bm25
 from genrank.types import Ranking, Request
 
@@ -159,6 +163,8 @@ def _dependencies(system: System, config: RunConfig, dataset: Dataset, asked: st
             found["run"] = files_fingerprint(_existing(path, "path"))
         case GenrankSystem():
             found |= dependencies(system)
+        case CascadeSystem(first=first, second=second):
+            found |= {"first": dependencies(first), "second": dependencies(second)}
     return found
 
 
@@ -178,7 +184,11 @@ def _compute(
     score: Callable[[Sequence[Request]], Scores]
     match system:
         case GenrankSystem():
-            return _genrank(system, config, with_histories(requests, system.history), entry)
+            asked = with_histories(requests, system.history)
+            return _genrank(system, asked, entry, lambda: make_reranker(system, config.seed))
+        case CascadeSystem():
+            asked = with_histories(requests, system.history)
+            return _genrank(system, asked, entry, lambda: make_cascade(system, config.seed))
         case RandomSystem():
             score = _random(config.seed)
         case FirstStageSystem():
@@ -268,19 +278,22 @@ def _given(run: Run) -> Callable[[Sequence[Request]], Scores]:
 
 
 def _genrank(
-    system: GenrankSystem, config: RunConfig, requests: Sequence[Request], entry: Entry | None
+    system: GenrankSystem | CascadeSystem,
+    requests: Sequence[Request],
+    entry: Entry | None,
+    load: Callable[[], Reranker | Cascade],
 ) -> StoredResult:
     started = time.monotonic()
     done = entry.finished() if entry else {}
     left = [request for request in requests if request.query.query_id not in done]
     loaded = started
     if left:
-        reranker = make_reranker(system, config.seed)
+        ranker = load()
         loaded = time.monotonic()
     batches = [left[i : i + system.batch] for i in range(0, len(left), system.batch)]
     for batch in track(batches, system.name, total=len(batches)):
         began = time.monotonic()
-        rankings = reranker.rerank_batch(batch, reasons=system.reasons)
+        rankings = ranker.rerank_batch(batch, reasons=system.reasons)
         seconds = time.monotonic() - began
         done |= {ranking.query_id: (ranking, seconds / len(batch)) for ranking in rankings}
         if entry:

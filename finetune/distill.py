@@ -35,7 +35,7 @@ from finetune.pseudo_queries import draw_queries
 from finetune.reasons import FILE as REASONS
 from finetune.reasons import check_reason
 from finetune.teachers import MOST_CANDIDATES, Failure, Label, Tally, Teacher, make_teacher
-from finetune.windows import drop_leaks
+from finetune.windows import TAUGHT, drop_leaks
 from genrank.data.dataset import Dataset, DatasetQuery, Grade
 from genrank.data.jsonl import write_jsonl
 from genrank.data.trec import Qrels, Run
@@ -207,7 +207,7 @@ def taught(
         queries=[query for query in queries if query.query.query_id in labels],
         qrels=qrels,
         candidates=run,
-        first_stage="distill",
+        first_stage=TAUGHT,
     )
 
 

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from genrank.data.dataset import Dataset, DatasetQuery
+from genrank.decoding.judgements import log_odds
 from genrank.errors import InputError
 from genrank.reasons import lexicon
 from genrank.text.clean import clean
@@ -34,6 +35,12 @@ DROPPABLE: Mapping[str, object] = {
 """Fields that an augmentation may leave out, with the values that they have then."""
 
 
+TAUGHT = "distill"
+"""The first stage of a dataset whose grades are a teacher's (`finetune.distill`)."""
+
+_LEAST = 0.005  # probability; a teacher's are rounded to hundredths
+
+
 @dataclass(frozen=True, slots=True)
 class TrainingWindow:
     """Candidates of one query, and what each is worth.
@@ -41,7 +48,8 @@ class TrainingWindow:
     Attributes:
         query: What the shopper typed.
         history: The shopper's past, oldest first.
-        candidates: ``[n]`` in the order in which the model sees them.
+        candidates: ``[n]`` in the order in which the model sees them. If a teacher labelled them, their scores are the
+            log-odds of its labels, and a template with ``grade`` shows them, as in the second stage of a cascade.
         gains: ``[n]``; equal gains are no preference.
     """
 
@@ -205,9 +213,14 @@ def _draw(
     return TrainingWindow(
         Query(text, query_id),
         history,
-        tuple(Candidate(without(dataset.listings[key], lost)) for key in chosen),
+        tuple(Candidate(without(dataset.listings[key], lost), score=_judged(dataset, gains[key])) for key in chosen),
         tuple(gains[key] for key in chosen),
     )
+
+
+def _judged(dataset: Dataset, gain: float) -> float | None:
+    """What a first stage would say of a candidate: the log-odds of the teacher's label, None without a teacher."""
+    return log_odds(min(max(gain, _LEAST), 1 - _LEAST)) if dataset.first_stage == TAUGHT else None
 
 
 def _others(catalogue: Sequence[str], taken: set[str], count: int, chance: random.Random) -> list[str]:

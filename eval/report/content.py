@@ -116,7 +116,7 @@ def _tidy(value: Any) -> Any:
 
 def _focus(results: Results, ranked: Sequence[str], reference: str | None) -> str:
     others = [name for name in ranked if name != reference] or list(ranked)
-    rerankers = [name for name in others if results.systems[name].type == "genrank"]
+    rerankers = [name for name in others if results.systems[name].type in ("genrank", "cascade")]
     return next(iter(rerankers or others), "")
 
 

@@ -6,9 +6,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, StrictBool, field_validator
+from pydantic import Field, StrictBool, field_validator, model_validator
 
 from genrank.calibration import load_calibration
+from genrank.cascade import Cascade
 from genrank.engines.base import Dtype, Engine
 from genrank.experiment.config import Name, Strict
 from genrank.files import files_fingerprint
@@ -16,7 +17,7 @@ from genrank.models.store import resolve
 from genrank.models.weights import model_fingerprint
 from genrank.prompting.template import Template, load_template
 from genrank.reranker import DEFAULT_PROMPTS, Reranker, default_decoding
-from genrank.types import Decoding, Strategy
+from genrank.types import Combine, Decoding, Strategy
 
 
 class BaselineSystem(Strict):
@@ -97,9 +98,55 @@ class GenrankSystem(Strict):
         return value
 
 
+class CascadeSystem(Strict):
+    """`genrank.Cascade`: two rerankers, one after the other.
+
+    Attributes:
+        name: Name of its run file and of its row in tables.
+        first: Ranks all candidates.
+        second: Ranks the first few, and writes the reasons. With the model, adapter, engine and dtype of `first` it
+            shares its engine.
+        top: How many, at least 2.
+        scores: What becomes of the two scores; see `genrank.Cascade`.
+    """
+
+    type: Literal["cascade"]
+    name: Name
+    first: GenrankSystem
+    second: GenrankSystem
+    top: Annotated[int, Field(ge=2)] = 10
+    scores: Combine = "replace"
+
+    @model_validator(mode="after")
+    def _fits(self) -> CascadeSystem:
+        if self.first.reasons:
+            raise ValueError("first.reasons: must be 0, the second reranker writes them")
+        if self.second.reasons > self.top:
+            raise ValueError(f"second.reasons: must be at most top, {self.top}, got {self.second.reasons}")
+        if self.second.history != self.first.history:
+            raise ValueError(f"second.history: must be that of first, {self.first.history}, got {self.second.history}")
+        return self
+
+    @property
+    def batch(self) -> int:
+        """Queries ranked in one call."""
+        return self.first.batch
+
+    @property
+    def reasons(self) -> int:
+        """How many of each query's first items get a reason."""
+        return self.second.reasons
+
+    @property
+    def history(self) -> Literal["own", "none", "other"]:
+        """Whose history is shown."""
+        return self.first.history
+
+
 _RERANKER_OPTIONS = (
     "calibration", "blend", "prompt", "decoding", "strategy", "window", "stride", "passes", "max_prompt_tokens",
 )  # fmt: skip
+_ENGINE_OPTIONS = ("model", "adapter", "engine", "dtype")
 
 
 def decoding_of(system: GenrankSystem) -> Decoding:
@@ -169,3 +216,19 @@ def make_reranker(system: GenrankSystem, seed: int, *, engine: Engine | None = N
     """
     own = {name: value for name in _RERANKER_OPTIONS if (value := getattr(system, name)) is not None}
     return Reranker(engine=engine or make_engine(system), seed=seed, **(own | overrides))
+
+
+def make_cascade(system: CascadeSystem, seed: int) -> Cascade:
+    """The cascade that a configuration describes.
+
+    Args:
+        system: The configuration.
+        seed: Seed of the shuffles between passes.
+
+    Raises:
+        GenrankError: When a model cannot be had or read, or an option is wrong.
+    """
+    first = make_reranker(system.first, seed)
+    shared = all(getattr(system.first, name) == getattr(system.second, name) for name in _ENGINE_OPTIONS)
+    second = make_reranker(system.second, seed, engine=first.engine if shared else None)
+    return Cascade(first, second, top=system.top, scores=system.scores)

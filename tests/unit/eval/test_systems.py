@@ -1,9 +1,11 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 from safetensors.numpy import save_file
 
 from eval import systems
@@ -14,7 +16,7 @@ from genrank.calibration import Calibration, save_calibration
 from genrank.data.dataset import Dataset
 from genrank.data.trec import Run, write_run
 from genrank.errors import ConfigError, EngineError
-from genrank.experiment.systems import GenrankSystem
+from genrank.experiment.systems import CascadeSystem, GenrankSystem
 from genrank.testing import OracleEngine, ScriptedEngine
 from genrank.types import Interaction, Listing, Provenance, RankedItem, Ranking, Request, Tokens
 
@@ -88,11 +90,16 @@ class Counted:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, engine: ScriptedEngine) -> None:
         self.engine = engine
+        self.loads = 0
         self.model = tmp_path / "model"
         self.model.mkdir()
         (self.model / "config.json").write_text("{}", encoding="utf-8")
         save_file({"weight": np.ones(1, dtype=np.float32)}, self.model / "model.safetensors")
-        monkeypatch.setattr("genrank.experiment.systems.make_engine", lambda _: engine)
+        monkeypatch.setattr("genrank.experiment.systems.make_engine", self._load)
+
+    def _load(self, _: GenrankSystem) -> ScriptedEngine:
+        self.loads += 1
+        return self.engine
 
     def answer(self, shop: Dataset, cache: Path | None, name: str = "g", **settings: int | str) -> SystemResult:
         values = {"type": "genrank", "name": name, "model": str(self.model), "batch": 1}
@@ -186,7 +193,7 @@ def test_whose_history_is_shown(shop: Dataset, monkeypatch: pytest.MonkeyPatch) 
     requests = [shop.request(query) for query in queries[:2]]
     seen: dict[str, list[int]] = {}
 
-    def compute(system: GenrankSystem, _: RunConfig, requests: Sequence[Request], __: object) -> StoredResult:
+    def compute(system: GenrankSystem, requests: Sequence[Request], *_: object) -> StoredResult:
         seen[system.history] = [len(request.history) for request in requests]
         return StoredResult([[0.0] * len(request.candidates) for request in requests], None, (), 0.0, 0.0)
 
@@ -196,3 +203,39 @@ def test_whose_history_is_shown(shop: Dataset, monkeypatch: pytest.MonkeyPatch) 
         settings = {"type": "genrank", "name": "g", "model": "m", "history": whose}
         run_system(GenrankSystem.model_validate(settings), config, shop, requests)
     assert seen == {"own": [1, 0], "none": [0, 0], "other": [0, 1]}
+
+
+def cascade_of(shop: Dataset, tmp_path: Path, **changes: Any) -> SystemResult:
+    first = {"type": "genrank", "name": "first", "model": str(tmp_path / "model"), "decoding": "pointwise"}
+    second = first | {"decoding": "inline", "passes": 1} | changes.pop("second", {})
+    values = {"type": "cascade", "name": "both", "first": first | changes.pop("first", {}), "second": second, "top": 2}
+    system = CascadeSystem.model_validate(values | changes)
+    return run_system(system, RunConfig(dataset="d", systems=(system,)), shop, requests_of(shop), tmp_path / "cache")
+
+
+def test_a_cascade_is_measured_with_one_engine_and_both_stages_are_part_of_the_key(
+    shop: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counted = Counted(monkeypatch, tmp_path, OracleEngine(GRADES))
+    found = cascade_of(shop, tmp_path)
+    assert list(found.run["q1"]) == ["l3", "l1", "l2"]
+    assert all(ranking.provenance.then is not None for ranking in found.rankings)
+    assert (counted.loads, cascade_of(shop, tmp_path).cached) == (1, True)
+    assert not cascade_of(shop, tmp_path, second={"passes": 2}).cached
+    assert not cascade_of(shop, tmp_path, scores="add").cached
+    assert not cascade_of(shop, tmp_path, second={"adapter": str(tmp_path)}).cached
+    assert counted.loads == 5
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"first": {"reasons": 1}}, "first.reasons: must be 0, the second reranker writes them"),
+        ({"second": {"reasons": 3}}, "second.reasons: must be at most top, 2, got 3"),
+        ({"second": {"history": "none"}}, "second.history: must be that of first, own, got none"),
+        ({"top": 1}, "greater than or equal to 2"),
+    ],
+)
+def test_a_cascade_that_does_not_fit(shop: Dataset, tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        cascade_of(shop, tmp_path, **changes)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import random
 from collections.abc import Iterator
 from typing import Any
@@ -56,6 +57,15 @@ def test_a_window_holds_judged_listings_with_their_gains_and_no_listing_twice() 
         }
         assert len(set(window.gains)) > 1
     assert sizes == {3, 4, 5, 6, 7, 8}
+
+
+def test_a_teachers_labels_are_what_a_first_stage_would_say() -> None:
+    grades = {grade: Grade(str(grade), grade / 2) for grade in range(3)}
+    for window in drawn(WindowOptions(least=4, most=4), grades=grades, first_stage="distill"):
+        scores = [candidate.score for candidate in window.candidates]
+        odds = {0.0: math.log(0.005 / 0.995), 0.5: 0.0, 1.0: math.log(0.995 / 0.005)}
+        assert scores == pytest.approx([odds[gain] for gain in window.gains])
+    assert all(candidate.score is None for window in many() for candidate in window.candidates)
 
 
 def test_a_query_without_a_preference_gives_no_window() -> None:
