@@ -59,6 +59,7 @@ class DataArguments:
     query_noise: float = _option(0.0, "chance that a query is varied: case, plural, word order, a typo, a synonym")
     drop_history: float = _option(0.0, "chance that a window has no history")
     cut_history: float = _option(0.0, "chance that a history is cut to its latest interactions")
+    random_history: float = _option(0.0, "chance that a query without a history gets one of a few random listings")
     most_windows: int | None = _option(
         None, "maximum number of windows from one dataset; further queries are left out (all)"
     )

@@ -121,8 +121,25 @@ def check_reason(
     return said, ""
 
 
+def reason_writers(folders: Sequence[str | Path]) -> list[ReasonWriter]:
+    """For each dataset who writes its reasons: a teacher, if any of them has a teacher's; otherwise `write_reason`.
+
+    A teacher's reasons say more than those made of shared words, and a model that learned both would write both. So
+    where there are some, nothing else is learned.
+
+    Args:
+        folders: Dataset folders, with ``reasons.jsonl`` or without.
+
+    Raises:
+        DataFormatError: When a line of such a file is broken.
+    """
+    if any((Path(folder).expanduser() / FILE).exists() for folder in folders):
+        return [teacher_reasons(folder) for folder in folders]
+    return [write_reason for _ in folders]
+
+
 def teacher_reasons(folder: str | Path) -> ReasonWriter:
-    """Writes a teacher's reasons if there are any, otherwise those of `write_reason`.
+    """Writes a teacher's reasons; nothing for a listing without one.
 
     A window may show less than the teacher saw (fields or the history left out): a reason that the window does not
     support is not taken.
@@ -134,10 +151,8 @@ def teacher_reasons(folder: str | Path) -> ReasonWriter:
         DataFormatError: When a line of that file is broken.
     """
     path = Path(folder).expanduser() / FILE
-    if not path.exists():
-        return write_reason
     known: dict[tuple[str, str], str] = {}
-    for number, fields in read_jsonl(path):
+    for number, fields in read_jsonl(path) if path.exists() else ():
         if isinstance(fields, DataFormatError):
             raise fields
         names = ("query_id", "listing_id", "reason")
@@ -145,12 +160,12 @@ def teacher_reasons(folder: str | Path) -> ReasonWriter:
             raise DataFormatError(str(path), number, f"an object with the texts {', '.join(names)}", f"{fields!r:.80}")
         known[fields["query_id"], fields["listing_id"]] = fields["reason"]
 
-    def write(window: TrainingWindow, place: int, chance: random.Random) -> str:
+    def write(window: TrainingWindow, place: int, _: random.Random) -> str:
         listings = [candidate.listing for candidate in window.candidates]
         text = known.get((window.query.query_id, listings[place].listing_id), "")
         others = [*listings[:place], *listings[place + 1 :]]
         reason, _ = check_reason(text, window.query, listings[place], window.history, others)
-        return reason or write_reason(window, place, chance)
+        return reason
 
     return write
 

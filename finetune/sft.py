@@ -36,7 +36,7 @@ from finetune.data import SCORED_BY, Form, Skipped, examples_fingerprint, make_e
 from finetune.losses import LOSSES, Kind, text_loss
 from finetune.packing import collate, keeps_apart
 from finetune.quick_lora import quicken
-from finetune.reasons import teacher_reasons
+from finetune.reasons import reason_writers
 from finetune.training import (
     compile_layers,
     data_of,
@@ -272,14 +272,14 @@ def train_rows(
     learned = [shortened(dataset, ranking) for dataset in loaded]
 
     def rows() -> Iterator[dict[str, Any]]:
-        for name, dataset in zip(names, learned, strict=True):
+        for dataset, write_reason in zip(learned, reason_writers(names), strict=True):
             windows = draw_windows(dataset, "train", ranking.windows(), seed)
             examples = make_examples(
                 windows,
                 renderers,
                 max_tokens=ranking.max_tokens,
                 reasons=ranking.reasons,
-                write_reason=teacher_reasons(name),
+                write_reason=write_reason,
                 seed=seed,
                 skipped=skipped,
             )

@@ -20,7 +20,7 @@ from genrank.errors import InputError
 from genrank.reasons import lexicon
 from genrank.text.clean import clean
 from genrank.text.words import words
-from genrank.types import Candidate, Interaction, Listing, Query
+from genrank.types import Candidate, Event, Interaction, Listing, Query
 
 DROPPABLE: Mapping[str, object] = {
     "description": "",
@@ -38,6 +38,8 @@ DROPPABLE: Mapping[str, object] = {
 TAUGHT = "distill"
 """The first stage of a dataset whose grades are a teacher's (`finetune.distill`)."""
 
+_MOST_SEEN = 4  # listings of a random history
+_EVENTS: tuple[Event, ...] = ("view", "cart", "purchase")
 _LEAST = 0.005  # probability; a teacher's are rounded to hundredths
 
 
@@ -75,6 +77,8 @@ class WindowOptions:
         query_noise: Chance that a query is varied: case, plural, word order, a lost letter, a synonym.
         drop_history: Chance that a window has no history, so that the model works without one too.
         cut_history: Chance that a history is cut to a random number of its latest interactions.
+        random_history: Chance that a query without a history gets one of a few of the catalogue's listings, which
+            changes no gain: so the model learns that a past may say nothing about a search.
     """
 
     per_query: int = 1
@@ -87,6 +91,7 @@ class WindowOptions:
     query_noise: float = 0.0
     drop_history: float = 0.0
     cut_history: float = 0.0
+    random_history: float = 0.0
 
     def __post_init__(self) -> None:
         """Check the numbers.
@@ -103,7 +108,7 @@ class WindowOptions:
         ):
             if number < least:
                 raise InputError(f"must be at least {least}, got {number}", field=name)
-        for name in ("drop_fields", "query_noise", "drop_history", "cut_history"):
+        for name in ("drop_fields", "query_noise", "drop_history", "cut_history", "random_history"):
             if not 0 <= (chance := getattr(self, name)) <= 1:
                 raise InputError(f"must be a chance, 0 to 1, got {chance}", field=name)
 
@@ -210,6 +215,9 @@ def _draw(
         history = history[-chance.randint(1, len(history)) :]
     if chance.random() < options.drop_history:
         history = ()
+    if not query.history and chance.random() < options.random_history:
+        seen = _others(catalogue, set(chosen), chance.randint(1, _MOST_SEEN), chance)
+        history = tuple(Interaction(chance.choice(_EVENTS), dataset.listings[key]) for key in seen)
     return TrainingWindow(
         Query(text, query_id),
         history,

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from finetune.data import ReasonWriter
-from finetune.reasons import check_reason, shared_runs, teacher_reasons, write_reason
+from finetune.reasons import check_reason, reason_writers, shared_runs, teacher_reasons, write_reason
 from finetune.windows import TrainingWindow, WindowOptions, draw_windows
 from genrank.data.dataset import sample_shop
 from genrank.errors import DataFormatError
@@ -135,12 +135,17 @@ class TestTeachersReasons:
             dataclasses.replace(window, candidates=(asked.candidates[0], Candidate(bare))),
             dataclasses.replace(window, query=Query("red lamp", "q2")),
         ):
-            assert write(less, 1, random.Random(0)) == write_reason(less, 1, random.Random(0)) != reason
-        assert write(window, 0, random.Random(0)) == write_reason(window, 0, random.Random(0))
+            assert write(less, 1, random.Random(0)) == ""
+        assert write(window, 0, random.Random(0)) == ""
 
-    def test_a_folder_without_reasons_has_those_of_the_house(self, tmp_path: Path) -> None:
-        assert teacher_reasons(tmp_path) is write_reason
-        assert teacher_reasons("sample-shop") is write_reason
+    def test_reasons_made_of_shared_words_are_learned_only_where_no_teacher_wrote_any(self, tmp_path: Path) -> None:
+        asked = self.request()
+        window = TrainingWindow(asked.query, asked.history, asked.candidates, (0, 1))
+        assert reason_writers(["sample-shop", tmp_path]) == [write_reason, write_reason]
+        self.writer(tmp_path, "Its height is 30 cm.")
+        shop, taught = reason_writers(["sample-shop", tmp_path])
+        assert shop(window, 1, random.Random(0)) == ""
+        assert taught(window, 1, random.Random(0)) == "Its height is 30 cm."
 
     @pytest.mark.parametrize(
         "line", ['{"query_id": "q"}', "[]", "{", '{"query_id": 1, "listing_id": "l", "reason": ""}']

@@ -68,6 +68,20 @@ def test_a_teachers_labels_are_what_a_first_stage_would_say() -> None:
     assert all(candidate.score is None for window in many() for candidate in window.candidates)
 
 
+def test_a_random_history_is_of_other_listings_and_only_where_there_is_none() -> None:
+    queries = [dataclasses.replace(query, history=()) for query in shop().queries]
+    lengths = set()
+    for window in drawn(WindowOptions(per_query=50, random_history=0.5), queries=queries):
+        seen = {interaction.listing.listing_id for interaction in window.history}
+        lengths.add(len(seen))
+        assert not seen & set(ids(window))
+    assert lengths == {0, 1, 2, 3, 4}
+    assert {len(window.history) for window in many(random_history=1.0)} == {3}
+    assert not any(window.history for window in many(random_history=1.0, drop_history=1.0))
+    one, other = (next(many(random_history=chance)) for chance in (0.0, 1.0))
+    assert (one.candidates, one.gains) == (other.candidates, other.gains)
+
+
 def test_a_query_without_a_preference_gives_no_window() -> None:
     assert {window.query.query_id for window in many()} == {"q1"}
     with_others = {window.query.query_id for window in many(random_negatives=3)}
