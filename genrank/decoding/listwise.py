@@ -43,5 +43,5 @@ def read(
         except InputError as error:
             raise OutputError(f"the engine wrote no permutation: {error}") from None
         n = len(places)
-        scored.append(Scored([(n - place) / n for place in places], result.tokens))
+        scored.append(Scored([(n - place) / n for place in places], result.tokens, repairs=result.repairs))
     return scored
