@@ -37,6 +37,8 @@ def read(
         if result is None:
             scored.append(None)
             continue
+        if result.repairs and not result.order:
+            raise OutputError("; ".join(result.repairs))
         check_count(result.order, prompt.listing_ids)
         try:
             places = Permutation(tuple(result.order)).inverse()

@@ -158,7 +158,7 @@ class PermuteResult:
     """The answer to a `PermuteRequest`.
 
     Attributes:
-        order: ``[n]`` places in `identifiers`, best first.
+        order: ``[n]`` places in `identifiers`, best first; empty where the model named none, and `repairs` says why.
         tokens: Token counts; forced tokens count as completion.
         repairs: What the engine had to change to make a complete order, each in words; empty under a mask.
     """
