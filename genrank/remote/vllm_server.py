@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from genrank.engines.base import PermuteRequest, PermuteResult, ScoreRequest, ScoreResult, TextRequest, TextResult
-from genrank.engines.mask import PermutationMask
+from genrank.engines.mask import BETWEEN, IDENTIFIERS, PermutationMask
 from genrank.engines.tokenizer import HubTokenizer, Tokenizer, load_tokenizer
 from genrank.errors import InputError, ModelError
 from genrank.models.store import resolve
@@ -211,7 +211,7 @@ class VLLMServer(HTTPEngine):
             [ids],
             max_tokens=len(mask.identifiers) * (1 + len(mask.between)) - len(mask.between),
             return_token_ids=True,
-            vllm_xargs={"genrank_identifiers": list(mask.identifiers), "genrank_between": list(mask.between)},
+            vllm_xargs={IDENTIFIERS: list(mask.identifiers), BETWEEN: list(mask.between)},
         )
         (choice,) = choices(answer, 1)
         followed: list[int] = []

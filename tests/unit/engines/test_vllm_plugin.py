@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from genrank.engines.mask import BETWEEN, IDENTIFIERS
 from genrank.errors import InputError
 
 if importlib.util.find_spec("vllm") is None:
@@ -21,7 +22,7 @@ with warnings.catch_warnings():
     from vllm.sampling_params import SamplingParams
     from vllm.v1.sample.logits_processor import BatchUpdate, MoveDirectionality
 
-    from genrank.engines.vllm_plugin import BETWEEN, IDENTIFIERS, PermutationProcessor
+    from genrank.engines.vllm_plugin import PermutationProcessor
 
 VOCABULARY = 30
 END = 29
