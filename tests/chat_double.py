@@ -27,6 +27,7 @@ class ChatDouble:
         models: What ``/v1/models`` lists; None if there is no such path.
         say: A function from the messages to the text, in place of the oracle's.
         finish_reason: Why it says that the model stopped.
+        likeliest: The likeliest first tokens, in place of the oracle's.
         bodies: Bodies of the requests so far.
     """
 
@@ -37,6 +38,7 @@ class ChatDouble:
     models: Sequence[dict[str, Any]] | None = ({"id": "m"},)
     say: Callable[[list[dict[str, str]]], str] | None = None
     finish_reason: str | None = "stop"
+    likeliest: Sequence[dict[str, Any]] | None = None
     bodies: list[dict[str, Any]] = field(default_factory=list)
 
     @property
@@ -56,7 +58,8 @@ class ChatDouble:
         if body.get("logprobs") and self.top:
             if body["top_logprobs"] > self.top:
                 return httpx.Response(400, json={"error": {"message": f"top_logprobs must be at most {self.top}"}})
-            choice["logprobs"] = {"content": [{"token": "x", "top_logprobs": self._likeliest(body["messages"])}]}
+            top = self.likeliest or self._likeliest(body["messages"])
+            choice["logprobs"] = {"content": [{"token": "x", "top_logprobs": top}]}
         usage = {"prompt_tokens": 70, "completion_tokens": 5, "prompt_tokens_details": {"cached_tokens": 64}}
         return httpx.Response(200, json={"choices": [choice], "usage": usage})
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Generic, TypeVar
 
@@ -54,7 +55,7 @@ async def answer_each(
             group.create_task(fill(i, request))
 
 
-class HTTPEngine(Closing):
+class HTTPEngine(Closing, ABC):
     """An engine behind HTTP; see `genrank.engines.base.AsyncEngine`. A subclass answers batches.
 
     Args:
@@ -125,11 +126,14 @@ class HTTPEngine(Closing):
             await self._http.await_(work(requests, answers), stop)
         return list(answers.found)
 
+    @abstractmethod
     async def _score_all(self, requests: Sequence[ScoreRequest], answers: Answers[ScoreResult]) -> None:
-        raise NotImplementedError
+        """Answer all `requests`, and give `answers` each answer as it comes."""
 
+    @abstractmethod
     async def _permute_all(self, requests: Sequence[PermuteRequest], answers: Answers[PermuteResult]) -> None:
-        raise NotImplementedError
+        """Answer all `requests`, and give `answers` each answer as it comes."""
 
+    @abstractmethod
     async def _write_all(self, requests: Sequence[TextRequest], answers: Answers[TextResult]) -> None:
-        raise NotImplementedError
+        """Answer all `requests`, and give `answers` each answer as it comes."""

@@ -39,7 +39,12 @@ def test_the_command_is_shown_and_takes_the_place_of_this_process(
     given: dict[str, Any], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     started: list[Any] = []
-    monkeypatch.setattr(os, "execv", lambda *call: started.append(call) or 0)
+
+    def execv(*call: Any) -> int:
+        started.append(call)
+        return 0
+
+    monkeypatch.setattr(os, "execv", execv)
     assert main(["vllm", "--trust-remote-code"]) == 0
     command = ["/python", "serve", DEFAULT_MODEL, "{% x %}"]
     assert started == [("/python", command)]

@@ -160,7 +160,7 @@ def test_an_answer_that_is_neither_yes_nor_no_is_a_repair() -> None:
     server = ChatDouble(GRADES, top=20)
     with engine(server) as made:
         reranker = Reranker(engine=made)
-        server._likeliest = lambda _: [{"token": "Sure", "logprob": -0.1}]  # type: ignore[method-assign]
+        server.likeliest = [{"token": "Sure", "logprob": -0.1}]
         provenance = reranker.rerank("q", TITLES[:2]).provenance
     assert provenance.outcome == "repaired"
     assert provenance.repairs == (

@@ -184,6 +184,14 @@ def _stuck() -> tuple[Connection, threading.Event]:
     return Connection("http://host/v1", transport=httpx.MockTransport(handler)), begun
 
 
+def _after(begun: threading.Event, work: Callable[[], object]) -> Callable[[], None]:
+    def wait() -> None:
+        assert begun.wait(5)
+        work()
+
+    return wait
+
+
 def test_a_deadline_and_a_cancellation_end_the_wait_without_an_answer() -> None:
     made, begun = _stuck()
     with closing(made):
@@ -192,14 +200,14 @@ def test_a_deadline_and_a_cancellation_end_the_wait_without_an_answer() -> None:
         assert asyncio.run(made.await_(made.get("/x"), Stop(time.monotonic() + 0.05))) is None
         stop = Stop()
         begun.clear()
-        threading.Thread(target=lambda: begun.wait(5) and stop.cancel()).start()
+        threading.Thread(target=_after(begun, stop.cancel)).start()
         assert made.wait(made.get("/x"), stop) is None
         assert time.monotonic() - started < 2
 
 
 def test_closing_ends_what_is_waited_for_and_refuses_what_comes_later() -> None:
     made, begun = _stuck()
-    threading.Thread(target=lambda: begun.wait(5) and made.close()).start()
+    threading.Thread(target=_after(begun, made.close)).start()
     with pytest.raises(EngineError, match="was closed during the call"):
         made.wait(made.get("/x"))
     with pytest.raises(EngineError, match="is closed"):
