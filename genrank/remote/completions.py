@@ -99,5 +99,5 @@ def prompt_scores(answer: Any, rows: int, width: int) -> list[list[float]]:
         raise UnservedError(f"the server's prompt_token_id_logprobs cannot be read: {error}") from None
     if array.shape != (rows, width):
         raise UnservedError(f"the server gave prompt_token_id_logprobs {list(array.shape)}, not [{rows}, {width}]")
-    found: list[list[float]] = array.astype(float).tolist()
+    found: list[list[float]] = np.maximum(array.astype(float), _LOWEST).tolist()
     return found

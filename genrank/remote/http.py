@@ -146,7 +146,9 @@ class Connection:
         future = self._start(work)
         try:
             with stop.on_cancel(future.cancel):
-                await asyncio.wait({asyncio.wrap_future(future)}, timeout=stop.left())
+                waiting = asyncio.wrap_future(future)
+                waiting.add_done_callback(lambda done: done.cancelled() or done.exception())  # else asyncio logs it
+                await asyncio.wait({waiting}, timeout=stop.left())
         finally:
             future.cancel()
         return self._result(future, stop)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from genrank.engines.tokenizer import Encoded
 
-_PIECE = re.compile(r" ?[A-Za-z]{1,6}| ?[0-9]{1,3}| ?[^A-Za-z0-9\s]|\s", re.DOTALL)
+_PIECE = re.compile(r" ?[A-Za-z][a-z]{0,5}| ?[0-9]{1,3}| ?[^A-Za-z0-9\s]|\s", re.DOTALL)
 _BITS = 21  # of a code point
 _SYSTEM, _USER, _ASSISTANT = -1, -2, -3
 _ROLES = {_SYSTEM: "system", _USER: "user", _ASSISTANT: "assistant"}
@@ -17,8 +17,9 @@ _ROLES = {_SYSTEM: "system", _USER: "user", _ASSISTANT: "assistant"}
 class PieceTokenizer:
     """Cuts a text into pieces of up to six letters, three digits or one other character, with the space before it.
 
-    That is about as many pieces as models have tokens. A piece's id is its characters, so nothing has to be kept. Turns
-    begin with ids of their own, from which `messages` makes the messages of a chat request.
+    A capital letter begins a piece. That makes about as many pieces as models have tokens. A piece's id is its
+    characters, so nothing has to be kept. Turns begin with ids of their own, from which `messages` makes the messages
+    of a chat request.
     """
 
     def encode(self, texts: Sequence[str]) -> list[Encoded]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from genrank.engines.base import PermuteRequest, PermuteResult, ScoreRequest, ScoreResult, TextRequest, TextResult
 from genrank.engines.mask import BETWEEN, IDENTIFIERS, PermutationMask
 from genrank.engines.tokenizer import HubTokenizer, Tokenizer, load_tokenizer
-from genrank.errors import InputError, ModelError
+from genrank.errors import EngineError, InputError, ModelError
 from genrank.models.store import resolve
 from genrank.remote.calls import Answers, HTTPEngine, answer_each
 from genrank.remote.completions import (
@@ -263,13 +263,13 @@ class VLLMServer(HTTPEngine):
         try:
             await self._read_places(ids, [0, len(ids) - 1], tokens[:2])
             self._one_pass = True
-        except (RefusedError, UnservedError):
+        except EngineError:
             self._one_pass = False
         mask = PermutationMask(tuple(tokens[3::-1]), (tokens[-1],))
         try:
             followed, _ = await self._write_masked(ids, mask)
             self._masks = not mask.allowed(followed)
-        except (RefusedError, UnservedError):
+        except EngineError:
             self._masks = False
 
 

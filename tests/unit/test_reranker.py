@@ -551,9 +551,10 @@ def test_what_the_engine_guessed_is_a_repair() -> None:
 
 
 def test_a_decoding_that_the_engine_does_not_serve_is_refused() -> None:
-    for options in ({"decoding": "listwise"}, {"prompt": "inline"}):
+    wrong: list[dict[str, Any]] = [{"decoding": "listwise"}, {"prompt": "inline"}]
+    for options in wrong:
         with pytest.raises(InputError, match="the engine oracle serves only pointwise, got") as caught:
-            Reranker(**{"engine": Guessing({})} | options)
+            Reranker(engine=Guessing({}), **options)
         assert caught.value.field == "decoding"
 
 

@@ -181,6 +181,8 @@ def test_decodings_that_need_the_tokens_themselves_are_refused() -> None:
 
 def test_names_that_the_reader_of_answers_does_not_know_are_refused() -> None:
     with engine(ChatDouble(GRADES)) as made:
+        with pytest.raises(InputError, match="52 one-token identifiers, got 53"):
+            Reranker(engine=made, window=53)
         numbers = [made.tokenizer.encode([name])[0].ids[0] for name in ("1", "2")]
         with pytest.raises(EngineError, match="names listings by letters"):
             made.permute([PermuteRequest(made.tokenizer.frame("")[0], numbers, ())])

@@ -59,8 +59,8 @@ def test_cached_tokens(answer: Any, count: int) -> None:
 
 
 def test_scores_of_a_prompt() -> None:
-    encoded = npy(np.array([[-1.5, -2.0]], dtype=np.float32))
-    assert prompt_scores({"prompt_token_id_logprobs": encoded}, 1, 2) == [[-1.5, -2.0]]
+    encoded = npy(np.array([[-1.5, -np.inf]], dtype=np.float32))
+    assert prompt_scores({"prompt_token_id_logprobs": encoded}, 1, 2) == [[-1.5, -9999.0]]
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ def test_pieces_cover_a_text_and_decode_to_it(text: str) -> None:
     [
         ("red dress", 2),
         ("strawberry", 2),
+        ("AA", 2),
         ("连衣裙", 3),
         ("[A] > [B]", 7),
         ("2026", 2),

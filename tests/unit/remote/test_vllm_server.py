@@ -155,6 +155,15 @@ def test_ignored_arguments_of_the_plugin_mean_that_it_is_not_there() -> None:
         assert remote.name == "vllm-server (one pass, step by step)"
 
 
+def test_a_server_that_fails_where_it_is_only_tried_is_taken_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("genrank.remote.http._LONGEST_BACKOFF", 0.01)
+    server = double(GRADES)
+    monkeypatch.setattr(server, "_generate", lambda _: httpx.Response(500))
+    with closing(engine(server)) as remote:
+        assert remote.name == "vllm-server (a request a place, masked)"
+        assert remote.score([ScoreRequest((5, 6), (0, 1), (8,))])[0]
+
+
 def test_another_tokenizer_than_the_servers_is_refused() -> None:
     other = WordTokenizer()
     other.encode(["words that shift all ids"])
