@@ -20,8 +20,8 @@ Where to look, in the order in which a call passes through:
 - The prompt: `genrank.prompting` turns a query, a history and listings into tokens, following a `Template`.
   `genrank.text` cleans the text and removes instructions aimed at the model.
 - The model: `genrank.engines` runs it, with transformers or vLLM; `Engine` and `AsyncEngine` are the protocols for an
-  engine of your own. `genrank.remote` talks to models behind HTTP. `genrank.models` fetches models and checks their
-  files. `genrank.adapters` reads what an adapter was trained with.
+  engine of your own. `genrank.remote` talks to models behind HTTP: vLLM's own server, and plain chat endpoints.
+  `genrank.models` fetches models and checks their files. `genrank.adapters` reads what an adapter was trained with.
 - The answer: `genrank.decoding` turns it into scores, with one module for each `Decoding`; `genrank.permutation` holds
   a checked order. `genrank.reasons` writes a sentence for each top item and checks it against the facts.
 - Data: `genrank.data` reads datasets, TREC files and request lines, and holds the sample shop. `genrank.files` writes

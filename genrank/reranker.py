@@ -92,8 +92,9 @@ class Reranker(Closing):
         model: A known name (`genrank.models`), a local folder or a hub name; by default
             `genrank.models.registry.DEFAULT_MODEL`.
         adapter: Folder or hub name of a LoRA adapter.
-        engine: ``transformers``, ``vllm``, or an `Engine`, which already has its model and adapter and is not closed
-            with the reranker.
+        engine: ``transformers``; ``vllm``; the address of a server, such as ``http://127.0.0.1:8000/v1``, whose kind is
+            found by asking it (`genrank.remote.connect`); or an `Engine`, which already has its model and adapter and
+            is not closed with the reranker.
         prompt: Name of a prompt template, path of a ``.toml`` file, or a `Template`; by default the one the adapter was
             trained with, or else the decoding's default.
         decoding: ``pointwise``, ``inline``, ``first-token`` or ``listwise``; see `genrank.decoding`. By default the one
@@ -135,6 +136,7 @@ class Reranker(Closing):
             calibration or the adapter does not fit.
         MissingExtraError: When the engine's packages are not installed.
         ModelError: When the model cannot be found, fetched or read.
+        EngineError: When a server does not answer, or cannot serve the model.
     """
 
     def __init__(
@@ -142,7 +144,7 @@ class Reranker(Closing):
         model: str | None = None,
         *,
         adapter: str | None = None,
-        engine: Literal["transformers", "vllm"] | Engine = "transformers",
+        engine: str | Engine = "transformers",
         prompt: str | Path | Template | None = None,
         decoding: Decoding | None = None,
         strategy: Strategy | None = None,
@@ -162,36 +164,37 @@ class Reranker(Closing):
         if decoding is not None and decoding not in get_args(Decoding):
             raise InputError(f"must be one of {list(get_args(Decoding))}, got {decoding!r}", field="decoding")
         _check_engine(engine, model, adapter, trust_remote_code)
-        used = adapter if isinstance(engine, str) else engine.adapter
-        if decoding is None:
-            decoding = default_decoding(used, prompt)
-        strategy = _strategy(decoding, strategy, window=window, stride=stride, passes=passes)
-        passes = _served_passes(decoding, used) if passes is None else passes
         if calibration is not False:
             _check_place("calibration", calibration, Calibration)
         if blend is not None and blend is not False and not is_weight(blend):
             raise InputError(f"must be a number within 0..1, or False, got {shown(blend)}", field="blend")
-        self.window, self.stride = _sizes(strategy, window, stride)
-        self.passes = whole_number("passes", passes, at_least=1)
         self.seed = whole_number("seed", seed)
         self.max_reason_tokens = whole_number("max_reason_tokens", max_reason_tokens, at_least=1)
         if fallback is not None and not callable(fallback):
             raise InputError(
                 f"must be a function of requests that gives scores, got {type(fallback).__name__}", field="fallback"
             )
-        self.decoding: Decoding = decoding
-        self.strategy: Strategy = strategy
         self.fallback = fallback
-        template = _find_template(prompt, decoding, used, check_adapter)
         self._owns_engine = isinstance(engine, str)
         self._closed = False
-        self.engine = _load_engine(
-            engine, DEFAULT_MODEL if model is None else model, adapter, check_adapter, trust_remote_code
-        )
+        if isinstance(engine, str) and _is_address(engine):
+            from genrank.remote.connect import connect
+
+            engine = connect(engine, model, adapter=adapter, trust_remote_code=trust_remote_code)
         try:
+            used = adapter if isinstance(engine, str) else engine.adapter
+            self.decoding = _decoding(decoding, engine, used, prompt)
+            self.strategy = _strategy(self.decoding, strategy, window=window, stride=stride, passes=passes)
+            passes = _served_passes(self.decoding, used) if passes is None else passes
+            self.window, self.stride = _sizes(self.strategy, window, stride)
+            self.passes = whole_number("passes", passes, at_least=1)
+            template = _find_template(prompt, self.decoding, used, check_adapter)
+            engine = self.engine = _load_engine(
+                engine, DEFAULT_MODEL if model is None else model, adapter, check_adapter, trust_remote_code
+            )
             self._set_up(template, max_prompt_tokens, calibration, blend, neutralise=neutralise)
         except BaseException:
-            self.close()
+            self._close(engine)
             raise
 
     def _set_up(
@@ -232,7 +235,6 @@ class Reranker(Closing):
             adapter=self.engine.adapter,
             prompt=f"{template.name}@{template.version}",
             prompt_hash=template.digest,
-            engine=self.engine.name,
             decoding=decoding,
             strategy=self.strategy,
             window=window if self.strategy in ("sliding", "tournament") else None,
@@ -244,7 +246,10 @@ class Reranker(Closing):
     def close(self) -> None:
         """Free the model if the reranker loaded it itself; later calls raise an error. Closing twice does no harm."""
         self._closed = True
-        close = getattr(self.engine, "close", None)
+        self._close(self.engine)
+
+    def _close(self, engine: object) -> None:
+        close = getattr(engine, "close", None)
         if self._owns_engine and close is not None:
             close()
 
@@ -517,6 +522,8 @@ class Reranker(Closing):
             state.cuts.update(one.prompt.cuts)
             state.neutralised += one.prompt.neutralised
             state.kept += one.found
+            if one.repairs:
+                state.repaired(one.repairs)
             for place, score in zip(one.order, one.scores, strict=True):
                 totals[place] += score / len(shown)
         if len(shown) > 1:
@@ -639,6 +646,7 @@ class Reranker(Closing):
             ranked.append(RankedItem(candidate.listing, rank, score, source_rank, reason, evidence))
         provenance = dataclasses.replace(
             self._provenance,
+            engine=self.engine.name,  # a server's says how it is read, which may change
             top=self._top(top_k) if self.strategy == "tournament" else None,
             outcome="fallback" if state.why else "repaired" if state.repairs else "model",
             cause=state.cause,
@@ -668,6 +676,7 @@ class _Shown:
         scores: ``[n]`` in the order of the prompt.
         tokens: Token counts.
         found: See `genrank.engines.base.ScoreResult`.
+        repairs: See `genrank.decoding.checks.Scored`.
     """
 
     order: Window
@@ -675,6 +684,7 @@ class _Shown:
     scores: Sequence[float]
     tokens: Tokens
     found: bool
+    repairs: Sequence[str]
 
 
 def _check_engine(engine: object, model: object, adapter: object, trust_remote_code: bool) -> None:
@@ -684,13 +694,13 @@ def _check_engine(engine: object, model: object, adapter: object, trust_remote_c
         InputError: When something is wrong; its `field` names it.
     """
     if isinstance(engine, str):
-        if engine not in ("transformers", "vllm"):
-            raise InputError(f"must be transformers, vllm or an Engine, got {engine!r}", field="engine")
+        if engine not in ("transformers", "vllm") and not _is_address(engine):
+            raise InputError(f"must be {_ENGINES}, got {engine!r}", field="engine")
         _check_place("model", model)
         _check_place("adapter", adapter)
         return
     if isinstance(engine, type) or not hasattr(engine, "tokenizer"):
-        raise InputError(f"must be transformers, vllm or an Engine, got {engine!r}", field="engine")
+        raise InputError(f"must be {_ENGINES}, got {engine!r}", field="engine")
     for name, given in (("model", model), ("adapter", adapter)):
         if given is not None:
             raise InputError(
@@ -703,6 +713,13 @@ def _check_engine(engine: object, model: object, adapter: object, trust_remote_c
             "the engine that was passed has loaded its model already; leave it out, or make the engine with it",
             field="trust_remote_code",
         )
+
+
+_ENGINES = "transformers, vllm, a server's address (http://...) or an Engine"
+
+
+def _is_address(engine: str) -> bool:
+    return engine.startswith(("http://", "https://"))
 
 
 def _check_place(name: str, value: object, *others: type) -> None:
@@ -747,19 +764,42 @@ def _strategy(decoding: Decoding, strategy: object, **windows: int | None) -> St
     return cast(Strategy, strategy)
 
 
-def default_decoding(adapter: str | None, prompt: str | Path | Template | None) -> Decoding:
+def _decoding(
+    decoding: Decoding | None, engine: object, adapter: str | None, prompt: str | Path | Template | None
+) -> Decoding:
+    """The given decoding, or the default one of those that the engine serves.
+
+    Raises:
+        InputError: When the engine does not serve it.
+        ConfigError: When the adapter's manifest or the prompt template is wrong.
+    """
+    served: Sequence[Decoding] = getattr(engine, "decodings", get_args(Decoding))
+    chosen = decoding or default_decoding(adapter, prompt, served)
+    if chosen not in served:
+        name = getattr(engine, "name", "")
+        raise InputError(f"the engine {name} serves only {', '.join(served)}, got {chosen}", field="decoding")
+    return chosen
+
+
+def default_decoding(
+    adapter: str | None,
+    prompt: str | Path | Template | None,
+    served: Sequence[Decoding] = get_args(Decoding),
+) -> Decoding:
     """The decoding where none is given: the adapter's best, or the first that suits it and the prompt.
 
     Args:
         adapter: Its folder or name; None without one.
         prompt: As in `Reranker`.
+        served: The decodings that the engine serves, the best one first.
 
     Raises:
         ConfigError: When the adapter's manifest or the prompt template is wrong.
     """
-    suited: Sequence[Decoding] = get_args(Decoding)
+    suited = served
     if prompt is not None:
-        suited = (prompt if isinstance(prompt, Template) else load_template(prompt)).decodings
+        possible = (prompt if isinstance(prompt, Template) else load_template(prompt)).decodings
+        suited = [decoding for decoding in served if decoding in possible] or possible
     manifest = load_manifest(adapter) if adapter is not None else None
     if manifest and manifest.serve and manifest.serve.decoding in suited:
         return manifest.serve.decoding
@@ -793,22 +833,22 @@ def _is_time(value: object) -> bool:
 
 
 def _load_engine(
-    engine: Literal["transformers", "vllm"] | Engine,
+    engine: str | Engine,
     model: str,
     adapter: str | None,
     check_adapter: bool,
     trust_remote_code: bool,
 ) -> Engine:
     options: Any = {"adapter": adapter, "check_adapter": check_adapter, "trust_remote_code": trust_remote_code}
-    if engine == "transformers":
-        from genrank.engines.transformers import TransformersEngine
-
-        return TransformersEngine(model, **options)
+    if not isinstance(engine, str):
+        return engine
     if engine == "vllm":
         from genrank.engines.vllm import VLLMEngine
 
         return VLLMEngine(model, **options)
-    return engine
+    from genrank.engines.transformers import TransformersEngine
+
+    return TransformersEngine(model, **options)
 
 
 def _find_template(

@@ -268,6 +268,11 @@ class QueryState:
         self.cause = self.cause or cause
         self.repairs.append(f"no reason for {self.request.candidates[place].listing.listing_id}: {why}")
 
+    def repaired(self, repairs: Sequence[str]) -> None:
+        """Record what the engine had to guess or change in a window's answer, each in words."""
+        self.cause = self.cause or "bad-output"
+        self.repairs += repairs
+
     def done(self) -> None:
         """Record that the answer is complete for now."""
         self.ended = time.monotonic()

@@ -444,7 +444,7 @@ class Provenance:
         adapter: Name of the adapter; None without one.
         prompt: Name of the prompt template, with its version.
         prompt_hash: First 16 hex digits of the SHA-256 of the template.
-        engine: Name of the engine that ran the model.
+        engine: Name of the engine that ran the model; of one on a server, also how the server was read.
         decoding: How a window became an order.
         strategy: How the list was split into windows.
         window: The most candidates in a window; None for the strategy ``single``.

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 
-from genrank.cli import models, prompts, rerank, warm
+from genrank.cli import models, prompts, rerank, vllm, warm
 from genrank.cli.console import say
 from genrank.errors import ConfigError, GenrankError, InputError
 from genrank.experiment.program import drop_output, flush_output
@@ -29,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # a title may hold characters that the terminal's encoding lacks
             stream.reconfigure(encoding="utf-8", errors="replace")
-    arguments = _parser().parse_args(argv)
+    arguments = parse(argv)
     command: Callable[[argparse.Namespace], int] = arguments.command
     try:
         status = command(arguments)
@@ -49,13 +49,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     return status
 
 
+def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Parse a command line; what a command passes on to another program is in ``unknown``."""
+    parser = _parser()
+    arguments, unknown = parser.parse_known_args(argv)
+    if unknown and not getattr(arguments, "passes_on", False):
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+    arguments.unknown = unknown
+    return arguments
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("genrank", description="Re-order a shop's search results with a language model.")
     parser.add_argument("--version", action="version", version=f"genrank {version('genrank')}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    for add_parser in (rerank.add_parser, warm.add_parser, models.add_parser, prompts.add_parser):
-        add_parser(commands)
+    for command in (rerank, warm, vllm, models, prompts):
+        command.add_parser(commands)
     return parser
 
 

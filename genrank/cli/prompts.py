@@ -17,6 +17,8 @@ from genrank.types import Decoding, Request
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+    from genrank.prompting.template import Template
+
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add ``genrank prompts`` to the command line."""
@@ -45,6 +47,15 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     render.add_argument("--decoding", choices=get_args(Decoding), help="the template's first")
     render.add_argument("--window", type=int, metavar="N", help="candidates in a window; not for pointwise (20)")
     render.add_argument("--max-prompt-tokens", type=int, metavar="N", help="token budget of the prompt")
+    render.add_argument(
+        "--messages", action="store_true", help="the body of a chat request, as JSON for any OpenAI client"
+    )
+    render.add_argument(
+        "--reasons",
+        type=int,
+        metavar="K",
+        help="with --messages: ask for a JSON object with the ranking and reasons for the first K (0: none)",
+    )
     render.set_defaults(command=_prompts_render)
 
 
@@ -84,11 +95,14 @@ def _prompts_show(arguments: argparse.Namespace) -> int:
 
 
 def _prompts_render(arguments: argparse.Namespace) -> int:
+    from genrank.prompting.messages import chat_messages
     from genrank.prompting.renderer import Renderer
     from genrank.prompting.template import load_template
 
     template = load_template(arguments.name)
     decoding: Any = arguments.decoding or next(iter(template.decodings), "inline")
+    if arguments.reasons is not None:
+        template, decoding = _json_question(arguments, template), "listwise"
     template.check(decoding)
     request = _one_request(arguments.request, arguments.query_id)
     tokenizer, context = _load_tokenizer(arguments.model, arguments.trust_remote_code)
@@ -109,7 +123,12 @@ def _prompts_render(arguments: argparse.Namespace) -> int:
     prompt = Renderer(template, reads).render(
         request.query, candidates, request.history, max_tokens=budget, decoding=decoding
     )
-    print(tokenizer.decode(list(prompt.ids), skip_special_tokens=False, clean_up_tokenization_spaces=False))
+    if arguments.messages:
+        messages = chat_messages(prompt, template, reads, decoding)
+        body = {"model": arguments.model, "messages": messages, "temperature": 0}
+        print(json.dumps(body, indent=2, ensure_ascii=False))
+    else:
+        print(tokenizer.decode(list(prompt.ids), skip_special_tokens=False, clean_up_tokenization_spaces=False))
     for section, tokens in prompt.tokens.items():
         cut = prompt.cuts.get(section, 0)
         say(f"{section:12}{tokens:6} tokens" + (f", {cut} cut" if cut else ""))
@@ -119,6 +138,19 @@ def _prompts_render(arguments: argparse.Namespace) -> int:
     elif len(candidates) < len(request.candidates):
         say(f"candidates 1 to {len(candidates)} of {len(request.candidates)}: one window")
     return 0
+
+
+def _json_question(arguments: argparse.Namespace, template: Template) -> Template:
+    """The template that asks for a ranking with reasons as JSON."""
+    from genrank.prompting.messages import json_question
+
+    if not arguments.messages:
+        raise InputError("only with --messages", field="--reasons")
+    if arguments.reasons < 0:
+        raise InputError(f"must not be negative, got {arguments.reasons}", field="--reasons")
+    if arguments.decoding not in (None, "listwise"):
+        raise InputError(f"a ranking as JSON is listwise, got {arguments.decoding}; leave it out", field="--decoding")
+    return json_question(template, arguments.reasons)
 
 
 def _one_request(path: str | None, query_id: str | None) -> Request:

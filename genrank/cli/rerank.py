@@ -37,12 +37,20 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         default="auto",
         help="table by default on a terminal, json elsewhere",
     )
-    rerank.add_argument("--model", default=DEFAULT_MODEL, help="known name, local folder or hub name (%(default)s)")
+    rerank.add_argument(
+        "--model", help=f"known name, local folder or hub name ({DEFAULT_MODEL}); a server's only model"
+    )
     rerank.add_argument("--adapter", help="folder or hub name of a LoRA adapter")
     rerank.add_argument(
         "--trust-remote-code", action="store_true", help="run code that lies in the model's folder; read it first"
     )
-    rerank.add_argument("--engine", choices=("transformers", "vllm"), default="transformers")
+    rerank.add_argument(
+        "--engine",
+        default="transformers",
+        metavar="E",
+        help="transformers, vllm, or a server's address, such as http://127.0.0.1:8000/v1, whose key, if it wants one, "
+        "is in the environment variable GENRANK_API_KEY (%(default)s)",
+    )
     rerank.add_argument("--prompt", metavar="P", help="name of a prompt template, or a .toml file")
     rerank.add_argument(
         "--decoding",

@@ -17,11 +17,13 @@ class Scored(NamedTuple):
         scores: ``[n]`` in the order of the prompt, 0 to 1.
         tokens: Token counts.
         found: See `genrank.engines.base.ScoreResult`.
+        repairs: What the engine had to guess or change, each in words.
     """
 
     scores: list[float]
     tokens: Tokens
     found: bool = False
+    repairs: Sequence[str] = ()
 
 
 def check_count(answers: Sequence[object], asked: Sequence[object]) -> None:

@@ -39,7 +39,7 @@ def read(
         check_count(result.scores, (0,))
         check_count(result.scores[0], prompt.listing_ids)
         check_finite(result.scores)
-        scored.append(Scored(_softmax(result.scores[0]), result.tokens))
+        scored.append(Scored(_softmax(result.scores[0]), result.tokens, result.found, result.repairs))
     return scored
 
 

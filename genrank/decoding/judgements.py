@@ -33,7 +33,7 @@ def read(prompts: Sequence[Prompt], answer: AnswerTokens, results: Sequence[Scor
             check_count(place, range(width))
         check_finite(result.scores)
         odds = [_logsumexp(place[:split]) - _logsumexp(place[split:]) for place in result.scores]
-        scored.append(Scored([sigmoid(x) for x in odds], result.tokens, result.found))
+        scored.append(Scored([sigmoid(x) for x in odds], result.tokens, result.found, result.repairs))
     return scored
 
 

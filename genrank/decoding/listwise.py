@@ -37,11 +37,13 @@ def read(
         if result is None:
             scored.append(None)
             continue
+        if result.repairs and not result.order:
+            raise OutputError("; ".join(result.repairs))
         check_count(result.order, prompt.listing_ids)
         try:
             places = Permutation(tuple(result.order)).inverse()
         except InputError as error:
             raise OutputError(f"the engine wrote no permutation: {error}") from None
         n = len(places)
-        scored.append(Scored([(n - place) / n for place in places], result.tokens))
+        scored.append(Scored([(n - place) / n for place in places], result.tokens, repairs=result.repairs))
     return scored

@@ -127,11 +127,13 @@ class ScoreResult:
         scores: ``[r][t]`` log-probabilities, up to a constant for each position (so logits will do).
         tokens: Token counts.
         found: Whether the engine had kept the keys and values of the request's head.
+        repairs: What the engine had to guess, each in words.
     """
 
     scores: Sequence[Sequence[float]]
     tokens: Tokens
     found: bool = False
+    repairs: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,12 +158,14 @@ class PermuteResult:
     """The answer to a `PermuteRequest`.
 
     Attributes:
-        order: ``[n]`` places in `identifiers`, best first.
+        order: ``[n]`` places in `identifiers`, best first; empty where the model named none, and `repairs` says why.
         tokens: Token counts; forced tokens count as completion.
+        repairs: What the engine had to change to make a complete order, each in words; empty under a mask.
     """
 
     order: Sequence[int]
     tokens: Tokens
+    repairs: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,7 +278,11 @@ class Closing:
 
 
 class Engine(Protocol):
-    """Runs a model."""
+    """Runs a model.
+
+    An engine that cannot serve every decoding says so in an attribute ``decodings``: those that it serves, the best one
+    first. `genrank.Reranker` refuses the others.
+    """
 
     @property
     def name(self) -> str:

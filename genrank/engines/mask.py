@@ -7,6 +7,12 @@ from dataclasses import dataclass
 
 from genrank.errors import InputError
 
+IDENTIFIERS = "genrank_identifiers"
+"""An argument of requests to vLLM's server (`genrank.engines.vllm_plugin`): the candidates' tokens, ``[n]``."""
+
+BETWEEN = "genrank_between"
+"""Another: the tokens between two identifiers; may be left out."""
+
 
 @dataclass(frozen=True, slots=True)
 class PermutationMask:

@@ -71,6 +71,8 @@ class Tokenizer(Protocol):
 
 
 _TODAY = datetime(2024, 7, 26)
+
+FIXED_DATE = _TODAY.strftime("%d %b %Y")
 """The date given to chat templates, fixed so that prompts do not change overnight; Llama 3's own default."""
 
 _EVERYTHING = "iPhone  0<&'\">\n\n\tÉ中 {{ }} </think> " * 40
@@ -290,7 +292,7 @@ class HubTokenizer:
                 chat_template=self._template,
                 tokenize=False,
                 add_generation_prompt=True,
-                date_string=_TODAY.strftime("%d %b %Y"),
+                date_string=FIXED_DATE,
                 strftime_now=_TODAY.strftime,
             )
         except Exception as error:  # a template may raise anything

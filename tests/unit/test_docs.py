@@ -16,7 +16,7 @@ import pytest
 
 import genrank
 from genrank import MissingExtraError, Reranker
-from genrank.cli.main import _parser
+from genrank.cli.main import parse
 from tests.test_conventions import ROOMS
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -82,7 +82,7 @@ def test_genrank_commands_parse(page: Path, capsys: pytest.CaptureFixture[str]) 
     for command in commands(read(page)):
         if command[0] == "genrank" and len(command) > 1:
             try:
-                _parser().parse_args(command[1:])
+                parse(command[1:])
             except SystemExit as stopped:
                 said = capsys.readouterr().err
                 short = "the following arguments are required" in said  # prose names a command without its arguments

@@ -532,6 +532,32 @@ def test_an_engine_that_fails_at_the_reasons_leaves_the_ranking() -> None:
     assert ranking.provenance.repairs == ("no reason for 1: the engine failed: out of memory",)
 
 
+class Guessing(OracleEngine):
+    """Serves pointwise alone, and guesses at one listing."""
+
+    decodings = ("pointwise",)
+
+    def score(self, requests: Sequence[ScoreRequest], *, stop: Stop = never) -> list[ScoreResult | None]:
+        found = super().score(requests, stop=stop)
+        return [
+            replace(result, repairs=("a guess",)) if result and request.listing_ids == ("1",) else result
+            for request, result in zip(requests, found, strict=True)
+        ]
+
+
+def test_what_the_engine_guessed_is_a_repair() -> None:
+    provenance = Reranker(engine=Guessing({"2": 1.0})).rerank("query", _titles(3)).provenance
+    assert (provenance.outcome, provenance.cause, provenance.repairs) == ("repaired", "bad-output", ("a guess",))
+
+
+def test_a_decoding_that_the_engine_does_not_serve_is_refused() -> None:
+    wrong: list[dict[str, Any]] = [{"decoding": "listwise"}, {"prompt": "inline"}]
+    for options in wrong:
+        with pytest.raises(InputError, match="the engine oracle serves only pointwise, got") as caught:
+            Reranker(engine=Guessing({}), **options)
+        assert caught.value.field == "decoding"
+
+
 class Speechless(OracleEngine):
     """Gives back fewer texts than it was asked for."""
 
@@ -1408,7 +1434,8 @@ def test_prompt_and_written_order_fit_into_the_context_together(strategy: Any) -
         ({"engine": "transformers", "model": 5}, "model", "must be a name or a path, got int"),
         ({"engine": "transformers", "adapter": b"a"}, "adapter", "must be a name or a path, got bytes"),
         ({"engine": "transformers", "model": ScriptedEngine([])}, "model", "pass engine=ScriptedEngine\\(...\\)"),
-        ({"engine": ScriptedEngine}, "engine", "must be transformers, vllm or an Engine"),
+        ({"engine": ScriptedEngine}, "engine", "must be transformers, vllm, a server's address"),
+        ({"engine": "host:8000/v1"}, "engine", r"a server's address \(http://"),
         ({"trust_remote_code": True}, "trust_remote_code", "has loaded its model already"),
     ],
 )

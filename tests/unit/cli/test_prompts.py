@@ -156,3 +156,47 @@ def test_prompts_render_of_a_model_that_is_not_there(capsys: pytest.CaptureFixtu
     pytest.importorskip("transformers")
     assert main(["prompts", "render", "inline", "--model", "smollm2-135m"]) == 1
     assert "genrank models fetch smollm2-135m" in capsys.readouterr().err
+
+
+def test_prompts_render_messages_is_the_body_of_a_chat_request(
+    requests: Path, tokenizer: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["prompts", "render", "pointwise", "--request", str(requests), "--messages", "--model", "served"]) == 0
+    out, err = capsys.readouterr()
+    body = json.loads(out)
+    assert (body["model"], body["temperature"]) == ("served", 0)
+    assert [message["role"] for message in body["messages"]] == ["system", "user"]
+    assert body["messages"][1]["content"].startswith("Listing: Title 0\nA shopper searched for: dress\n")
+    assert "candidate 1 of 3" in err
+
+
+def test_prompts_render_messages_can_ask_for_a_ranking_with_reasons(
+    requests: Path, tokenizer: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    render = ["prompts", "render", "listwise", "--request", str(requests), "--messages", "--reasons"]
+    assert main([*render, "2"]) == 0
+    asked = json.loads(capsys.readouterr().out)["messages"][1]["content"]
+    assert '{"ranking": ["C", "A", "B"], "reasons": {"C": "...", "A": "..."}}' in asked
+    assert "[A] Title 0\n[B] Title 1\n[C] Title 2\n" in asked
+    assert main([*render, "0"]) == 0
+    assert "reasons" not in json.loads(capsys.readouterr().out)["messages"][1]["content"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["listwise", "--reasons", "2"], "--reasons: only with --messages"),
+        (["listwise", "--messages", "--reasons", "-1"], "--reasons: must not be negative, got -1"),
+        (["listwise", "--messages", "--reasons", "1", "--decoding", "first-token"], "--decoding: a ranking as JSON"),
+        (["inline", "--messages", "--reasons", "1"], "listwise"),
+        (["inline", "--messages"], "decoding inline reads places inside the prompt"),
+        (["listwise-numbers", "--messages", "--reasons", "1"], "names listings by numbers"),
+    ],
+)
+def test_prompts_render_messages_refuses_what_no_chat_request_can_ask(
+    arguments: list[str], message: str, tokenizer: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["prompts", "render", *arguments]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert message in err

@@ -354,3 +354,21 @@ def test_a_blend_needs_scores_and_a_line_without_them_is_wrong(
     assert "candidates[0].score: blend=0 needs the first stage's score" in err
     assert main(["rerank", str(path), "--blend", "off"]) == 0
     assert [json.loads(line)["provenance"]["blend"] for line in capsys.readouterr().out.splitlines()] == [None, None]
+
+
+def test_an_engine_may_be_a_servers_address(
+    requests: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: list[tuple[Any, ...]] = []
+
+    def connect(*given: Any, **options: Any) -> OracleEngine:
+        asked.append((*given, options["adapter"]))
+        return OracleEngine(GRADES)
+
+    monkeypatch.setattr("genrank.remote.connect.connect", connect)
+    assert main(["rerank", str(requests), "--engine", "http://host:8000/v1"]) == 0
+    assert main(["rerank", str(requests), "--engine", "http://host", "--model", "m", "--adapter", "a"]) == 0
+    assert asked == [("http://host:8000/v1", None, None), ("http://host", "m", "a")]
+    assert capsys.readouterr().out.count('"listing_id": "p1", "rank": 2') == 4
+    assert main(["rerank", str(requests), "--engine", "host:8000"]) == 2
+    assert "engine: must be transformers, vllm, a server's address (http://...)" in capsys.readouterr().err

@@ -39,7 +39,7 @@ def test_each_prompt_gets_one_score_a_candidate_and_what_it_cost(decoding: Decod
     one, other = _decode(decoding, engine)
     assert one
     assert other
-    (first, spent, _), (second, spent_second, _) = one, other
+    (first, spent, *_), (second, spent_second, *_) = one, other
     assert 1 >= first[2] > first[0] > first[1] >= 0
     assert 1 >= second[0] > second[1] >= 0
     assert (len(first), len(second)) == (3, 2)

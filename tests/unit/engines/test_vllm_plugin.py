@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from genrank.engines.mask import BETWEEN, IDENTIFIERS
 from genrank.errors import InputError
 
 if importlib.util.find_spec("vllm") is None:
@@ -21,7 +22,7 @@ with warnings.catch_warnings():
     from vllm.sampling_params import SamplingParams
     from vllm.v1.sample.logits_processor import BatchUpdate, MoveDirectionality
 
-    from genrank.engines.vllm_plugin import BETWEEN, IDENTIFIERS, PermutationProcessor
+    from genrank.engines.vllm_plugin import PermutationProcessor, PermutationV1
 
 VOCABULARY = 30
 END = 29
@@ -32,15 +33,15 @@ def params(identifiers: Any = None, between: Any = None, ends: list[int] | None 
     return SamplingParams(temperature=0, stop_token_ids=ends or [], extra_args=extra or None)
 
 
-def processor(*added: tuple[SamplingParams, list[int]]) -> PermutationProcessor:
-    made = PermutationProcessor(cast(Any, None), torch.device("cpu"), False)
+def processor(*added: tuple[SamplingParams, list[int]]) -> PermutationV1:
+    made = PermutationV1(cast(Any, None), torch.device("cpu"), False)
     made.update_state(
         BatchUpdate(len(added), removed=[], added=[(i, p, [1], out) for i, (p, out) in enumerate(added)], moved=[])
     )
     return made
 
 
-def greedy(one: PermutationProcessor, written: list[int], steps: int, seed: int) -> None:
+def greedy(one: PermutationV1, written: list[int], steps: int, seed: int) -> None:
     chance = torch.Generator().manual_seed(seed)
     for logits in torch.randn(steps, 1, VOCABULARY, generator=chance):
         written += one.apply(logits).argmax(-1).tolist()  # in place: the processor holds this list

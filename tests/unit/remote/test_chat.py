@@ -18,7 +18,8 @@ import pydantic
 import pytest
 
 from genrank.errors import ConfigError
-from genrank.remote.chat import ChatClient, OpenAISettings, Reply, SpentError, retry_after, unfinished
+from genrank.remote.chat import ChatClient, OpenAISettings, Reply, SpentError, unfinished
+from genrank.remote.http import retry_after
 from tests.chat_server import Answer, ChatServer, completion
 
 BODY = {"model": "m", "messages": [{"role": "user", "content": "red lamp"}]}

@@ -1,0 +1,341 @@
+"""A connection to a server: pooled, with a bound on the requests in flight and retries where these may help.
+
+One event loop in a thread of its own makes all requests, so callers from any thread and any event loop share one pool.
+A call that is given up closes its requests, and the server drops their work.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import contextlib
+import itertools
+import json
+import math
+import os
+import random
+import re
+import threading
+import urllib.parse
+import weakref
+from collections.abc import Coroutine, Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from genrank.engines.base import Stop, never
+from genrank.errors import ConfigError, EngineError, InputError, MissingExtraError
+from genrank.text.clean import clean
+
+if TYPE_CHECKING:
+    import httpx
+
+T = TypeVar("T")
+
+API_KEY = "GENRANK_API_KEY"
+"""The environment variable that holds a server's key."""
+
+_PASSING = frozenset({408, 409, 425, 429, 500, 502, 503, 504})
+_LONGEST_WAIT = 60.0  # seconds; a server that asks for more is given up
+_LONGEST_BACKOFF = 8.0
+_CONNECT = 10.0
+_MAX_BYTES = 64 << 20
+_MAX_ERROR_BYTES = 2000
+
+
+class RefusedError(EngineError):
+    """The server refused a request, and would refuse it again.
+
+    Attributes:
+        status: The HTTP status.
+    """
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class _PassingError(Exception):
+    """A request failed in a way that may pass.
+
+    Attributes:
+        wait: Seconds that the server asks to be left alone; None if it does not say.
+    """
+
+    def __init__(self, words: str, wait: float | None = None) -> None:
+        super().__init__(words)
+        self.wait = wait
+
+
+class Connection:
+    """Sends JSON to one server and gets JSON back.
+
+    Args:
+        url: The server's address, such as ``http://127.0.0.1:8000/v1``; without a path, ``/v1`` is added.
+        in_flight: The most requests at once; further ones wait for their turn.
+        attempts: How often a request is made at most, if it fails in a way that may pass.
+        backoff: Seconds before the second attempt, doubled for each further one, and shortened by chance by up to a
+            half. The server's ``Retry-After`` takes precedence.
+        timeout: Seconds within which the answer to one attempt must be complete.
+        transport: Makes the requests in place of the network, for tests.
+
+    Attributes:
+        url: The address.
+        close: Gives up the requests in flight and closes the connections; a second call does nothing.
+
+    Raises:
+        InputError: When an argument is wrong.
+        ConfigError: When the environment holds something that cannot be a key, or a broken proxy setting.
+        MissingExtraError: When httpx is not installed.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        in_flight: int = 32,
+        attempts: int = 4,
+        backoff: float = 0.5,
+        timeout: float = 60.0,
+        transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
+        self.url = address(url)
+        for name, value in (("in_flight", in_flight), ("attempts", attempts)):
+            if value < 1:
+                raise InputError(f"must be at least 1, got {value}", field=name)
+        if not timeout > 0:
+            raise InputError(f"must be more than 0, got {timeout}", field="timeout")
+        self._attempts, self._backoff, self._timeout = attempts, backoff, timeout
+        self._slots = asyncio.Semaphore(in_flight)
+        self._httpx = httpx = import_httpx()
+        headers = {"Content-Type": "application/json", "Accept-Encoding": "identity", "User-Agent": "genrank"}
+        try:
+            self._http = httpx.AsyncClient(
+                headers=headers | _authorization(),
+                timeout=httpx.Timeout(timeout, connect=min(_CONNECT, timeout), pool=None),
+                limits=httpx.Limits(max_connections=in_flight, max_keepalive_connections=in_flight),
+                follow_redirects=False,  # one would take the key to another address
+                transport=transport,
+            )
+        except (ImportError, ValueError, httpx.InvalidURL) as error:  # what the proxy settings name
+            if isinstance(error, ConfigError):
+                raise
+            raise ConfigError(f"no connection can be made to {self.url}: {error}; check the proxy settings") from None
+        self._loop = asyncio.new_event_loop()
+        thread = threading.Thread(target=self._loop.run_forever, name="genrank-http", daemon=True)
+        thread.start()
+        self.close = weakref.finalize(self, _end, self._loop, thread, self._http)  # at the interpreter's exit too
+
+    def wait(self, work: Coroutine[Any, Any, T], stop: Stop = never) -> T | None:
+        """Run `work` in the connection's loop until it is done; None if `stop` says to give up before.
+
+        Raises:
+            EngineError: When it fails, or the connection is closed.
+        """
+        future = self._start(work)
+        try:
+            with stop.on_cancel(future.cancel):
+                concurrent.futures.wait([future], stop.left())
+        finally:
+            future.cancel()
+        return self._result(future, stop)
+
+    async def await_(self, work: Coroutine[Any, Any, T], stop: Stop = never) -> T | None:
+        """`wait` in the caller's own event loop; when the caller is cancelled, so is the work."""
+        future = self._start(work)
+        try:
+            with stop.on_cancel(future.cancel):
+                waiting = asyncio.wrap_future(future)
+                waiting.add_done_callback(lambda done: done.cancelled() or done.exception())  # else asyncio logs it
+                await asyncio.wait({waiting}, timeout=stop.left())
+        finally:
+            future.cancel()
+        return self._result(future, stop)
+
+    def _start(self, work: Coroutine[Any, Any, T]) -> concurrent.futures.Future[T]:
+        if not self.close.alive:
+            work.close()
+            raise EngineError(f"the connection to {self.url} is closed; create a new engine")
+        return asyncio.run_coroutine_threadsafe(work, self._loop)
+
+    def _result(self, future: concurrent.futures.Future[T], stop: Stop) -> T | None:
+        try:
+            return future.result()
+        except concurrent.futures.CancelledError:
+            if not stop():
+                raise EngineError(f"the connection to {self.url} was closed during the call") from None
+            return None
+        except ExceptionGroup as group:
+            raise group.exceptions[0] from group
+
+    async def get(self, path: str) -> Any:
+        """`post` without a body."""
+        return await self._ask("GET", path, None)
+
+    async def post(self, path: str, body: Mapping[str, Any]) -> Any:
+        """Send a JSON object and return the JSON that comes back.
+
+        Args:
+            path: Below the address, such as ``/completions``; ``../`` leaves ``/v1``.
+            body: The object.
+
+        Raises:
+            RefusedError: When the server refuses the request: asking again would not help.
+            EngineError: When the server cannot be reached, fails or gives no JSON, as often as it was asked.
+        """
+        return await self._ask("POST", path, json.dumps(body).encode())
+
+    async def _ask(self, method: str, path: str, data: bytes | None) -> Any:
+        url = self.url.removesuffix("/v1") + path[2:] if path.startswith("../") else self.url + path
+        for attempt in itertools.count(1):
+            try:
+                async with self._slots:
+                    return await self._send(method, url, data)
+            except _PassingError as error:
+                wait = error.wait
+                if attempt == self._attempts or (wait or 0.0) > _LONGEST_WAIT:
+                    times = "once" if attempt == 1 else f"{attempt} times"
+                    raise EngineError(
+                        f"{url} failed {times}, at last: {error}; check that the server is running and not overloaded "
+                        "(genrank vllm starts one)"
+                    ) from None
+            if wait is None:
+                wait = min(self._backoff * 2.0 ** (attempt - 1), _LONGEST_BACKOFF) * random.uniform(0.5, 1.0)
+            else:
+                wait *= random.uniform(1.0, 1.25)  # never earlier than asked, and not all callers at once
+            await asyncio.sleep(wait)
+        return None  # for the type checker: the loop has no end
+
+    async def _send(self, method: str, url: str, data: bytes | None) -> Any:
+        httpx = self._httpx
+        try:
+            # httpx counts the seconds from one byte to the next, this counts those of the whole answer
+            async with (
+                asyncio.timeout(self._timeout),
+                self._http.stream(method, url, content=data) as response,
+            ):
+                found = await read_body(response, _MAX_BYTES if response.is_success else _MAX_ERROR_BYTES)
+        except (TimeoutError, httpx.TimeoutException):
+            raise _PassingError(f"no whole answer within {self._timeout:g} s") from None
+        except (OSError, httpx.HTTPError) as error:
+            raise _PassingError(str(error) or type(error).__name__) from None
+        if response.is_success:
+            try:
+                return json.loads(found)
+            except (ValueError, RecursionError):
+                raise _PassingError(f"the answer is no JSON: {found[:80]!r}") from None
+        code = response.status_code
+        words = clean(f"HTTP {code} {response.reason_phrase} {_said(found)}")[:300].strip()
+        if code in _PASSING:
+            raise _PassingError(words, retry_after(response.headers.get("Retry-After", ""), datetime.now(UTC)))
+        fix = f"; put the server's key into the environment variable {API_KEY}" if code in (401, 403) else ""
+        raise RefusedError(f"{url} refused the request: {words}{fix}", code)
+
+
+def address(url: str) -> str:
+    """A server's address without a slash at its end; ``/v1`` is added where there is no path.
+
+    Raises:
+        InputError: When it is not the address of a server.
+    """
+    try:
+        parts = urllib.parse.urlsplit(url)
+        port = parts.port
+    except ValueError:
+        raise InputError(f"must be an address such as http://127.0.0.1:8000/v1, got {url!r}", field="engine") from None
+    if "@" in parts.netloc:  # not shown: it may hold a password
+        raise InputError(f"must hold no name and password; put a key into {API_KEY}", field="engine")
+    plain = url.isascii() and url.isprintable() and " " not in url and not (parts.query or parts.fragment)
+    if parts.scheme not in ("http", "https") or not parts.hostname or not plain or port == 0:
+        raise InputError(f"must be an address such as http://127.0.0.1:8000/v1, got {url!r}", field="engine")
+    return url.rstrip("/") + ("" if parts.path.strip("/") else "/v1")
+
+
+def _authorization() -> dict[str, str]:
+    """The header with the key; empty where the environment has none.
+
+    Raises:
+        ConfigError: When it cannot be a key.
+    """
+    key = os.environ.get(API_KEY, "").strip()
+    if not key:
+        return {}
+    if not key.isascii() or not key.isprintable():
+        raise ConfigError(f"the environment variable {API_KEY} does not hold a key; export {API_KEY}=...")
+    return {"Authorization": f"Bearer {key}"}
+
+
+def _said(found: bytes) -> str:
+    """The message of an error's body, in any of the usual shapes."""
+    text = found.decode("utf-8", "replace")
+    with contextlib.suppress(ValueError, RecursionError):
+        value = json.loads(text)
+        for key in ("error", "message", "detail"):
+            if isinstance(value, dict) and key in value:
+                value = value[key]
+        return value if isinstance(value, str) else json.dumps(value)
+    return text
+
+
+def import_httpx() -> ModuleType:
+    """The package httpx.
+
+    Raises:
+        MissingExtraError: When it is not installed.
+    """
+    try:
+        import httpx
+    except ImportError:
+        raise MissingExtraError("httpx", "remote") from None
+    return httpx
+
+
+async def read_body(response: Any, most: int) -> bytes:
+    """The first `most` bytes of a response's body, or somewhat more."""
+    found = bytearray()
+    async for part in response.aiter_bytes():
+        found += part
+        if len(found) >= most:
+            break
+    return bytes(found)
+
+
+def retry_after(text: str, now: datetime) -> float | None:
+    """Seconds to wait by a ``Retry-After`` header, which holds seconds or a date; None if it holds neither.
+
+    Args:
+        text: The header's value.
+        now: The time from which a date is counted; one that has passed gives 0.
+    """
+    text = text.strip()
+    if re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", text):
+        return float(text)
+    try:
+        then = parsedate_to_datetime(text)
+        seconds = (then if then.tzinfo else then.replace(tzinfo=UTC)).timestamp() - now.timestamp()
+    except (ValueError, TypeError, OverflowError, IndexError):
+        return None
+    return max(0.0, seconds) if math.isfinite(seconds) else None
+
+
+def _end(loop: asyncio.AbstractEventLoop, thread: threading.Thread, http: Any) -> None:
+    """End the tasks in the loop, close the connections, and end the loop."""
+    if threading.current_thread() is thread:  # the garbage collector may call this from any thread
+        threading.Thread(target=_end, args=(loop, thread, http)).start()
+        return
+
+    async def finish() -> None:
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
+        await http.aclose()
+        await loop.shutdown_asyncgens()
+
+    with contextlib.suppress(Exception):
+        asyncio.run_coroutine_threadsafe(finish(), loop).result(timeout=10)
+    loop.call_soon_threadsafe(loop.stop)
+    thread.join(timeout=10)
+    if not thread.is_alive():
+        loop.close()

@@ -1,0 +1,86 @@
+"""A stand-in for a chat endpoint, with an oracle as its model; driven through httpx, without a network."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+
+LETTERED = re.compile(r"^\[(\w)\] title (\d+)", re.MULTILINE)
+TITLE = re.compile(r"title (\d+)")
+
+
+@dataclass
+class ChatDouble:
+    """The endpoint; pass `transport` to an engine.
+
+    Attributes:
+        grades: Of listing ``i``, whose title is ``title i``.
+        enforces: The forms of ``response_format`` that it enforces; others are ignored.
+        refuses: Fields of a request that it answers with HTTP 400.
+        top: The most likeliest tokens that it gives; 0 ignores the field.
+        models: What ``/v1/models`` lists; None if there is no such path.
+        say: A function from the messages to the text, in place of the oracle's.
+        finish_reason: Why it says that the model stopped.
+        likeliest: The likeliest first tokens, in place of the oracle's.
+        bodies: Bodies of the requests so far.
+    """
+
+    grades: Mapping[str, float]
+    enforces: Sequence[str] = ()
+    refuses: Sequence[str] = ()
+    top: int = 0
+    models: Sequence[dict[str, Any]] | None = ({"id": "m"},)
+    say: Callable[[list[dict[str, str]]], str] | None = None
+    finish_reason: str | None = "stop"
+    likeliest: Sequence[dict[str, Any]] | None = None
+    bodies: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def transport(self) -> httpx.MockTransport:
+        return httpx.MockTransport(self._serve)
+
+    def _serve(self, request: httpx.Request) -> httpx.Response:
+        if request.url.path == "/v1/models":
+            return httpx.Response(404) if self.models is None else httpx.Response(200, json={"data": self.models})
+        assert request.url.path == "/v1/chat/completions"
+        body = json.loads(request.content)
+        self.bodies.append(body)
+        if wrong := [name for name in self.refuses if name in body]:
+            return httpx.Response(400, json={"error": {"message": f"unknown field {wrong[0]}"}})
+        choice: dict[str, Any] = {"finish_reason": self.finish_reason}
+        choice["message"] = {"role": "assistant", "content": self._text(body)}
+        if body.get("logprobs") and self.top:
+            if body["top_logprobs"] > self.top:
+                return httpx.Response(400, json={"error": {"message": f"top_logprobs must be at most {self.top}"}})
+            top = self.likeliest or self._likeliest(body["messages"])
+            choice["logprobs"] = {"content": [{"token": "x", "top_logprobs": top}]}
+        usage = {"prompt_tokens": 70, "completion_tokens": 5, "prompt_tokens_details": {"cached_tokens": 64}}
+        return httpx.Response(200, json={"choices": [choice], "usage": usage})
+
+    def _text(self, body: dict[str, Any]) -> str:
+        messages = body["messages"]
+        form = body.get("response_format") or {}
+        if form.get("type") in self.enforces:
+            schema = form["schema"] if form["type"] == "json_object" else form["json_schema"]["schema"]
+            names = schema["properties"]["ranking"]["items"]["enum"]
+            return json.dumps({"ranking": self._order(messages) or names})
+        if self.say:
+            return self.say(messages)
+        order = self._order(messages)
+        return " > ".join(f"[{name}]" for name in order) if order else "It is title 1."
+
+    def _order(self, messages: list[dict[str, str]]) -> list[str]:
+        listings = LETTERED.findall(messages[-1]["content"])
+        return [name for name, i in sorted(listings, key=lambda listing: -self.grades.get(listing[1], 0.0))]
+
+    def _likeliest(self, messages: list[dict[str, str]]) -> list[dict[str, Any]]:
+        text = messages[-1]["content"]
+        odds = 3.0 if "snow" in text else self.grades.get((TITLE.findall(text) or ["0"])[-1], 0.0)
+        scores = {"Yes": -math.log1p(math.exp(-odds)), "No": -math.log1p(math.exp(odds)), "Maybe": -40.0}
+        return [{"token": token, "logprob": score} for token, score in scores.items()]
