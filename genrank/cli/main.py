@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 
-from genrank.cli import models, prompts, rerank, warm
+from genrank.cli import models, prompts, rerank, serve, warm
 from genrank.cli.console import say
 from genrank.errors import ConfigError, GenrankError, InputError
 from genrank.experiment.program import drop_output, flush_output
@@ -54,7 +54,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"genrank {version('genrank')}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    for add_parser in (rerank.add_parser, warm.add_parser, models.add_parser, prompts.add_parser):
+    for add_parser in (rerank.add_parser, serve.add_parser, warm.add_parser, models.add_parser, prompts.add_parser):
         add_parser(commands)
     return parser
 
