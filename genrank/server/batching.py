@@ -17,6 +17,7 @@ from genrank.types import Ranking, Request
 
 T = TypeVar("T")
 
+_CLOSED = "the gateway shuts down"
 _LONGEST_WAIT = 60  # seconds; clients do not honour a longer Retry-After
 
 
@@ -91,6 +92,7 @@ class Batcher:
         self._on_batch = on_batch
         self._waiting: deque[_Job] = deque()
         self._running: set[asyncio.Task[None]] = set()
+        self._closed = False
         self._pace = 0.0  # seconds that a request took lately, as a moving mean
 
     @property
@@ -109,8 +111,10 @@ class Batcher:
         Raises:
             QueueFullError: When no further request may wait.
             InputError: When the request cannot be ranked.
-            EngineError: When the batcher is closed meanwhile.
+            EngineError: When the batcher is closed.
         """
+        if self._closed:
+            raise EngineError(_CLOSED)
         if len(self._waiting) >= self._config.queue:
             raise QueueFullError(self._retry_after())
         job = _Job(request, options, ends, asyncio.get_running_loop().create_future())
@@ -126,12 +130,14 @@ class Batcher:
             raise
 
     async def close(self) -> None:
-        """Drop all work."""
-        for task in tuple(self._running):
-            task.cancel()
-        await asyncio.gather(*self._running, return_exceptions=True)
+        """Drop all work, and take no more."""
+        self._closed = True
         while self._waiting:
-            _fail(self._waiting.popleft(), EngineError("the gateway shuts down"))
+            _fail(self._waiting.popleft(), EngineError(_CLOSED))
+        running = tuple(self._running)
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
 
     def _retry_after(self) -> int:
         expected = len(self._waiting) * self._pace / self._concurrency
@@ -161,7 +167,7 @@ class Batcher:
             await self._answer(batch.jobs)
         finally:
             for job in batch.jobs:
-                _fail(job, EngineError("the gateway shuts down"))  # those that are not answered by now
+                _fail(job, EngineError(_CLOSED))  # those that are not answered by now
         took = (time.monotonic() - started) / len(batch.jobs)
         self._pace = took if not self._pace else 0.8 * self._pace + 0.2 * took
 
