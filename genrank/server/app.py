@@ -43,15 +43,18 @@ from genrank.types import Request as RerankCall
 
 T = TypeVar("T")
 
+_WORDS = {
+    400: "No texts (TEI)",
+    401: "Missing or unknown key",
+    404: "Unknown model",
+    408: "The body did not arrive in time",
+    413: "Too large",
+    422: "A field is wrong, and named",
+    429: "Too many requests; `Retry-After` says when to try again",
+    503: "The model is down, and the server is set to refuse then",
+}
 _ERRORS: dict[int | str, dict[str, Any]] = {
-    400: {"description": "No texts (TEI)"},
-    401: {"description": "Missing or unknown key"},
-    404: {"description": "Unknown model"},
-    408: {"description": "The body did not arrive in time"},
-    413: {"description": "Too large"},
-    422: {"description": "A field is wrong, and named"},
-    429: {"description": "Too many requests; `Retry-After` says when to try again"},
-    503: {"description": "The model is down, and the server is set to refuse then"},
+    status: {"model": ErrorResponse | TeiErrorResponse, "description": words} for status, words in _WORDS.items()
 }
 _CLIENT_GONE = 499
 
@@ -101,8 +104,7 @@ def create_app(gateway: Gateway, keys: Sequence[str] = (), *, tracing: Tracing |
             operation_id="rerank" + path.removesuffix("/rerank").replace("/", "_"),
             summary="Rank documents for a query",
             response_model=None,
-            responses={200: {"model": answer}}
-            | {status: {"model": ErrorResponse | TeiErrorResponse} | words for status, words in _ERRORS.items()},
+            responses={200: {"model": answer}} | _ERRORS,
             openapi_extra={"requestBody": _REQUEST_BODY},
         )
     app.add_api_route("/info", routes.info, summary="What is served")

@@ -303,9 +303,9 @@ def _complaints(error: pydantic.ValidationError, sources: Mapping[str, str], pat
             one["input"] = "an address"
         field, message = first_problem([{**one, "loc": one["loc"][:2]}])
         if one["type"] == "extra_forbidden":
-            model = Config.model_fields[str(one["loc"][0])].annotation if len(one["loc"]) > 1 else Config
-            known = ", ".join(getattr(model, "model_fields", {}))
-            message = f"unknown {'key' if len(one['loc']) > 1 else 'section'}; there are {known}"
+            key = len(one["loc"]) > 1
+            parent: Any = Config.model_fields[str(one["loc"][0])].annotation if key else Config
+            message = f"unknown {'key' if key else 'section'}; there are {', '.join(parent.model_fields)}"
         lines.setdefault(place, f"{source}: {field}: {message}")
     return list(lines.values())
 

@@ -74,7 +74,8 @@ def serve(engine: SlowEngine) -> Iterator[Serve]:
     with contextlib.ExitStack() as stack:
 
         def start(keys: Sequence[str] = (), reranker: dict[str, Any] | None = None, **sections: Any) -> TestClient:
-            ranker = Reranker(**({"engine": engine, "decoding": "pointwise"} | (reranker or {})))
+            options: dict[str, Any] = {"engine": engine, "decoding": "pointwise"} | (reranker or {})
+            ranker = Reranker(**options)
             config = Config.model_validate(sections)
             return stack.enter_context(TestClient(create_app(Gateway(ranker, config), keys)))
 

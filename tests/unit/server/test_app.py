@@ -34,7 +34,7 @@ def test_every_path_that_clients_call_ranks(serve: Serve, path: str) -> None:
     assert [place for place, _ in scored(answer)] == [2, 1, 0]
 
 
-SENT = {
+SENT: dict[str, tuple[str, dict[str, Any]]] = {
     "cohere 5 to 7, v2": ("/v2/rerank", {"documents": TITLES, "model": "oracle", "max_tokens_per_doc": None,
                                          "top_n": None, "priority": None, "relevant_spans": None}),
     "cohere, v1": ("/v1/rerank", {"documents": [{"text": title} for title in TITLES], "rank_fields": ["text"],

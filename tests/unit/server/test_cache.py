@@ -12,10 +12,8 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
-from genrank.reranker import Reranker
 from genrank.server.cache import Flights, MemoryCache, NoCache, RedisCache, cache_key, make_cache
 from genrank.server.config import CacheConfig
-from genrank.testing import OracleEngine
 from genrank.types import Candidate, Interaction, Listing, Query, Request
 
 REQUEST = Request(Query("dress"), (Candidate(Listing("a", "Red")), Candidate(Listing("b", "Blue"))))
@@ -35,18 +33,6 @@ def test_the_key_changes_with_everything_that_decides_an_answer() -> None:
     keys += [cache_key("another", REQUEST, 0, None), cache_key("model", REQUEST, 1, None)]
     assert len(set(keys)) == len(keys)
     assert cache_key("model", dataclasses.replace(REQUEST), 0, None) == keys[0]
-
-
-def test_the_fingerprint_knows_model_prompt_and_options() -> None:
-    def fingerprint(model: str = "m", **options: object) -> str:
-        engine = OracleEngine({})
-        engine.model = model
-        return Reranker(engine=engine, **({"decoding": "inline"} | options)).fingerprint  # type: ignore[arg-type]
-
-    made = [fingerprint(), fingerprint("n"), fingerprint(prompt="inline-title"), fingerprint(window=5),
-            fingerprint(seed=1), fingerprint(blend=0.5), fingerprint(neutralise=False)]  # fmt: skip
-    assert len(set(made)) == len(made)
-    assert fingerprint() == made[0]
 
 
 def test_memory_is_bounded_and_the_latest_used_stay() -> None:

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import re
+import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -109,3 +112,15 @@ def test_others_are_served_only_with_keys(host: str, refused: bool) -> None:
 def test_a_password_is_not_printed() -> None:
     config, _ = load_config(None, {"cache.redis": "redis://:hunter2@host"}, {})
     assert "hunter2" not in repr(config)
+
+
+def test_the_documentation_holds_the_defaults_and_names_every_setting() -> None:
+    text = (Path(__file__).resolve().parents[3] / "docs/serving.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"^```toml\n(.*?)^```", text, flags=re.DOTALL | re.MULTILINE)
+    assert Config.model_validate(tomllib.loads(block)) == Config()
+    options = block.split("[model]")[1].split("[auth]")[0]
+    for section, field in Config.model_fields.items():
+        model: Any = field.annotation
+        for name in model.model_fields:
+            assert section == "model" or re.search(rf"\b{name}\b", block), f"{section}.{name}"
+    assert {"adapter", "decoding", "window", "blend", "instructions", "aliases"} <= set(re.findall(r"\w+", options))

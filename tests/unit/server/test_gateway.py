@@ -170,8 +170,32 @@ def test_whatever_the_reranker_raises_nothing_is_lost(engine: SlowEngine, monkey
         raise ZeroDivisionError("a bug")
 
     monkeypatch.setattr(ranker, "arerank_batch", broken)
-    answer, _ = run(ranker, ask)
+
+    async def use(gateway: Gateway) -> tuple[Answer, str]:
+        return (await ask(gateway))[0], gateway.breaker.state
+
+    answer, state = run(ranker, use, breaker={"failures": 1})
     assert (answer.tier, answer.cause, len(answer.items)) == ("fallback", "engine-error", 4)
+    assert state == "open"
+
+
+def test_a_try_whose_client_goes_makes_room_for_the_next(engine: SlowEngine) -> None:
+    engine.failing = True
+
+    async def use(gateway: Gateway) -> str:
+        await ask(gateway)
+        engine.failing, engine.seconds = False, 5.0
+        engine.started.clear()
+        await asyncio.sleep(0.1)
+        gone = asyncio.ensure_future(ask(gateway))
+        await asyncio.to_thread(engine.started.wait, 2)
+        gone.cancel()
+        await asyncio.gather(gone, return_exceptions=True)
+        engine.seconds = 0.0
+        await asyncio.sleep(0.05)
+        return (await ask(gateway))[0].tier
+
+    assert run(pointwise(engine), use, breaker={"failures": 1, "cool_down": 0.05}) == "model"
 
 
 def test_a_full_queue_is_an_error(engine: SlowEngine) -> None:

@@ -53,7 +53,7 @@ def examine(serve: Serve, path: str, method: str, count: int) -> None:
 
 @pytest.mark.parametrize("path", RANKING)
 def test_no_request_made_from_the_document_breaks_the_server(serve: Serve, path: str) -> None:
-    examine(serve, path, "POST", 60)
+    examine(serve, path, "POST", 40)
 
 
 @pytest.mark.parametrize("path", OTHERS)
