@@ -13,10 +13,11 @@ from fastapi import FastAPI, Request, Response
 from fastapi.openapi.utils import get_openapi
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse
 
 import genrank
-from genrank.errors import InputError
+from genrank.errors import BudgetError, InputError
 from genrank.inputs import make_query
 from genrank.server.answers import Answer
 from genrank.server.auth import Keys, RateLimit
@@ -104,7 +105,7 @@ def create_app(gateway: Gateway, keys: Sequence[str] = (), *, tracing: Tracing |
             operation_id="rerank" + path.removesuffix("/rerank").replace("/", "_"),
             summary="Rank documents for a query",
             response_model=None,
-            responses={200: {"model": answer}} | _ERRORS,
+            responses={200: {"model": answer}, **_ERRORS},
             openapi_extra={"requestBody": _REQUEST_BODY},
         )
     app.add_api_route("/info", routes.info, summary="What is served")
@@ -146,13 +147,14 @@ class _Routes:
             wait = max(1, round(self._config.breaker.cool_down))
             down = ApiError(503, f"the model is down; try again in {wait} s", retry_after=wait)
             return error_response(down, record.shape)
-        except _GoneError:
+        except (_GoneError, ClientDisconnect):
             return Response(status_code=_CLIENT_GONE)
 
     async def _rerank(self, request: Request, record: Record) -> Response:
         limits = self._config.limits
         path = request.scope["path"]
-        body = await read_body(request, most=limits.body, seconds=self._config.server.deadline)
+        ends = record.arrived + self._config.server.deadline
+        body = await read_body(request, most=limits.body, seconds=ends - time.monotonic())
         fields = parse_object(body)
         record.shape = shape_of(path, fields)
         try:
@@ -167,7 +169,7 @@ class _Routes:
         documents = read_documents(sent or (), field=field, rank_fields=asked.rank_fields, most_text=limits.text)
         record.documents, record.history, record.reasons = len(sent or ()), len(asked.history or ()), asked.reasons or 0
         with self._tracing.rerank(name, len(sent or ()), request.headers) as span:
-            answer, cached = await _unless_gone(request, self._answer(asked, query, documents, field))
+            answer, cached = await _unless_gone(request, self._answer(asked, query, documents, field, ends))
             span.set_attribute("gen_ai.usage.input_tokens", answer.tokens.prompt)
             span.set_attribute("gen_ai.usage.output_tokens", answer.tokens.completion)
             span.set_attribute("reranker.top_k", asked.wanted or len(sent or ()))
@@ -189,16 +191,19 @@ class _Routes:
         return reply.response(record.shape)
 
     async def _answer(
-        self, asked: RerankRequest, query: Query, documents: Documents, field: str
+        self, asked: RerankRequest, query: Query, documents: Documents, field: str, ends: float
     ) -> tuple[Answer, bool]:
         if not documents.candidates:  # only blank documents: there is nothing to read
             return Answer((), tier="model", outcome="model"), False
         history = masked(asked.history or (), self._config.privacy.mask)
         call = RerankCall(query, documents.candidates, history)
         try:
-            return await self._gateway.rerank(call, top_k=asked.wanted, reasons=asked.reasons or 0)
+            return await self._gateway.rerank(call, top_k=asked.wanted, reasons=asked.reasons or 0, ends=ends)
         except InputError as error:
-            raise _renamed(error, documents, field) from None
+            if not isinstance(error, BudgetError) and error.field != "window":
+                raise _renamed(error, documents, field) from None
+            message = f"{field}: too many or too long for one prompt of this model; send fewer or shorter ones"
+            raise ApiError(413, message, field=field) from None
 
     def _model(self, name: str | None) -> str:
         names = self._gateway.names

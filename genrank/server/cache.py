@@ -12,12 +12,15 @@ from typing import Any, Generic, Protocol, TypeVar
 import cachetools
 
 from genrank.errors import MissingExtraError
+from genrank.server.breaker import Breaker
 from genrank.server.config import CacheConfig
 from genrank.types import Request
 
 T = TypeVar("T")
 
 _PATIENCE = 0.2  # seconds for an answer of Redis; a slow cache is worse than none
+_FAILURES = 3  # in a row, before it is left alone for a while
+_COOL_DOWN = 10.0  # seconds
 _OVERHEAD = 300  # bytes that a kept answer takes besides its own
 
 
@@ -115,28 +118,46 @@ class RedisCache:
         self._milliseconds = max(1, round(seconds * 1000))
         self._prefix = prefix
         self._on_error = on_error
+        self._breaker = Breaker(_FAILURES, _COOL_DOWN)
 
     async def get(self, key: str) -> bytes | None:
         """See `Cache`."""
-        try:
-            async with asyncio.timeout(_PATIENCE):
-                found: bytes | None = await self._redis.get(self._prefix + key)
-        except self._troubles:
-            self._on_error()
-            return None
-        return found
+
+        async def look_up() -> bytes | None:
+            found: bytes | None = await self._redis.get(self._prefix + key)
+            return found
+
+        return await self._try(look_up)
 
     async def put(self, key: str, value: bytes) -> None:
         """See `Cache`."""
-        try:
-            async with asyncio.timeout(_PATIENCE):
-                await self._redis.set(self._prefix + key, value, px=self._milliseconds)
-        except self._troubles:
-            self._on_error()
+
+        async def keep() -> None:
+            await self._redis.set(self._prefix + key, value, px=self._milliseconds)
+
+        await self._try(keep)
 
     async def close(self) -> None:
         """See `Cache`."""
         await self._redis.aclose()
+
+    async def _try(self, call: Callable[[], Awaitable[bytes | None]]) -> bytes | None:
+        """Make a call; a failure, or a cache that failed often lately, is None."""
+        if not self._breaker.admits():
+            return None
+        found = None
+        try:
+            async with asyncio.timeout(_PATIENCE):
+                found = await call()
+        except self._troubles:
+            self._breaker.record(failed=True)
+            self._on_error()
+        except asyncio.CancelledError:
+            self._breaker.give_up()
+            raise
+        else:
+            self._breaker.record(failed=False)
+        return found
 
 
 def make_cache(config: CacheConfig, *, on_error: Callable[[], object] = lambda: None) -> Cache:

@@ -33,6 +33,7 @@ class Record:
 
     Attributes:
         request_id: The client's own ``X-Request-Id`` where that is short and plain, else a new one.
+        arrived: When it did, on the clock of ``time.monotonic()``.
         caller: Id of the key; None for a wrong one.
         shape: Which API it spoke.
         documents: How many it held.
@@ -45,6 +46,7 @@ class Record:
     """
 
     request_id: str
+    arrived: float
     caller: str | None = None
     shape: Shape = "cohere"
     documents: int | None = None
@@ -85,11 +87,11 @@ class Edge:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        started = time.monotonic()
+        arrived = time.monotonic()
         headers = Headers(scope=scope)
         path = plain_path(scope["path"])
         given = headers.get("x-request-id", "")
-        record = Record(given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex)
+        record = Record(given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex, arrived)
         scope = {**scope, "path": path, "raw_path": path.encode("utf-8", "replace"), _KEY: record}
         status = 0
 
@@ -112,15 +114,17 @@ class Edge:
         finally:
             self._metrics.responses.labels(str(status)).inc()
             quiet = path in _OPEN and status == 200
+            known = dataclasses.asdict(record)
+            del known["arrived"]
             log(
                 logging.ERROR if failed else logging.DEBUG if quiet else logging.INFO,
                 "request",
                 method=scope["method"] if scope["method"] in ("GET", "POST", "HEAD", "OPTIONS") else "other",
                 path=path if path in PATHS else "other",
                 status=status,
-                seconds=round(time.monotonic() - started, 4),
+                seconds=round(time.monotonic() - arrived, 4),
                 error=failed,
-                **dataclasses.asdict(record),
+                **known,
             )
 
     def _refusal(self, path: str, authorization: str | None, record: Record) -> Response | None:

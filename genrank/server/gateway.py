@@ -52,6 +52,7 @@ class Gateway:
         self._fingerprint = ranker.fingerprint
         self._cache = cache or make_cache(config.cache, on_error=self._cache_failed)
         self._flights: Flights[Answer] = Flights()
+        self._keeping: set[asyncio.Future[None]] = set()
         self._thread = ModelThread()
         concurrency = config.batching.concurrency or (_AWAITED if hasattr(self.first.engine, "ascore") else 1)
         self._batcher = Batcher(
@@ -72,13 +73,15 @@ class Gateway:
         """Whether requests get an answer: always, unless it is to refuse them while the engine is down."""
         return self.config.server.when_down == "answer" or self.breaker.state != "open"
 
-    async def rerank(self, request: Request, *, top_k: int | None, reasons: int) -> tuple[Answer, bool]:
+    async def rerank(self, request: Request, *, top_k: int | None, reasons: int, ends: float) -> tuple[Answer, bool]:
         """Rank a request's candidates.
 
         Args:
             request: Its history is masked already.
-            top_k: How many items the client wants, which only a ``tournament`` needs to know.
+            top_k: How many items the client wants. Only a ``tournament`` needs to know, if it can find as many; any
+                other answer holds all.
             reasons: How many of the first items get a reason.
+            ends: When the answer must be there, on the clock of ``time.monotonic()``.
 
         Returns:
             The answer, and whether it was kept from before.
@@ -88,8 +91,9 @@ class Gateway:
             QueueFullError: When too many requests wait.
             DownError: See there.
         """
-        started = time.monotonic()
-        options = Options(reasons, top_k if self.first.strategy == "tournament" else None)
+        started = ends - self.config.server.deadline
+        finds_top = self.first.strategy == "tournament" and top_k is not None and top_k <= self.first.window
+        options = Options(reasons, top_k if finds_top else None)
         self.ranker.check_options(top_k=options.top_k, reasons=options.reasons)
         key = cache_key(self._fingerprint, request, options.reasons, options.top_k)
         stored = await self._cache.get(key)
@@ -97,7 +101,6 @@ class Gateway:
         cached = answer is not None
         self.metrics.cache.labels("hit" if cached else "miss").inc()
         if answer is None:
-            ends = started + self.config.server.deadline
             answer = await self._flights.share(key, lambda: self._compute(key, request, options, ends))
         if self.config.server.when_down == "refuse" and answer.tier == "fallback" and not answer.windows:
             raise DownError
@@ -107,6 +110,7 @@ class Gateway:
     async def close(self) -> None:
         """Drop all work, and free the model."""
         await self._batcher.close()
+        await asyncio.gather(*self._keeping)
         await self._cache.close()
         await asyncio.to_thread(self._thread.close)
         await asyncio.to_thread(self.ranker.close)
@@ -130,7 +134,9 @@ class Gateway:
                 self.breaker.give_up()  # no effect if its end was recorded
         answer = Answer.of(request, ranking, reasons=options.reasons)
         if answer.outcome == "model":
-            await self._cache.put(key, dump(answer))
+            keeping = asyncio.ensure_future(self._cache.put(key, dump(answer)))  # nobody waits for a slow cache
+            self._keeping.add(keeping)
+            keeping.add_done_callback(self._keeping.discard)
         return answer
 
     async def _rank(self, requests: Sequence[Request], options: Options, ends: float) -> list[Ranking]:

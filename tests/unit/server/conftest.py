@@ -29,7 +29,8 @@ class SlowEngine(OracleEngine):
         seconds: What a call takes, unless it is stopped before.
         failing: Whether every call fails.
         sizes: Prompts in each call so far.
-        stopped: How many calls were stopped.
+        started: Set when a call begins.
+        stopped: Set when a call was stopped.
     """
 
     def __init__(self, seconds: float = 0.0) -> None:
@@ -37,8 +38,8 @@ class SlowEngine(OracleEngine):
         self.seconds = seconds
         self.failing = False
         self.sizes: list[int] = []
-        self.stopped = 0
         self.started = threading.Event()
+        self.stopped = threading.Event()
 
     def score(self, requests: Sequence[ScoreRequest], *, stop: Stop = never) -> list[ScoreResult | None]:
         self.sizes.append(len(requests))
@@ -46,7 +47,7 @@ class SlowEngine(OracleEngine):
         ends = time.monotonic() + self.seconds
         while time.monotonic() < ends:
             if stop():
-                self.stopped += 1
+                self.stopped.set()
                 return [None] * len(requests)
             time.sleep(0.005)
         if self.failing:

@@ -242,6 +242,14 @@ def test_a_blend_needs_scores_and_names_the_document(serve: Serve) -> None:
     assert client.post("/rerank", json=QUERY | {"documents": documents}).status_code == 200
 
 
+def test_too_much_for_one_prompt_is_too_large(serve: Serve) -> None:
+    client = serve(reranker={"decoding": "listwise", "strategy": "single", "max_prompt_tokens": 400})
+    for count, status in ((2, 200), (200, 413)):
+        answer = client.post("/rerank", json=QUERY | {"documents": ["A dress"] * count})
+        assert answer.status_code == status
+    assert answer.json()["error"]["param"] == "documents"
+
+
 def test_the_cache_is_told_of(serve: Serve, engine: SlowEngine) -> None:
     client = serve()
     found = [client.post("/v2/rerank", json=QUERY | {"documents": TITLES, "top_n": n}).json() for n in (3, 1)]
@@ -310,5 +318,5 @@ def test_a_client_that_hangs_up_stops_its_work(engine: SlowEngine) -> None:
             return time.monotonic() - started
 
     assert asyncio.run(run()) < 2
-    assert engine.stopped == 1
+    assert engine.stopped.wait(2)
     assert sent[0]["status"] == 499

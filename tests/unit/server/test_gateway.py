@@ -12,6 +12,7 @@ from genrank.errors import InputError
 from genrank.reranker import Reranker
 from genrank.server.answers import Answer
 from genrank.server.batching import QueueFullError
+from genrank.server.cache import NoCache
 from genrank.server.config import Config
 from genrank.server.gateway import DownError, Gateway, Ranker
 from genrank.testing import OracleEngine
@@ -41,7 +42,8 @@ def pointwise(engine: Any, **options: Any) -> Reranker:
 
 
 async def ask(gateway: Gateway, query: str = "dress", **options: Any) -> tuple[Answer, bool]:
-    return await gateway.rerank(request(query), **({"top_k": None, "reasons": 0} | options))
+    ends = time.monotonic() + gateway.config.server.deadline
+    return await gateway.rerank(request(query), **({"top_k": None, "reasons": 0, "ends": ends} | options))
 
 
 def places(answer: Answer) -> list[int]:
@@ -198,6 +200,28 @@ def test_a_try_whose_client_goes_makes_room_for_the_next(engine: SlowEngine) -> 
     assert run(pointwise(engine), use, breaker={"failures": 1, "cool_down": 0.05}) == "model"
 
 
+def test_a_slow_cache_holds_up_no_answer(engine: SlowEngine) -> None:
+    class SlowCache(NoCache):
+        kept = 0
+
+        async def put(self, key: str, value: bytes) -> None:
+            await asyncio.sleep(0.2)
+            self.kept += 1
+
+    cache = SlowCache()
+
+    async def body() -> float:
+        gateway = Gateway(pointwise(engine), Config(), cache=cache)
+        started = time.monotonic()
+        await ask(gateway)
+        took = time.monotonic() - started
+        await gateway.close()
+        return took
+
+    assert asyncio.run(body()) < 0.15
+    assert cache.kept == 1, "closing waits for it"
+
+
 def test_a_full_queue_is_an_error(engine: SlowEngine) -> None:
     engine.seconds = 0.3
 
@@ -220,13 +244,9 @@ def test_work_stops_when_nobody_waits(engine: SlowEngine) -> None:
         await asyncio.to_thread(engine.started.wait, 2)
         asked.cancel()
         await asyncio.gather(asked, return_exceptions=True)
-        for _ in range(100):
-            if engine.stopped:
-                break
-            await asyncio.sleep(0.01)
+        assert await asyncio.to_thread(engine.stopped.wait, 2), "before the gateway closes"
 
     run(pointwise(engine), use)
-    assert engine.stopped == 1
 
 
 def test_wrong_options_are_the_callers_mistake(engine: SlowEngine) -> None:
@@ -246,10 +266,15 @@ def test_a_tournament_looks_for_as_many_as_are_wanted() -> None:
     ranker = Reranker(engine=OracleEngine({f"document-{i}": float(i) for i in range(12)}), decoding="inline",
                       strategy="tournament", window=4)  # fmt: skip
 
-    async def use(gateway: Gateway) -> list[int]:
-        return places((await gateway.rerank(request(count=12), top_k=3, reasons=0))[0])
+    async def use(gateway: Gateway) -> list[list[int]]:
+        ends = time.monotonic() + 30
+        asked = [gateway.rerank(request(count=12), top_k=top_k, reasons=0, ends=ends) for top_k in (3, 99, None)]
+        return [places(answer) for answer, _ in await asyncio.gather(*asked)]
 
-    assert run(ranker, use) == [11, 10, 9]
+    three, most, all_of_them = run(ranker, use)
+    assert three == [11, 10, 9]
+    assert most == all_of_them
+    assert sorted(most) == list(range(12)), "more than a tournament can find is all"
 
 
 @pytest.mark.parametrize(

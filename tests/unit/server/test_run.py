@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import signal
 import socket
 import subprocess
@@ -49,10 +50,44 @@ def test_a_connection_that_closes_stops_the_work(listening: Serve, engine: SlowE
     with socket.create_connection(("127.0.0.1", port)) as client:
         client.sendall(b"POST /rerank HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
         assert engine.started.wait(5)
+    assert engine.stopped.wait(5)
+
+
+def test_a_client_that_goes_in_the_middle_of_its_body_is_no_error(
+    listening: Serve, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "genrank.server")
+    port = int(listening().rsplit(":", 1)[1])
+    with socket.create_connection(("127.0.0.1", port)) as client:
+        client.sendall(b"POST /rerank HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
+        time.sleep(0.1)
+
+    def ours() -> list[logging.LogRecord]:
+        return [record for record in caplog.records if record.name == "genrank.server"]
+
     ends = time.monotonic() + 5
-    while not engine.stopped and time.monotonic() < ends:
+    while not ours() and time.monotonic() < ends:
         time.sleep(0.01)
-    assert engine.stopped == 1
+    (record,) = ours()
+    fields: dict[str, object] = vars(record)["genrank_fields"]
+    assert (record.levelname, fields["status"]) == ("INFO", 499)
+
+
+def test_the_deadline_counts_from_the_first_byte(listening: Serve, engine: SlowEngine) -> None:
+    engine.seconds = 5.0
+    port = int(listening(server={"deadline": 0.6}).rsplit(":", 1)[1])
+    body = json.dumps({"query": "dress", "documents": ["A"]}).encode()
+    with socket.create_connection(("127.0.0.1", port), timeout=5) as client:
+        started = time.monotonic()
+        client.sendall(b"POST /rerank HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body[:5]))
+        time.sleep(0.4)
+        client.sendall(body[5:])
+        answer = b""
+        while b'"cause":"deadline"' not in answer:
+            part = client.recv(10_000)
+            assert part, answer
+            answer += part
+        assert time.monotonic() - started < 0.7
 
 
 def test_a_body_that_never_ends_is_given_up(listening: Serve) -> None:
