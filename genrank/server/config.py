@@ -140,7 +140,7 @@ class BatchingConfig(Strict):
     """
 
     size: Count = 16
-    wait: Annotated[float, Field(ge=0, le=1)] = 0.002
+    wait: Annotated[float, Field(ge=0, le=1)] = 0.001
     concurrency: Count | None = None
     queue: Count = 256
 

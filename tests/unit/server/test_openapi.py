@@ -93,7 +93,7 @@ def test_any_json_in_any_field_is_answered(serve: Serve) -> None:
     @given(
         body=st.dictionaries(st.sampled_from(FIELDS), json_values), right=st.booleans(), path=st.sampled_from(RANKING)
     )
-    @settings(deadline=None, max_examples=150)
+    @settings(deadline=None)
     def check(body: dict[str, Any], right: bool, path: str) -> None:
         body = ({"query": "dress", "documents": ["A"]} if right else {}) | body
         answer = client.post(path, content=json.dumps(body).encode("utf-8", "surrogatepass"))
@@ -110,9 +110,10 @@ def test_any_document_is_ranked_or_refused(serve: Serve) -> None:
     documents = st.lists(st.text() | st.dictionaries(keys, values), min_size=1, max_size=5)
 
     @given(documents)
-    @settings(deadline=None, max_examples=150)
+    @settings(deadline=None)
     def check(documents: list[Any]) -> None:
-        answer = client.post("/v2/rerank", json={"query": "dress", "documents": documents, "return_documents": True})
+        body = json.dumps({"query": "dress", "documents": documents, "return_documents": True})
+        answer = client.post("/v2/rerank", content=body.replace("Infinity", "1e999"))  # as JSON can say it
         if answer.status_code != 200:
             assert answer.status_code == 422, answer.text
             assert answer.json()["error"]["param"].startswith("documents[")
