@@ -101,9 +101,11 @@ def dump(answer: Answer) -> bytes:
     return _STORED.dump_json(answer)
 
 
-def load(stored: bytes) -> Answer | None:
-    """The answer that `dump` wrote; None when it is something else, such as another version's."""
+def load(stored: bytes, count: int) -> Answer | None:
+    """The answer that `dump` wrote for `count` candidates; None when it is something else, as of another version."""
     try:
-        return _STORED.validate_json(stored)
+        answer = _STORED.validate_json(stored)
     except pydantic.ValidationError:
         return None
+    places = {item.place for item in answer.items}
+    return answer if len(places) == len(answer.items) and places <= set(range(count)) else None

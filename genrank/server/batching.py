@@ -106,7 +106,8 @@ class Batcher:
         Args:
             request: The request.
             options: Only requests with equal options share a batch.
-            ends: When it must be done, on the clock of ``time.monotonic()``. The earliest end of a batch is its own.
+            ends: When it must be done, on the clock of ``time.monotonic()``. A batch has until the latest end of its
+                requests, so that one that has waited long takes no time from the others; its caller stops waiting.
 
         Raises:
             QueueFullError: When no further request may wait.
@@ -189,7 +190,7 @@ class Batcher:
 
     async def _answer(self, jobs: Sequence[_Job]) -> None:
         try:
-            rankings = await self._rank([job.request for job in jobs], jobs[0].options, min(job.ends for job in jobs))
+            rankings = await self._rank([job.request for job in jobs], jobs[0].options, max(job.ends for job in jobs))
         except InputError as error:
             if len(jobs) > 1:  # one request that cannot be ranked must not affect the others
                 for job in jobs:

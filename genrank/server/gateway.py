@@ -89,7 +89,7 @@ class Gateway:
         Raises:
             InputError: When an option is wrong, or the request cannot be ranked.
             QueueFullError: When too many requests wait.
-            DownError: See there.
+            DownError: When the model ranked nothing, and the configuration says to refuse such an answer.
         """
         started = ends - self.config.server.deadline
         finds_top = self.first.strategy == "tournament" and top_k is not None and top_k <= self.first.window
@@ -97,7 +97,7 @@ class Gateway:
         self.ranker.check_options(top_k=options.top_k, reasons=options.reasons)
         key = cache_key(self._fingerprint, request, options.reasons, options.top_k)
         stored = await self._cache.get(key)
-        answer = load(stored) if stored is not None else None
+        answer = load(stored, len(request.candidates)) if stored is not None else None
         cached = answer is not None
         self.metrics.cache.labels("hit" if cached else "miss").inc()
         if answer is None:
@@ -141,7 +141,8 @@ class Gateway:
 
     async def _rank(self, requests: Sequence[Request], options: Options, ends: float) -> list[Ranking]:
         """Rank a batch in the model's thread, so that it ends shortly before the deadline."""
-        left = ends - time.monotonic() - max(2 * GRACE, _MARGIN * self.config.server.deadline)
+        deadline = self.config.server.deadline
+        left = ends - time.monotonic() - max(2 * GRACE, _MARGIN * deadline)
         work = self.ranker.arerank_batch(
             requests, top_k=options.top_k, reasons=options.reasons, deadline=max(left, 1e-9)
         )
@@ -152,7 +153,8 @@ class Gateway:
         except Exception:
             self.breaker.record(failed=True)
             raise
-        self.breaker.record(failed=any(_engine_failed(ranking.provenance) for ranking in rankings))
+        had_time = left >= deadline / 2  # else the queue is to blame for what the engine did not finish
+        self.breaker.record(failed=any(_engine_failed(ranking.provenance, had_time) for ranking in rankings))
         return rankings
 
     async def _stand_in(self, request: Request, cause: Cause) -> Answer:
@@ -169,7 +171,7 @@ class Gateway:
         self.metrics.cache.labels("error").inc()
 
 
-def _engine_failed(provenance: Provenance) -> bool:
-    """Whether the engine is to blame: it raised an error, or ranked nothing in all its time."""
-    stalled = provenance.cause == "deadline" and not provenance.windows
+def _engine_failed(provenance: Provenance, had_time: bool) -> bool:
+    """Whether the engine is to blame: it raised an error, or ranked nothing though it had time."""
+    stalled = had_time and provenance.cause == "deadline" and not provenance.windows
     return provenance.cause == "engine-error" or stalled

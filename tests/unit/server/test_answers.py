@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import dataclasses
+
 from genrank.errors import EngineError
 from genrank.reranker import Reranker
 from genrank.server.answers import Answer, dump, load
@@ -44,10 +46,13 @@ def test_a_stand_in_scores_every_place() -> None:
 
 def test_what_is_stored_comes_back() -> None:
     found = answer(reasons=2)
-    assert load(dump(found)) == found
+    assert load(dump(found), 3) == found
     assert b"red dress 0" not in dump(found), "no title"
 
 
 def test_what_another_version_stored_is_nothing() -> None:
-    assert load(b'{"order": [1, 2]}') is None
-    assert load(b"\xff") is None
+    assert load(b'{"order": [1, 2]}', 3) is None
+    assert load(b"\xff", 3) is None
+    assert load(dump(answer()), 2) is None, "a place that there is not"
+    twice = dataclasses.replace(answer(), items=answer().items[:1] * 2)
+    assert load(dump(twice), 3) is None

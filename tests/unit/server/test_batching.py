@@ -53,7 +53,7 @@ def test_what_arrives_together_is_one_batch() -> None:
 
     assert [ranking.query_id for ranking in asyncio.run(run())] == ["0", "1", "2", "3", "other"]
     assert rank.batches == [["0", "1", "2"], ["3"], ["other"]]
-    assert rank.ends == [8.0, 7.0, 20.0], "the earliest of each batch"
+    assert rank.ends == [10.0, 7.0, 20.0], "the latest of each batch"
 
 
 def test_while_a_batch_runs_the_next_one_gathers() -> None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import importlib
+import importlib.util
 import re
 import tomllib
 from pathlib import Path
@@ -7,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from genrank.errors import ConfigError
+import genrank.server
+from genrank.errors import ConfigError, MissingExtraError
 from genrank.server.config import Config, load_config
 
 
@@ -107,6 +110,15 @@ def test_others_are_served_only_with_keys(host: str, refused: bool) -> None:
         load_config(None, {"server.host": host}, {})
     load_config(None, {"server.host": host}, {"GENRANK_API_KEYS": "key-for-all"})
     load_config(None, {"server.host": host, "auth.open": True}, {})
+
+
+def test_a_missing_package_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = importlib.util.find_spec
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "limits" else found(name))
+    with pytest.raises(
+        MissingExtraError, match=r"limits is not installed; get it with: pip install 'genrank\[server\]'"
+    ):
+        importlib.reload(genrank.server)
 
 
 def test_a_password_is_not_printed() -> None:

@@ -141,6 +141,36 @@ def test_the_breaker_lets_the_engine_recover(engine: SlowEngine) -> None:
     assert len(engine.sizes) == 2
 
 
+def test_a_stalled_engine_opens_the_breaker_and_a_full_queue_does_not(engine: SlowEngine) -> None:
+    engine.seconds = 5.0
+
+    async def stalled(gateway: Gateway) -> str:
+        await ask(gateway)
+        return gateway.breaker.state
+
+    async def queued(gateway: Gateway) -> str:
+        engine.seconds = 0.3
+        await asyncio.gather(*(ask(gateway, f"dress {i}") for i in range(3)))
+        return gateway.breaker.state
+
+    sections = {"server": {"deadline": 0.4}, "breaker": {"failures": 1}, "batching": {"size": 1}}
+    assert run(pointwise(engine), stalled, **sections) == "open"
+    assert run(pointwise(engine), queued, **sections) == "closed"
+
+
+def test_who_has_waited_long_takes_no_time_from_the_others(engine: SlowEngine) -> None:
+    async def use(gateway: Gateway) -> list[str]:
+        engine.seconds = 0.3
+        now = time.monotonic()
+        first = asyncio.ensure_future(ask(gateway, "first"))
+        await asyncio.sleep(0.05)
+        late = asyncio.ensure_future(ask(gateway, "late", ends=now + 0.35))  # as if it had come long ago
+        new = asyncio.ensure_future(ask(gateway, "new"))
+        return [(await one)[0].tier for one in (first, late, new)]
+
+    assert run(pointwise(engine), use, server={"deadline": 2.0}) == ["model", "fallback", "model"]
+
+
 def test_a_fallback_is_not_kept(engine: SlowEngine) -> None:
     engine.failing = True
 
