@@ -286,6 +286,32 @@ def test_a_cached_answer_is_quick(serve: Serve) -> None:
     assert sorted(times)[10] < 0.05, "with a test client and on a busy machine; about 2 ms otherwise"
 
 
+def test_a_request_is_traced_without_its_texts(engine: SlowEngine) -> None:
+    pytest.importorskip("opentelemetry.sdk")
+    from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+    from starlette.testclient import TestClient
+
+    from genrank.reranker import Reranker
+    from genrank.server.app import create_app
+    from genrank.server.config import Config, TelemetryConfig
+    from genrank.server.gateway import Gateway
+    from genrank.server.telemetry import Tracing
+
+    exporter = InMemorySpanExporter()
+    gateway = Gateway(Reranker(engine=engine, decoding="pointwise"), Config())
+    with TestClient(create_app(gateway, tracing=Tracing(TelemetryConfig(), exporter=exporter))) as client:
+        client.post("/rerank", json=QUERY | {"documents": TITLES, "top_n": 2})
+        client.post("/rerank", json=QUERY | {"documents": []})
+    (span,) = exporter.get_finished_spans()  # sent when the app shut down
+    attributes = dict(span.attributes or {})
+    assert attributes["gen_ai.request.model"] == "oracle"
+    assert attributes["reranker.top_k"] == 2
+    assert attributes["genrank.tier"] == "model"
+    assert isinstance(attributes["gen_ai.usage.input_tokens"], int)
+    assert attributes["gen_ai.usage.input_tokens"] > 0
+    assert "dress" not in str(attributes)
+
+
 def test_a_client_that_hangs_up_stops_its_work(engine: SlowEngine) -> None:
     """A client that goes as soon as the engine has started."""
     from genrank.reranker import Reranker

@@ -12,8 +12,12 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
+from genrank.reranker import Reranker
+from genrank.server.answers import Answer
 from genrank.server.cache import Flights, MemoryCache, NoCache, RedisCache, cache_key, make_cache
-from genrank.server.config import CacheConfig
+from genrank.server.config import CacheConfig, Config
+from genrank.server.gateway import Gateway
+from genrank.testing import OracleEngine
 from genrank.types import Candidate, Interaction, Listing, Query, Request
 
 REQUEST = Request(Query("dress"), (Candidate(Listing("a", "Red")), Candidate(Listing("b", "Blue"))))
@@ -99,6 +103,21 @@ def test_redis_keeps_values_for_a_while(redis_url: str) -> None:
         return found
 
     assert asyncio.run(run()) == [None, b"\x00value", None, None]
+
+
+def test_gateways_share_what_redis_keeps(redis_url: str) -> None:
+    config = Config.model_validate({"cache": {"redis": redis_url, "prefix": "shared:"}})
+
+    async def ask(grade: float) -> tuple[Answer, bool]:
+        gateway = Gateway(Reranker(engine=OracleEngine({"b": grade}), decoding="pointwise"), config)
+        try:
+            return await gateway.rerank(REQUEST, top_k=None, reasons=0, ends=time.monotonic() + 30)
+        finally:
+            await gateway.close()
+
+    first, second = asyncio.run(ask(1.0)), asyncio.run(ask(-1.0))
+    assert (first[1], second[1]) == (False, True)
+    assert first[0] == second[0], "the second engine, which would rank otherwise, was not asked"
 
 
 def test_a_dead_redis_is_an_empty_cache() -> None:
