@@ -67,8 +67,8 @@ clean:
 
 # an environment is updated in place whenever what it should hold has changed
 $(VENV)/.demo: EXTRAS = transformers,eval
-$(VENV)/.dev: EXTRAS = baseline,train,dev,docs
-$(VENV)/.light: EXTRAS = eval,remote,test
+$(VENV)/.dev: EXTRAS = baseline,server,train,dev,docs
+$(VENV)/.light: EXTRAS = eval,remote,server,test
 $(VENV)/.demo $(VENV)/.dev $(VENV)/.light: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) install --quiet --constraint constraints.txt --editable '.[$(EXTRAS)]'

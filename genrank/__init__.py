@@ -28,6 +28,7 @@ Where to look, in the order in which a call passes through:
   files safely.
 - Before and beside the model: `genrank.search` (BM25, dense vectors) and `genrank.rankers` (BERT + GBDT, the
   cross-encoder).
+- Over HTTP: `genrank.server`, the gateway behind ``genrank serve``.
 - Tools: `genrank.testing` (engines without a model, for your tests), `genrank.cli` (the ``genrank`` command),
   `genrank.progress` (progress bars), `genrank.experiment` (shared by the programs that train and measure).
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import itertools
+import json
 import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -59,6 +61,12 @@ class Cascade(Closing):
         self.second = second
         self.top = whole_number("top", top, at_least=2)
         self.scores: Combine = scores
+
+    @property
+    def fingerprint(self) -> str:
+        """What `Reranker.fingerprint` is, over both stages and how they are joined."""
+        settings = (self.first.fingerprint, self.second.fingerprint, self.top, self.scores)
+        return hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:16]
 
     def close(self) -> None:
         """Close both rerankers."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import heapq
+import json
 import numbers
 import random
 import time
@@ -208,6 +210,7 @@ class Reranker(Closing):
     ) -> None:
         """Set up everything that depends on the engine's model and tokenizer."""
         decoding, window = self.decoding, self.window
+        self._neutralises = neutralise
         self._renderer = Renderer(template, self.engine.tokenizer, neutralise=neutralise)
         self._answer = self._renderer.answer
         template.check(decoding)
@@ -242,6 +245,29 @@ class Reranker(Closing):
             passes=self.passes,
             calibration=self._calibration.fitted_on if self._calibration else None,
         )
+
+    @property
+    def template(self) -> Template:
+        """The prompt template."""
+        return self._renderer.template
+
+    @property
+    def fingerprint(self) -> str:
+        """First 16 hex digits of the SHA-256 of all that decides a ranking except the request.
+
+        Two rerankers with the same one rank alike, as long as the names of their models and adapters mean the same
+        weights. The fallback is not part of it.
+        """
+        settings = {
+            "provenance": dataclasses.asdict(self._provenance),
+            "calibration": self._calibration and dataclasses.asdict(self._calibration),
+            "blend": self._weight,
+            "seed": self.seed,
+            "max_prompt_tokens": self.max_prompt_tokens,
+            "max_reason_tokens": self.max_reason_tokens,
+            "neutralise": self._neutralises,
+        }
+        return hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
     def close(self) -> None:
         """Free the model if the reranker loaded it itself; later calls raise an error. Closing twice does no harm."""

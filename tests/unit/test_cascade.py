@@ -201,3 +201,15 @@ def test_closing_closes_both() -> None:
         pass
     with pytest.raises(EngineError, match="the reranker is closed"):
         cascade.rerank("query", TITLES)
+
+
+def test_a_fingerprint_covers_both_stages() -> None:
+    found = [
+        Cascade(_stage(FIRST), _stage(FIRST, "inline")),
+        Cascade(_stage(FIRST, seed=1), _stage(FIRST, "inline")),
+        Cascade(_stage(FIRST), _stage(FIRST, "inline", seed=1)),
+        Cascade(_stage(FIRST), _stage(FIRST, "inline"), top=5),
+        Cascade(_stage(FIRST), _stage(FIRST, "inline"), scores="add"),
+    ]
+    assert len({cascade.fingerprint for cascade in found}) == len(found)
+    assert Cascade(_stage(FIRST), _stage(FIRST, "inline")).fingerprint == found[0].fingerprint

@@ -1549,3 +1549,26 @@ def test_false_turns_the_adapters_calibration_off(tmp_path: Path) -> None:
     engine.adapter = str(tmp_path)
     assert _inline(engine=engine).rerank("q", ["a"]).provenance.calibration == "some queries"
     assert _inline(engine=engine, calibration=False).rerank("q", ["a"]).provenance.calibration is None
+
+
+def test_a_fingerprint_stands_for_all_that_decides_a_ranking() -> None:
+    def fingerprint(model: str = "m", adapter: str | None = None, **options: Any) -> str:
+        engine = OracleEngine({})
+        engine.model, engine.adapter = model, adapter
+        return _inline(engine=engine, check_adapter=False, **options).fingerprint
+
+    changes: list[dict[str, Any]] = [
+        {}, {"model": "n"}, {"prompt": "inline-title"}, {"decoding": "listwise"}, {"window": 5}, {"stride": 3},
+        {"passes": 1}, {"seed": 1}, {"blend": 0.5}, {"neutralise": False}, {"max_prompt_tokens": 999},
+        {"max_reason_tokens": 9}, {"calibration": Calibration("inline", 2.0)},
+        {"calibration": Calibration("inline", 3.0)},
+    ]  # fmt: skip
+    found = [fingerprint(**change) for change in changes]
+    assert len(set(found)) == len(changes)
+    assert fingerprint() == found[0]
+    assert fingerprint(fallback=lambda _: []) == found[0], "it orders what the model did not"
+    assert re.fullmatch("[0-9a-f]{16}", found[0])
+
+
+def test_the_template_can_be_asked() -> None:
+    assert _inline(engine=OracleEngine({}), prompt="inline-title").template.name == "inline-title"

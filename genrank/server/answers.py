@@ -1,0 +1,111 @@
+"""What the gateway knows of a ranking: places instead of listings, without any text of the request."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import pydantic
+
+from genrank.types import Cause, Outcome, Ranking, Request, Tokens
+
+Tier = Literal["reasons", "model", "fallback"]
+"""How good an answer is: the model's order with the reasons that were asked for, the model's order, or an order that is
+in part or wholly the fallback's or the first stage's."""
+
+
+@dataclass(frozen=True, slots=True)
+class RankedPlace:
+    """One candidate of an answer.
+
+    Attributes:
+        place: Its place in the request, 0-based.
+        score: 0 to 1, never above the score before it.
+        reason: See `genrank.RankedItem`.
+        evidence: See `genrank.RankedItem`.
+    """
+
+    place: int
+    score: float
+    reason: str | None = None
+    evidence: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A ranking as the gateway passes it on and keeps it; the fields after `items` are those of `genrank.Provenance`.
+
+    Attributes:
+        items: Best first.
+        tier: How good it is.
+    """
+
+    items: tuple[RankedPlace, ...]
+    tier: Tier
+    outcome: Outcome
+    cause: Cause = ""
+    decoding: str = ""
+    prompt: str = ""
+    prompt_hash: str = ""
+    windows: int = 0
+    kept: int = 0
+    neutralised: int = 0
+    tokens: Tokens = field(default_factory=Tokens)
+    cuts: Mapping[str, int] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, request: Request, ranking: Ranking, *, reasons: int) -> Answer:
+        """Make it from what a reranker answered; `reasons` is how many were asked for."""
+        places = {candidate.listing.listing_id: i for i, candidate in enumerate(request.candidates)}
+        source = ranking.provenance
+        tier: Tier = "fallback" if source.outcome == "fallback" else "model"
+        if tier == "model" and reasons and not source.repairs:
+            tier = "reasons"
+        return cls(
+            items=tuple(
+                RankedPlace(places[item.listing_id], item.score, item.reason, item.evidence) for item in ranking
+            ),
+            tier=tier,
+            outcome=source.outcome,
+            cause=source.cause,
+            decoding=source.decoding,
+            prompt=source.prompt,
+            prompt_hash=source.prompt_hash,
+            windows=source.windows,
+            kept=source.kept,
+            neutralised=source.neutralised,
+            tokens=source.tokens,
+            cuts=dict(source.cuts),
+        )
+
+    @classmethod
+    def stand_in(cls, count: int, cause: Cause, scores: Sequence[float] | None = None) -> Answer:
+        """The order without the model: by the fallback's scores, or as the candidates came.
+
+        Args:
+            count: How many candidates there are.
+            cause: Why the model was not asked.
+            scores: ``[count]`` of the fallback; higher is better, ties keep their order.
+        """
+        places = range(count) if scores is None else sorted(range(count), key=lambda place: -scores[place])
+        items = tuple(RankedPlace(place, (count - i) / count) for i, place in enumerate(places))
+        return cls(items, tier="fallback", outcome="fallback", cause=cause)
+
+
+_STORED = pydantic.TypeAdapter(Answer)
+
+
+def dump(answer: Answer) -> bytes:
+    """The answer as JSON."""
+    return _STORED.dump_json(answer)
+
+
+def load(stored: bytes, count: int) -> Answer | None:
+    """The answer that `dump` wrote for `count` candidates; None when it is something else, as of another version."""
+    try:
+        answer = _STORED.validate_json(stored)
+    except pydantic.ValidationError:
+        return None
+    places = {item.place for item in answer.items}
+    return answer if len(places) == len(answer.items) and places <= set(range(count)) else None

@@ -1,0 +1,177 @@
+"""The service behind the routes: cache, circuit breaker, batches and deadlines over a reranker, without HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Sequence
+from pathlib import PurePath
+
+from genrank.cascade import Cascade
+from genrank.errors import InputError
+from genrank.fallback import ask_fallback
+from genrank.reranker import Reranker
+from genrank.scheduling import GRACE
+from genrank.server.answers import Answer, dump, load
+from genrank.server.batching import Batcher, ModelThread, Options, QueueFullError
+from genrank.server.breaker import Breaker
+from genrank.server.cache import Cache, Flights, cache_key, make_cache
+from genrank.server.config import Config
+from genrank.server.logs import log
+from genrank.server.telemetry import Metrics
+from genrank.types import Cause, Provenance, Ranking, Request
+
+Ranker = Reranker | Cascade
+
+_MARGIN = 0.05  # of the deadline, for all that comes after the model
+_STAND_IN = 0.05  # of the deadline, for the fallback when the model is not asked
+_AWAITED = 8  # batches at once, for an engine that can be awaited
+
+
+class DownError(Exception):
+    """The model ranked nothing of a request, and the configuration says to refuse such an answer."""
+
+
+class Gateway:
+    """Answers rerank requests. Create it, and await everything else, in one event loop.
+
+    Args:
+        ranker: Ranks; it is closed with the gateway.
+        config: Everything else.
+        cache: In place of the configured one.
+    """
+
+    def __init__(self, ranker: Ranker, config: Config, *, cache: Cache | None = None) -> None:
+        self.ranker = ranker
+        self.config = config
+        self.metrics = Metrics()
+        self.first = ranker.first if isinstance(ranker, Cascade) else ranker
+        self.breaker = Breaker(config.breaker.failures, config.breaker.cool_down)
+        self._fingerprint = ranker.fingerprint
+        self._cache = cache or make_cache(config.cache, on_error=self._cache_failed)
+        self._flights: Flights[Answer] = Flights()
+        self._keeping: set[asyncio.Future[None]] = set()
+        self._thread = ModelThread()
+        concurrency = config.batching.concurrency or (_AWAITED if hasattr(self.first.engine, "ascore") else 1)
+        self._batcher = Batcher(
+            self._rank, config.batching, concurrency=concurrency, on_batch=self.metrics.batches.observe
+        )
+        self.metrics.waiting.set_function(lambda: float(self._batcher.waiting))
+        self.metrics.breaker.set_function(lambda: float(self.breaker.state == "open"))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What clients may call the model; the first one is its own name."""
+        model = self.config.model
+        own = model.name or PurePath(self.first.engine.adapter or self.first.engine.model).name
+        return (own, *model.aliases)
+
+    @property
+    def ready(self) -> bool:
+        """Whether requests get an answer: always, unless it is to refuse them while the engine is down."""
+        return self.config.server.when_down == "answer" or self.breaker.state != "open"
+
+    async def rerank(self, request: Request, *, top_k: int | None, reasons: int, ends: float) -> tuple[Answer, bool]:
+        """Rank a request's candidates.
+
+        Args:
+            request: Its history is masked already.
+            top_k: How many items the client wants. Only a ``tournament`` needs to know, if it can find as many; any
+                other answer holds all.
+            reasons: How many of the first items get a reason.
+            ends: When the answer must be there, on the clock of ``time.monotonic()``.
+
+        Returns:
+            The answer, and whether it was kept from before.
+
+        Raises:
+            InputError: When an option is wrong, or the request cannot be ranked.
+            QueueFullError: When too many requests wait.
+            DownError: When the model ranked nothing, and the configuration says to refuse such an answer.
+        """
+        started = ends - self.config.server.deadline
+        finds_top = self.first.strategy == "tournament" and top_k is not None and top_k <= self.first.window
+        options = Options(reasons, top_k if finds_top else None)
+        self.ranker.check_options(top_k=options.top_k, reasons=options.reasons)
+        key = cache_key(self._fingerprint, request, options.reasons, options.top_k)
+        stored = await self._cache.get(key)
+        answer = load(stored, len(request.candidates)) if stored is not None else None
+        cached = answer is not None
+        self.metrics.cache.labels("hit" if cached else "miss").inc()
+        if answer is None:
+            answer = await self._flights.share(key, lambda: self._compute(key, request, options, ends))
+        if self.config.server.when_down == "refuse" and answer.tier == "fallback" and not answer.windows:
+            raise DownError
+        self.metrics.answered(answer, cached=cached, seconds=time.monotonic() - started)
+        return answer, cached
+
+    async def close(self) -> None:
+        """Drop all work, and free the model."""
+        await self._batcher.close()
+        await asyncio.gather(*self._keeping)
+        await self._cache.close()
+        await asyncio.to_thread(self._thread.close)
+        await asyncio.to_thread(self.ranker.close)
+
+    async def _compute(self, key: str, request: Request, options: Options, ends: float) -> Answer:
+        trying = self.breaker.state != "closed"
+        if not self.breaker.admits():
+            return await self._stand_in(request, "engine-error")
+        try:
+            async with asyncio.timeout(ends - time.monotonic()):
+                ranking = await self._batcher.submit(request, options, ends)
+        except TimeoutError:
+            return await self._stand_in(request, "deadline")
+        except (InputError, QueueFullError):
+            raise
+        except Exception as error:  # whatever a ranker or its engine raises, nothing is lost
+            log(logging.ERROR, "the reranker failed", error=type(error).__name__)
+            return await self._stand_in(request, "engine-error")
+        finally:
+            if trying:
+                self.breaker.give_up()  # no effect if its end was recorded
+        answer = Answer.of(request, ranking, reasons=options.reasons)
+        if answer.outcome == "model":
+            keeping = asyncio.ensure_future(self._cache.put(key, dump(answer)))  # nobody waits for a slow cache
+            self._keeping.add(keeping)
+            keeping.add_done_callback(self._keeping.discard)
+        return answer
+
+    async def _rank(self, requests: Sequence[Request], options: Options, ends: float) -> list[Ranking]:
+        """Rank a batch in the model's thread, so that it ends shortly before the deadline."""
+        deadline = self.config.server.deadline
+        left = ends - time.monotonic() - max(2 * GRACE, _MARGIN * deadline)
+        work = self.ranker.arerank_batch(
+            requests, top_k=options.top_k, reasons=options.reasons, deadline=max(left, 1e-9)
+        )
+        try:
+            rankings = await self._thread.call(work)
+        except InputError:
+            raise
+        except Exception:
+            self.breaker.record(failed=True)
+            raise
+        had_time = left >= deadline / 2  # else the queue is to blame for what the engine did not finish
+        self.breaker.record(failed=any(_engine_failed(ranking.provenance, had_time) for ranking in rankings))
+        return rankings
+
+    async def _stand_in(self, request: Request, cause: Cause) -> Answer:
+        """The fallback's order, or the first stage's, without the model."""
+        scores: Sequence[float] | str = ""
+        if self.first.fallback is not None:
+            asked = asyncio.to_thread(ask_fallback, self.first.fallback, [request])
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_STAND_IN * self.config.server.deadline):
+                    scores = (await asked)[0]
+        return Answer.stand_in(len(request.candidates), cause, None if isinstance(scores, str) else scores)
+
+    def _cache_failed(self) -> None:
+        self.metrics.cache.labels("error").inc()
+
+
+def _engine_failed(provenance: Provenance, had_time: bool) -> bool:
+    """Whether the engine is to blame: it raised an error, or ranked nothing though it had time."""
+    stalled = had_time and provenance.cause == "deadline" and not provenance.windows
+    return provenance.cause == "engine-error" or stalled

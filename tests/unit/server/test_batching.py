@@ -1,0 +1,178 @@
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Sequence
+
+import pytest
+
+from genrank.errors import EngineError, InputError
+from genrank.server.batching import Batcher, ModelThread, Options, QueueFullError
+from genrank.server.config import BatchingConfig
+from genrank.types import Candidate, Listing, Query, Ranking, Request
+
+
+def request(name: str) -> Request:
+    return Request(Query(name, query_id=name), (Candidate(Listing("a", "A")),))
+
+
+class Recorder:
+    """Ranks nothing, and remembers the batches."""
+
+    def __init__(self, seconds: float = 0.0) -> None:
+        self.seconds = seconds
+        self.batches: list[list[str]] = []
+        self.ends: list[float] = []
+        self.stopped = 0
+
+    async def __call__(self, requests: Sequence[Request], options: Options, ends: float) -> list[Ranking]:
+        names = [one.query.text for one in requests]
+        self.batches.append(names)
+        self.ends.append(ends)
+        try:
+            await asyncio.sleep(self.seconds)
+        except asyncio.CancelledError:
+            self.stopped += 1
+            raise
+        if "wrong" in names:
+            raise InputError("no", field="candidates[0]")
+        if "broken" in names:
+            raise RuntimeError("no")
+        return [Ranking(name, ()) for name in names]
+
+
+def test_what_arrives_together_is_one_batch() -> None:
+    rank = Recorder()
+
+    async def run() -> list[Ranking]:
+        batcher = Batcher(rank, BatchingConfig(size=3))
+        asked = [batcher.submit(request(str(i)), Options(), 10.0 - i) for i in range(4)]
+        other = batcher.submit(request("other"), Options(reasons=1), 20.0)
+        return await asyncio.gather(*asked, other)
+
+    assert [ranking.query_id for ranking in asyncio.run(run())] == ["0", "1", "2", "3", "other"]
+    assert rank.batches == [["0", "1", "2"], ["3"], ["other"]]
+    assert rank.ends == [10.0, 7.0, 20.0], "the latest of each batch"
+
+
+def test_while_a_batch_runs_the_next_one_gathers() -> None:
+    rank = Recorder(0.05)
+
+    async def run() -> None:
+        batcher = Batcher(rank, BatchingConfig(wait=0))
+        first = asyncio.ensure_future(batcher.submit(request("first"), Options(), 1.0))
+        await asyncio.sleep(0.01)
+        await asyncio.gather(first, *(batcher.submit(request(str(i)), Options(), 1.0) for i in range(3)))
+
+    asyncio.run(run())
+    assert rank.batches == [["first"], ["0", "1", "2"]]
+
+
+def test_batches_run_side_by_side_if_the_engine_can() -> None:
+    rank = Recorder(0.1)
+
+    async def run() -> float:
+        batcher = Batcher(rank, BatchingConfig(size=1, wait=0), concurrency=4)
+        started = time.monotonic()
+        await asyncio.gather(*(batcher.submit(request(str(i)), Options(), 1.0) for i in range(4)))
+        return time.monotonic() - started
+
+    assert asyncio.run(run()) < 0.3
+
+
+def test_a_full_queue_says_when_to_come_back() -> None:
+    async def run() -> QueueFullError:
+        batcher = Batcher(Recorder(0.2), BatchingConfig(size=1, queue=2, wait=0))
+        asked = []
+        for i in range(3):  # the first runs, two wait
+            asked.append(asyncio.ensure_future(batcher.submit(request(str(i)), Options(), 1.0)))
+            await asyncio.sleep(0.01)
+        assert batcher.waiting == 2
+        with pytest.raises(QueueFullError) as caught:
+            await batcher.submit(request("late"), Options(), 1.0)
+        await asyncio.gather(*asked)
+        return caught.value
+
+    assert 1 <= asyncio.run(run()).retry_after <= 60
+
+
+@pytest.mark.parametrize("bad", ["wrong", "broken"])
+def test_a_request_that_cannot_be_ranked_is_told_so(bad: str) -> None:
+    rank = Recorder()
+
+    async def run() -> list[Ranking | BaseException]:
+        batcher = Batcher(rank, BatchingConfig())
+        names = ("good", bad, "better")
+        asked = [batcher.submit(request(name), Options(), 1.0) for name in names]
+        return await asyncio.gather(*asked, return_exceptions=True)
+
+    found = asyncio.run(run())
+    if bad == "wrong":
+        assert [type(one) for one in found] == [Ranking, InputError, Ranking], "the others are ranked"
+    else:
+        assert [type(one) for one in found] == [RuntimeError] * 3
+
+
+def test_a_batch_stops_when_all_its_callers_are_gone() -> None:
+    rank = Recorder(60)
+
+    async def run() -> None:
+        batcher = Batcher(rank, BatchingConfig(size=2))
+        asked = [asyncio.ensure_future(batcher.submit(request(str(i)), Options(), 1.0)) for i in range(3)]
+        await asyncio.sleep(0.02)
+        assert rank.batches == [["0", "1"]]
+        asked[2].cancel()
+        asked[0].cancel()
+        await asyncio.sleep(0.01)
+        assert (rank.stopped, batcher.waiting) == (0, 0), "one still waits, the one in the queue is gone"
+        asked[1].cancel()
+        await asyncio.gather(*asked, return_exceptions=True)
+        await asyncio.sleep(0.01)
+
+    asyncio.run(run())
+    assert (rank.stopped, len(rank.batches)) == (1, 1)
+
+
+def test_closing_answers_those_who_wait_with_an_error() -> None:
+    async def run() -> list[Ranking | BaseException]:
+        batcher = Batcher(Recorder(60), BatchingConfig(size=1, wait=0))
+        asked = [asyncio.ensure_future(batcher.submit(request(str(i)), Options(), 1.0)) for i in range(2)]
+        await asyncio.sleep(0.01)
+        await batcher.close()
+        with pytest.raises(EngineError, match="shuts down"):
+            await batcher.submit(request("late"), Options(), 1.0)
+        return await asyncio.gather(*asked, return_exceptions=True)
+
+    assert [type(one) for one in asyncio.run(run())] == [EngineError, EngineError]
+
+
+def test_the_model_has_a_thread_of_its_own() -> None:
+    thread = ModelThread()
+    stopped = threading.Event()
+
+    async def where() -> str:
+        time.sleep(0.05)
+        return threading.current_thread().name
+
+    async def forever() -> None:
+        try:
+            await asyncio.sleep(60)
+        finally:
+            stopped.set()
+
+    async def run() -> None:
+        ticks = 0
+        asked = asyncio.ensure_future(thread.call(where()))
+        while not asked.done():
+            await asyncio.sleep(0.001)
+            ticks += 1
+        assert ticks > 5, "this loop went on meanwhile"
+        assert asked.result() == "genrank-model"
+        work = asyncio.ensure_future(thread.call(forever()))
+        await asyncio.sleep(0.01)
+        work.cancel()
+        assert await asyncio.to_thread(stopped.wait, 2)
+
+    asyncio.run(run())
+    thread.close()

@@ -1,0 +1,138 @@
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import re
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import genrank.server
+from genrank.errors import ConfigError, MissingExtraError
+from genrank.server.config import Config, load_config
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "serve.toml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_without_anything_it_serves_this_machine_alone() -> None:
+    config, keys = load_config(environment={})
+    assert config == Config()
+    assert (config.server.host, keys) == ("127.0.0.1", ())
+
+
+def test_a_flag_counts_before_the_environment_and_that_before_the_file(tmp_path: Path) -> None:
+    path = write(tmp_path, '[server]\nport = 1\ndeadline = 2.0\n[cache]\nredis = "redis://file"')
+    config, _ = load_config(path, {"server.port": 3, "server.host": None}, {"GENRANK_REDIS_URL": "redis://environment"})
+    assert (config.server.port, config.server.deadline, config.server.host) == (3, 2.0, "127.0.0.1")
+    assert config.cache.redis is not None
+    assert config.cache.redis.get_secret_value() == "redis://environment"
+    config, _ = load_config(path, {"cache.redis": "redis://flag"}, {"GENRANK_REDIS_URL": "redis://environment"})
+    assert config.cache.redis is not None
+    assert config.cache.redis.get_secret_value() == "redis://flag"
+
+
+def test_every_problem_is_reported_at_once(tmp_path: Path) -> None:
+    path = write(
+        tmp_path,
+        """
+        [server]
+        prot = 80
+        [model]
+        decoding = "magic"
+        blend = "much"
+        [auth]
+        rate_limit = "fast"
+        keys_file = "missing.txt"
+        [privacy]
+        mask = ["listing.title"]
+        [colours]
+        """,
+    )
+    environment = {"GENRANK_API_KEYS": "good-enough,hush", "GENRANK_REDIS_URL": "http://user:hunter2@host"}
+    with pytest.raises(ConfigError) as caught:
+        load_config(path, {"server.port": 70000}, environment)
+    lines = str(caught.value).splitlines()
+    assert lines[0] == "10 problems in the configuration:"
+    for words in (
+        f"{path}: server.prot: unknown key; there are host, port, deadline, when_down, shutdown",
+        "--port: server.port: Input should be less than or equal to 65535, got 70000",
+        f"{path}: model.decoding: Input should be 'pointwise', 'inline', 'first-token' or 'listwise', got 'magic'",
+        f"{path}: model.blend: ",
+        f"{path}: auth.rate_limit: must be a number of requests in a time, such as 600/minute or 20/second, got 'fast'",
+        f"{path}: privacy.mask: 'listing.title' is no optional field",
+        f"{path}: colours: unknown section; there are server, model",
+        "GENRANK_REDIS_URL: cache.redis: must be an address such as redis://localhost:6379/0",
+        "auth.keys_file: missing.txt: No such file or directory",
+        "GENRANK_API_KEYS, key 2: a key has at least 8 printable ASCII characters and no spaces",
+    ):
+        assert any(line.strip().startswith(words) for line in lines), words
+    assert "hush" not in str(caught.value), "a key"
+    assert "hunter2" not in str(caught.value), "a password"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [("[server", "not valid TOML"), (None, "No such file"), ("server = 3", "server: Input should be a valid dict")],
+)
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, text: str | None, words: str) -> None:
+    path = tmp_path / "none.toml" if text is None else write(tmp_path, text)
+    with pytest.raises(ConfigError, match=f"1 problem in the configuration:\n  {path}: {words}"):
+        load_config(path, {"server.port": 3}, {})
+
+
+def test_keys_come_from_the_environment_and_a_file(tmp_path: Path) -> None:
+    (tmp_path / "keys").write_text("# for the shop\nfirst-key-1\n\n  second-key-2\n")
+    path = write(tmp_path, f'[auth]\nkeys_file = "{tmp_path / "keys"}"')
+    _, keys = load_config(path, environment={"GENRANK_API_KEYS": "third-key-3, ,"})
+    assert keys == ("third-key-3", "first-key-1", "second-key-2")
+
+
+def test_a_file_without_keys_does_not_open_the_server(tmp_path: Path) -> None:
+    (tmp_path / "keys").write_text("# none yet\n")
+    path = write(tmp_path, f'[auth]\nkeys_file = "{tmp_path / "keys"}"\nopen = true')
+    with pytest.raises(ConfigError, match="holds no key; write one a line"):
+        load_config(path, environment={})
+
+
+@pytest.mark.parametrize(("host", "refused"), [("0.0.0.0", True), ("::", True), ("shop.example", True),
+                                               ("127.0.0.9", False), ("::1", False), ("localhost", False)])  # fmt: skip
+def test_others_are_served_only_with_keys(host: str, refused: bool) -> None:
+    if refused:
+        with pytest.raises(ConfigError, match=f"server.host: {host} can be reached by others, and there are no keys"):
+            load_config(None, {"server.host": host}, {})
+    else:
+        load_config(None, {"server.host": host}, {})
+    load_config(None, {"server.host": host}, {"GENRANK_API_KEYS": "key-for-all"})
+    load_config(None, {"server.host": host, "auth.open": True}, {})
+
+
+def test_a_missing_package_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = importlib.util.find_spec
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "limits" else found(name))
+    with pytest.raises(
+        MissingExtraError, match=r"limits is not installed; get it with: pip install 'genrank\[server\]'"
+    ):
+        importlib.reload(genrank.server)
+
+
+def test_a_password_is_not_printed() -> None:
+    config, _ = load_config(None, {"cache.redis": "redis://:hunter2@host"}, {})
+    assert "hunter2" not in repr(config)
+
+
+def test_the_documentation_holds_the_defaults_and_names_every_setting() -> None:
+    text = (Path(__file__).resolve().parents[3] / "docs/serving.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"^```toml\n(.*?)^```", text, flags=re.DOTALL | re.MULTILINE)
+    assert Config.model_validate(tomllib.loads(block)) == Config()
+    options = block.split("[model]")[1].split("[auth]")[0]
+    for section, field in Config.model_fields.items():
+        model: Any = field.annotation
+        for name in model.model_fields:
+            assert section == "model" or re.search(rf"\b{name}\b", block), f"{section}.{name}"
+    assert {"adapter", "decoding", "window", "blend", "instructions", "aliases"} <= set(re.findall(r"\w+", options))
