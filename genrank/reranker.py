@@ -179,7 +179,7 @@ class Reranker(Closing):
         self.fallback = fallback
         self._owns_engine = isinstance(engine, str)
         self._closed = False
-        if isinstance(engine, str) and _is_address(engine):
+        if isinstance(engine, str) and is_address(engine):
             from genrank.remote.connect import connect
 
             engine = connect(engine, model, adapter=adapter, trust_remote_code=trust_remote_code)
@@ -720,7 +720,7 @@ def _check_engine(engine: object, model: object, adapter: object, trust_remote_c
         InputError: When something is wrong; its `field` names it.
     """
     if isinstance(engine, str):
-        if engine not in ("transformers", "vllm") and not _is_address(engine):
+        if engine not in ("transformers", "vllm") and not is_address(engine):
             raise InputError(f"must be {_ENGINES}, got {engine!r}", field="engine")
         _check_place("model", model)
         _check_place("adapter", adapter)
@@ -744,7 +744,8 @@ def _check_engine(engine: object, model: object, adapter: object, trust_remote_c
 _ENGINES = "transformers, vllm, a server's address (http://...) or an Engine"
 
 
-def _is_address(engine: str) -> bool:
+def is_address(engine: str) -> bool:
+    """Whether an engine's name is the address of a server."""
     return engine.startswith(("http://", "https://"))
 
 

@@ -42,7 +42,11 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     serve.add_argument("--model", help="known name, local folder or hub name")
     serve.add_argument("--adapter", help="folder or hub name of a LoRA adapter")
     serve.add_argument("--name", help="what clients call the model (the last part of its or the adapter's name)")
-    serve.add_argument("--engine", help="transformers or vllm (transformers)")
+    serve.add_argument(
+        "--engine",
+        metavar="E",
+        help="transformers, vllm, or a server's address, whose key is in GENRANK_API_KEY (transformers)",
+    )
     serve.add_argument("--prompt", metavar="P", help="name of a prompt template, or a .toml file")
     serve.add_argument("--decoding", help="how it ranks (what suits the adapter and the prompt)")
     serve.add_argument("--snapshot", metavar="FILE", help="listings that genrank warm read beforehand (none)")

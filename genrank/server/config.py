@@ -16,7 +16,7 @@ from pydantic import Field, SecretStr, field_validator
 from genrank.errors import ConfigError, first_problem
 from genrank.experiment.config import Strict
 from genrank.files import read_text
-from genrank.models.registry import DEFAULT_MODEL
+from genrank.reranker import is_address
 from genrank.server.privacy import check_mask
 from genrank.types import Combine, Decoding, Strategy
 
@@ -66,9 +66,9 @@ class ModelConfig(Strict):
     aliases: tuple[Name, ...] = ()
     instructions: Literal["refuse", "query"] = "refuse"
     snapshot: str | None = None
-    model: str = DEFAULT_MODEL
+    model: str | None = None
     adapter: str | None = None
-    engine: Literal["transformers", "vllm"] = "transformers"
+    engine: str = "transformers"
     prompt: str | None = None
     decoding: Decoding | None = None
     strategy: Strategy | None = None
@@ -84,6 +84,13 @@ class ModelConfig(Strict):
     then: Decoding | None = None
     then_top: Annotated[int, Field(ge=2)] = 10
     then_scores: Combine = "replace"
+
+    @field_validator("engine")
+    @classmethod
+    def _is_known(cls, engine: str) -> str:
+        if engine not in ("transformers", "vllm") and not is_address(engine):
+            raise ValueError(f"must be transformers, vllm or a server's address (http://...), got {engine!r}")
+        return engine
 
 
 class AuthConfig(Strict):

@@ -37,6 +37,13 @@ def test_a_flag_counts_before_the_environment_and_that_before_the_file(tmp_path:
     assert config.cache.redis.get_secret_value() == "redis://flag"
 
 
+def test_the_model_may_run_on_a_server(tmp_path: Path) -> None:
+    config, _ = load_config(write(tmp_path, '[model]\nengine = "http://gpu:8000/v1"'), environment={})
+    assert (config.model.engine, config.model.model) == ("http://gpu:8000/v1", None)
+    with pytest.raises(ConfigError, match=r"model\.engine: .*must be transformers, vllm or a server's address"):
+        load_config(write(tmp_path, '[model]\nengine = "gpu:8000"'), environment={})
+
+
 def test_every_problem_is_reported_at_once(tmp_path: Path) -> None:
     path = write(
         tmp_path,
