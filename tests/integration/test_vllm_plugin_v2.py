@@ -141,7 +141,7 @@ def test_whatever_the_model_thinks_the_answer_is_a_permutation_and_ends(seed: in
         length = len(identifiers) * step - len(between)
         assert sorted(written[:length:step]) == sorted(identifiers)
         assert all(written[at + 1 : at + step] == between for at in range(0, length - 1, step))
-        assert set(written[length:]) == {END}
+        assert written[length] == END  # where vLLM ends the request
 
 
 def test_drafts_are_masked_by_what_they_would_follow() -> None:

@@ -90,7 +90,9 @@ def test_flags_of_the_caller_come_last(vllm: list[Any], model: Path) -> None:
 
 def test_on_a_cpu_blocks_are_the_smallest_there(vllm: list[Any], model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.metadata, "version", lambda _: "0.32.0")
-    assert flag(server_command(str(model)), "--block-size") == "32"
+    command = server_command(str(model))
+    assert command[2:5] == ["vllm.entrypoints.openai.api_server", "--model", str(model)]  # it has no vllm serve
+    assert flag(command, "--block-size") == "32"
 
 
 def test_the_models_own_chat_template_is_pinned(vllm: list[Any], model: Path) -> None:
