@@ -164,8 +164,7 @@ def teacher_reasons(folder: str | Path) -> ReasonWriter:
         listings = [candidate.listing for candidate in window.candidates]
         text = known.get((window.query.query_id, listings[place].listing_id), "")
         others = [*listings[:place], *listings[place + 1 :]]
-        reason, _ = check_reason(text, window.query, listings[place], window.history, others)
-        return reason
+        return check_reason(text, window.query, listings[place], window.history, others)[0]
 
     return write
 
