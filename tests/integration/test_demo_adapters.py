@@ -75,8 +75,7 @@ def test_it_ranks_the_test_queries_better_than_the_first_stage(model: str, candi
 def test_its_recipe_makes_it_again(model: str, tmp_path: Path) -> None:
     """The commands at the head of the recipe, in an empty folder."""
     pytest.importorskip("trl", reason="trl is not installed: pip install 'genrank[train]'")
-    pytest.importorskip("lightgbm", reason="lightgbm is not installed: pip install 'genrank[baseline]'")
-    fetched("bert-minilm")
+    fetched("qwen2.5-coder-1.5b")
     _, shipped = adapter_of(fetched(model))
     recipe = (ROOT / "finetune" / "configs" / "demo.yaml").read_text(encoding="utf-8")
     commands = [line.strip("# ").split() for line in recipe.splitlines() if line.lstrip("# ").startswith("python -m ")]
