@@ -164,7 +164,14 @@ def test_every_extra_that_an_error_names_exists() -> None:
 
 def test_the_core_is_small() -> None:
     core = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
-    assert {re.split(r"[<>=\[]", line)[0] for line in core} <= {"filelock", "httpx", "packaging", "pydantic", "regex", "tomli-w"}
+    assert {re.split(r"[<>=\[]", line)[0] for line in core} <= {
+        "filelock",
+        "httpx",
+        "packaging",
+        "pydantic",
+        "regex",
+        "tomli-w",
+    }
 
 
 @pytest.mark.parametrize("path", LIBRARY, ids=lambda path: str(path.relative_to(ROOT)))

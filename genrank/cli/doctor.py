@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 from genrank.cli.console import Cell, Table, print_table, quiet_libraries
 
 if TYPE_CHECKING:
-    from genrank.doctor.check import Check
+    from genrank.doctor.check import Check, State
 
-_STYLES = {"ok": "green", "missing": "yellow", "failed": "bold red"}
+_STYLES: dict[State, str] = {"ok": "green", "missing": "yellow", "failed": "bold red"}
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

@@ -81,7 +81,9 @@ def test_the_gateways_extra_brings_no_torch() -> None:
     assert same <= set(extras["gateway"])
 
 
-@pytest.mark.parametrize("path", [*DOCKERFILES, *DEPLOY.glob("**/*.yaml"), *DEPLOY.glob("systemd/*")], ids=lambda path: path.name)
+@pytest.mark.parametrize(
+    "path", [*DOCKERFILES, *DEPLOY.glob("**/*.yaml"), *DEPLOY.glob("systemd/*")], ids=lambda path: path.name
+)
 def test_every_variable_is_one_that_the_programs_read(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
     known = {KEYS_VARIABLE, REDIS_VARIABLE, "GENRANK_API_KEY", "GENRANK_HOME"}

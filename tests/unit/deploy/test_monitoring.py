@@ -49,7 +49,7 @@ def test_the_dashboard_names_labels_that_the_metrics_have(expressions: list[str]
 
 
 def test_the_panels_do_not_overlap_and_explain_themselves(board: dict[str, Any]) -> None:
-    places = set()
+    places: set[tuple[int, int]] = set()
     for panel in board["panels"]:
         assert panel["title"]
         assert panel["description"]

@@ -3,12 +3,11 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections import namedtuple
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from genrank.doctor import storage
 from genrank.doctor.check import Check
 from genrank.doctor.storage import check_storage
 from genrank.models.registry import DEFAULT_MODEL, KNOWN_MODELS
@@ -87,15 +86,14 @@ def test_a_home_that_cannot_be_written(
 
     if fetched:
         store(folder, DEFAULT_MODEL)
-    monkeypatch.setattr(storage.tempfile, "TemporaryFile", refuse)
+    monkeypatch.setattr("tempfile.TemporaryFile", refuse)
     check = look("home")
     assert check.state == state
     assert "cannot be written: Read-only file system" in check.found
 
 
 def test_the_disk_must_have_room_for_the_default_model(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    usage = namedtuple("usage", "total used free")(10**9, 10**9 - 10**6, 10**6)
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=10**6))
     check = look("disk")
     assert check.state == "failed"
     assert check.found.startswith(f"1 MB are free, and fetching {DEFAULT_MODEL} needs ")
