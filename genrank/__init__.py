@@ -30,7 +30,8 @@ Where to look, in the order in which a call passes through:
   cross-encoder).
 - Over HTTP: `genrank.server`, the gateway behind ``genrank serve``.
 - Tools: `genrank.testing` (engines without a model, for your tests), `genrank.cli` (the ``genrank`` command),
-  `genrank.progress` (progress bars), `genrank.experiment` (shared by the programs that train and measure).
+  `genrank.doctor` (what works on this machine), `genrank.progress` (progress bars), `genrank.experiment` (shared by
+  the programs that train and measure).
 
 In a clone, docs/index.md says which page and which module to read for each task.
 

