@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import re
+import tomllib
+from pathlib import Path
 
 import pytest
 
@@ -40,6 +42,12 @@ def test_scripts_import_only_each_other_and_make_no_markup() -> None:
             assert {f"/playground/{name}" for name in imported} <= FILES.keys()
             assert len(imported) == len(re.findall(r"^import ", text, re.MULTILINE))
             assert not re.search(r"innerHTML|outerHTML|insertAdjacent|document\.write|\beval\b|new Function", text)
+
+
+def test_the_wheel_holds_the_files() -> None:
+    settings = tomllib.loads((Path(__file__).resolve().parents[3] / "pyproject.toml").read_text())["tool"]["setuptools"]
+    assert settings["package-data"]["genrank.server.playground"] == ["static/*"]
+    assert {path.suffix for path in Path(str(FILES["/"])).parent.iterdir()} == {".html", ".css", ".js", ".svg"}
 
 
 def test_both_languages_have_the_same_words() -> None:

@@ -36,7 +36,7 @@ export function summaryOf(document) {
 export function pastOf(interaction) {
   if (!isObject(interaction)) return String(interaction);
   const { event, rating, listing, query } = interaction;
-  const did = words.events[event] ?? String(event);
+  const did = Object.hasOwn(words.events, event) ? words.events[event] : String(event);
   const stars = typeof rating === "number" ? ` ${rating}/5` : "";
   return `${did}${stars}: ${titleOf(listing ?? "")}` + (query ? ` (${words.fields.query}: ${query})` : "");
 }

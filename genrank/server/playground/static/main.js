@@ -19,6 +19,7 @@ const page = {
   prompt: null, // what was shown last, and of how many listings
   working: null, // aborts what runs
   link: "", // the fragment that this page wrote
+  links: 0, // how many it began to write
 };
 
 const typed = (id) => byId(id).value;
@@ -60,6 +61,7 @@ function forget() {
   page.working?.abort();
   page.runs = [];
   page.prompt = null;
+  byId("status").textContent = "";
   draw();
 }
 
@@ -86,7 +88,10 @@ async function writeLink() {
   const sample = typed("sample");
   if (sample) state.sample = sample;
   else Object.assign(state, { query: typed("query"), history: typed("history"), documents: typed("documents") });
-  page.link = `#${await toFragment(state)}`;
+  const turn = ++page.links;
+  const fragment = await toFragment(state);
+  if (turn !== page.links) return; // a later one is on its way
+  page.link = `#${fragment}`;
   history.replaceState(null, "", page.link);
 }
 
