@@ -522,6 +522,10 @@ class _Characters:
         """See `genrank.engines.tokenizer.Tokenizer`."""
         return "".join(map(chr, ids))
 
+    def texts(self, ids: Sequence[int]) -> list[str]:
+        """See `genrank.engines.tokenizer.Tokenizer`."""
+        return list(map(chr, ids))
+
 
 @functools.cache
 def _text_renderer(reasons: int) -> Renderer:

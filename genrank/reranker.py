@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import heapq
 import json
 import numbers
 import random
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
@@ -429,6 +430,22 @@ class Reranker(Closing):
         bound = snapshot_binding(self.engine, self._renderer)
         engine: Any = self.engine
         return len(engine.open_snapshot(path, bound))
+
+    def first_prompts(self, request: Request) -> list[Callable[[], Prompt]]:
+        """The prompts of the first batch that a call with this request sends to the engine, for showing them.
+
+        Under ``pointwise`` and ``single`` these are all prompts there are. What later windows hold depends on the
+        answers to the first ones.
+
+        Returns:
+            For each window and pass, a function that renders its prompt; it may raise a `BudgetError`.
+
+        Raises:
+            InputError: When the request cannot be ranked.
+        """
+        state = self._start(0, request, None)
+        orders = [order for window in state.windows for order in self._presentations(window)]
+        return [functools.partial(self._render, state, order) for order in orders]
 
     def check_options(self, *, top_k: int | None = None, reasons: int = 0, deadline: float | None = None) -> None:
         """Check the options of a call that do not depend on the request.

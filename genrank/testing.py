@@ -71,8 +71,12 @@ class WordTokenizer:
 
     def decode(self, ids: Sequence[int]) -> str:
         """See `genrank.engines.tokenizer.Tokenizer`."""
+        return "".join(self.texts(ids))
+
+    def texts(self, ids: Sequence[int]) -> list[str]:
+        """See `genrank.engines.tokenizer.Tokenizer`."""
         tokens = list(self._ids)
-        return "".join(tokens[i] for i in ids)
+        return [tokens[i] for i in ids]
 
 
 class ScriptedEngine(Closing):

@@ -10,6 +10,7 @@ _FLAGS = {
     "host": "server.host",
     "port": "server.port",
     "deadline": "server.deadline",
+    "playground": "server.playground",
     "model": "model.model",
     "adapter": "model.adapter",
     "name": "model.name",
@@ -39,6 +40,11 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     serve.add_argument("--host", help="address to listen on (127.0.0.1)")
     serve.add_argument("--port", type=int, metavar="N", help="port; 0 takes a free one (8080)")
     serve.add_argument("--deadline", type=float, metavar="SECONDS", help="for each request (30)")
+    serve.add_argument(
+        "--playground",
+        action=argparse.BooleanOptionalAction,
+        help="a page at / to try rankings with (only where no other machine can reach it)",
+    )
     serve.add_argument("--model", help="known name, local folder or hub name")
     serve.add_argument("--adapter", help="folder or hub name of a LoRA adapter")
     serve.add_argument("--name", help="what clients call the model (the last part of its or the adapter's name)")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -68,6 +68,31 @@ class Tokenizer(Protocol):
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of some tokens, without special tokens."""
+
+    def texts(self, ids: Sequence[int]) -> list[str]:
+        """``[n]`` the text of each token, special tokens included; joined, they are what the model reads.
+
+        A character that is spread over several tokens belongs to the last of them; the others are empty.
+        """
+
+
+def token_texts(ids: Sequence[int], decode: Callable[[Sequence[int]], str]) -> list[str]:
+    """`Tokenizer.texts` for a tokenizer that can only decode.
+
+    Args:
+        ids: ``[n]`` token ids.
+        decode: Decodes a few tokens that follow each other; an incomplete character becomes U+FFFD.
+    """
+    texts = []
+    begin = seen = 0  # tokens from `begin` on are decoded together, since some drop the space before the first one
+    for end in range(1, len(ids) + 1):
+        before, now = decode(ids[begin:seen]), decode(ids[begin:end])
+        if now.endswith("\ufffd") and end < len(ids):
+            texts.append("")
+        else:
+            texts.append(now[len(before) :])
+            begin, seen = seen, end
+    return texts
 
 
 _TODAY = datetime(2024, 7, 26)
@@ -284,6 +309,10 @@ class HubTokenizer:
     def decode(self, ids: Sequence[int]) -> str:
         """The text of some tokens; see `genrank.engines.tokenizer.Tokenizer`."""
         return str(self._tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False))
+
+    def texts(self, ids: Sequence[int]) -> list[str]:
+        """The text of each token; see `genrank.engines.tokenizer.Tokenizer`."""
+        return token_texts(ids, lambda some: str(self._backend.decode(list(some), skip_special_tokens=False)))
 
     def _chat(self, messages: list[dict[str, str]]) -> str:
         try:

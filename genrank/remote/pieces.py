@@ -47,6 +47,10 @@ class PieceTokenizer:
         """See `genrank.engines.tokenizer.Tokenizer`."""
         return "".join(_unpack(piece) for piece in ids if piece >= 0)
 
+    def texts(self, ids: Sequence[int]) -> list[str]:
+        """See `genrank.engines.tokenizer.Tokenizer`; a turn begins with its role in angle brackets."""
+        return [_unpack(piece) if piece >= 0 else f"<{_ROLES[piece]}>" for piece in ids]
+
     def messages(self, ids: Sequence[int]) -> list[dict[str, str]]:
         """The messages of a chat request; an answer that has only begun, or not at all, is left out."""
         turns: list[tuple[int, list[int]]] = []

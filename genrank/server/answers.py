@@ -39,6 +39,7 @@ class Answer:
     Attributes:
         items: Best first.
         tier: How good it is.
+        second_stage: Seconds of a cascade's second stage, which are part of `seconds`; None without one.
     """
 
     items: tuple[RankedPlace, ...]
@@ -53,6 +54,10 @@ class Answer:
     neutralised: int = 0
     tokens: Tokens = field(default_factory=Tokens)
     cuts: Mapping[str, int] = field(default_factory=dict)
+    strategy: str = ""
+    agreement: float | None = None
+    seconds: float = 0.0
+    second_stage: float | None = None
 
     @classmethod
     def of(cls, request: Request, ranking: Ranking, *, reasons: int) -> Answer:
@@ -77,6 +82,10 @@ class Answer:
             neutralised=source.neutralised,
             tokens=source.tokens,
             cuts=dict(source.cuts),
+            strategy=source.strategy,
+            agreement=source.agreement,
+            seconds=source.seconds,
+            second_stage=source.then.seconds if source.then else None,
         )
 
     @classmethod

@@ -5,29 +5,23 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Awaitable, Sequence
-from typing import Any, TypeVar
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
 
-import pydantic
 from fastapi import FastAPI, Request, Response
 from fastapi.openapi.utils import get_openapi
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse
 
 import genrank
-from genrank.errors import BudgetError, InputError
-from genrank.inputs import make_query
-from genrank.server.answers import Answer
 from genrank.server.auth import Keys, RateLimit
-from genrank.server.batching import QueueFullError
-from genrank.server.documents import Documents, read_documents
-from genrank.server.edge import Edge, Record, record_of
-from genrank.server.errors import ApiError, invalid, of_input, of_validation, too_large
-from genrank.server.gateway import DownError, Gateway
-from genrank.server.limits import parse_object, read_body
-from genrank.server.privacy import masked
+from genrank.server.calls import Calls
+from genrank.server.edge import Edge, Record
+from genrank.server.errors import ApiError
+from genrank.server.gateway import Gateway
+from genrank.server.playground.pages import OPEN_PATHS
+from genrank.server.playground.routes import add_playground
 from genrank.server.schemas import (
     EXAMPLES,
     ErrorResponse,
@@ -37,12 +31,8 @@ from genrank.server.schemas import (
     TeiResult,
     VoyageResponse,
 )
-from genrank.server.shapes import Reply, error_response, shape_of
+from genrank.server.shapes import error_response
 from genrank.server.telemetry import Tracing
-from genrank.types import Query
-from genrank.types import Request as RerankCall
-
-T = TypeVar("T")
 
 _WORDS = {
     400: "No texts (TEI)",
@@ -57,11 +47,6 @@ _WORDS = {
 _ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"model": ErrorResponse | TeiErrorResponse, "description": words} for status, words in _WORDS.items()
 }
-_CLIENT_GONE = 499
-
-
-class _GoneError(Exception):
-    """The client has hung up."""
 
 
 def create_app(gateway: Gateway, keys: Sequence[str] = (), *, tracing: Tracing | None = None) -> FastAPI:
@@ -90,7 +75,8 @@ def create_app(gateway: Gateway, keys: Sequence[str] = (), *, tracing: Tracing |
         redirect_slashes=False,  # the edge removes them
         lifespan=lifespan,
     )
-    routes = _Routes(gateway, tracing)
+    calls = Calls(gateway)
+    routes = _Routes(gateway, calls, tracing)
     answers = RerankResponse | VoyageResponse | list[TeiResult]
     for path, answer in (
         ("/v2/rerank", RerankResponse | list[TeiResult]),
@@ -115,130 +101,45 @@ def create_app(gateway: Gateway, keys: Sequence[str] = (), *, tracing: Tracing |
         "/ready", routes.ready, summary="Whether requests get an answer", responses={503: {"description": "Not ready"}}
     )
     app.add_api_route("/metrics", routes.metrics, response_class=Response, summary="Prometheus metrics")
+    if config.server.has_playground:
+        add_playground(app, gateway, calls)
     app.add_exception_handler(HTTPException, _http_error)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
-    app.add_middleware(Edge, keys=Keys(keys), rate=RateLimit(config.auth.rate_limit), metrics=gateway.metrics)
+    app.add_middleware(
+        Edge,
+        keys=Keys(keys),
+        rate=RateLimit(config.auth.rate_limit),
+        metrics=gateway.metrics,
+        open_paths=OPEN_PATHS if config.server.has_playground else frozenset(),
+    )
     return app
 
 
 class _Routes:
     """The routes of one app."""
 
-    def __init__(self, gateway: Gateway, tracing: Tracing) -> None:
+    def __init__(self, gateway: Gateway, calls: Calls, tracing: Tracing) -> None:
         self._gateway = gateway
         self._config = gateway.config
+        self._calls = calls
         self._tracing = tracing
         self._started = int(time.time())
 
     async def rerank(self, request: Request) -> Response:
         """Rank documents for a query."""
-        record = record_of(request.scope)
-        try:
-            return await self._rerank(request, record)
-        except ApiError as error:
-            return error_response(error, record.shape)
-        except InputError as error:
-            return error_response(of_input(error), record.shape)
-        except QueueFullError as error:
-            wait = error.retry_after
-            full = ApiError(429, f"too many requests wait; try again in {wait} s", retry_after=wait)
-            return error_response(full, record.shape)
-        except DownError:
-            wait = max(1, round(self._config.breaker.cool_down))
-            down = ApiError(503, f"the model is down; try again in {wait} s", retry_after=wait)
-            return error_response(down, record.shape)
-        except (_GoneError, ClientDisconnect):
-            return Response(status_code=_CLIENT_GONE)
+        return await self._calls.respond(request, self._rerank)
 
     async def _rerank(self, request: Request, record: Record) -> Response:
-        limits = self._config.limits
-        path = request.scope["path"]
-        ends = record.arrived + self._config.server.deadline
-        body = await read_body(request, most=limits.body, seconds=ends - time.monotonic())
-        fields = parse_object(body)
-        record.shape = shape_of(path, fields)
-        try:
-            asked = RerankRequest.model_validate(fields)
-        except pydantic.ValidationError as error:
-            raise of_validation(error) from None
-        name = self._model(asked.model)
-        field = "documents" if asked.texts is None else "texts"
-        sent = asked.documents if asked.texts is None else asked.texts
-        self._check_sizes(asked, sent, field)
-        query = self._query(asked)
-        documents = read_documents(sent or (), field=field, rank_fields=asked.rank_fields, most_text=limits.text)
-        record.documents, record.history, record.reasons = len(sent or ()), len(asked.history or ()), asked.reasons or 0
-        with self._tracing.rerank(name, len(sent or ()), request.headers) as span:
-            answer, cached = await _unless_gone(request, self._answer(asked, query, documents, field, ends))
+        call = await self._calls.read(request, record, RerankRequest)
+        documents = len(call.sent)
+        with self._tracing.rerank(call.model, documents, request.headers) as span:
+            answer, reply = await self._calls.rank(request, record, call)
             span.set_attribute("gen_ai.usage.input_tokens", answer.tokens.prompt)
             span.set_attribute("gen_ai.usage.output_tokens", answer.tokens.completion)
-            span.set_attribute("reranker.top_k", asked.wanted or len(sent or ()))
+            span.set_attribute("reranker.top_k", call.asked.wanted or documents)
             for key in ("tier", "outcome", "cause"):
                 span.set_attribute(f"genrank.{key}", getattr(answer, key))
-        record.tier, record.outcome, record.cause = answer.tier, answer.outcome, answer.cause or None
-        record.cached = cached
-        reply = Reply(
-            request_id=record.request_id,
-            version="2" if path.startswith("/v2/") else "1",
-            model=name,
-            sent=sent or (),
-            documents=documents,
-            answer=answer,
-            cached=cached,
-            wanted=asked.wanted,
-            with_documents=bool(asked.return_documents or asked.return_text),
-        )
         return reply.response(record.shape)
-
-    async def _answer(
-        self, asked: RerankRequest, query: Query, documents: Documents, field: str, ends: float
-    ) -> tuple[Answer, bool]:
-        if not documents.candidates:  # only blank documents: there is nothing to read
-            return Answer((), tier="model", outcome="model"), False
-        history = masked(asked.history or (), self._config.privacy.mask)
-        call = RerankCall(query, documents.candidates, history)
-        try:
-            return await self._gateway.rerank(call, top_k=asked.wanted, reasons=asked.reasons or 0, ends=ends)
-        except InputError as error:
-            if not isinstance(error, BudgetError) and error.field != "window":
-                raise _renamed(error, documents, field) from None
-            message = f"{field}: too many or too long for one prompt of this model; send fewer or shorter ones"
-            raise ApiError(413, message, field=field) from None
-
-    def _model(self, name: str | None) -> str:
-        names = self._gateway.names
-        if name is not None and name not in names:
-            raise ApiError(404, f"model: there is no {name[:80]!r}; this server has {', '.join(names)}", field="model")
-        return name or names[0]
-
-    def _check_sizes(self, asked: RerankRequest, sent: Sequence[Any] | None, field: str) -> None:
-        limits = self._config.limits
-        if sent is None:
-            raise invalid("documents", "this field is required; give it a list of texts or objects")
-        if not sent:
-            status = 400 if field == "texts" else 422  # as TEI has it
-            raise ApiError(status, f"{field}: must hold at least one document", field=field)
-        if len(sent) > limits.documents:
-            raise too_large(field, "documents", limits.documents, len(sent))
-        for name, text in (("query", asked.query), ("instruction", asked.instruction or "")):
-            if len(text) > limits.text:
-                raise too_large(name, "characters", limits.text, len(text))
-        if len(asked.history or ()) > limits.history:
-            raise too_large("history", "interactions", limits.history, len(asked.history or ()))
-        if (asked.reasons or 0) > limits.reasons:
-            raise invalid("reasons", f"must be at most {limits.reasons}, got {asked.reasons}; ask for fewer")
-
-    def _query(self, asked: RerankRequest) -> Query:
-        query = make_query(asked.query)
-        if not (asked.instruction or "").strip():
-            return query
-        if self._config.model.instructions == "refuse":
-            raise invalid(
-                "instruction",
-                "the prompt of this model has no place for one; leave it out, or set model.instructions = "
-                '"query" on the server to add it to the query',
-            )
-        return make_query(f"{asked.query} ({asked.instruction})")
 
     async def info(self) -> dict[str, Any]:
         """What is served; `model_type` is what TEI's clients look for."""
@@ -274,40 +175,6 @@ class _Routes:
     async def metrics(self) -> Response:
         """Prometheus metrics."""
         return Response(self._gateway.metrics.text(), headers={"Content-Type": CONTENT_TYPE_LATEST})
-
-
-async def _unless_gone(request: Request, work: Awaitable[T]) -> T:
-    """The result of `work`, which is stopped when the client hangs up.
-
-    Raises:
-        _GoneError: When it did.
-    """
-    working = asyncio.ensure_future(work)
-    leaving = asyncio.ensure_future(_gone(request))
-    try:
-        await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
-        if working.done():
-            return working.result()
-        raise _GoneError
-    finally:
-        leaving.cancel()
-        working.cancel()
-        await asyncio.gather(working, leaving, return_exceptions=True)
-
-
-async def _gone(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
-
-
-def _renamed(error: InputError, documents: Documents, field: str) -> InputError:
-    """An error of a candidate as one of the document that it was."""
-    name, _, rest = error.field.partition("]")
-    if not name.startswith("candidates["):
-        return error
-    place = documents.places[int(name.removeprefix("candidates["))]
-    message = str(error).removeprefix(f"{error.field}: ")
-    return InputError(message, field=f"{field}[{place}]{rest}")
 
 
 async def _http_error(_: Request, error: Exception) -> Response:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from genrank.errors import EngineError, InputError
+from genrank.reranker import Reranker
 from genrank.server.config import BatchingConfig
 from genrank.types import Ranking, Request
 
@@ -23,10 +24,17 @@ _LONGEST_WAIT = 60  # seconds; clients do not honour a longer Retry-After
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What requests must have in common to share a batch; see `genrank.Reranker.rerank_batch`."""
+    """What requests must have in common to share a batch; see `genrank.Reranker.rerank_batch`.
+
+    Attributes:
+        reasons: How many of the first items get a reason.
+        top_k: How many items are wanted.
+        ranker: Ranks in place of the gateway's own; None for that one.
+    """
 
     reasons: int = 0
     top_k: int | None = None
+    ranker: Reranker | None = None
 
 
 class QueueFullError(Exception):

@@ -39,6 +39,8 @@ class ServerConfig(Strict):
         when_down: What a request gets that the model could not rank at all: the ``answer`` of the fallback or the first
             stage's order, with status 200, or ``refuse``, status 503.
         shutdown: Seconds that running requests have to finish after the signal to stop.
+        playground: Whether there is a page at ``/`` to try rankings with. It shows prompts, and its files need no key.
+            None is yes on an address that only this machine can reach, and no on any other.
     """
 
     host: str = "127.0.0.1"
@@ -46,6 +48,12 @@ class ServerConfig(Strict):
     deadline: Seconds = 30.0
     when_down: Literal["answer", "refuse"] = "answer"
     shutdown: Seconds = 30.0
+    playground: bool | None = None
+
+    @property
+    def has_playground(self) -> bool:
+        """Whether there is a playground."""
+        return _only_here(self.host) if self.playground is None else self.playground
 
 
 class ModelConfig(Strict):

@@ -7,6 +7,7 @@ import logging
 import re
 import time
 import uuid
+from collections.abc import Collection
 from typing import Any
 
 from fastapi import Response
@@ -20,10 +21,15 @@ from genrank.server.shapes import Shape, error_response
 from genrank.server.telemetry import Metrics
 
 PATHS = ("/v2/rerank", "/v1/rerank", "/rerank", "/info", "/v1/models", "/health", "/ready", "/metrics", "/openapi.json")
-"""Every path that there is."""
+"""Every path that there is without the playground."""
+
+PLAYGROUND_PATHS = ("/", "/playground/setup", "/playground/shop", "/playground/rerank", "/playground/prompt")
+"""The playground's paths, besides those of its files."""
 
 _OPEN = ("/health", "/ready")
+_LIMITED = ("/rerank", "/prompt")
 _KEY = "genrank"
+_KNOWN = frozenset((*PATHS, *PLAYGROUND_PATHS))
 _REQUEST_ID = re.compile(r"[\w.:-]{1,100}", re.ASCII)
 
 
@@ -74,10 +80,27 @@ def plain_path(path: str) -> str:
 
 
 class Edge:
-    """ASGI middleware around the whole app."""
+    """ASGI middleware around the whole app.
 
-    def __init__(self, app: ASGIApp, *, keys: Keys, rate: RateLimit, metrics: Metrics) -> None:
+    Args:
+        app: The app.
+        keys: Who may call.
+        rate: How often a key may ask for a ranking or a prompt.
+        metrics: Counts responses.
+        open_paths: Paths that need no key, besides those of health.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        keys: Keys,
+        rate: RateLimit,
+        metrics: Metrics,
+        open_paths: Collection[str] = (),
+    ) -> None:
         self._app = app
+        self._open = (*_OPEN, *open_paths)
         self._keys = keys
         self._rate = rate
         self._metrics = metrics
@@ -120,7 +143,7 @@ class Edge:
                 logging.ERROR if failed else logging.DEBUG if quiet else logging.INFO,
                 "request",
                 method=scope["method"] if scope["method"] in ("GET", "POST", "HEAD", "OPTIONS") else "other",
-                path=path if path in PATHS else "other",
+                path=path if path in _KNOWN else "other",
                 status=status,
                 seconds=round(time.monotonic() - arrived, 4),
                 error=failed,
@@ -129,12 +152,12 @@ class Edge:
 
     def _refusal(self, path: str, authorization: str | None, record: Record) -> Response | None:
         """The response to a request that may not pass; None for one that may."""
-        if path in _OPEN:
+        if path in self._open:
             return None
         record.caller = self._keys.caller(authorization)
         if record.caller is None:
             what = "this key is not known" if authorization else "a key is missing"
             return error_response(ApiError(401, f"{what}; send the header Authorization: Bearer KEY"))
-        if path.endswith("/rerank") and (wait := self._rate.wait(record.caller)):
+        if path.endswith(_LIMITED) and (wait := self._rate.wait(record.caller)):
             return error_response(ApiError(429, f"too many requests for this key; wait {wait} s", retry_after=wait))
         return None

@@ -73,7 +73,9 @@ class Gateway:
         """Whether requests get an answer: always, unless it is to refuse them while the engine is down."""
         return self.config.server.when_down == "answer" or self.breaker.state != "open"
 
-    async def rerank(self, request: Request, *, top_k: int | None, reasons: int, ends: float) -> tuple[Answer, bool]:
+    async def rerank(
+        self, request: Request, *, top_k: int | None, reasons: int, ends: float, ranker: Reranker | None = None
+    ) -> tuple[Answer, bool]:
         """Rank a request's candidates.
 
         Args:
@@ -82,6 +84,7 @@ class Gateway:
                 other answer holds all.
             reasons: How many of the first items get a reason.
             ends: When the answer must be there, on the clock of ``time.monotonic()``.
+            ranker: Ranks in place of the gateway's own, with the same engine.
 
         Returns:
             The answer, and whether it was kept from before.
@@ -92,10 +95,12 @@ class Gateway:
             DownError: When the model ranked nothing, and the configuration says to refuse such an answer.
         """
         started = ends - self.config.server.deadline
-        finds_top = self.first.strategy == "tournament" and top_k is not None and top_k <= self.first.window
-        options = Options(reasons, top_k if finds_top else None)
-        self.ranker.check_options(top_k=options.top_k, reasons=options.reasons)
-        key = cache_key(self._fingerprint, request, options.reasons, options.top_k)
+        first = ranker or self.first
+        finds_top = first.strategy == "tournament" and top_k is not None and top_k <= first.window
+        options = Options(reasons, top_k if finds_top else None, ranker)
+        (ranker or self.ranker).check_options(top_k=options.top_k, reasons=options.reasons)
+        fingerprint = ranker.fingerprint if ranker else self._fingerprint
+        key = cache_key(fingerprint, request, options.reasons, options.top_k)
         stored = await self._cache.get(key)
         answer = load(stored, len(request.candidates)) if stored is not None else None
         cached = answer is not None
@@ -143,7 +148,7 @@ class Gateway:
         """Rank a batch in the model's thread, so that it ends shortly before the deadline."""
         deadline = self.config.server.deadline
         left = ends - time.monotonic() - max(2 * GRACE, _MARGIN * deadline)
-        work = self.ranker.arerank_batch(
+        work = (options.ranker or self.ranker).arerank_batch(
             requests, top_k=options.top_k, reasons=options.reasons, deadline=max(left, 1e-9)
         )
         try:

@@ -104,7 +104,7 @@ class Reply:
             case "voyage":
                 body: RerankResponse | VoyageResponse = self._voyage()
             case _:
-                body = self._cohere()
+                body = self.cohere()
         return Response(body.model_dump_json(exclude_none=True), media_type="application/json", headers=self._headers())
 
     def _headers(self) -> dict[str, str]:
@@ -129,7 +129,8 @@ class Reply:
             genrank=self._details(),
         )
 
-    def _cohere(self) -> RerankResponse:
+    def cohere(self) -> RerankResponse:
+        """The body of the response to Cohere's, Jina's and vLLM's clients."""
         tokens = self.answer.tokens
         results = self.results()
         if self.with_documents:

@@ -1572,3 +1572,15 @@ def test_a_fingerprint_stands_for_all_that_decides_a_ranking() -> None:
 
 def test_the_template_can_be_asked() -> None:
     assert _inline(engine=OracleEngine({}), prompt="inline-title").template.name == "inline-title"
+
+
+@pytest.mark.parametrize(("decoding", "count"), [("pointwise", 5), ("inline", 2), ("listwise", 1)])
+def test_the_first_prompts_are_those_that_the_engine_gets_first(decoding: Decoding, count: int) -> None:
+    engine = OracleEngine({})
+    reranker = Reranker(engine=engine, decoding=decoding, **({} if decoding == "pointwise" else {"window": 3}))  # type: ignore[arg-type]
+    request = _request("q", *"abcde")
+    prompts = [render() for render in reranker.first_prompts(request)]
+    assert not engine.requests, "nothing is asked"
+    reranker.rerank_batch([request])
+    assert [prompt.ids for prompt in prompts] == [sent.ids for sent in engine.requests[:count]]
+    assert len(prompts) == count

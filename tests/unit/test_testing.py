@@ -99,3 +99,9 @@ def test_a_closed_engine_answers_nothing() -> None:
     assert engine.closed
     with pytest.raises(EngineError, match="closed"):
         engine.score([SCORE])
+
+
+def test_texts_of_tokens_join_to_the_text() -> None:
+    tokenizer = WordTokenizer()
+    (encoded,) = tokenizer.encode(["red dress, 连衣裙"])
+    assert tokenizer.texts(encoded.ids) == ["red", " dress", ",", " 连", "衣", "裙"]

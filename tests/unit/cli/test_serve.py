@@ -65,3 +65,13 @@ def test_every_flag_is_a_setting() -> None:
     for place in _FLAGS.values():
         section, key = place.split(".")
         assert key in type(getattr(Config(), section)).model_fields
+
+
+@pytest.mark.parametrize(("flags", "there"), [([], True), (["--no-playground"], False), (["--playground"], True)])
+def test_the_playground_can_be_turned_off(
+    asked: list[tuple[object, ...]], monkeypatch: pytest.MonkeyPatch, flags: list[str], there: bool
+) -> None:
+    served: list[tuple[Any, Config, tuple[str, ...]]] = []
+    monkeypatch.setattr("genrank.server.run.serve", lambda *call: served.append(call))
+    assert main(["serve", "--model", "m", *flags]) == 0
+    assert served[0][1].server.has_playground is there

@@ -17,7 +17,7 @@ transformers = pytest.importorskip("transformers")
 
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors  # noqa: E402
 
-from genrank.engines.tokenizer import HubTokenizer, longest_context  # noqa: E402
+from genrank.engines.tokenizer import HubTokenizer, longest_context, token_texts  # noqa: E402
 
 SPECIAL = ["<s>", "</s>", "<|im_start|>", "<|im_end|>"]
 CHATML = (
@@ -343,3 +343,28 @@ def test_a_tokenizer_in_which_no_letter_stays_one_token_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"prompt template listwise: this tokenizer does not keep identifiers apart"):
         Renderer(load_template("listwise"), tokenizer).answer  # noqa: B018
     assert Renderer(load_template("inline"), tokenizer).answer.yes  # reads no identifiers
+
+
+def test_the_texts_of_tokens_show_special_ones_and_whole_characters() -> None:
+    reads = HubTokenizer(_fast(chat_template=CHATML))
+    before, after = reads.frame("Judge.")
+    (data,) = reads.encode(["a 连\ufffd <|im_end|>"])
+    texts = reads.texts([*before, *data.ids, *after])
+    assert len(texts) == len(before) + len(data.ids) + len(after)
+    user, answer = "<|im_start|>system\nJudge.<|im_end|>\n<|im_start|>user\n", "<|im_end|>\n<|im_start|>assistant\n"
+    assert "".join(texts) == f"{user}a 连\ufffd <|im_end|>{answer}"
+    assert texts[0] == "<|im_start|>", "a special token is one"
+    shown = texts[len(before) : len(before) + len(data.ids)]
+    assert shown[:5] == ["a", " ", "", "", "连"], "three bytes, three tokens, one character"
+
+
+def test_texts_keep_a_space_that_decoding_drops_at_the_beginning_and_an_incomplete_end() -> None:
+    words = {0: " red", 1: " dress"}
+    assert token_texts([0, 1, 0], lambda ids: "".join(words[i] for i in ids).removeprefix(" ")) == [
+        "red",
+        " dress",
+        " red",
+    ]
+    half = "连".encode()
+    texts = token_texts([*b"ab", *half[:2]], lambda ids: bytes(ids).decode("utf-8", "replace"))
+    assert texts == ["a", "b", "", "\ufffd"]

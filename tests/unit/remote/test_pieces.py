@@ -49,6 +49,12 @@ def test_messages_are_what_stands_between_the_marks() -> None:
     assert tokenizer.messages([*shown, *answer]) == expected, "an answer that has begun is left out"
 
 
+def test_the_texts_of_the_pieces_name_the_turns() -> None:
+    tokenizer = PieceTokenizer()
+    before, after = tokenizer.frame("Judge.")
+    assert tokenizer.texts([*before, *after]) == ["<system>", "Judge", ".", "<user>", "<assistant>"]
+
+
 def test_without_a_chat_frame_there_is_one_message() -> None:
     tokenizer = PieceTokenizer()
     before, after = tokenizer.frame("Judge.", chat=False)

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from genrank.server.edge import PATHS, plain_path
+from genrank.server.edge import PATHS, PLAYGROUND_PATHS, plain_path
+from genrank.server.playground.pages import FILES
 from tests.unit.server.conftest import Serve, SlowEngine
 
 BODY = {"query": "secret query", "documents": ["secret title"], "reasons": 1,
@@ -36,8 +37,11 @@ def test_paths_are_what_clients_mean(path: str, plain: str) -> None:
 def test_every_path_is_known(serve: Serve) -> None:
     from starlette.routing import Route
 
-    client = serve()
+    client = serve(server={"playground": False})
     assert {route.path for route in client.app.routes if isinstance(route, Route)} == set(PATHS)
+    client = serve(server={"playground": True})
+    known = {*PATHS, *PLAYGROUND_PATHS, *FILES}
+    assert {route.path for route in client.app.routes if isinstance(route, Route)} == known
 
 
 @pytest.mark.parametrize("path", ["/v1/models", "/info", "/metrics", "/openapi.json", "/nothing", "/docs"])
@@ -109,7 +113,7 @@ def test_a_bug_shows_neither_stack_nor_path(
     def broken(*_: object, **__: object) -> None:
         raise ZeroDivisionError("secret in /secret/path.py")
 
-    monkeypatch.setattr("genrank.server.app.read_documents", broken)
+    monkeypatch.setattr("genrank.server.calls.read_documents", broken)
     with caplog.at_level(logging.INFO, "genrank.server"):
         answer = serve().post("/rerank", json=BODY)
     assert answer.status_code == 500
