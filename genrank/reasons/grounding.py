@@ -184,6 +184,8 @@ def find_claims(text: str, facts: Facts) -> list[Claim]:
         about = _content(said[clause[0] : match.start()]) | _content(said[match.end() : clause[1]])
         if about and not any(about & _content(field.said) for field in facts.fields if field.past in known):
             known = []  # it speaks of something else
+        if named := _named_of_the_past(said[clause[0] : match.start()], said[match.end() : clause[1]]):
+            known = [i for i in known if 2 * len(named & _past_words(facts, i)) >= len(named)]
         claims.append(Claim("history", match.group(), (f"history[{known[-1]}].event",) if known else ()))
         taken.append(match.span())
     own = [field for field in facts.fields if field.past is None]
@@ -711,6 +713,27 @@ def _past_events(said: str) -> Iterator[tuple[str, re.Match[str]]]:
     for event, form in lexicon.EVENTS.items():
         for match in re.finditer(form, said):
             yield event, match
+
+
+_NAMED_BEFORE = re.compile(r".*\b(?:like|as|with|for|to|match(?:es|ing)?)\s+(?:the|your|an?|those|these)\s+(.+)$")
+_NAMED_AFTER = re.compile(
+    "(?:[选买看用购]|浏览|购买|收藏|点击)(?:过|了)?的(.+?)(?:相配|搭配|配套|一样|相同|同款|类似|$)"
+)
+
+
+def _named_of_the_past(before: str, after: str) -> set[str]:
+    """The words that say which listing of the past is meant; most of them must stand in that one listing.
+
+    Args:
+        before: What the clause says before it speaks of the past: ``like the oak desk in``.
+        after: What it says after that: ``选的橡木书桌相配``.
+    """
+    found = _NAMED_BEFORE.match(before) or _NAMED_AFTER.match(after)
+    return _content(found[1]) if found else set()
+
+
+def _past_words(facts: Facts, place: int) -> set[str]:
+    return {word for field in facts.fields if field.past == place for word in _content(field.said)}
 
 
 def _same_script(text: str, facts: Facts) -> bool:

@@ -67,8 +67,12 @@ def test_it_ranks_as_the_reranker_does_and_ends_in_order(
     client, process, log = gateway
     shop = sample_shop()
     request = next(shop.request(query, 8) for query in shop.queries if query.history and query.split == "test")
-    body = request.to_dict()
-    asked = {"query": body["query"], "documents": body["candidates"], "history": body["history"], "reasons": 1}
+    asked = {
+        "query": request.query.text,
+        "documents": [candidate.listing.to_dict() for candidate in request.candidates],
+        "history": [{"event": one.event, "listing": one.listing.to_dict()} for one in request.history],
+        "reasons": 1,
+    }
     answer = client.post("/v2/rerank", json=asked)
     assert answer.status_code == 200, answer.text
     expected = Reranker(engine=engine).rerank_batch([request], reasons=1)[0]

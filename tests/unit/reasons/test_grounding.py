@@ -171,6 +171,35 @@ def test_the_past_is_evidence_where_the_reason_speaks_of_it() -> None:
     assert brand.rewritten
 
 
+@pytest.mark.parametrize(
+    ("query", "title", "past", "text", "true"),
+    [
+        (
+            "lamp",
+            "LED desk lamp",
+            "Standing desk 140 cm",
+            "LED desk lamp, like the LED desk lamp in your history.",
+            False,
+        ),
+        (
+            "lamp",
+            "LED desk lamp",
+            "Standing desk 140 cm",
+            "LED desk lamp, like the standing desk in your history.",
+            True,
+        ),
+        ("lamp", "LED desk lamp", "Standing desk 140 cm", "A lamp for the desk you bought.", True),
+        ("面霜", "清爽控油面霜", "氨基酸控油洁面乳", "清爽控油面霜，和您之前选的清爽控油面霜相配。", False),
+        ("面霜", "清爽控油面霜", "氨基酸控油洁面乳", "清爽控油面霜，和您之前选的控油洁面乳相配。", True),
+    ],
+)
+def test_a_past_listing_is_named_by_its_own_words(query: str, title: str, past: str, text: str, true: bool) -> None:
+    history = [Interaction("purchase", Listing("h", past))]
+    facts = Facts(Query(query), Listing("p", title), history)
+    (claim,) = [claim for claim in find_claims(text, facts) if claim.kind == "history"]
+    assert bool(claim.fields) is true
+
+
 def test_plurals_and_whole_words() -> None:
     listing = Listing("p", "Glass box", brand="Zara", attributes={"kind": "dress", "colour": "red"})
     facts = Facts(Query("dress"), listing)
