@@ -19,9 +19,10 @@ from genrank.models.registry import DEFAULT_MODEL
 
 ROWS = 6
 REASONS = 3
-WIDTH, ROW, HEAD, FOOT = 900, 50, 104, 34
+WIDTH, ROW, HEAD, FOOT = 900, 64, 104, 34
 LEFT, RIGHT, COLUMN = 20, 480, 400
 MOST = 44  # characters of a title that fit into its column
+MOST_OF_REASON = 54  # characters of a line of a reason
 STYLE = """
     .card { fill: #ffffff; stroke: #d0d7de }  .row { fill: #f6f8fa }
     text { font: 13px system-ui, "Noto Sans CJK SC", sans-serif; fill: #1f2328 }
@@ -94,8 +95,8 @@ def draw(request: Request, ranking: Ranking, grades: Mapping[str, int]) -> str:
             f'<path class="{kind}" d="M{x0} {start} C{x0 + 30} {start} {x1 - 30} {y} {x1} {y}"/>',
             *_row(LEFT, top, place + 1, candidate.listing.title, grades[candidate.listing.listing_id]),
             *_row(RIGHT, top, item.rank, item.listing.title, grades[item.listing_id]),
-            _text(RIGHT + 34, top + 36, item.reason or "", "reason"),
-            _text(RIGHT + COLUMN - 12, top + 36, _moved(rise), "quiet up" if rise > 0 else "quiet", anchor="end"),
+            *(_text(RIGHT + 34, top + 36 + 15 * i, line, "reason") for i, line in enumerate(_lines(item.reason or ""))),
+            _text(RIGHT + COLUMN - 12, top + ROW - 13, _moved(rise), "quiet up" if rise > 0 else "quiet", anchor="end"),
         ]
     rest = len(ranking) - shown
     source = ranking.provenance
@@ -138,14 +139,28 @@ def _moved(rise: int) -> str:
     return "" if not rise else f"up {rise}" if rise > 0 else f"down {-rise}"
 
 
-def _shorten(title: str) -> str:
-    """The title, cut to its column; a Chinese character is as wide as two others."""
-    room = MOST
-    for place, character in enumerate(title):
-        room -= 2 if east_asian_width(character) in "WF" else 1
-        if room < 0:
-            return title[: place - 1].rstrip() + "…"
-    return title
+def _shorten(words: str, most: int = MOST) -> str:
+    """The words, cut to the width of so many characters."""
+    end = _fitting(words, most)
+    return words if end == len(words) else words[: end - 1].rstrip() + "…"
+
+
+def _lines(reason: str) -> list[str]:
+    """The reason on one line or two, broken between words if it has spaces."""
+    end = _fitting(reason, MOST_OF_REASON)
+    if end == len(reason):
+        return [reason]
+    end = reason.rfind(" ", 0, end + 1) if " " in reason[: end + 1] else end
+    return [reason[:end], _shorten(reason[end:].lstrip(), MOST_OF_REASON - 8)]  # the second one ends before the move
+
+
+def _fitting(words: str, most: int) -> int:
+    """How many characters fit into the width of `most`; a Chinese one is as wide as two others."""
+    for place, character in enumerate(words):
+        most -= 2 if east_asian_width(character) in "WF" else 1
+        if most < 0:
+            return place
+    return len(words)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import dataclasses
 import xml.etree.ElementTree as ET
 from pathlib import Path
+
+import pytest
 
 from examples.picture import ROWS, draw
 from genrank import Ranking, Request, Reranker, parse_request, sample_shop
@@ -36,10 +39,37 @@ def test_it_shows_both_orders_with_places_and_reasons() -> None:
             assert any(text.rstrip("…") and title.startswith(text.rstrip("…")) for text in shown), title
     reasons = [item.reason for item in ranking if item.reason]
     assert len(reasons) == 2
-    assert set(reasons) <= set(shown)
+    for reason in reasons:
+        assert any(len(text) > 20 and reason.startswith(text) for text in shown)
     best = ranking[0]
     assert best.source_rank > 1
     assert f"up {best.source_rank - 1}" in shown
+
+
+@pytest.mark.parametrize(
+    ("reason", "lines"),
+    [
+        (
+            "Six linen napkins in sand, like the linen tablecloth",
+            ["Six linen napkins in sand, like the linen tablecloth"],
+        ),
+        (
+            "Six linen napkins in sand, like the linen tablecloth in your history.",
+            ["Six linen napkins in sand, like the linen tablecloth", "in your history."],
+        ),
+        ("猫" * 40, ["猫" * 27, "猫" * 13]),
+        (
+            "linen " * 40,
+            ["linen linen linen linen linen linen linen linen linen", "linen linen linen linen linen linen linen lin…"],
+        ),
+    ],
+)
+def test_a_long_reason_takes_two_lines(reason: str, lines: list[str]) -> None:
+    request, ranking, grades = ranked()
+    items = (dataclasses.replace(ranking[0], reason=reason), *ranking[1:])
+    picture = ET.fromstring(draw(request, dataclasses.replace(ranking, items=items), grades))
+    shown = [text.text for text in picture.iter(f"{SVG}text") if text.get("class") == "reason"]
+    assert shown[: len(lines)] == lines
 
 
 def test_dots_are_the_grades() -> None:
