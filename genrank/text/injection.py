@@ -405,7 +405,7 @@ def _unranked(text: str) -> str:
     at = 0
     for match in _RANKED.finditer(folded):
         before, after = folded[: match.start()].rstrip(" "), folded[match.end() :].lstrip(" ")
-        apart = before[-1:] in ("", ":", ".", "\n") and after[:1] in ("", ".", ",", ";", "\n")
+        apart = before[-1:] in ("", ":", ".", "\n") and after[:1] in ("", ".", "\n")
         if match[0].count(">") > 1 or "[" in match[0] or "]" in match[0] or apart:
             end = match.end()
             kept += [

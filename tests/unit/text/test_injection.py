@@ -13,6 +13,9 @@ from genrank.text.injection import neutralise
 
 # what shops and shoppers write; some of it is in public data, some looks like an attack at first sight
 AS_WRITTEN = """
+10 > 5, ቀሚስ
+10 > 5; red
+HDMI > DVI, 2 m
 दादा दादी फोटो फ्रेम
 बेबी बाबा सूट
 Kẹo dừa dứa dưa
