@@ -30,7 +30,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, 
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import Any
 
 from genrank.engines.base import (
     Closing,
@@ -47,6 +47,7 @@ from genrank.engines.base import (
     never,
     total_tokens,
 )
+from genrank.engines.loops import A, Answers, R, answer_each, await_for, wait_for
 from genrank.engines.mask import PermutationMask
 from genrank.engines.tokenizer import HubTokenizer
 from genrank.errors import EngineError, InputError, MissingExtraError, ModelError
@@ -55,9 +56,6 @@ from genrank.models.registry import DEFAULT_MODEL
 from genrank.models.store import resolve
 from genrank.models.weights import ADAPTER_CONFIG, ADAPTER_WEIGHTS, check_adapter_files
 from genrank.types import Tokens
-
-R = TypeVar("R", ScoreRequest, PermuteRequest, TextRequest)
-A = TypeVar("A")
 
 LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 """The values that vLLM accepts as ``max_lora_rank``."""
@@ -235,19 +233,19 @@ class VLLMEngine(Closing):
     def _run(self, requests: Sequence[R], answer: Callable[[R], Coroutine[Any, Any, A]], stop: Stop) -> list[A | None]:
         """Answer all requests at once, in their order; drop the unfinished ones when `stop` says to give up."""
         check_lengths(requests, self.context, self.model)
-        answers: list[A | None] = [None] * len(requests)
+        answers = Answers[A](requests, stop)
         if not stop():
-            self._running.wait(_answer_all(requests, answer, answers, stop), stop)
-        return list(answers)
+            self._running.wait(answer_each(requests, answer, answers), stop)
+        return list(answers.found)
 
     async def _arun(
         self, requests: Sequence[R], answer: Callable[[R], Coroutine[Any, Any, A]], stop: Stop
     ) -> list[A | None]:
         check_lengths(requests, self.context, self.model)
-        answers: list[A | None] = [None] * len(requests)
+        answers = Answers[A](requests, stop)
         if not stop():
-            await self._running.await_(_answer_all(requests, answer, answers, stop), stop)
-        return list(answers)
+            await self._running.await_(answer_each(requests, answer, answers), stop)
+        return list(answers.found)
 
     async def _score(self, request: ScoreRequest) -> ScoreResult:
         places, targets = sorted(set(request.reads)), list(request.targets)
@@ -382,21 +380,13 @@ class _RunningEngine:
             EngineError: When it fails, or the engine is closed.
         """
         future = self._start_work(work)
-        try:
-            with stop.on_cancel(future.cancel):
-                concurrent.futures.wait([future], stop.left())
-        finally:
-            future.cancel()
+        wait_for(future, stop)
         self._raise(future, stop)
 
     async def await_(self, work: Coroutine[Any, Any, object], stop: Stop) -> None:
         """`wait` in the caller's own event loop; when the caller is cancelled, so is the work."""
         future = self._start_work(work)
-        try:
-            with stop.on_cancel(future.cancel):
-                await asyncio.wait({asyncio.wrap_future(future)}, timeout=stop.left())
-        finally:
-            future.cancel()
+        await await_for(future, stop)
         self._raise(future, stop)
 
     def _start_work(self, work: Coroutine[Any, Any, object]) -> concurrent.futures.Future[object]:
@@ -504,20 +494,6 @@ class _RunningEngine:
             while self._gates:
                 if not (gate := self._gates.popleft()).done():
                     gate.set_result(None)
-
-
-async def _answer_all(
-    requests: Sequence[R], answer: Callable[[R], Coroutine[Any, Any, A]], answers: list[A | None], stop: Stop
-) -> None:
-    """Fill `answers` and publish each answer as it comes."""
-
-    async def fill(i: int, request: R) -> None:
-        answers[i] = await answer(request)
-        stop.publish(request, answers[i])
-
-    async with asyncio.TaskGroup() as group:
-        for i, request in enumerate(requests):
-            group.create_task(fill(i, request))
 
 
 async def _start(arguments: dict[str, Any], kv_cache_gib: float | None, engine_args: Mapping[str, Any]) -> Any:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine, Sequence
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 from genrank.engines.base import (
     Closing,
@@ -19,40 +18,8 @@ from genrank.engines.base import (
     check_lengths,
     never,
 )
+from genrank.engines.loops import A, Answers, R
 from genrank.remote.http import Connection
-
-R = TypeVar("R", ScoreRequest, PermuteRequest, TextRequest)
-A = TypeVar("A")
-
-
-class Answers(Generic[A]):
-    """The answers to a call.
-
-    Attributes:
-        found: ``[b]`` in the requests' order; None where there is none yet.
-    """
-
-    def __init__(self, requests: Sequence[object], stop: Stop) -> None:
-        self.found: list[A | None] = [None] * len(requests)
-        self._requests, self._stop = requests, stop
-
-    def give(self, i: int, answer: A) -> None:
-        """Keep and publish the answer to request `i`."""
-        self.found[i] = answer
-        self._stop.publish(self._requests[i], answer)
-
-
-async def answer_each(
-    requests: Sequence[R], answer: Callable[[R], Coroutine[Any, Any, A]], answers: Answers[A]
-) -> None:
-    """Answer all requests at once, each by itself."""
-
-    async def fill(i: int, request: R) -> None:
-        answers.give(i, await answer(request))
-
-    async with asyncio.TaskGroup() as group:
-        for i, request in enumerate(requests):
-            group.create_task(fill(i, request))
 
 
 class HTTPEngine(Closing, ABC):

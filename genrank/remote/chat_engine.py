@@ -15,10 +15,11 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
 from genrank.engines.base import PermuteRequest, PermuteResult, ScoreRequest, ScoreResult, TextRequest, TextResult
+from genrank.engines.loops import Answers, answer_each
 from genrank.errors import EngineError, InputError, OutputError
 from genrank.permutation import IDENTIFIERS
 from genrank.remote.answers import read_answer
-from genrank.remote.calls import Answers, HTTPEngine, answer_each
+from genrank.remote.calls import HTTPEngine
 from genrank.remote.chat import message_text, token_usage, unfinished
 from genrank.remote.completions import UnservedError, cached_tokens
 from genrank.remote.http import Connection, RefusedError

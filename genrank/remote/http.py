@@ -25,6 +25,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from genrank.engines.base import Stop, never
+from genrank.engines.loops import await_for, wait_for
 from genrank.errors import ConfigError, EngineError, InputError, MissingExtraError
 from genrank.text.clean import clean
 
@@ -134,23 +135,13 @@ class Connection:
             EngineError: When it fails, or the connection is closed.
         """
         future = self._start(work)
-        try:
-            with stop.on_cancel(future.cancel):
-                concurrent.futures.wait([future], stop.left())
-        finally:
-            future.cancel()
+        wait_for(future, stop)
         return self._result(future, stop)
 
     async def await_(self, work: Coroutine[Any, Any, T], stop: Stop = never) -> T | None:
         """`wait` in the caller's own event loop; when the caller is cancelled, so is the work."""
         future = self._start(work)
-        try:
-            with stop.on_cancel(future.cancel):
-                waiting = asyncio.wrap_future(future)
-                waiting.add_done_callback(lambda done: done.cancelled() or done.exception())  # else asyncio logs it
-                await asyncio.wait({waiting}, timeout=stop.left())
-        finally:
-            future.cancel()
+        await await_for(future, stop)
         return self._result(future, stop)
 
     def _start(self, work: Coroutine[Any, Any, T]) -> concurrent.futures.Future[T]:

@@ -12,11 +12,12 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from genrank.engines.base import PermuteRequest, PermuteResult, ScoreRequest, ScoreResult, TextRequest, TextResult
+from genrank.engines.loops import Answers, answer_each
 from genrank.engines.mask import BETWEEN, IDENTIFIERS, PermutationMask
 from genrank.engines.tokenizer import HubTokenizer, Tokenizer, load_tokenizer
 from genrank.errors import EngineError, InputError, ModelError
 from genrank.models.store import resolve
-from genrank.remote.calls import Answers, HTTPEngine, answer_each
+from genrank.remote.calls import HTTPEngine
 from genrank.remote.completions import (
     UnservedError,
     cached_tokens,

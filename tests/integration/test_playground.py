@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -28,7 +27,6 @@ sync_api = pytest.importorskip("playwright.sync_api")
 from genrank.server.config import Config  # noqa: E402
 from genrank.server.run import make_server  # noqa: E402
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 KEY = "a-long-secret-key"
 MARKUP = '<img src=x onerror="window.hacked=1"><b>bold</b></script><script>window.hacked=1</script>'
 HOSTILE: dict[str, Any] = {
@@ -40,17 +38,6 @@ HOSTILE: dict[str, Any] = {
         {"listing_id": "__proto__", "title": "javascript:alert(1) " + "unbroken" * 40, "__proto__": {"polluted": 1}},
     ],
 }
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    path = next((found for name in BROWSERS if (found := shutil.which(name))), None)
-    if path is None:
-        pytest.skip(f"none of {', '.join(BROWSERS)} is installed")
-    with sync_api.sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        yield opened
-        opened.close()
 
 
 @contextlib.contextmanager

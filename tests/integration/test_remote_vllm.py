@@ -12,20 +12,21 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from genrank import Candidate, Query, Request, Reranker, sample_shop
+from genrank import Reranker, sample_shop
 from genrank.cli.main import main
 from genrank.engines.base import PermuteRequest, ScoreRequest, TextRequest
 from genrank.errors import EngineError, ModelNotFoundError
 from genrank.permutation import Permutation
 from genrank.prompting.renderer import Renderer
 from genrank.prompting.template import load_template
+from tests.parity import Both, windows
 
 pytestmark = [pytest.mark.model, pytest.mark.timeout(1200)]
 torch = pytest.importorskip("torch", reason="torch is not installed: pip install 'genrank[transformers]'")
@@ -195,39 +196,6 @@ def test_text_is_the_transformers_engines(remote: VLLMServer, exact_engine: Any)
     assert cut is not None
     assert free.text.startswith(cut.text)
     assert remote.tokenizer.decode([end]) not in cut.text
-
-
-def windows(count: int) -> list[Request]:
-    """Random windows of 1 to 20 of the sample shop's English listings, titles only."""
-    chance = random.Random(0)
-    listings = [listing for listing in sample_shop().listings.values() if listing.listing_id.startswith("en-")]
-    words = ["running shoes", "coffee", "gift for mum", "case", "warm"]
-    return [
-        Request(
-            Query(chance.choice(words), f"q{i}"),
-            tuple(
-                Candidate(type(listing)(listing.listing_id, listing.title))
-                for listing in chance.sample(listings, chance.randint(1, 20))
-            ),
-        )
-        for i in range(count)
-    ]
-
-
-class Both:
-    """Ranks as the reference does, and keeps what the two engines' scores were."""
-
-    def __init__(self, engine: Any, reference: Any) -> None:
-        self._engine, self._reference = engine, reference
-        self.scored: list[tuple[Any, Any]] = []
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._reference, name)
-
-    def score(self, requests: Sequence[ScoreRequest], **options: Any) -> Any:
-        answers = self._reference.score(requests, **options)
-        self.scored += zip(self._engine.score(requests, **options), answers, strict=True)
-        return answers
 
 
 @pytest.mark.parametrize("decoding", ["inline", "first-token", "pointwise"])

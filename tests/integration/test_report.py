@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -22,7 +21,6 @@ pytest.importorskip("plotly")
 pytest.importorskip("jinja2")
 sync_api = pytest.importorskip("playwright.sync_api")
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 HOSTILE = '</script><img src=x onerror="window.hacked=1"><b>bold</b> %{y} {{x}} ' + "unbroken" * 30
 SYSTEMS = {
     "bm25": 0.6,
@@ -48,17 +46,6 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("report")
     write_results(folder, dataset, SYSTEMS, reference="bm25", rerankers=[RERANKER], reason=HOSTILE)
     return write_report(folder, dataset)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    path = next((found for name in BROWSERS if (found := shutil.which(name))), None)
-    if path is None:
-        pytest.skip(f"none of {', '.join(BROWSERS)} is installed")
-    with sync_api.sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        yield opened
-        opened.close()
 
 
 @dataclass

@@ -20,9 +20,10 @@ from typing import Any
 
 import pytest
 
-from genrank import Candidate, Query, Ranking, Request, Reranker, sample_shop
+from genrank import Query, Ranking, Reranker, sample_shop
 from genrank.engines.base import PermuteRequest, ScoreRequest, Stop, TextRequest, never
 from genrank.errors import EngineError, ModelError
+from tests.parity import Both, windows
 
 pytestmark = pytest.mark.model
 torch = pytest.importorskip("torch", reason="torch is not installed: pip install 'genrank[transformers]'")
@@ -178,39 +179,6 @@ def test_text_is_the_transformers_engines(engine: Any, reference: Any) -> None:
     (cut,) = engine.write([TextRequest(ids, 30, (end,))])
     assert free.text.startswith(cut.text)
     assert engine.tokenizer.decode([end]) not in cut.text
-
-
-def windows(count: int) -> list[Request]:
-    """Random windows of 1 to 20 of the sample shop's English listings, titles only."""
-    chance = random.Random(0)
-    listings = [listing for listing in sample_shop().listings.values() if listing.listing_id.startswith("en-")]
-    words = ["running shoes", "coffee", "gift for mum", "case", "warm"]
-    return [
-        Request(
-            Query(chance.choice(words), f"q{i}"),
-            tuple(
-                Candidate(type(listing)(listing.listing_id, listing.title))
-                for listing in chance.sample(listings, chance.randint(1, 20))
-            ),
-        )
-        for i in range(count)
-    ]
-
-
-class Both:
-    """Journal as the reference does, and keeps what the two engines' scores were."""
-
-    def __init__(self, engine: Any, reference: Any) -> None:
-        self._engine, self._reference = engine, reference
-        self.scored: list[tuple[Any, Any]] = []
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._reference, name)
-
-    def score(self, requests: Sequence[ScoreRequest], **options: Any) -> Any:
-        answers = self._reference.score(requests, **options)
-        self.scored += zip(self._engine.score(requests, **options), answers, strict=True)
-        return answers
 
 
 @pytest.mark.parametrize("decoding", ["inline", "first-token", "pointwise"])

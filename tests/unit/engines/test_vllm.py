@@ -19,7 +19,8 @@ from safetensors.numpy import save_file
 pytest.importorskip("torch", reason="torch is not installed: pip install 'genrank[transformers]'")
 
 from genrank.engines.base import ScoreRequest, Stop, never
-from genrank.engines.vllm import VLLMEngine, _answer_all, _end, _RunningEngine
+from genrank.engines.loops import Answers, answer_each
+from genrank.engines.vllm import VLLMEngine, _end, _RunningEngine
 from genrank.errors import EngineError, InputError, MissingExtraError, ModelError, ModelNotFoundError
 
 LORA = '{"peft_type": "LORA", "r": %s, "lora_alpha": 8, "target_modules": ["q_proj"]}'
@@ -156,7 +157,9 @@ class Work:
         self.seconds = 30.0
 
     def of(self, stop: Stop) -> Any:
-        return _answer_all(self.requests, self._answer, self.answers, stop)
+        answers = Answers[int](self.requests, stop)
+        self.answers = answers.found
+        return answer_each(self.requests, self._answer, answers)
 
     async def _answer(self, request: ScoreRequest) -> int:
         if request is self.requests[1]:

@@ -17,8 +17,9 @@ from genrank.engines.base import (
     TextRequest,
     TextResult,
 )
+from genrank.engines.loops import Answers, answer_each
 from genrank.errors import EngineError
-from genrank.remote.calls import Answers, HTTPEngine, answer_each
+from genrank.remote.calls import HTTPEngine
 from genrank.remote.http import Connection
 from genrank.types import Tokens
 

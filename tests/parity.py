@@ -1,0 +1,43 @@
+"""For tests that hold one engine to another: windows of the sample shop, and an engine that asks both."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from typing import Any
+
+from genrank import Candidate, Query, Request, sample_shop
+from genrank.engines.base import ScoreRequest
+
+
+def windows(count: int) -> list[Request]:
+    """Random windows of 1 to 20 of the sample shop's English listings, titles only."""
+    chance = random.Random(0)
+    listings = [listing for listing in sample_shop().listings.values() if listing.listing_id.startswith("en-")]
+    words = ["running shoes", "coffee", "gift for mum", "case", "warm"]
+    return [
+        Request(
+            Query(chance.choice(words), f"q{i}"),
+            tuple(
+                Candidate(type(listing)(listing.listing_id, listing.title))
+                for listing in chance.sample(listings, chance.randint(1, 20))
+            ),
+        )
+        for i in range(count)
+    ]
+
+
+class Both:
+    """Ranks as the reference does, and keeps what the two engines' scores were."""
+
+    def __init__(self, engine: Any, reference: Any) -> None:
+        self._engine, self._reference = engine, reference
+        self.scored: list[tuple[Any, Any]] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._reference, name)
+
+    def score(self, requests: Sequence[ScoreRequest], **options: Any) -> Any:
+        answers = self._reference.score(requests, **options)
+        self.scored += zip(self._engine.score(requests, **options), answers, strict=True)
+        return answers
