@@ -97,7 +97,7 @@ class ModelConfig(Strict):
     @classmethod
     def _is_known(cls, engine: str) -> str:
         if engine not in ("transformers", "vllm") and not is_address(engine):
-            raise ValueError(f"must be transformers, vllm or a server's address (http://...), got {engine!r}")
+            raise ValueError("must be transformers, vllm or a server's address (http://...)")
         return engine
 
 
