@@ -95,7 +95,8 @@ class Buffer:
         self.rows = (memory[:size] if memory.numel() >= size else memory.new_empty(size)).view(shape)
         for row, pad in enumerate(self.pads):
             self.rows[row, :pad] = 0  # hidden, but 0 times what happens to lie in memory may not be 0
-        self._cache = Cache(layers=[_Layer(keys, values, self.filled) for keys, values in layout.split(self.rows)])
+        self._layers = [_Layer(keys, values, self.filled) for keys, values in layout.split(self.rows)]
+        self._cache = Cache(layers=list(self._layers))
         self._hidden = torch.tensor(self.pads, device=memory.device)[:, None]
 
     def inputs(self, count: int) -> dict[str, Any]:
@@ -107,6 +108,24 @@ class Buffer:
             inputs["position_ids"] = places[self.filled :] - self._hidden
         self.filled += count
         return inputs
+
+    def cut(self, lengths: Sequence[int | None]) -> None:
+        """Forget tokens at the rows' ends.
+
+        Args:
+            lengths: ``[b]`` how many tokens each row keeps, its padding not counted; None for one that is needed no
+                longer, and may hold anything from now on. At least one is not None.
+        """
+        self.filled = max(length for length in lengths if length is not None)
+        for row, (pad, length) in enumerate(zip(self.pads, lengths, strict=True)):
+            if length is None:
+                self.pads[row] = min(pad, self.filled - 1)
+            elif (moved := self.filled - length) != pad:
+                self.rows[row, moved : self.filled] = self.rows[row, pad : pad + length].clone()
+                self.pads[row] = moved
+        for layer in self._layers:
+            layer.filled = self.filled
+        self._hidden = torch.tensor(self.pads, device=self._hidden.device)[:, None]
 
     def of(self, row: int, start: int, stop: int) -> torch.Tensor:
         """``[tokens, row]`` a row's tokens from `start` to `stop`, 0-based and without the padding, as a view."""
@@ -129,21 +148,21 @@ class _Layer(DynamicLayer):  # type: ignore[no-untyped-call]
         self.values: torch.Tensor = values
         self.dtype, self.device = keys.dtype, keys.device
         self.is_initialized = True
-        self._filled = filled
+        self.filled = filled
 
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *_: Any, **__: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Add tokens; returns the keys and values of all."""
-        start, self._filled = self._filled, self._filled + key_states.shape[2]
-        keys, values = self.keys[:, :, : self._filled], self.values[:, :, : self._filled]
+        start, self.filled = self.filled, self.filled + key_states.shape[2]
+        keys, values = self.keys[:, :, : self.filled], self.values[:, :, : self.filled]
         keys[:, :, start:] = key_states
         values[:, :, start:] = value_states
         return (keys, values) if start else (key_states, value_states)
 
     def get_seq_length(self) -> int:
         """How many tokens there are, padding included."""
-        return self._filled
+        return self.filled
 
 
 class Exact:

@@ -33,6 +33,7 @@ from genrank.engines.base import (
     total_tokens,
 )
 from genrank.engines.caches import Buffer, Exact, Int8, Layout, can_be_cut
+from genrank.engines.drafts import Draft
 from genrank.engines.heads import Head, KeptHeads, key_of
 from genrank.engines.loading import end_tokens, find_adapter, load, native_dtype
 from genrank.engines.mask import PermutationMask
@@ -121,6 +122,8 @@ class TransformersEngine(Closing):
         self.dtype: torch.dtype = native_dtype(self.device) if dtype == "auto" else getattr(torch, dtype)
         # the number of tokens that a GPU reads in the time of one more forward pass
         self._least_shared = 64 if on_cpu else 4096
+        # the number of tokens that a step of writing may hold without taking much longer
+        self._step_tokens = 16 if on_cpu else 512
         self._held_tokens = max(self.batch_tokens, 8192)  # tokens whose keys and values are in one buffer
         self._lock = threading.Lock()
         self._closed = False
@@ -545,26 +548,45 @@ class TransformersEngine(Closing):
     def _write(self, rows: list[_Row], requests: list[TextRequest], stop: Stop, done: Done[TextResult]) -> None:
         ends = [self._ends | set(request.ends) for request in requests]
         written: list[list[int]] = [[] for _ in rows]
-        writer = _BatchWriter(self, rows, [total_tokens(request) for request in requests])
+        drafts = [Draft(row.ids) for row in rows]
+        writer = _BatchWriter(self, rows, [total_tokens(request) + self._step_tokens for request in requests])
+        most = max(0, self._step_tokens // len(rows) - 1) if writer.can_take_back else 0
         unfinished = set(range(len(rows)))
 
-        def finish() -> None:
-            for row in sorted(unfinished):
-                answer = written[row]
-                ended = bool(answer) and answer[-1] in ends[row]
-                if ended or len(answer) >= requests[row].max_tokens:
-                    unfinished.remove(row)
-                    text = self.tokenizer.decode(answer[:-1] if ended else answer)
-                    done(row, TextResult(text, Tokens(len(rows[row].ids), rows[row].cached, len(answer))))
+        def finish(row: int) -> None:
+            answer = written[row]
+            ended = bool(answer) and answer[-1] in ends[row]
+            if ended or len(answer) >= requests[row].max_tokens:
+                unfinished.remove(row)
+                text = self.tokenizer.decode(answer[:-1] if ended else answer)
+                done(row, TextResult(text, Tokens(len(rows[row].ids), rows[row].cached, len(answer))))
 
-        finish()
+        def add(row: int, token: int) -> None:
+            written[row].append(token)
+            drafts[row].add([token])
+            finish(row)
+
+        for row in range(len(rows)):
+            finish(row)
+        following: list[int] = self._likeliest(writer.last)
         while unfinished and not stop():
-            likeliest = self._likeliest(writer.last)
-            for row in unfinished:
-                written[row].append(likeliest[row])
-            finish()
-            if unfinished:
-                writer.write([[token] for token in likeliest])
+            for row in sorted(unfinished):
+                add(row, following[row])
+            if not unfinished:
+                break
+            guesses = [drafts[row].guess(most) if row in unfinished else [] for row in range(len(rows))]
+            runs = [[token, *guess] for token, guess in zip(following, guesses, strict=True)]
+            likeliest = self._likeliest(writer.write(_even(runs, self._pad)))
+            for row in sorted(unfinished):
+                agreed = 0
+                for token in guesses[row]:
+                    if row not in unfinished or token != likeliest[row][agreed]:
+                        break
+                    add(row, token)
+                    agreed += 1
+                following[row] = likeliest[row][agreed]
+            if unfinished and most:
+                writer.take_back([len(written[row]) if row in unfinished else None for row in range(len(rows))])
 
     @contextlib.contextmanager
     def _turn(self, stop: Stop) -> Iterator[bool]:
@@ -603,10 +625,10 @@ class TransformersEngine(Closing):
             return cast(torch.Tensor, self._decoder(**inputs).last_hidden_state)
         return cast(torch.Tensor, self._lm(**inputs).logits)
 
-    def _likeliest(self, states: torch.Tensor) -> list[int]:
-        """``[b]`` the likeliest next tokens, from ``[b, width]`` outputs of `_forward`."""
+    def _likeliest(self, states: torch.Tensor) -> Any:
+        """``[...]`` the likeliest next tokens as lists, from ``[..., width]`` outputs of `_forward`."""
         logits = self._lm.get_output_embeddings()(states) if self._own_head else states
-        return cast(list[int], logits.argmax(-1).tolist())
+        return logits.argmax(-1).tolist()
 
     def _read(self, states: torch.Tensor, targets: list[int]) -> torch.Tensor:
         """Logits of some tokens, ``[r, t]`` in float32, from ``[r, width]`` outputs of `_forward`."""
@@ -706,15 +728,30 @@ class _BatchWriter:
             for row, kv in enumerate(kept):
                 self._buffer.of(row, 0, len(kv)).copy_(kv)
 
-    def write(self, tokens: list[list[int]]) -> None:
-        """Append ``[b][k]`` tokens to the rows."""
+    @property
+    def can_take_back(self) -> bool:
+        """Whether tokens can be taken back; not where the model's state is more than keys and values."""
+        return self._buffer is not None
+
+    def write(self, tokens: list[list[int]]) -> torch.Tensor:
+        """Append ``[b][k]`` tokens to the rows; returns ``[b, k, width]`` outputs of `_forward`."""
+        count = len(tokens[0])
         if self._buffer is None:  # the model's state cannot be split by row, so read everything again
             self._texts = [[*text, *new] for text, new in zip(self._texts, tokens, strict=True)]
-            states, _ = self._engine._extend([_Past(0)] * len(self._texts), self._texts, caches=False)
-            self.last = torch.stack([states[row, len(text) - 1] for row, text in enumerate(self._texts)])
-            return
-        ids = torch.tensor(tokens, device=self._buffer.rows.device)
-        self.last = self._engine._forward(input_ids=ids, **self._buffer.inputs(ids.shape[1]))[:, -1]
+            read, _ = self._engine._extend([_Past(0)] * len(self._texts), self._texts, caches=False)
+            ends = map(len, self._texts)
+            states = torch.stack([read[row, end - count : end] for row, end in enumerate(ends)])
+        else:
+            ids = torch.tensor(tokens, device=self._buffer.rows.device)
+            states = self._engine._forward(input_ids=ids, **self._buffer.inputs(count))
+        self.last = states[:, -1]
+        return states
+
+    def take_back(self, kept: Sequence[int | None]) -> None:
+        """Forget appended tokens: ``[b]`` how many of them each row keeps; None for a row that is finished."""
+        assert self._buffer is not None
+        texts = zip(self._texts, kept, strict=True)
+        self._buffer.cut([None if count is None else len(text) + count for text, count in texts])
 
 
 class PermutationLogitsProcessor(LogitsProcessor):

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from genrank.engines.base import PermuteRequest, ScoreRequest, Stop, TextRequest
+from genrank.engines.drafts import Draft
 from genrank.engines.mask import PermutationMask
 from genrank.errors import EngineError, InputError
 
@@ -284,6 +285,42 @@ def test_texts_behind_one_lead(engine: Any) -> None:
     assert_greedy(engine, requests, results)
     known = [60, 60, 130, 0] if engine._layout else [0] * 4  # the first of a query pays
     assert sorted(result.tokens.cached for result in results) == sorted(known)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_guessed_tokens_change_no_text(engine: Any, monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
+    """Several rows at once, each as far as its guesses are right; one in four is wrong."""
+    requests = [TextRequest(tokens(size, seed + size), most) for size, most in ((30, 25), (9, 18), (21, 3))]
+    texts = {request.ids: greedy(engine, request) for request in requests}
+    chance = random.Random(seed)
+
+    class Told(Draft):
+        def __init__(self, ids: Sequence[int]) -> None:
+            self.left = [*texts[tuple(ids)]]
+
+        def add(self, ids: Sequence[int]) -> None:
+            del self.left[: len(ids)]
+
+        def guess(self, most: int) -> list[int]:
+            return [token if chance.random() < 0.75 else 3 for token in self.left[:most]]
+
+    monkeypatch.setattr("genrank.engines.transformers.Draft", Told)
+    passes = forward_passes(engine, monkeypatch)
+    results = engine.write(requests)
+    together = [shape for shape in passes if shape[0] == len(requests)]
+    assert_greedy(engine, requests, results)
+    longest = max(map(len, texts.values()))
+    assert (len(together) < longest * 2 // 3) == (engine._layout is not None)
+
+
+def test_a_large_batch_takes_no_guesses(folders: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = make_engine(folders["full"])
+    requests = [TextRequest((5, 6) * 9, 4)] * 9
+    passes = forward_passes(engine, monkeypatch)
+    results = engine.write(requests)
+    assert {tokens for rows, tokens in passes[1:] if rows == 9} == {1}
+    monkeypatch.undo()
+    assert_greedy(engine, requests, results)
 
 
 def test_a_text_ends_at_an_end_that_is_no_part_of_it(folders: dict[str, str]) -> None:
