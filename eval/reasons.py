@@ -2,14 +2,16 @@
 
 ::
 
-    python -m eval.reasons --dataset FOLDER [--model M] [--order ORDER] [--queries N] [--per-query K] [--out FOLDER]
+    python -m eval.reasons --dataset FOLDER [--model M] [--order ORDER] [--queries N] [--per-query K]
+        [--together B] [--out FOLDER]
 
 Lets the model write reasons for the first listings of some queries of a dataset (``sample-shop`` is the one that comes
 with genrank). Counts the claims that the listing or the history supports, and the reasons that name a word of the query
 or an interaction of the history: in what the model wrote, and in what came out. ``--order`` says whose first listings:
 the ``model``'s own ranking, the ``first-stage``'s, or the best ``judged``, since a wrong listing has no good reason. A
-summary goes to stdout as one line of JSON. With ``--out``, ``reasons.csv`` holds every reason with its claims, for
-people to read: a checker that counts its own hits proves little.
+summary goes to stdout as one line of JSON; its ``seconds_per_call``, a median, is with ``--together 1`` what the
+reasons of one query cost. With ``--out``, ``reasons.csv`` holds every reason with its claims, for people to read: a
+checker that counts its own hits proves little.
 """
 
 from __future__ import annotations
@@ -39,8 +41,6 @@ from genrank.reasons.grounding import Claim, Facts, find_claims, named_wishes
 from genrank.reasons.write import tidy
 from genrank.text.language import language
 from genrank.types import Listing, Tokens
-
-_BATCH = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,13 +93,13 @@ class RecordingEngine:
 
     Attributes:
         texts: What it wrote, in the order of the requests; what was stopped is left out.
-        seconds: Wall time of its `write` calls.
+        seconds: Wall time of each of its `write` calls.
         tokens: Token counts of these.
     """
 
     def __init__(self, engine: Engine, *, ranks: bool = True) -> None:
         self.texts: list[str] = []
-        self.seconds = 0.0
+        self.seconds: list[float] = []
         self.tokens = Tokens()
         self._engine = engine
         self._ranks = ranks
@@ -122,7 +122,7 @@ class RecordingEngine:
         """See `genrank.engines.base.Engine`."""
         started = time.perf_counter()
         results = self._engine.write(requests, stop=stop)
-        self.seconds += time.perf_counter() - started
+        self.seconds.append(time.perf_counter() - started)
         for result in results:
             if result is not None:
                 self.texts.append(result.text)
@@ -136,6 +136,8 @@ def write_and_check(
     engine: RecordingEngine,
     per_query: int,
     grades: Mapping[str, Mapping[str, int]] = MappingProxyType({}),
+    *,
+    together: int = 8,
 ) -> list[CheckedReason]:
     """Rank, write reasons, and look up the claims of each before and after the check.
 
@@ -145,11 +147,12 @@ def write_and_check(
         engine: Runs the model.
         per_query: Reasons for each query.
         grades: By query and listing id.
+        together: Requests in one call.
     """
     ranker = reranker(cast(Engine, engine))
     checked = []
-    for start in track(range(0, len(requests), _BATCH), "reasons"):
-        batch = requests[start : start + _BATCH]
+    for start in track(range(0, len(requests), together), "reasons"):
+        batch = requests[start : start + together]
         engine.texts.clear()
         rankings = ranker.rerank_batch(batch, reasons=per_query)
         pairs = zip(batch, rankings, strict=True)
@@ -176,12 +179,12 @@ def write_and_check(
     return checked
 
 
-def summarise(reasons: Sequence[CheckedReason], seconds: float, tokens: Tokens) -> dict[str, Any]:
+def summarise(reasons: Sequence[CheckedReason], seconds: Sequence[float], tokens: Tokens) -> dict[str, Any]:
     """The program's summary of the reasons; a share of nothing is None.
 
     Args:
         reasons: ``[n]``, those that did not come out included.
-        seconds: The engine's, for all of them.
+        seconds: The engine's, call by call.
         tokens: Of all of them.
 
     Raises:
@@ -208,7 +211,8 @@ def summarise(reasons: Sequence[CheckedReason], seconds: float, tokens: Tokens) 
         "mean_characters": round(statistics.mean(len(reason.text) for reason in reasons), 1),
         "prompt_tokens": round(tokens.prompt / len(reasons), 1),
         "written_tokens": round(tokens.completion / len(reasons), 1),
-        "seconds_per_reason": round(seconds / len(reasons), 3),
+        "seconds_per_reason": round(sum(seconds) / len(reasons), 3),
+        "seconds_per_call": round(statistics.median(seconds), 3),
     }
 
 
@@ -270,6 +274,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--queries", type=_positive, default=100, help="number of queries, drawn at random (%(default)s)"
     )
     parser.add_argument("--per-query", type=_positive, default=2, help="reasons for each query (%(default)s)")
+    parser.add_argument("--together", type=_positive, default=8, help="queries in one call (%(default)s)")
     parser.add_argument(
         "--candidates",
         type=_positive,
@@ -312,7 +317,7 @@ def _run(options: argparse.Namespace) -> None:
         fallback = judged if options.order == "judged" else None
         return Reranker(engine=engine, decoding=options.decoding, fallback=fallback)
 
-    reasons = write_and_check(requests, reranker, recorder, options.per_query, dataset.qrels)
+    reasons = write_and_check(requests, reranker, recorder, options.per_query, dataset.qrels, together=options.together)
     setting = {"dataset": dataset.name, "model": engine.model, "queries": len(requests), "seed": options.seed}
     setting |= {"order": options.order}
     summary = setting | summarise(reasons, recorder.seconds, recorder.tokens)

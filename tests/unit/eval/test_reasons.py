@@ -35,7 +35,8 @@ def test_the_recorder_keeps_what_was_written_and_passes_on_the_rest() -> None:
     results = recorder.write([TextRequest((1,), 3), TextRequest((2,), 3)])
     assert [result.text for result in results if result] == recorder.texts == ["one", "two"]
     assert recorder.model == "scripted"
-    assert recorder.seconds >= 0.0
+    assert len(recorder.seconds) == 1
+    assert recorder.seconds[0] >= 0.0
 
 
 def test_reasons_are_checked_before_and_after(shop: Dataset) -> None:
@@ -73,7 +74,7 @@ def test_without_leave_to_rank_the_order_is_the_fallbacks(shop: Dataset) -> None
 def test_the_summary_counts_claims_on_both_sides() -> None:
     stands, fails = Claim("colour", "red", ("title",)), Claim("praise", "best", ())
     reasons = [reason("A red lamp.", [stands], [stands]), reason("New one.", [stands, fails, fails], [])]
-    assert summarise(reasons, 3.0, Tokens(prompt=4, completion=3)) == {
+    assert summarise(reasons, [0.5, 1.5, 1.0], Tokens(prompt=4, completion=3)) == {
         "reasons": 2,
         "claims_before": 4,
         "grounded_before": 2 / 4,
@@ -89,10 +90,11 @@ def test_the_summary_counts_claims_on_both_sides() -> None:
         "prompt_tokens": 2.0,
         "written_tokens": 1.5,
         "seconds_per_reason": 3.0 / 2,
+        "seconds_per_call": 1.0,
     }
-    assert summarise([reason("New one.", [], [])], 1.0, Tokens())["grounded_before"] is None
+    assert summarise([reason("New one.", [], [])], [1.0], Tokens())["grounded_before"] is None
     with pytest.raises(InputError, match="no reason was written"):
-        summarise([], 1.0, Tokens())
+        summarise([], [1.0], Tokens())
 
 
 def test_the_table_holds_every_reason(tmp_path: Path) -> None:
