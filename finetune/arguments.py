@@ -55,6 +55,7 @@ class DataArguments:
     hard_negatives: int = _option(0, "maximum number of unjudged listings of the first stage in a window")
     random_negatives: int = _option(0, "maximum number of listings of other queries in a window")
     shuffle: bool = _option(True, "candidates in random order, not the first stage's")
+    best_first: float = _option(0.0, "chance that candidates come best first, as a cascade's second stage sees them")
     drop_fields: float = _option(0.0, "chance that a field is left out of all listings of a window")
     query_noise: float = _option(0.0, "chance that a query is varied: case, plural, word order, a typo, a synonym")
     drop_history: float = _option(0.0, "chance that a window has no history")

@@ -73,6 +73,8 @@ class WindowOptions:
             equally likely, but a window of fewer than `least` is filled up, with these first.
         random_negatives: The most listings of the catalogue that were not judged for the query; likewise.
         shuffle: Whether candidates are in random order; otherwise in that of the dataset, the first stage's.
+        best_first: Chance that the best candidates come first, as the second stage of a cascade sees them if its first
+            stage gave the gains.
         drop_fields: Chance that a field (not the title) is left out of all listings of a window.
         query_noise: Chance that a query is varied: case, plural, word order, a lost letter, a synonym.
         drop_history: Chance that a window has no history, so that the model works without one too.
@@ -87,6 +89,7 @@ class WindowOptions:
     hard_negatives: int = 0
     random_negatives: int = 0
     shuffle: bool = True
+    best_first: float = 0.0
     drop_fields: float = 0.0
     query_noise: float = 0.0
     drop_history: float = 0.0
@@ -108,7 +111,7 @@ class WindowOptions:
         ):
             if number < least:
                 raise InputError(f"must be at least {least}, got {number}", field=name)
-        for name in ("drop_fields", "query_noise", "drop_history", "cut_history", "random_history"):
+        for name in ("best_first", "drop_fields", "query_noise", "drop_history", "cut_history", "random_history"):
             if not 0 <= (chance := getattr(self, name)) <= 1:
                 raise InputError(f"must be a chance, 0 to 1, got {chance}", field=name)
 
@@ -208,6 +211,8 @@ def _draw(
     chosen.sort(key=lambda key: places.get(key, len(places)))
     if options.shuffle:
         chance.shuffle(chosen)
+    if options.best_first and chance.random() < options.best_first:  # without it, what is drawn stays as it was
+        chosen.sort(key=lambda key: -gains[key])
     lost = [field for field in DROPPABLE if chance.random() < options.drop_fields]
     text = noisy(query.query.text, chance) if chance.random() < options.query_noise else query.query.text
     history = query.history

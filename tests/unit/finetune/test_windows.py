@@ -82,6 +82,16 @@ def test_a_random_history_is_of_other_listings_and_only_where_there_is_none() ->
     assert (one.candidates, one.gains) == (other.candidates, other.gains)
 
 
+def test_the_best_come_first_in_as_many_windows_as_asked_for() -> None:
+    def sorted_ones(**options: Any) -> list[bool]:
+        windows = many(least=6, most=8, **options)
+        return [list(window.gains) == sorted(window.gains, reverse=True) for window in windows]
+
+    assert all(sorted_ones(best_first=1.0))
+    some, none = sum(sorted_ones(best_first=0.5)), sum(sorted_ones())
+    assert none < some < len(sorted_ones())
+
+
 def test_a_query_without_a_preference_gives_no_window() -> None:
     assert {window.query.query_id for window in many()} == {"q1"}
     with_others = {window.query.query_id for window in many(random_negatives=3)}
