@@ -65,6 +65,7 @@ class DistillConfig(Strict):
         split: Split whose queries are labelled; never dev or test. In the new dataset their split is train.
         queries: Maximum number of them, the first ones; None takes all, 0 none.
         pseudo_queries: Queries drawn from the words of the catalogue.
+        histories: The chance that such a query gets a history (`finetune.pseudo_queries.draw_queries`).
         candidates: Candidates of each query, the first stage's best, or BM25's for a query without a first stage.
         retrieved: Further listings of each query, BM25's best of the whole catalogue, judged or not.
         random: Further listings of each query, drawn from the whole catalogue.
@@ -77,6 +78,7 @@ class DistillConfig(Strict):
     split: str = "train"
     queries: Annotated[int, Field(ge=0)] | None = None
     pseudo_queries: Annotated[int, Field(ge=0)] = 0
+    histories: Annotated[float, Field(ge=0, le=1)] = 0.0
     candidates: Annotated[int, Field(ge=1)] = 20
     retrieved: Annotated[int, Field(ge=0)] = 0
     random: Annotated[int, Field(ge=0)] = 0
@@ -121,7 +123,7 @@ def chosen_queries(
     found = [] if config.queries == 0 else dataset.split(config.split)[: config.queries]
     found = [dataclasses.replace(query, split="train") for query in found]
     known = [query.query.text for one in (dataset, *others) for query in one.queries]
-    found += draw_queries(dataset, config.pseudo_queries, known, config.seed)
+    found += draw_queries(dataset, config.pseudo_queries, known, config.seed, histories=config.histories)
     kept, left_out = drop_leaks(dataclasses.replace(dataset, queries=found), (dataset, *others), "train", _HELD_OUT)
     return list(kept.queries), left_out
 

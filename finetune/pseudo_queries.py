@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from genrank.data.dataset import Dataset, DatasetQuery
 from genrank.experiment.splits import query_digest
 from genrank.search.bm25 import tokenise
 from genrank.text.clean import clean, fold
 from genrank.text.injection import neutralise
-from genrank.types import Listing, Query
+from genrank.types import Event, Interaction, Listing, Query
 
 _TRIES = 50  # for each query that is wanted
 _MOST_WORDS = 4
 _LONGEST = 40  # characters of a value that a shopper might type
 _SEVERAL = set(",;/+，、；")
+_MOST_SEEN = 4  # listings of a history
+_EVENTS: tuple[Event, ...] = ("view", "cart", "purchase")
 
 
-def draw_queries(dataset: Dataset, count: int, taken: Iterable[str], seed: int = 0) -> list[DatasetQuery]:
+def draw_queries(
+    dataset: Dataset, count: int, taken: Iterable[str], seed: int = 0, *, histories: float = 0.0
+) -> list[DatasetQuery]:
     """Queries made of listings' titles, categories, brands and attributes, all different.
 
     Text that speaks to a model (`genrank.text.injection.neutralise`) never goes into a query. With a greater `count`
@@ -29,23 +33,41 @@ def draw_queries(dataset: Dataset, count: int, taken: Iterable[str], seed: int =
         count: How many; fewer if the catalogue does not have the words for that many.
         taken: Texts of queries that must not be drawn, in whatever order, case and number.
         seed: Seed of what is drawn.
+        histories: The chance, 0 to 1, that a query gets a history of one to four listings: about half of the kind that
+            the query was drawn from, the others any. It changes no query's text.
 
     Returns:
-        Queries of the split ``train`` without a history; their ids are hashes of their texts.
+        Queries of the split ``train``; their ids are hashes of their texts.
     """
     chance = random.Random(f"pseudo-queries {seed}")
     listings = list(dataset.listings.values())
     known = {frozenset[str](), *map(query_words, taken)}
     found: list[DatasetQuery] = []
     for _ in range(_TRIES * count if listings else 0):
-        text = chance.choice(_FORMS)(chance.choice(listings), chance)
+        form = chance.choice(_FORMS)
+        source = chance.choice(listings)
+        text = form(source, chance)
         if (words := query_words(text)) in known or not any(word.isalpha() for word in words):
             continue
         known.add(words)
-        found.append(DatasetQuery(Query(text, f"p-{query_digest(text)[:16]}"), "train"))
+        query = Query(text, f"p-{query_digest(text)[:16]}")
+        luck = random.Random(f"{seed} {query.query_id}")
+        past = _history(source, listings, luck) if luck.random() < histories else ()
+        found.append(DatasetQuery(query, "train", past))
         if len(found) == count:
             break
     return found
+
+
+def _history(source: Listing, listings: Sequence[Listing], chance: random.Random) -> tuple[Interaction, ...]:
+    """What a shopper may have looked at before searching for something like `source`, but not `source` itself."""
+    others = [listing for listing in listings if listing.listing_id != source.listing_id]
+    alike = [listing for listing in others if listing.category[:1] == source.category[:1]]
+    past = dict[str, Interaction]()
+    for _ in range(chance.randint(1, _MOST_SEEN) if others else 0):
+        listing = chance.choice(alike if alike and chance.random() < 0.5 else others)
+        past[listing.listing_id] = Interaction(chance.choice(_EVENTS), listing)
+    return tuple(past.values())
 
 
 def query_words(text: str) -> frozenset[str]:

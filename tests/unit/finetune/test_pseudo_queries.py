@@ -38,6 +38,25 @@ def test_they_hang_on_the_seed_and_more_of_them_begin_with_the_same() -> None:
     assert texts(dataset, 0) == []
 
 
+def test_histories_change_no_query_and_hold_other_listings() -> None:
+    dataset = sample_shop()
+    with_past = draw_queries(dataset, 200, (), histories=0.5)
+    assert [query.query for query in with_past] == [query.query for query in draw_queries(dataset, 200, ())]
+    pasts = [query.history for query in with_past if query.history]
+    assert 70 < len(pasts) < 130
+    assert {len(past) for past in pasts} == {1, 2, 3, 4}
+    assert all(len({event.listing.listing_id for event in past}) == len(past) for past in pasts)
+    assert {event.event for past in pasts for event in past} == {"view", "cart", "purchase"}
+    assert with_past[:50] == draw_queries(dataset, 50, (), histories=0.5)
+    assert all(query.history for query in draw_queries(dataset, 50, (), histories=1.0))
+
+
+def test_a_shop_of_one_listing_has_no_histories() -> None:
+    found = draw_queries(shop(Listing("a", "Red wool coat")), 3, (), histories=1.0)
+    assert found
+    assert not any(query.history for query in found)
+
+
 @pytest.mark.parametrize("taken", ["Lamps table RED!", "red  table lamp", "Red Table Lâmp"])
 def test_a_query_that_is_taken_is_never_drawn(taken: str) -> None:
     dataset = shop(Listing("l1", "Red Table Lamp"))
