@@ -20,8 +20,8 @@ from genrank.engines.tokenizer import Tokenizer
 from genrank.errors import EngineError, InputError
 from genrank.types import Tokens
 
-Dtype = Literal["auto", "bfloat16", "float16", "float32"]
-"""Number formats of a model's weights; each engine documents what ``auto`` means."""
+Dtype = Literal["auto", "bfloat16", "float16", "float32", "int8"]
+"""Number formats of a model's weights; each engine documents what ``auto`` means, and whether it takes ``int8``."""
 
 
 class Stop:

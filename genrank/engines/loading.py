@@ -17,6 +17,7 @@ from typing import Any, cast
 
 from genrank.adapters import load_manifest
 from genrank.engines.attention import group_heads
+from genrank.engines.quantised import quantise
 from genrank.engines.tokenizer import check_tokens, load_config, load_tokenizer
 from genrank.errors import MissingExtraError, ModelError
 from genrank.models.hub import hub_adapter
@@ -55,6 +56,7 @@ def load(
     device: torch.device,
     dtype: torch.dtype,
     *,
+    int8: bool = False,
     trust_remote_code: bool = False,
     check_adapter: bool = True,
 ) -> tuple[Any, Any]:
@@ -65,6 +67,7 @@ def load(
         adapter: Folder or hub name of a PEFT adapter.
         device: Where the model runs.
         dtype: The dtype of its weights.
+        int8: Whether linear layers become `genrank.engines.quantised.Int8Linear`.
         trust_remote_code: Whether to run code in the model's folder.
         check_adapter: Whether to refuse an adapter that was trained on other weights.
 
@@ -74,6 +77,7 @@ def load(
             causal language model.
         ConfigError: When the adapter was trained on another model.
         MissingExtraError: When there is an adapter, and peft is not installed.
+        InputError: When the model cannot be in int8.
     """
     folder = resolve(model)
     found = None if adapter is None else find_adapter(adapter)
@@ -88,7 +92,9 @@ def load(
         check_numbers(loaded, found)
     loaded = loaded.to(device).eval()
     group_heads(loaded)
-    if device.type == "cpu" and dtype == torch.bfloat16:
+    if int8:
+        quantise(loaded)
+    elif device.type == "cpu" and dtype == torch.bfloat16:
         _pack(loaded)
     return loaded, tokenizer
 

@@ -104,6 +104,11 @@ class VLLMEngine(Closing):
         check_adapter: bool = True,
     ) -> None:
         check_dtype(dtype)
+        if dtype == "int8":
+            raise InputError(
+                "vLLM rounds no weights itself; name a checkpoint in AWQ or GPTQ as the model, and leave it out",
+                field="dtype",
+            )
         if kv_cache_gib is not None and not kv_cache_gib > 0:
             raise InputError(f"must be more than 0, got {kv_cache_gib}", field="kv_cache_gib")
         if max_lora_rank is not None and not 1 <= max_lora_rank <= LORA_RANKS[-1]:
