@@ -176,3 +176,23 @@ def test_the_model_has_a_thread_of_its_own() -> None:
 
     asyncio.run(run())
     thread.close()
+
+
+def test_who_waits_or_whose_batch_ends_later_leaves_in_time() -> None:
+    rank = Recorder(0.3)
+
+    async def run() -> list[str]:
+        now = time.monotonic()
+        batcher = Batcher(rank, BatchingConfig(size=2, wait=0.01), slack=0.01)
+        ends = {"same": now + 1.0, "earlier": now + 0.5, "with it": now + 1.0, "waiting": now + 1.0}
+        asked = [
+            asyncio.ensure_future(batcher.submit(request(name), Options(), end, leaves=now + 0.1))
+            for name, end in ends.items()
+        ]
+        found = await asyncio.gather(*asked, return_exceptions=True)
+        assert batcher.waiting == 0
+        assert time.monotonic() - now < 0.5, "nothing waits for what was dropped"
+        return [type(one).__name__ for one in found]
+
+    assert asyncio.run(run()) == ["Ranking", "TimeoutError", "TimeoutError", "TimeoutError"]
+    assert rank.batches == [["same", "earlier"]]
