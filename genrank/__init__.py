@@ -77,6 +77,7 @@ from genrank.types import (
     RankedItem,
     Ranking,
     Request,
+    StandIn,
     Strategy,
     Tokens,
 )
@@ -117,6 +118,7 @@ __all__ = [
     "Ranking",
     "Request",
     "Reranker",
+    "StandIn",
     "Strategy",
     "Template",
     "Tokens",

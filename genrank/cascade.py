@@ -229,6 +229,7 @@ def _provenance(first: Provenance, second: Provenance) -> Provenance:
         cause=first.cause or second.cause,
         why=why,
         repairs=first.repairs + second.repairs,
+        reasons_missing=first.reasons_missing + second.reasons_missing,
         tokens=first.tokens + second.tokens,
         cuts=dict(Counter(first.cuts) + Counter(second.cuts)),
         neutralised=first.neutralised + second.neutralised,

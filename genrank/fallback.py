@@ -1,7 +1,11 @@
-"""Calls the caller's own cheap ranker for candidates that the model did not rank, and checks its scores."""
+"""Calls the caller's own cheap ranker for candidates that the model did not rank, and checks its scores.
+
+Whatever is wrong with it is in the ranking's provenance, and logged as a warning.
+"""
 
 from __future__ import annotations
 
+import logging
 import math
 import numbers
 import reprlib
@@ -9,9 +13,12 @@ from collections.abc import Callable, Mapping, Sequence
 
 from genrank.types import Request
 
+_log = logging.getLogger(__name__)
+
 Fallback = Callable[[Sequence[Request]], Sequence[Sequence[float]]]
 """A cheap ranker: takes ``[b]`` requests and returns ``[b][n]`` finite scores, one for each candidate in the request's
-order; higher is better. No deadline stops it, so it should take milliseconds."""
+order; higher is better. It should take milliseconds: with a deadline, one that takes longer than
+`genrank.scheduling.fallback_seconds` is abandoned."""
 
 
 def ask_fallback(fallback: Fallback, requests: Sequence[Request]) -> list[list[float] | str]:
@@ -22,10 +29,25 @@ def ask_fallback(fallback: Fallback, requests: Sequence[Request]) -> list[list[f
     try:
         answers = list(fallback(requests))
     except Exception as error:
-        return [f"{type(error).__name__}: {error}"] * len(requests)
+        return failed(requests, f"{type(error).__name__}: {error}", error)
     if len(answers) != len(requests):
-        return [f"it gave {len(answers)} answers to {len(requests)} requests"] * len(requests)
-    return [_read_scores(answer, len(request.candidates)) for answer, request in zip(answers, requests, strict=True)]
+        return failed(requests, f"it gave {len(answers)} answers to {len(requests)} requests")
+    found = [_read_scores(answer, len(request.candidates)) for answer, request in zip(answers, requests, strict=True)]
+    for fault in {one for one in found if isinstance(one, str)}:
+        failed((), fault)
+    return found
+
+
+def failed(requests: Sequence[Request], fault: str, error: Exception | None = None) -> list[list[float] | str]:
+    """Log a fault, and give it as the answer to each request.
+
+    Args:
+        requests: ``[b]``.
+        fault: What is wrong, in words.
+        error: The same as an exception. A server's log holds only its type, since `fault` may quote a listing.
+    """
+    _log.warning("the fallback failed: %s", fault, exc_info=error or ValueError(fault))
+    return [fault for _ in requests]
 
 
 def _read_scores(answer: Sequence[float], count: int) -> list[float] | str:

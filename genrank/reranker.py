@@ -301,12 +301,14 @@ class Reranker(Closing):
             reasons: How many of the first items get a reason.
             deadline: Seconds from the call to the answer, rendering included. When they have passed, the windows ranked
                 so far count, and the other candidates come in the order of `fallback`, or else of the first stage. An
-                engine that is still working is abandoned `genrank.scheduling.GRACE` seconds later.
+                engine that is still working is abandoned `genrank.scheduling.GRACE` seconds later, and `fallback`
+                after `genrank.scheduling.fallback_seconds` more.
 
         Returns:
             Every candidate exactly once (or the first `top_k` of them). When the engine fails or the deadline passes,
             the candidates that no window ranked come in the order of `fallback`, or else of the first stage. The
-            outcome is then ``fallback``, and `Provenance.cause` and `Provenance.why` hold the reason.
+            outcome is then ``fallback``; `Provenance.stand_in` says whose order that is, and `Provenance.cause` and
+            `Provenance.why` hold the reason.
 
         Raises:
             InputError: When an argument is wrong; its `field` names it.
@@ -584,15 +586,16 @@ class Reranker(Closing):
         answers: list[list[float] | str] = []
         if self.fallback and asked:
             answers = yield FallbackCall(self.fallback, [state.request for state in asked])
-        whose = dict.fromkeys(states, "first stage's")
         for state, answer in zip(asked, answers, strict=True):
             if isinstance(answer, str):
                 state.why += f"; the fallback failed: {answer}"
             else:
                 state.order_unranked(answer)
-                whose[state] = "fallback's"
+                state.stand_in = "baseline"
         for state in states:
-            state.why += f"; what no window ranked stands in the {whose[state]} order"
+            state.stand_in = state.stand_in or "first-stage"
+            whose = "fallback's" if state.stand_in == "baseline" else "first stage's"
+            state.why += f"; what no window ranked stands in the {whose} order"
             state.done()
 
     def _blend(self, state: QueryState) -> None:
@@ -694,7 +697,9 @@ class Reranker(Closing):
             outcome="fallback" if state.why else "repaired" if state.repairs else "model",
             cause=state.cause,
             why=state.why,
+            stand_in=state.stand_in,
             repairs=tuple(state.repairs),
+            reasons_missing=state.reasons_missing,
             windows=state.ranked,
             kept=state.kept,
             agreement=sum(state.taus) / len(state.taus) if state.taus else None,

@@ -24,10 +24,10 @@ from typing import Any, TypeVar
 from genrank.blending import blended
 from genrank.engines.base import Engine, EngineCall, Stop
 from genrank.errors import EngineError
-from genrank.fallback import Fallback, ask_fallback
+from genrank.fallback import Fallback, ask_fallback, failed
 from genrank.prompting.renderer import PreparedRequest
 from genrank.reasons.write import Reason
-from genrank.types import Cause, Claims, Decoding, Interaction, Request, Tokens
+from genrank.types import Cause, Claims, Decoding, Interaction, Request, StandIn, Tokens
 from genrank.windows import Interrupted, Ranked, Scores, Steps, Window
 
 T = TypeVar("T")
@@ -35,22 +35,61 @@ T = TypeVar("T")
 GRACE = 0.02
 """Seconds after a deadline in which an engine may still hand over finished answers; then it is abandoned."""
 
+_FALLBACK_SHARE = 0.25
+_FALLBACK_LEAST, _FALLBACK_MOST = 0.05, 2.0
 
-@dataclass(frozen=True, slots=True)
+
+def fallback_seconds(deadline: float) -> float:
+    """Seconds past a deadline that a fallback has: a quarter of the deadline, but 0.05 to 2.
+
+    Args:
+        deadline: Seconds.
+    """
+    return min(max(_FALLBACK_LEAST, _FALLBACK_SHARE * deadline), _FALLBACK_MOST)
+
+
+@dataclass(eq=False)
 class FallbackCall:
-    """A call of the caller's fallback that is still to be made.
+    """A call of the caller's fallback.
 
     Attributes:
         fallback: The function.
         requests: Its batch.
+        ends: When nobody waits for it any longer, on the clock of ``time.monotonic()``.
     """
 
     fallback: Fallback
     requests: Sequence[Request]
+    ends: float = math.inf
 
     def run(self) -> list[list[float] | str]:
         """Make the call; see `genrank.fallback.ask_fallback`."""
-        return ask_fallback(self.fallback, self.requests)
+        _running.add(self)
+        try:
+            return ask_fallback(self.fallback, self.requests)
+        finally:
+            _running.discard(self)
+
+    def start(self, patience: float) -> concurrent.futures.Future[list[list[float] | str]]:
+        """Make the call in a thread, unless an earlier one should have ended by now: hung calls must not pile up.
+
+        Args:
+            patience: Seconds that the caller will wait.
+        """
+        now = time.monotonic()
+        if any(call.fallback is self.fallback and now > call.ends for call in tuple(_running)):
+            busy = concurrent.futures.Future[list[list[float] | str]]()
+            busy.set_result(failed(self.requests, "an earlier call of it still runs", TimeoutError()))
+            return busy
+        self.ends = now + patience
+        return _in_thread(self.run, "genrank-fallback")
+
+    def late(self, patience: float) -> list[list[float] | str]:
+        """The answer when it took longer."""
+        return failed(self.requests, f"it took more than {patience:.3g} s", TimeoutError())
+
+
+_running: set[FallbackCall] = set()
 
 
 Loop = Generator[EngineCall | FallbackCall, Any, T]
@@ -91,11 +130,18 @@ class Deadline:
             return None
         return min(max(0.0, self.ends - time.monotonic()) + GRACE, threading.TIMEOUT_MAX)
 
+    def fallback_patience(self) -> float | None:
+        """Seconds to wait for a fallback from now on; None for as long as it takes."""
+        if self.ends == math.inf:
+            return None
+        left = max(0.0, self.ends - time.monotonic())
+        return min(left + fallback_seconds(self.ends - self.started), threading.TIMEOUT_MAX)
+
 
 def drive(loop: Loop[T], engine: Engine, deadline: Deadline) -> T:
     """Run a loop to its end in this thread.
 
-    With a deadline, the engine works in a separate thread, so that it can be abandoned if it hangs.
+    With a deadline, the engine and the fallback work in separate threads, so that they can be abandoned if they hang.
     """
     go_on: Callable[[], EngineCall | FallbackCall] = functools.partial(next, loop)
     while True:
@@ -105,7 +151,7 @@ def drive(loop: Loop[T], engine: Engine, deadline: Deadline) -> T:
             result: T = stop.value
             return result
         try:
-            answer = call.run() if isinstance(call, FallbackCall) else _run(call, engine, deadline)
+            answer = _run_fallback(call, deadline) if isinstance(call, FallbackCall) else _run(call, engine, deadline)
             go_on = functools.partial(loop.send, answer)
         except EngineError as error:
             go_on = functools.partial(loop.throw, error)
@@ -125,12 +171,36 @@ async def adrive(loop: Loop[T], engine: Engine, deadline: Deadline) -> T:
             return result
         try:
             if isinstance(call, FallbackCall):
-                answer: Any = await asyncio.wrap_future(_in_thread(call.run))
+                answer: Any = await await_fallback(call, deadline.fallback_patience())
             else:
                 answer = await _arun(call, engine, deadline)
             go_on = functools.partial(loop.send, answer)
         except EngineError as error:
             go_on = functools.partial(loop.throw, error)
+
+
+def _run_fallback(call: FallbackCall, deadline: Deadline) -> list[list[float] | str]:
+    patience = deadline.fallback_patience()
+    if patience is None:
+        return call.run()
+    working = call.start(patience)
+    done = concurrent.futures.wait([working], patience).done
+    return working.result() if done else call.late(patience)
+
+
+async def await_fallback(call: FallbackCall, patience: float | None) -> list[list[float] | str]:
+    """Make a call of a fallback in a thread, and await its answer; see `genrank.fallback.ask_fallback`.
+
+    Args:
+        call: The call.
+        patience: Seconds after which it is abandoned; None for as long as it takes.
+    """
+    working = asyncio.wrap_future(call.start(math.inf if patience is None else patience))
+    try:
+        await asyncio.wait({working}, timeout=patience)
+        return working.result() if working.done() or patience is None else call.late(patience)
+    finally:
+        working.cancel()
 
 
 def _run(call: EngineCall, engine: Engine, deadline: Deadline) -> list[Any]:
@@ -168,7 +238,7 @@ def _finished(call: EngineCall, stop: Stop) -> list[Any]:
     return [stop.finished(request) for request in call.requests]
 
 
-def _in_thread(work: Callable[[], T]) -> concurrent.futures.Future[T]:
+def _in_thread(work: Callable[[], T], name: str = "genrank-engine") -> concurrent.futures.Future[T]:
     """Run `work` in a daemon thread; if it hangs, it does not keep the interpreter from exiting."""
     future = concurrent.futures.Future[T]()
 
@@ -182,7 +252,7 @@ def _in_thread(work: Callable[[], T]) -> concurrent.futures.Future[T]:
             with contextlib.suppress(concurrent.futures.InvalidStateError):
                 future.set_result(result)
 
-    threading.Thread(target=run, daemon=True, name="genrank-engine").start()
+    threading.Thread(target=run, daemon=True, name=name).start()
     return future
 
 
@@ -197,9 +267,11 @@ class QueryState:
         self.scores: Mapping[int, float] = {}
         self.cause: Cause = ""
         self.why = ""
+        self.stand_in: StandIn = ""
         self.ranked = 0  # windows, over all passes
         self.kept = 0  # candidates whose listing the engine had kept
         self.repairs: list[str] = []
+        self.reasons_missing = 0
         self.tokens = Tokens()
         self.cuts: Counter[str] = Counter()
         self.neutralised = 0
@@ -266,6 +338,7 @@ class QueryState:
     def no_reason(self, place: int, cause: Cause, why: str) -> None:
         """Record that a candidate has no reason."""
         self.cause = self.cause or cause
+        self.reasons_missing += 1
         self.repairs.append(f"no reason for {self.request.candidates[place].listing.listing_id}: {why}")
 
     def repaired(self, repairs: Sequence[str]) -> None:

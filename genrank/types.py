@@ -45,6 +45,10 @@ Cause = Literal["", "deadline", "engine-error", "bad-output", "budget"]
 """Why an outcome is not ``model``: the deadline passed, the engine failed, the model's answer could not be used, or a
 reason did not fit the token budget. Empty for the outcome ``model``."""
 
+StandIn = Literal["", "baseline", "first-stage"]
+"""Whose order the candidates have that the model did not rank: ``baseline`` is that of the ``fallback`` of
+`genrank.Reranker`, ``first-stage`` the one in which they came. Empty when the model ranked all of them."""
+
 _EXAMPLES = {
     "Price": '{"amount": 129.0, "currency": "CNY"}',
     "Listing": '{"listing_id": "p1", "title": "Red dress"}',
@@ -454,7 +458,10 @@ class Provenance:
             (`repairs`). ``fallback``: some or all items are in the fallback's or the first stage's order.
         cause: Why the outcome is not ``model``, as a code; the first one, if there are several.
         why: What went wrong with the order, in words; empty unless the outcome is ``fallback``.
+        stand_in: Whose order the candidates have that the model did not rank. Of a `genrank.Cascade` that is the first
+            stage's: what its second stage does not rank keeps the first one's order, which is a model's.
         repairs: Each repair, in words.
+        reasons_missing: Reasons that were asked for and could not be written; `repairs` says why.
         windows: Windows that the model ranked, over all passes; of ``pointwise``, candidates.
         kept: Candidates of ``pointwise`` whose listing the model had read before, so that only the query was read.
         passes: Passes over the candidates in different orders, whose scores were averaged.
@@ -486,7 +493,9 @@ class Provenance:
     outcome: Outcome = "model"
     cause: Cause = ""
     why: str = ""
+    stand_in: StandIn = ""
     repairs: tuple[str, ...] = ()
+    reasons_missing: int = 0
     windows: int = 0
     kept: int = 0
     passes: int = 1

@@ -35,7 +35,6 @@ def exported() -> dict[str, set[str]]:
 
     metrics = Metrics()
     metrics.requests.labels(outcome="model")  # a sample is there once its labels have a value
-    metrics.tiers.labels(tier="model")
     metrics.tokens.labels(kind="prompt")
     metrics.responses.labels(status="200")
     metrics.cache.labels(result="hit")

@@ -40,7 +40,8 @@ def caption(ranking: Ranking) -> list[Cell]:
     seconds = source.seconds
     time = f"{1000 * seconds:.0f} ms" if seconds < 1 else f"{seconds:.2f} s"
     stages = " · ".join(f"{one.decoding} · {one.prompt}" for one in (source, source.then) if one)
-    line = f"{source.model} · {stages} · {source.outcome} · {time}"
+    outcome = f"{source.outcome}: {source.stand_in}" if source.stand_in else source.outcome
+    line = f"{source.model} · {stages} · {outcome} · {time}"
     lines = [Cell(line)]
     if source.why:
         lines.append(Cell(clean(source.why), "red"))

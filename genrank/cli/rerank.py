@@ -79,6 +79,11 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     rerank.add_argument("--top-k", type=int, metavar="K", help="return only the first K items")
     rerank.add_argument("--deadline", type=float, metavar="SECONDS", help="for each batch; late candidates fall back")
     rerank.add_argument(
+        "--fallback",
+        metavar="FOLDER",
+        help="trained BERT + GBDT that orders what the model did not (the order of the candidates)",
+    )
+    rerank.add_argument(
         "--then", choices=get_args(Decoding), help="rank the first items again with this decoding (one stage)"
     )
     rerank.add_argument("--then-top", type=int, default=10, metavar="N", help="how many of them (%(default)s)")
@@ -109,6 +114,11 @@ def _rerank(arguments: argparse.Namespace) -> int:
     lines = read_requests(arguments.requests)
     first = next(lines)  # a missing or empty file is reported before a model is loaded
     quiet_libraries()
+    fallback = None
+    if arguments.fallback:
+        from genrank.rankers.gbdt import load_fallback
+
+        fallback = load_fallback(arguments.fallback)
     reranker = Reranker(
         arguments.model,
         adapter=arguments.adapter,
@@ -123,6 +133,7 @@ def _rerank(arguments: argparse.Namespace) -> int:
         max_prompt_tokens=arguments.max_prompt_tokens,
         calibration=arguments.calibration,
         blend=arguments.blend,
+        fallback=fallback,
         trust_remote_code=arguments.trust_remote_code,
     )
     if arguments.snapshot:

@@ -18,6 +18,7 @@ _FLAGS = {
     "prompt": "model.prompt",
     "decoding": "model.decoding",
     "snapshot": "model.snapshot",
+    "fallback": "model.fallback",
     "keys_file": "auth.keys_file",
     "rate_limit": "auth.rate_limit",
     "open": "auth.open",
@@ -56,6 +57,9 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     serve.add_argument("--prompt", metavar="P", help="name of a prompt template, or a .toml file")
     serve.add_argument("--decoding", help="how it ranks (what suits the adapter and the prompt)")
     serve.add_argument("--snapshot", metavar="FILE", help="listings that genrank warm read beforehand (none)")
+    serve.add_argument(
+        "--fallback", metavar="FOLDER", help="trained BERT + GBDT that orders what the model does not (none)"
+    )
     serve.add_argument("--keys-file", metavar="FILE", help="one key a line")
     serve.add_argument("--rate-limit", metavar="RATE", help="rerank requests for each key, such as 600/minute (none)")
     serve.add_argument("--open", action="store_true", default=None, help="serve others without keys")

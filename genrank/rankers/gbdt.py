@@ -11,6 +11,7 @@ import gzip
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -18,6 +19,7 @@ import numpy as np
 import pydantic
 
 from genrank.errors import ChecksumError, ConfigError, InputError, MissingExtraError, ModelError, ModelNotFoundError
+from genrank.fallback import Fallback
 from genrank.files import files_fingerprint, read_text, write_folder_atomically
 from genrank.rankers.features import (
     FEATURES,
@@ -29,7 +31,7 @@ from genrank.rankers.features import (
     listing_texts,
 )
 from genrank.search.dense import Encoder, TextEncoder
-from genrank.types import Request
+from genrank.types import Candidate, Listing, Query, Request
 
 if TYPE_CHECKING:
     import lightgbm
@@ -94,7 +96,7 @@ class GbdtSettings(pydantic.BaseModel, frozen=True, extra="ignore"):
 
 
 class GbdtRanker:
-    """A trained BERT + GBDT ranker: a first stage, or `genrank.Reranker`'s fallback (``fallback=ranker.score``)."""
+    """A trained BERT + GBDT ranker: a first stage, or `genrank.Reranker`'s fallback (`load_fallback`)."""
 
     def __init__(
         self,
@@ -250,6 +252,40 @@ class GbdtRanker:
                 f"{encoder.name} is {encoder.fingerprint}); train it again"
             )
         return cls(config, Featuriser(encoder, statistics), boosters, calibration, record)
+
+
+def check_folder(folder: str | Path) -> None:
+    """Check that `load_fallback` has its files and packages, without loading anything.
+
+    Args:
+        folder: See `GbdtRanker.load`.
+
+    Raises:
+        MissingExtraError: When LightGBM or sentence-transformers is not installed.
+        ModelNotFoundError: When the folder does not exist or holds no baseline.
+        ChecksumError: When a file is missing or was changed.
+        ModelError: When it was saved by another version.
+    """
+    for package in ("lightgbm", "sentence-transformers"):
+        if find_spec(package.replace("-", "_")) is None:
+            raise MissingExtraError(package, "rankers")
+    _read_manifest(Path(folder).expanduser())
+
+
+def load_fallback(folder: str | Path, encoder: TextEncoder | None = None) -> Fallback:
+    """A trained ranker as `genrank.Reranker`'s fallback; it has scored once, so that its first call is not slow.
+
+    Args:
+        folder: See `GbdtRanker.load`, as for `encoder` and the errors.
+        encoder: The encoder; None takes the one named in the folder.
+
+    Raises:
+        GenrankError: Any error of `GbdtRanker.load` or of the encoder.
+    """
+    ranker = GbdtRanker.load(folder, encoder)
+    listing = Listing("warm-up", "warm-up", reviews=("warm-up",))
+    ranker.score([Request(Query("warm-up"), (Candidate(listing),))])
+    return ranker.score
 
 
 def split_scores(requests: Sequence[Request], scores: Floats) -> list[list[float]]:

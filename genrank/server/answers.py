@@ -10,9 +10,9 @@ import pydantic
 
 from genrank.types import Cause, Outcome, Ranking, Request, Tokens
 
-Tier = Literal["reasons", "model", "fallback"]
-"""How good an answer is: the model's order with the reasons that were asked for, the model's order, or an order that is
-in part or wholly the fallback's or the first stage's."""
+Tier = Literal["reasons", "model", "baseline", "first-stage"]
+"""How good an answer is, best first: the model's order with all reasons that were asked for, the model's order, an
+order that is in part or wholly the fallback's, and one that is in part or wholly the first stage's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class RankedPlace:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A ranking as the gateway passes it on and keeps it; the fields after `items` are those of `genrank.Provenance`.
+    """A ranking as the gateway passes it on and keeps it; the fields after `tier` are those of `genrank.Provenance`.
 
     Attributes:
         items: Best first.
@@ -46,6 +46,7 @@ class Answer:
     tier: Tier
     outcome: Outcome
     cause: Cause = ""
+    reasons_missing: int = 0
     decoding: str = ""
     prompt: str = ""
     prompt_hash: str = ""
@@ -64,9 +65,8 @@ class Answer:
         """Make it from what a reranker answered; `reasons` is how many were asked for."""
         places = {candidate.listing.listing_id: i for i, candidate in enumerate(request.candidates)}
         source = ranking.provenance
-        tier: Tier = "fallback" if source.outcome == "fallback" else "model"
-        if tier == "model" and reasons and not source.repairs:
-            tier = "reasons"
+        complete = reasons and not source.reasons_missing and source.outcome != "fallback"
+        tier: Tier = source.stand_in or ("reasons" if complete else "model")
         return cls(
             items=tuple(
                 RankedPlace(places[item.listing_id], item.score, item.reason, item.evidence) for item in ranking
@@ -74,6 +74,7 @@ class Answer:
             tier=tier,
             outcome=source.outcome,
             cause=source.cause,
+            reasons_missing=source.reasons_missing,
             decoding=source.decoding,
             prompt=source.prompt,
             prompt_hash=source.prompt_hash,
@@ -94,12 +95,12 @@ class Answer:
 
         Args:
             count: How many candidates there are.
-            cause: Why the model was not asked.
+            cause: Why it is not the model's.
             scores: ``[count]`` of the fallback; higher is better, ties keep their order.
         """
         places = range(count) if scores is None else sorted(range(count), key=lambda place: -scores[place])
         items = tuple(RankedPlace(place, (count - i) / count) for i, place in enumerate(places))
-        return cls(items, tier="fallback", outcome="fallback", cause=cause)
+        return cls(items, tier="first-stage" if scores is None else "baseline", outcome="fallback", cause=cause)
 
 
 _STORED = pydantic.TypeAdapter(Answer)

@@ -62,6 +62,10 @@ class _Job:
     answer: asyncio.Future[Ranking]
     batch: _Batch | None = None
 
+    def is_in_time(self, slack: float) -> bool:
+        """Whether it is in a batch that ends with it."""
+        return self.batch is not None and max(job.ends for job in self.batch.jobs) <= self.ends + slack
+
 
 @dataclass(eq=False, slots=True)
 class _Batch:
@@ -83,6 +87,7 @@ class Batcher:
         rank: Ranks a batch.
         config: Sizes.
         concurrency: Batches that run at once.
+        slack: Seconds that a batch may take beyond the end of one of its requests without being late for it.
         on_batch: Told the size of each batch when it starts.
     """
 
@@ -92,11 +97,13 @@ class Batcher:
         config: BatchingConfig,
         *,
         concurrency: int = 1,
+        slack: float = 0.0,
         on_batch: Callable[[int], object] = lambda _: None,
     ) -> None:
         self._rank = rank
         self._config = config
         self._concurrency = concurrency
+        self._slack = slack
         self._on_batch = on_batch
         self._waiting: deque[_Job] = deque()
         self._running: set[asyncio.Task[None]] = set()
@@ -108,7 +115,7 @@ class Batcher:
         """Requests in the queue."""
         return len(self._waiting)
 
-    async def submit(self, request: Request, options: Options, ends: float) -> Ranking:
+    async def submit(self, request: Request, options: Options, ends: float, *, leaves: float | None = None) -> Ranking:
         """Rank a request in the next batch. When the caller is cancelled, the request is dropped.
 
         Args:
@@ -116,8 +123,10 @@ class Batcher:
             options: Only requests with equal options share a batch.
             ends: When it must be done, on the clock of ``time.monotonic()``. A batch has until the latest end of its
                 requests, so that one that has waited long takes no time from the others; its caller stops waiting.
+            leaves: When it is dropped if it is not in a batch that ends with it; None waits on.
 
         Raises:
+            TimeoutError: When it was dropped.
             QueueFullError: When no further request may wait.
             InputError: When the request cannot be ranked.
             EngineError: When the batcher is closed.
@@ -130,13 +139,15 @@ class Batcher:
         self._waiting.append(job)
         self._start()
         try:
+            if leaves is not None:
+                done, _ = await asyncio.wait({job.answer}, timeout=max(0.0, leaves - time.monotonic()))
+                if not done and not job.is_in_time(self._slack):
+                    raise TimeoutError
             return await job.answer
-        except asyncio.CancelledError:
-            if job.batch is not None:
-                job.batch.leave()
-            elif job in self._waiting:
-                self._waiting.remove(job)
-            raise
+        finally:
+            job.answer.cancel()  # no effect if it is there
+            if job.answer.cancelled():
+                self._drop(job)
 
     async def close(self) -> None:
         """Drop all work, and take no more."""
@@ -147,6 +158,13 @@ class Batcher:
         for task in running:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
+
+    def _drop(self, job: _Job) -> None:
+        """Forget a request that nobody waits for."""
+        if job.batch is not None:
+            job.batch.leave()
+        elif job in self._waiting:
+            self._waiting.remove(job)
 
     def _retry_after(self) -> int:
         expected = len(self._waiting) * self._pace / self._concurrency

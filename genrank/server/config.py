@@ -13,7 +13,7 @@ import limits
 import pydantic
 from pydantic import Field, SecretStr, field_validator
 
-from genrank.errors import ConfigError, first_problem
+from genrank.errors import ConfigError, GenrankError, first_problem
 from genrank.experiment.config import Strict
 from genrank.files import read_text
 from genrank.reranker import is_address
@@ -65,6 +65,7 @@ class ModelConfig(Strict):
         instructions: What becomes of a request's ``instruction``: ``refuse`` (422), since no prompt that ships has a
             place for one, or ``query``, which adds it to the query in parentheses.
         snapshot: Listings that ``genrank warm`` read beforehand.
+        fallback: Folder of a trained BERT + GBDT ranker, which orders what the model does not.
         then: Decoding of a second stage, see `genrank.Cascade`.
         then_top: How many items the second stage ranks again.
         then_scores: What becomes of their scores.
@@ -74,6 +75,7 @@ class ModelConfig(Strict):
     aliases: tuple[Name, ...] = ()
     instructions: Literal["refuse", "query"] = "refuse"
     snapshot: str | None = None
+    fallback: str | None = None
     model: str | None = None
     adapter: str | None = None
     engine: str = "transformers"
@@ -284,6 +286,10 @@ def load_config(
         problems += _complaints(error, sources, path)
     auth = values.get("auth")
     keys_file = auth.get("keys_file") if isinstance(auth, dict) else None
+    model = values.get("model")
+    fallback = model.get("fallback") if isinstance(model, dict) else None
+    if isinstance(fallback, str):
+        problems += _fallback_problems(fallback)
     keys = _keys(keys_file if isinstance(keys_file, str) else None, environment.get(KEYS_VARIABLE, ""), problems)
     if not problems and not keys and not config.auth.open and not _only_here(config.server.host):
         problems.append(
@@ -323,6 +329,17 @@ def _complaints(error: pydantic.ValidationError, sources: Mapping[str, str], pat
             message = f"unknown {'key' if key else 'section'}; there are {', '.join(parent.model_fields)}"
         lines.setdefault(place, f"{source}: {field}: {message}")
     return list(lines.values())
+
+
+def _fallback_problems(folder: str) -> list[str]:
+    """What keeps the fallback from being loaded."""
+    try:
+        from genrank.rankers.gbdt import check_folder
+
+        check_folder(folder)
+    except GenrankError as error:
+        return [f"model.fallback: {error}"]
+    return []
 
 
 def _keys(path: str | None, listed: str, problems: list[str]) -> tuple[str, ...]:

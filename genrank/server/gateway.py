@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import time
 from collections.abc import Sequence
@@ -11,9 +10,8 @@ from pathlib import PurePath
 
 from genrank.cascade import Cascade
 from genrank.errors import InputError
-from genrank.fallback import ask_fallback
 from genrank.reranker import Reranker
-from genrank.scheduling import GRACE
+from genrank.scheduling import GRACE, FallbackCall, await_fallback, fallback_seconds
 from genrank.server.answers import Answer, dump, load
 from genrank.server.batching import Batcher, ModelThread, Options, QueueFullError
 from genrank.server.breaker import Breaker
@@ -26,7 +24,6 @@ from genrank.types import Cause, Provenance, Ranking, Request
 Ranker = Reranker | Cascade
 
 _MARGIN = 0.05  # of the deadline, for all that comes after the model
-_STAND_IN = 0.05  # of the deadline, for the fallback when the model is not asked
 _AWAITED = 8  # batches at once, for an engine that can be awaited
 
 
@@ -54,9 +51,16 @@ class Gateway:
         self._flights: Flights[Answer] = Flights()
         self._keeping: set[asyncio.Future[None]] = set()
         self._thread = ModelThread()
+        deadline = config.server.deadline
+        self._margin = max(2 * GRACE, _MARGIN * deadline)
+        self._stand_in_seconds = fallback_seconds(deadline) if self.first.fallback else 0.0
         concurrency = config.batching.concurrency or (_AWAITED if hasattr(self.first.engine, "ascore") else 1)
         self._batcher = Batcher(
-            self._rank, config.batching, concurrency=concurrency, on_batch=self.metrics.batches.observe
+            self._rank,
+            config.batching,
+            concurrency=concurrency,
+            slack=self._margin / 2,
+            on_batch=self.metrics.batches.observe,
         )
         self.metrics.waiting.set_function(lambda: float(self._batcher.waiting))
         self.metrics.breaker.set_function(lambda: float(self.breaker.state == "open"))
@@ -107,7 +111,7 @@ class Gateway:
         self.metrics.cache.labels("hit" if cached else "miss").inc()
         if answer is None:
             answer = await self._flights.share(key, lambda: self._compute(key, request, options, ends))
-        if self.config.server.when_down == "refuse" and answer.tier == "fallback" and not answer.windows:
+        if self.config.server.when_down == "refuse" and answer.outcome == "fallback" and not answer.windows:
             raise DownError
         self.metrics.answered(answer, cached=cached, seconds=time.monotonic() - started)
         return answer, cached
@@ -123,17 +127,18 @@ class Gateway:
     async def _compute(self, key: str, request: Request, options: Options, ends: float) -> Answer:
         trying = self.breaker.state != "closed"
         if not self.breaker.admits():
-            return await self._stand_in(request, "engine-error")
+            return await self._stand_in(request, "engine-error", ends)
         try:
             async with asyncio.timeout(ends - time.monotonic()):
-                ranking = await self._batcher.submit(request, options, ends)
+                leaves = ends - self._margin - self._stand_in_seconds
+                ranking = await self._batcher.submit(request, options, ends, leaves=leaves)
         except TimeoutError:
-            return await self._stand_in(request, "deadline")
+            return await self._stand_in(request, "deadline", ends)
         except (InputError, QueueFullError):
             raise
         except Exception as error:  # whatever a ranker or its engine raises, nothing is lost
             log(logging.ERROR, "the reranker failed", error=type(error).__name__)
-            return await self._stand_in(request, "engine-error")
+            return await self._stand_in(request, "engine-error", ends)
         finally:
             if trying:
                 self.breaker.give_up()  # no effect if its end was recorded
@@ -145,9 +150,9 @@ class Gateway:
         return answer
 
     async def _rank(self, requests: Sequence[Request], options: Options, ends: float) -> list[Ranking]:
-        """Rank a batch in the model's thread, so that it ends shortly before the deadline."""
+        """Rank a batch in the model's thread, so that it ends shortly before the deadline, the fallback included."""
         deadline = self.config.server.deadline
-        left = ends - time.monotonic() - max(2 * GRACE, _MARGIN * deadline)
+        left = ends - time.monotonic() - self._margin - self._stand_in_seconds
         work = (options.ranker or self.ranker).arerank_batch(
             requests, top_k=options.top_k, reasons=options.reasons, deadline=max(left, 1e-9)
         )
@@ -162,14 +167,12 @@ class Gateway:
         self.breaker.record(failed=any(_engine_failed(ranking.provenance, had_time) for ranking in rankings))
         return rankings
 
-    async def _stand_in(self, request: Request, cause: Cause) -> Answer:
+    async def _stand_in(self, request: Request, cause: Cause, ends: float) -> Answer:
         """The fallback's order, or the first stage's, without the model."""
         scores: Sequence[float] | str = ""
-        if self.first.fallback is not None:
-            asked = asyncio.to_thread(ask_fallback, self.first.fallback, [request])
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_STAND_IN * self.config.server.deadline):
-                    scores = (await asked)[0]
+        patience = min(self._stand_in_seconds, ends - self._margin / 2 - time.monotonic())
+        if self.first.fallback is not None and patience > 0:
+            (scores,) = await await_fallback(FallbackCall(self.first.fallback, [request]), patience)
         return Answer.stand_in(len(request.candidates), cause, None if isinstance(scores, str) else scores)
 
     def _cache_failed(self) -> None:

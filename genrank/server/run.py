@@ -26,6 +26,10 @@ def load_ranker(config: ModelConfig) -> Ranker:
         GenrankError: See `genrank.Reranker`.
     """
     options: dict[str, Any] = config.model_dump(exclude=set(_OWN))
+    if config.fallback is not None:
+        from genrank.rankers.gbdt import load_fallback
+
+        options["fallback"] = load_fallback(config.fallback)
     reranker = Reranker(options.pop("model"), **options)
     if config.snapshot:
         reranker.open_snapshot(config.snapshot)

@@ -6,7 +6,8 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr, WithJsonSchema
 
-from genrank.types import Interaction
+from genrank.server.answers import Tier
+from genrank.types import Interaction, Outcome
 
 _DOCUMENT = {
     "anyOf": [{"type": "string"}, {"type": "object", "additionalProperties": True}],
@@ -49,9 +50,14 @@ class RerankRequest(BaseModel):
 class Details(BaseModel):
     """How the answer was made; every response in an object has it as `genrank`."""
 
-    tier: str = Field(description="`reasons`, `model` or `fallback`.")
-    outcome: str = Field(description="`model`, `repaired` or `fallback`.")
+    tier: Tier = Field(
+        description="How good the answer is, best first: `reasons`, the model's order with all reasons that were asked "
+        "for; `model`, the model's order; `baseline`, some or all results in the order of the fallback; `first-stage`, "
+        "some or all results in the order in which the documents were sent."
+    )
+    outcome: Outcome = Field(description="Whether the order is the model's own: `model`, `repaired` or `fallback`.")
     cause: str = Field(description="Why the outcome is not `model`; else empty.")
+    reasons_missing: int = Field(description="Reasons that were asked for and could not be written in time, or at all.")
     cached: bool
     decoding: str
     prompt: str

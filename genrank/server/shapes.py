@@ -159,6 +159,7 @@ class Reply:
             tier=answer.tier,
             outcome=answer.outcome,
             cause=answer.cause,
+            reasons_missing=answer.reasons_missing,
             cached=self.cached,
             decoding=answer.decoding,
             prompt=answer.prompt,

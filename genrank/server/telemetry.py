@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from genrank.errors import MissingExtraError
-from genrank.server.answers import Answer
+from genrank.server.answers import Answer, Tier
 from genrank.server.config import TelemetryConfig
 
 _SECONDS = (0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
@@ -24,6 +24,8 @@ class Metrics:
         make: dict[str, Any] = {"registry": self.registry}
         self.requests = Counter("genrank_requests", "Rerank requests that were answered", ["outcome"], **make)
         self.tiers = Counter("genrank_tiers", "Rerank requests that were answered", ["tier"], **make)
+        for tier in get_args(Tier):
+            self.tiers.labels(tier)  # there from the start, so that a rise from 0 is one
         self.duration = Histogram(
             "genrank_request_duration_seconds", "From arrival to answer", buckets=_SECONDS, **make
         )

@@ -18,9 +18,10 @@ from genrank.data.dataset import sample_shop
 from genrank.errors import EngineError, ModelError
 from genrank.experiment.config import load_config
 from genrank.models.store import resolve
-from genrank.rankers.gbdt import GbdtRanker
+from genrank.rankers.gbdt import GbdtRanker, load_fallback
 from genrank.search.dense import Encoder
 from genrank.testing import ScriptedEngine
+from genrank.types import Candidate, Query, Request
 
 for package in ("lightgbm", "ranx", "sentence_transformers"):
     pytest.importorskip(package)
@@ -31,7 +32,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 FRESH = """
 import json, sys
 from genrank import sample_shop
-from genrank.rankers.gbdt import GbdtRanker
+from genrank.rankers.gbdt import GbdtRanker, load_fallback
 from genrank.search.dense import Encoder
 shop = sample_shop()
 requests = [shop.request(query) for query in shop.split("test")]
@@ -84,4 +85,32 @@ def test_as_the_fallback_of_a_reranker(trained: tuple[Path, GbdtRanker]) -> None
     (scores,) = trained[1].score([request])
     order = sorted(range(len(scores)), key=scores.__getitem__, reverse=True)
     assert [item.listing_id for item in ranking.items] == [request.candidates[i].listing.listing_id for i in order]
-    assert ranking.provenance.outcome == "fallback"
+    assert (ranking.provenance.outcome, ranking.provenance.stand_in) == ("fallback", "baseline")
+
+
+@pytest.mark.parametrize(("count", "deadline"), [(20, 1.0), (100, 1.0), (100, 30.0)])
+def test_as_the_baseline_of_a_gateway(trained: tuple[Path, GbdtRanker], count: int, deadline: float) -> None:
+    for package in ("fastapi", "limits", "httpx"):
+        pytest.importorskip(package)
+    from starlette.testclient import TestClient
+
+    from genrank.server.app import create_app
+    from genrank.server.config import Config
+    from genrank.server.gateway import Gateway
+
+    listings = list(sample_shop().listings.values())[:count]
+    assert len(listings) == count
+    request = Request(Query("red summer dress"), tuple(map(Candidate, listings)))
+    fallback = load_fallback(trained[0] / "ranker", Encoder("bert-minilm", trained[0] / "encodings"))
+    trained[1].prepare([request])  # as an operator does with the catalogue
+    (scores,) = trained[1].score([request])
+    reranker = Reranker(engine=ScriptedEngine([EngineError("gone")]), decoding="pointwise", fallback=fallback)
+    config = Config.model_validate({"server": {"deadline": deadline}, "breaker": {"failures": 1, "cool_down": 60}})
+    asked = {"query": request.query.text, "documents": [listing.to_dict() for listing in listings]}
+    with TestClient(create_app(Gateway(reranker, config))) as client:
+        for _ in range(2):  # the engine fails, and then is left alone
+            answer = client.post("/v2/rerank", json=asked)
+            assert answer.headers["x-genrank-tier"] == "baseline", answer.text
+            order = [row["index"] for row in answer.json()["results"]]
+            assert order == sorted(range(count), key=lambda place: -scores[place])
+        assert 'genrank_tiers_total{tier="baseline"} 2.0' in client.get("/metrics").text

@@ -123,7 +123,8 @@ def test_every_candidate_comes_back_exactly_once(
     assert all(0 <= score <= 1 for score in scores)
     assert scores == sorted(scores, reverse=True)
     provenance = ranking.provenance
-    assert (provenance.outcome == "fallback") == bool(provenance.why)
+    assert (provenance.outcome == "fallback") == bool(provenance.why) == (provenance.stand_in == "first-stage")
+    assert provenance.reasons_missing == sum(repair.startswith("no reason") for repair in provenance.repairs)
     if provenance.outcome == "fallback" and provenance.windows == 0:
         assert [item.source_rank for item in ranking.items] == [item.rank for item in ranking.items]
 

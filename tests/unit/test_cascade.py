@@ -96,6 +96,29 @@ def test_where_the_second_stage_fails_the_first_ones_ranking_stays() -> None:
     assert [(item.listing_id, item.score) for item in ranking] == [(item.listing_id, item.score) for item in alone]
     assert (ranking.provenance.outcome, ranking.provenance.cause) == ("fallback", "engine-error")
     assert ranking.provenance.why.startswith("the second stage: the engine failed: gone")
+    assert ranking.provenance.stand_in == "", "the order is a model's"
+    assert ranking.provenance.then
+    assert ranking.provenance.then.stand_in == "first-stage"
+
+
+def test_where_the_first_stage_fails_its_fallback_stands_in() -> None:
+    dead = ScriptedEngine([EngineError("gone")])
+    first = Reranker(engine=dead, decoding="pointwise", fallback=lambda requests: [FIRST for _ in requests])
+    second = Reranker(engine=ScriptedEngine([EngineError("gone")]), decoding="inline")
+    ranking = Cascade(first, second, top=3).rerank("query", TITLES)
+    assert _ids(ranking) == _ids(_stage(FIRST).rerank("query", TITLES))
+    assert (ranking.provenance.outcome, ranking.provenance.stand_in) == ("fallback", "baseline")
+
+
+def test_reasons_that_the_second_stage_could_not_write_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    second = _stage(FIRST, "inline")
+
+    def gone(*_: object, **__: object) -> None:
+        raise EngineError("gone")
+
+    monkeypatch.setattr(second.engine, "write", gone)
+    provenance = Cascade(_stage(FIRST), second, top=3).rerank("title", TITLES, reasons=2).provenance
+    assert (provenance.outcome, provenance.reasons_missing) == ("repaired", 2)
 
 
 def test_a_deadline_covers_both_stages() -> None:

@@ -37,3 +37,21 @@ def test_what_is_wrong_with_one_answer_is_said_in_its_place(answer: Any, fault: 
 
 def test_what_it_raises_is_said_for_all() -> None:
     assert ask_fallback(lambda requests: 1 / 0, [REQUEST] * 2) == ["ZeroDivisionError: division by zero"] * 2  # type: ignore[arg-type, return-value]
+
+
+def test_what_is_wrong_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    ask_fallback(lambda requests: 1 / 0, [REQUEST] * 2)  # type: ignore[arg-type, return-value]
+    ask_fallback(lambda requests: [[1.0], [nan, 1.0], [1.0]], [REQUEST] * 3)
+    assert sorted(record.getMessage() for record in caplog.records) == [
+        "the fallback failed: ZeroDivisionError: division by zero",
+        "the fallback failed: it gave 1 scores for 2 candidates",
+        "the fallback failed: it gave the score nan",
+    ]
+    assert {record.levelname for record in caplog.records} == {"WARNING"}
+    assert {record.exc_info[0].__name__ for record in caplog.records if record.exc_info and record.exc_info[0]} == {
+        "ZeroDivisionError",
+        "ValueError",
+    }
+    caplog.clear()
+    ask_fallback(lambda requests: [[1.0, 2.0]], [REQUEST])
+    assert not caplog.records

@@ -903,7 +903,7 @@ def test_with_a_dead_engine_the_fallback_orders_everything(decoding: Any, strate
     assert _ids(ranking) == ["1", "3", "0", "2", "4"], "equal scores stand in the first stage's order"
     assert [item.score for item in ranking.items] == [(n - i) / n for i in range(n)]
     assert [item.source_rank for item in ranking.items] == [2, 4, 1, 3, 5]
-    assert ranking.provenance.outcome == "fallback"
+    assert (ranking.provenance.outcome, ranking.provenance.stand_in) == ("fallback", "baseline")
     assert ranking.provenance.why == f"the engine failed: gone{FALLBACK}"
     _check_promises(ranking, n)
 
@@ -916,6 +916,7 @@ def test_what_a_window_ranked_stays_and_the_fallback_orders_the_rest() -> None:
     ranking = _inline(engine=engine, window=4, stride=2, passes=1, fallback=fallback).rerank("query", _titles(n))
     assert _ids(ranking) == ["3", "1", "2", "0", "7", "6", "5", "4"]
     assert (ranking.provenance.outcome, ranking.provenance.windows) == ("fallback", 1)
+    assert ranking.provenance.stand_in == "baseline"
     assert ranking.provenance.why == f"the engine failed: gone{FALLBACK}"
     _check_promises(ranking, n)
 
@@ -954,6 +955,20 @@ def test_the_fallback_is_asked_only_when_there_is_something_to_order() -> None:
     left = _inline(engine=engine, window=3, stride=2, fallback=fallback).rerank("q", _titles(4))
     assert _ids(left) == ["0", "3", "1", "2"]
     assert fallback.asked == []
+    assert left.provenance.stand_in == "first-stage", "with one left there is nothing to order"
+
+
+def test_a_fallback_that_hangs_does_not_hang_the_call() -> None:
+    let_go = threading.Event()
+    reranker = Reranker(engine=_dead(), fallback=lambda requests: [[float(let_go.wait(30))] * 2 for _ in requests])
+    started = time.monotonic()
+    try:
+        ranking = reranker.rerank("query", _titles(2), deadline=0.2)
+    finally:
+        let_go.set()
+    assert 0.2 < time.monotonic() - started < 2
+    assert ranking.provenance.why.startswith("the engine failed: gone; the fallback failed: it took more than 0.")
+    assert (_ids(ranking), ranking.provenance.stand_in) == (["0", "1"], "first-stage")
 
 
 def test_reasons_are_written_for_what_the_fallback_put_first() -> None:
@@ -987,6 +1002,7 @@ def test_a_fallback_that_fails_leaves_the_first_stages_order(fallback: Any, faul
     assert _ids(ranking) == ["0", "1", "2"]
     assert ranking.provenance.outcome == "fallback"
     assert ranking.provenance.why == f"the engine failed: gone; the fallback failed: {fault}{FIRST_STAGE}"
+    assert ranking.provenance.stand_in == ranking.to_dict()["provenance"]["stand_in"] == "first-stage"
     _check_promises(ranking, 3)
 
 

@@ -4,14 +4,15 @@ import asyncio
 import math
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
 
 from genrank.engines.base import EngineCall, ScoreRequest
 from genrank.errors import EngineError
-from genrank.scheduling import Deadline, FallbackCall, Loop, adrive, drive
+from genrank.fallback import Fallback
+from genrank.scheduling import Deadline, FallbackCall, Loop, adrive, drive, fallback_seconds
 from genrank.testing import AnyRequest, ScriptedAnswer, ScriptedEngine
 from genrank.types import Candidate, Listing, Query, Request
 
@@ -125,3 +126,45 @@ def test_stop_iteration_out_of_an_engine_is_a_runtime_error_and_hangs_nobody(run
 
     with pytest.raises(RuntimeError, match="StopIteration"):
         run(loop(), ScriptedEngine(raises), _later(deadline))
+
+
+@pytest.mark.parametrize(("deadline", "seconds"), [(0.01, 0.05), (1.0, 0.25), (4.0, 1.0), (30.0, 2.0)])
+def test_a_fallback_has_a_share_of_the_deadline_beyond_it(deadline: float, seconds: float) -> None:
+    assert fallback_seconds(deadline) == seconds
+    gone = Deadline(deadline, time.monotonic() - 2 * deadline)
+    assert gone.fallback_patience() == pytest.approx(seconds)
+    assert Deadline(deadline, time.monotonic()).fallback_patience() == pytest.approx(deadline + seconds, abs=0.5)
+    assert Deadline(None, 0.0).fallback_patience() is Deadline(math.inf, 0.0).fallback_patience() is None
+
+
+@BOTH
+def test_a_fallback_that_hangs_is_abandoned_and_not_called_again_until_it_ends(
+    run: Run, caplog: pytest.LogCaptureFixture
+) -> None:
+    let_go, called = threading.Event(), []
+
+    def hang(requests: Sequence[Request]) -> list[list[float]]:
+        called.append(len(requests))
+        let_go.wait(30)
+        return [[1.0] for _ in requests]
+
+    def other(requests: Sequence[Request]) -> list[list[float]]:
+        return [[2.0] for _ in requests]
+
+    def loop(fallback: Fallback) -> Loop[Any]:
+        return (yield FallbackCall(fallback, [REQUEST, REQUEST]))
+
+    def ask(fallback: Fallback) -> Any:
+        return run(loop(fallback), ScriptedEngine([]), Deadline(0.2, time.monotonic() - 1))
+
+    try:
+        assert ask(hang) == ["it took more than 0.05 s"] * 2
+        assert ask(hang) == ["an earlier call of it still runs"] * 2, "nobody waits for it again"
+        assert ask(other) == [[2.0]] * 2, "only that one is left alone"
+        assert called == [2]
+    finally:
+        let_go.set()
+    until = time.monotonic() + 5
+    while ask(hang) != [[1.0]] * 2:
+        assert time.monotonic() < until
+    assert [record.levelname for record in caplog.records][:2] == ["WARNING"] * 2

@@ -82,6 +82,11 @@ def test_the_caption_says_where_the_ranking_came_from(outcome: Outcome) -> None:
     assert [cell.text for cell in caption(Ranking("q", (), provenance))] == [f"m · inline · p@1 · {outcome} · 1.23 s"]
 
 
+def test_the_caption_says_who_stood_in() -> None:
+    provenance = Provenance(model="m", decoding="inline", prompt="p@1", outcome="fallback", stand_in="baseline")
+    assert caption(Ranking("q", (), provenance))[0].text == "m · inline · p@1 · fallback: baseline · 0 ms"
+
+
 def test_the_caption_says_what_went_wrong_but_not_at_any_length() -> None:
     provenance = Provenance(why="the engine failed", repairs=tuple(f"mend {i}" for i in range(5)))
     lines = [cell.text for cell in caption(Ranking("q", (), provenance))][1:]

@@ -12,10 +12,11 @@ import pytest
 
 from genrank.cli.main import main
 from genrank.data.jsonl import dump_line
+from genrank.errors import EngineError
 from genrank.inputs import parse_request
 from genrank.models.registry import DEFAULT_MODEL
 from genrank.reranker import Reranker
-from genrank.testing import OracleEngine
+from genrank.testing import OracleEngine, ScriptedEngine
 
 ROOT = Path(__file__).resolve().parents[3]
 GRADES = {"p1": 1.0, "p2": 3.0}
@@ -204,6 +205,29 @@ def test_options_reach_the_reranker(
     assert (provenance["decoding"], provenance["strategy"], provenance["passes"]) == ("listwise", "sliding", 2)
     assert (provenance["window"], provenance["stride"], provenance["top"]) == (2, 1, None)
     assert provenance["prompt"].startswith("listwise@")
+
+
+def test_a_trained_ranker_stands_in_for_an_engine_that_is_gone(
+    requests: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("numpy")
+    from genrank.rankers import gbdt
+
+    loaded = {"runs/shop": lambda asked: [[1, 3, 2]] * len(asked)}
+    monkeypatch.setattr(gbdt, "load_fallback", loaded.__getitem__)
+    monkeypatch.setattr("genrank.reranker._load_engine", lambda *_: ScriptedEngine([EngineError("gone")]))
+    assert main(["rerank", str(requests), "--fallback", "runs/shop"]) == 0
+    line = json.loads(capsys.readouterr().out.splitlines()[0])
+    assert [item["listing_id"] for item in line["items"]] == ["p1", "p2", "p0"]
+    assert (line["provenance"]["outcome"], line["provenance"]["stand_in"]) == ("fallback", "baseline")
+
+
+def test_a_folder_without_a_trained_ranker_ends_the_call(
+    requests: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("lightgbm")
+    assert main(["rerank", str(requests), "--fallback", str(tmp_path)]) == 1
+    assert f"{tmp_path} holds no BERT + GBDT ranker" in capsys.readouterr().err
 
 
 def test_rankings_go_to_a_file(

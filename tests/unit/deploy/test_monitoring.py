@@ -5,7 +5,7 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
@@ -46,6 +46,14 @@ def test_the_dashboard_names_labels_that_the_metrics_have(expressions: list[str]
         assert used <= labels, text
         named |= used
     assert {"outcome", "tier", "status", "kind", "result", "le"} <= named
+
+
+def test_the_dashboard_names_tiers_that_there_are(expressions: list[str]) -> None:
+    from genrank.server.answers import Tier
+
+    named = {tier for text in expressions for match in re.findall(r'tier=~?"(.*?)"', text) for tier in match.split("|")}
+    assert named == {"baseline", "first-stage"}, "those without the model's whole order"
+    assert named < set(get_args(Tier))
 
 
 def test_the_panels_do_not_overlap_and_explain_themselves(board: dict[str, Any]) -> None:

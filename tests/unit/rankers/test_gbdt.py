@@ -1,6 +1,8 @@
 import dataclasses
+import importlib.util
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +12,19 @@ import pytest
 from eval.baseline.config import BaselineConfig
 from eval.baseline.training import calibrate, train
 from genrank.data.dataset import Dataset, DatasetQuery, Grade
-from genrank.errors import ChecksumError, ConfigError, InputError, ModelError, ModelNotFoundError
+from genrank.errors import (
+    ChecksumError,
+    ConfigError,
+    InputError,
+    MissingExtraError,
+    ModelError,
+    ModelNotFoundError,
+)
 from genrank.experiment.metrics import ndcg, random_floor
 from genrank.experiment.splits import with_dev
 from genrank.rankers.features import GROUPS, NAMES
-from genrank.rankers.gbdt import ClickCurve, GbdtRanker, columns, split_scores
-from genrank.search.dense import TextEncoder
+from genrank.rankers.gbdt import ClickCurve, GbdtRanker, check_folder, columns, load_fallback, split_scores
+from genrank.search.dense import TextEncoder, Vectors
 from genrank.types import Candidate, Listing, Query, Request
 
 pytest.importorskip("lightgbm")
@@ -308,3 +317,38 @@ def test_with_dev(bazaar: Dataset) -> None:
     assert [q.query.query_id for q in made[0].split("test")] == [q.query.query_id for q in train.split("test")]
     two = dataclasses.replace(bazaar, queries=bazaar.split("train")[:2])
     assert [len(with_dev(two, share, 0).split("dev")) for share in (0.01, 0.99)] == [1, 1]
+
+
+def test_as_a_fallback_it_is_warm(
+    trained: GbdtRanker, bazaar: Dataset, encoder: TextEncoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained.save(tmp_path / "ranker")
+    encoded: list[str] = []
+    encode = encoder.encode
+
+    def recorded(texts: Sequence[str], *, queries: bool = False) -> Vectors:
+        encoded.extend(texts)
+        return encode(texts, queries=queries)
+
+    monkeypatch.setattr(encoder, "encode", recorded)
+    fallback = load_fallback(tmp_path / "ranker", encoder)
+    assert encoded, "the encoder is loaded by now"
+    requests = requests_of(bazaar, "test")
+    assert fallback(requests) == trained.score(requests)
+
+
+def test_the_folder_of_a_fallback_is_checked_before_anything_is_loaded(
+    trained: GbdtRanker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = importlib.util.find_spec("json")
+    monkeypatch.setattr("genrank.rankers.gbdt.find_spec", lambda name: None if name == "lightgbm" else found)
+    with pytest.raises(MissingExtraError, match=r"lightgbm is not installed; .*genrank\[rankers\]"):
+        check_folder(tmp_path)
+    monkeypatch.setattr("genrank.rankers.gbdt.find_spec", lambda _: found)
+    with pytest.raises(ModelNotFoundError, match="holds no BERT"):
+        check_folder(tmp_path / "ranker")
+    trained.save(tmp_path / "ranker")
+    check_folder(tmp_path / "ranker")
+    (tmp_path / "ranker" / "model-0.txt").write_text("other")
+    with pytest.raises(ChecksumError, match="was changed"):
+        check_folder(tmp_path / "ranker")

@@ -29,19 +29,21 @@ def test_the_tier_says_what_was_done() -> None:
     assert answer(reasons=1).tier == "reasons"
     assert answer().tier == "model"
     dead = Reranker(engine=ScriptedEngine([EngineError("gone")]), decoding="pointwise")
-    assert Answer.of(REQUEST, dead.rerank_batch([REQUEST], reasons=1)[0], reasons=1).tier == "fallback"
+    assert Answer.of(REQUEST, dead.rerank_batch([REQUEST], reasons=1)[0], reasons=1).tier == "first-stage"
     mute = OracleEngine({})
     mute.write = lambda *_, **__: (_ for _ in ()).throw(EngineError("gone"))  # type: ignore[method-assign]
     reranker = Reranker(engine=mute, decoding="pointwise")
     unwritten = Answer.of(REQUEST, reranker.rerank_batch([REQUEST], reasons=1)[0], reasons=1)
     assert (unwritten.tier, unwritten.outcome, unwritten.cause) == ("model", "repaired", "engine-error")
+    assert unwritten.reasons_missing == 1
 
 
 def test_a_stand_in_scores_every_place() -> None:
     plain = Answer.stand_in(4, "deadline")
     assert [(item.place, item.score) for item in plain.items] == [(0, 1.0), (1, 0.75), (2, 0.5), (3, 0.25)]
-    assert (plain.tier, plain.outcome, plain.cause) == ("fallback", "fallback", "deadline")
-    assert [item.place for item in Answer.stand_in(4, "deadline", [1.0, 3.0, 1.0, 2.0]).items] == [1, 3, 0, 2]
+    assert (plain.tier, plain.outcome, plain.cause) == ("first-stage", "fallback", "deadline")
+    scored = Answer.stand_in(4, "deadline", [1.0, 3.0, 1.0, 2.0])
+    assert (scored.tier, [item.place for item in scored.items]) == ("baseline", [1, 3, 0, 2])
 
 
 def test_what_is_stored_comes_back() -> None:

@@ -216,9 +216,9 @@ def test_all_are_scored_when_the_model_is_down(serve: Serve, engine: SlowEngine,
     engine.failing = True
     answer = serve().post(path, json=QUERY | {"documents": TITLES, "top_n": 2})
     assert [place for place, _ in scored(answer)] == [0, 1]
-    assert answer.headers["x-genrank-tier"] == "fallback"
+    assert answer.headers["x-genrank-tier"] == "first-stage"
     details = answer.json()["genrank"]
-    assert (details["tier"], details["outcome"], details["cause"]) == ("fallback", "fallback", "engine-error")
+    assert (details["tier"], details["outcome"], details["cause"]) == ("first-stage", "fallback", "engine-error")
     assert "secret" not in answer.text, "the engine's words hold a path"
     assert len(scored(serve().post("/rerank", json=QUERY | {"texts": TITLES}))) == 3
 

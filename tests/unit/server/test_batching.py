@@ -176,3 +176,31 @@ def test_the_model_has_a_thread_of_its_own() -> None:
 
     asyncio.run(run())
     thread.close()
+
+
+def test_who_still_waits_leaves_in_time() -> None:
+    rank = Recorder(1.0)
+
+    async def run() -> list[str]:
+        now = time.monotonic()
+        batcher = Batcher(rank, BatchingConfig(size=2, wait=0), slack=0.2)
+        asked = [batcher.submit(request(str(i)), Options(), now + 9.0, leaves=now + 0.5) for i in range(4)]
+        found = await asyncio.gather(*asked, return_exceptions=True)
+        assert batcher.waiting == 0
+        return [type(one).__name__ for one in found]
+
+    assert asyncio.run(run()) == ["Ranking", "Ranking", "TimeoutError", "TimeoutError"]
+    assert rank.batches == [["0", "1"]], "the others were dropped"
+
+
+def test_who_ends_before_its_batch_leaves_it() -> None:
+    rank = Recorder(1.0)
+
+    async def run() -> list[str]:
+        now = time.monotonic()
+        batcher = Batcher(rank, BatchingConfig(size=3, wait=0), slack=0.2)
+        asked = [batcher.submit(request(str(end)), Options(), now + end, leaves=now + 0.5) for end in (9.0, 8.0, 8.9)]
+        return [type(one).__name__ for one in await asyncio.gather(*asked, return_exceptions=True)]
+
+    assert asyncio.run(run()) == ["Ranking", "TimeoutError", "Ranking"]
+    assert rank.batches == [["9.0", "8.0", "8.9"]]

@@ -143,3 +143,34 @@ def test_the_documentation_holds_the_defaults_and_names_every_setting() -> None:
         for name in model.model_fields:
             assert section == "model" or re.search(rf"\b{name}\b", block), f"{section}.{name}"
     assert {"adapter", "decoding", "window", "blend", "instructions", "aliases"} <= set(re.findall(r"\w+", options))
+
+
+@pytest.fixture
+def baseline(tmp_path: Path) -> Path:
+    """A folder that looks like a trained ranker, as far as the settings are checked."""
+    if not all(map(importlib.util.find_spec, ("numpy", "lightgbm", "sentence_transformers"))):
+        pytest.skip("the extra rankers is not installed")
+    (tmp_path / "baseline.json").write_text('{"format": 1, "files": {}}')
+    return tmp_path
+
+
+def test_the_fallback_is_checked_with_all_the_rest(tmp_path: Path, baseline: Path) -> None:
+    config, _ = load_config(write(tmp_path, f'[model]\nfallback = "{baseline}"'), environment={})
+    assert config.model.fallback == str(baseline)
+    (tmp_path / "none").mkdir()
+    path = write(tmp_path, f'[model]\ndecoding = "magic"\nfallback = "{tmp_path / "none"}"')
+    with pytest.raises(ConfigError, match="2 problems") as caught:
+        load_config(path, environment={})
+    assert f"model.fallback: {tmp_path / 'none'} holds no BERT + GBDT ranker; train one" in str(caught.value)
+
+
+@pytest.mark.parametrize("package", ["lightgbm", "sentence-transformers"])
+def test_a_fallback_without_its_packages_is_a_problem_like_any_other(
+    baseline: Path, package: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found, hidden = importlib.util.find_spec, package.replace("-", "_")
+    monkeypatch.setattr("genrank.rankers.gbdt.find_spec", lambda name: None if name == hidden else found(name))
+    with pytest.raises(ConfigError, match="2 problems") as caught:
+        load_config(None, {"model.fallback": str(baseline), "server.port": -1}, {})
+    words = f"model.fallback: {package} is not installed; get it with: pip install 'genrank[rankers]'"
+    assert words in str(caught.value)

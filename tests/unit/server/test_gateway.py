@@ -93,7 +93,7 @@ def test_a_slow_model_is_answered_without_by_the_deadline(engine: SlowEngine) ->
 
     answer, took = run(pointwise(engine), use, server={"deadline": 0.4})
     assert took < 0.44
-    assert (answer.tier, answer.cause, places(answer)) == ("fallback", "deadline", [0, 1, 2, 3])
+    assert (answer.tier, answer.cause, places(answer)) == ("first-stage", "deadline", [0, 1, 2, 3])
     assert [item.score for item in answer.items] == [1.0, 0.75, 0.5, 0.25]
 
 
@@ -107,7 +107,9 @@ def test_who_waits_in_the_queue_is_answered_by_the_deadline_too(engine: SlowEngi
 
     answers, took = run(pointwise(engine), use, server={"deadline": 0.4}, batching={"size": 1})
     assert took < 0.44
-    assert [(answer.tier, answer.cause, len(answer.items)) for answer in answers] == [("fallback", "deadline", 4)] * 3
+    assert [(answer.tier, answer.cause, len(answer.items)) for answer in answers] == [
+        ("first-stage", "deadline", 4)
+    ] * 3
 
 
 def test_the_fallback_orders_what_the_model_cannot(engine: SlowEngine) -> None:
@@ -137,7 +139,7 @@ def test_the_breaker_lets_the_engine_recover(engine: SlowEngine) -> None:
         return [*tiers, *states, gateway.breaker.state]
 
     found = run(pointwise(engine), use, breaker={"failures": 1, "cool_down": 0.05})
-    assert found == ["fallback", "fallback", "model", "model", "open", "closed"]
+    assert found == ["first-stage", "first-stage", "model", "model", "open", "closed"]
     assert len(engine.sizes) == 2
 
 
@@ -168,7 +170,7 @@ def test_who_has_waited_long_takes_no_time_from_the_others(engine: SlowEngine) -
         new = asyncio.ensure_future(ask(gateway, "new"))
         return [(await one)[0].tier for one in (first, late, new)]
 
-    assert run(pointwise(engine), use, server={"deadline": 2.0}) == ["model", "fallback", "model"]
+    assert run(pointwise(engine), use, server={"deadline": 2.0}) == ["model", "first-stage", "model"]
 
 
 def test_a_fallback_is_not_kept(engine: SlowEngine) -> None:
@@ -179,7 +181,7 @@ def test_a_fallback_is_not_kept(engine: SlowEngine) -> None:
         engine.failing = False
         return [before, (await ask(gateway))[0].tier]
 
-    assert run(pointwise(engine), use) == ["fallback", "model"]
+    assert run(pointwise(engine), use) == ["first-stage", "model"]
 
 
 def test_the_configuration_can_refuse_answers_without_the_model(engine: SlowEngine) -> None:
@@ -207,7 +209,7 @@ def test_whatever_the_reranker_raises_nothing_is_lost(engine: SlowEngine, monkey
         return (await ask(gateway))[0], gateway.breaker.state
 
     answer, state = run(ranker, use, breaker={"failures": 1})
-    assert (answer.tier, answer.cause, len(answer.items)) == ("fallback", "engine-error", 4)
+    assert (answer.tier, answer.cause, len(answer.items)) == ("first-stage", "engine-error", 4)
     assert state == "open"
 
 

@@ -22,11 +22,13 @@ from genrank.reranker import Reranker
 from genrank.server.config import ModelConfig
 from genrank.server.run import load_ranker
 from genrank.testing import OracleEngine
+from genrank.types import Candidate, Listing, Query, Request
 from tests.unit.server.conftest import Serve, SlowEngine
 
 httpx = pytest.importorskip("httpx")
 
 ROOT = Path(__file__).resolve().parents[3]
+REQUEST = Request(Query("dress"), (Candidate(Listing("a", "A")),))
 
 
 def ask(base: str, query: str = "dress") -> Any:
@@ -174,3 +176,19 @@ def test_a_signal_lets_running_requests_finish() -> None:
     assert [line["status"] for line in log if line.get("event") == "request"] == [200]
     assert "secret" not in err
     assert "key-of-shop" not in err
+
+
+def test_the_fallback_is_loaded_first(doubles: list[tuple[object, ...]], monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("numpy")
+    from genrank.rankers import gbdt
+
+    def load(folder: str) -> Any:
+        assert not doubles, "before the model, whose loading takes longer"
+        return lambda requests: [[float(len(folder))] for _ in requests]
+
+    monkeypatch.setattr(gbdt, "load_fallback", load)
+    ranker = load_ranker(ModelConfig(model="m", fallback="runs/shop", then="inline", decoding="pointwise"))
+    assert isinstance(ranker, Cascade)
+    assert ranker.first.fallback
+    assert ranker.first.fallback([REQUEST]) == [[9.0]]
+    assert len(doubles) == 1

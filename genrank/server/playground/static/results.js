@@ -116,7 +116,9 @@ function facts(run) {
   const cut = Object.entries(made.cuts).filter(([, tokens]) => tokens);
   const number = (n) => n.toLocaleString(document.documentElement.lang);
   const cause = made.cause ? ` (${words.causes[made.cause] ?? made.cause})` : "";
+  const missing = made.reasons_missing ? `; ${words.reasonsMissing(made.reasons_missing)}` : "";
   return [
+    ["tier", (words.tiers[made.tier] ?? made.tier) + missing],
     ["outcome", (words.outcomes[made.outcome] ?? made.outcome) + cause],
     ["decoding", made.decoding],
     ["strategy", words.windows(strategy, made.windows)],

@@ -49,6 +49,14 @@ const english = {
   fromHistory: (n) => `history, no. ${n}`,
   allFields: "All fields",
   made: "How it was made, and how long it took",
+  tier: "Tier",
+  tiers: {
+    reasons: "the model's order, with reasons",
+    model: "the model's order",
+    baseline: "in part or wholly the fallback's order",
+    "first-stage": "in part or wholly the first stage's order",
+  },
+  reasonsMissing: (n) => `${plural(n, "reason", "reasons")} missing`,
   outcome: "Outcome",
   outcomes: {
     model: "the model's order",
@@ -169,6 +177,14 @@ const chinese = {
   fromHistory: (n) => `历史第 ${n} 条`,
   allFields: "全部字段",
   made: "排序过程与用时",
+  tier: "等级",
+  tiers: {
+    reasons: "模型给出的顺序，附理由",
+    model: "模型给出的顺序",
+    baseline: "部分或全部为后备排序器的顺序",
+    "first-stage": "部分或全部为初排顺序",
+  },
+  reasonsMissing: (n) => `缺 ${n} 条理由`,
   outcome: "结果来源",
   outcomes: {
     model: "模型给出的顺序",
