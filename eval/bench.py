@@ -1,6 +1,6 @@
 """How fast genrank is, side by side with the bare model and with its peers: ``python -m eval.bench [--only PART]``.
 
-Eight parts, as JSON on stdout:
+Nine parts, as JSON on stdout:
 
 - ``overhead``: milliseconds of processor time that `Reranker` adds to a request of 20 candidates, ``pointwise`` and
   ``inline``, with an engine double that answers at once.
@@ -16,9 +16,10 @@ Eight parts, as JSON on stdout:
   memory, int8, a restart. ``stream``, with ``--dataset``: a stream of queries by the memory for kept listings; see
   `eval.kept`.
 - ``strategies``, with ``--dataset``: the top 10 of 100 candidates by ``tournament`` and by ``sliding``.
+- ``serving``: what the gateway costs by itself and over vLLM's endpoint, what batches gain, and answers from the cache;
+  see `eval.serving`. ``--serving`` chooses among these.
 
-``peers``, ``stream`` and ``strategies`` run where a dataset is named; ``--queries``, ``--candidates`` and ``--split``
-are theirs.
+``peers``, ``stream`` and ``strategies`` run where a dataset is named, ``serving`` only with ``--only``.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from eval.peers import HOSTS, Ran, Texts, flat_scores, load_transformers, measure_peers, pairwise, titles_only
+from eval.serving import PARTS, measure_serving
 from eval.summary import Setting, measure_system
 from eval.systems import SystemResult
 from genrank import Candidate, Request, Reranker, sample_shop
@@ -65,19 +67,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser("python -m eval.bench", description=__doc__.split("\n")[0] if __doc__ else None)
     parser.add_argument("--model", default=DEFAULT_MODEL, help="known name, local folder or hub name (%(default)s)")
     parser.add_argument(
-        "--rounds", type=int, help="measurements of each (throughput 9, peers 1, strategies and kept 3)"
+        "--rounds", type=int, help="measurements of each (throughput 9, peers 1, strategies and kept 3, serving 5)"
     )
     parser.add_argument(
         "--batch", type=int, help="queries in a batch (throughput and kept 8, peers 20, strategies all, stream 150)"
     )
-    parser.add_argument("--dataset", help="dataset folder, for peers and strategies")
+    parser.add_argument("--dataset", help="dataset folder, for peers, stream and strategies; for kept and serving too")
     parser.add_argument("--split", default="test", help="split that the queries come from (%(default)s)")
-    parser.add_argument("--queries", type=int, default=60, help="maximum number of queries (%(default)s)")
+    parser.add_argument("--queries", type=int, help="maximum number of queries (60), in a round of serving (200)")
     parser.add_argument("--candidates", type=int, help="candidates of each query (peers 20, strategies 100)")
     parser.add_argument("--texts", choices=get_args(Texts), default="titles", help="what peers read (%(default)s)")
     parser.add_argument("--hosts", nargs="+", choices=HOSTS, help="engines that peers loads (all)")
     parser.add_argument("--contenders", default="", metavar="REGEX", help="peers that take part, by name")
-    parser.add_argument("--out", type=Path, help="folder for peers.json, peers.md and the engines' logs")
+    parser.add_argument("--serving", nargs="+", choices=PARTS, help="what serving measures (all)")
+    parser.add_argument("--engine", metavar="URL", help="vLLM's server, for serving (genrank vllm is started)")
+    parser.add_argument("--out", type=Path, help="folder for peers.json, peers.md and the logs of engines and servers")
 
     def given(number: int | None, default: int) -> int:
         return default if number is None else number
@@ -98,7 +102,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             arguments.dataset,
             arguments.model,
             split=arguments.split,
-            queries=arguments.queries,
+            queries=given(arguments.queries, 60),
             candidates=given(arguments.candidates, WINDOW),
             batch=given(arguments.batch, 20),
             rounds=given(arguments.rounds, 1),
@@ -111,13 +115,24 @@ def main(argv: Sequence[str] | None = None) -> int:
             arguments.dataset,
             arguments.model,
             split=arguments.split,
-            queries=arguments.queries,
+            queries=given(arguments.queries, 60),
             candidates=given(arguments.candidates, 100),
             rounds=given(arguments.rounds, 3),
         ),
         "stream": lambda: _stream(arguments.dataset, arguments.model, given(arguments.batch, 150)),
     }
-    parser.add_argument("--only", choices=[*parts, *with_dataset], help="run one part only")
+    asked_for: dict[str, Callable[[], dict[str, Any]]] = {
+        "serving": lambda: measure_serving(
+            arguments.model,
+            described(arguments.dataset, 10),
+            rounds=given(arguments.rounds, 5),
+            queries=given(arguments.queries, 200),
+            parts=arguments.serving,
+            engine=arguments.engine,
+            out=arguments.out,
+        )
+    }
+    parser.add_argument("--only", choices=[*parts, *with_dataset, *asked_for], help="run one part only")
     arguments = parser.parse_args(argv)
 
     def body() -> None:
@@ -126,7 +141,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         elif arguments.only in with_dataset:
             raise InputError(f"{arguments.only} needs a dataset folder", field="dataset")
         chosen = [arguments.only] if arguments.only else list(parts)
-        print(json.dumps({name: parts[name]() for name in chosen}))
+        print(json.dumps({name: (parts | asked_for)[name]() for name in chosen}))
 
     return exit_status(body)
 

@@ -334,7 +334,7 @@ def _load(load: Load, model: str, log: Path) -> list[str] | str:
     with log.open("w", encoding="utf-8") as file:
         os.dup2(file.fileno(), 1)  # the engines write to both, and stdout is the program's
         os.dup2(file.fileno(), 2)
-    os.environ.update(_vllm_settings() | os.environ)
+    os.environ.update(vllm_settings() | os.environ)
     threading.Thread(target=_follow, daemon=True).start()
     try:
         _host = load(model)
@@ -343,7 +343,7 @@ def _load(load: Load, model: str, log: Path) -> list[str] | str:
     return list(_host.contenders)
 
 
-def _vllm_settings() -> dict[str, str]:
+def vllm_settings() -> dict[str, str]:
     """Environment variables for vLLM's CPU build."""
     settings = {"VLLM_CPU_KVCACHE_SPACE": "2"}  # GiB; a batch of 20 needs a quarter
     if hasattr(os, "sched_getaffinity"):  # Linux
@@ -514,7 +514,7 @@ def measure_peers(
         "batch": batch,
         "rounds": rounds,
         "texts": texts,
-        "environment": {name: os.environ.get(name, default) for name, default in _vllm_settings().items()},
+        "environment": {name: os.environ.get(name, default) for name, default in vllm_settings().items()},
         "rows": rows,
         "skipped": skipped,
         **circumstances(),

@@ -147,8 +147,13 @@ def _checked(cls: type[T]) -> type[T]:
 _HEAD = 4096  # characters; a prompt shows nothing of what comes after so much that cannot be seen
 
 
+def is_visible(text: str) -> bool:
+    """Whether a text holds a visible character, in what a prompt could show of it."""
+    return bool(clean(text.lstrip()[:_HEAD]).strip("\u200c\u200d "))
+
+
 def _not_blank(text: str) -> str:
-    if not clean(text.lstrip()[:_HEAD]).strip("\u200c\u200d "):
+    if not is_visible(text):
         raise ValueError("must hold a visible character")
     return text
 

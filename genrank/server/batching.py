@@ -19,6 +19,7 @@ from genrank.types import Ranking, Request
 T = TypeVar("T")
 
 _CLOSED = "the gateway shuts down"
+_WAIT = 0.001  # seconds that a batch waits for more requests, where batches run one after the other
 _LONGEST_WAIT = 60  # seconds; clients do not honour a longer Retry-After
 
 
@@ -104,6 +105,7 @@ class Batcher:
         self._config = config
         self._concurrency = concurrency
         self._slack = slack
+        self._wait = config.wait if config.wait is not None else _WAIT if concurrency == 1 else 0.0
         self._on_batch = on_batch
         self._waiting: deque[_Job] = deque()
         self._running: set[asyncio.Task[None]] = set()
@@ -183,8 +185,8 @@ class Batcher:
         self._start()
 
     async def _run(self, batch: _Batch) -> None:
-        if len(self._waiting) < self._config.size and self._config.wait:
-            await asyncio.sleep(self._config.wait)
+        if len(self._waiting) < self._config.size and self._wait:
+            await asyncio.sleep(self._wait)
         self._collect(batch)
         if not batch.jobs:
             return

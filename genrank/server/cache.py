@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import hashlib
-import json
 from collections.abc import Awaitable, Callable, Hashable
 from typing import Any, Generic, Protocol, TypeVar
 
 import cachetools
+from pydantic_core import to_json
 
 from genrank.errors import MissingExtraError
 from genrank.server.breaker import Breaker
@@ -32,8 +32,7 @@ def cache_key(fingerprint: str, request: Request, *options: object) -> str:
         request: Its history is masked already.
         options: Of the call.
     """
-    content = (fingerprint, options, dataclasses.asdict(request))
-    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
+    return hashlib.sha256(to_json((fingerprint, options, request))).hexdigest()
 
 
 class Cache(Protocol):

@@ -151,13 +151,14 @@ class BatchingConfig(Strict):
 
     Attributes:
         size: The most requests in a batch.
-        wait: Seconds that a batch waits for more requests.
+        wait: Seconds that a batch waits for more requests; by default 0.001 where batches run one after the other, and
+            0 where several run at once, since the engine then makes its own.
         concurrency: Batches that run at once; by default 8 for an engine that can be awaited (vLLM), else 1.
         queue: Requests that may wait; further ones get status 429.
     """
 
     size: Count = 16
-    wait: Annotated[float, Field(ge=0, le=1)] = 0.001
+    wait: Annotated[float, Field(ge=0, le=1)] | None = None
     concurrency: Count | None = None
     queue: Count = 256
 

@@ -10,7 +10,7 @@ from typing import Any
 from genrank.errors import InputError, shown
 from genrank.inputs import at
 from genrank.server.errors import invalid, too_large
-from genrank.types import Candidate, Listing
+from genrank.types import Candidate, Listing, is_visible
 
 _IDS = ("listing_id", "id")
 _STAGE = ("score", "rank")
@@ -88,16 +88,16 @@ def _candidate(listing_id: str, document: object, rank_fields: Sequence[str] | N
     for key in ("title", "text"):
         if not isinstance(fields.get(key, ""), str):
             raise InputError(f"must be text, got {shown(fields[key])}", field=key)
-    if _is_visible(fields.get("title", "")):
+    if is_visible(fields.get("title", "")):
         return Candidate(_listing(listing_id, fields), **stage)
     text = fields.get("text", "")
-    if rank_fields or not _is_visible(text):
+    if rank_fields or not is_visible(text):
         text = _joined({key: value for key, value in fields.items() if key not in _IDS})
     return _titled(listing_id, text, stage.get("score"))
 
 
 def _titled(listing_id: str, title: str, score: float | None = None) -> Candidate | None:
-    return Candidate(Listing(listing_id, title), score) if _is_visible(title) else None
+    return Candidate(Listing(listing_id, title), score) if is_visible(title) else None
 
 
 def _listing(listing_id: str, fields: Mapping[str, Any]) -> Listing:
@@ -131,15 +131,7 @@ def _plain(value: object) -> str:
 
 def _joined(fields: Mapping[str, Any]) -> str:
     plain = {key: _plain(value) for key, value in fields.items() if value is not None}
-    return " | ".join(f"{key}: {value}" for key, value in plain.items() if _is_visible(value))
-
-
-def _is_visible(text: str) -> bool:
-    try:
-        Listing("any", text)
-    except InputError:
-        return False
-    return True
+    return " | ".join(f"{key}: {value}" for key, value in plain.items() if is_visible(value))
 
 
 def _is_number(value: object) -> bool:

@@ -56,6 +56,21 @@ def test_what_arrives_together_is_one_batch() -> None:
     assert rank.ends == [10.0, 7.0, 20.0], "the latest of each batch"
 
 
+@pytest.mark.parametrize(("concurrency", "batches"), [(1, [["0", "1"]]), (2, [["0"], ["1"]])])
+def test_only_where_batches_take_turns_does_one_wait_for_more(concurrency: int, batches: list[list[str]]) -> None:
+    rank = Recorder(0.05)
+
+    async def run() -> None:
+        batcher = Batcher(rank, BatchingConfig(), concurrency=concurrency)
+        first = asyncio.ensure_future(batcher.submit(request("0"), Options(), 10.0))
+        for _ in range(3):  # rounds of the loop, which take no time
+            await asyncio.sleep(0)
+        await asyncio.gather(first, batcher.submit(request("1"), Options(), 10.0))
+
+    asyncio.run(run())
+    assert rank.batches == batches
+
+
 def test_while_a_batch_runs_the_next_one_gathers() -> None:
     rank = Recorder(0.05)
 
