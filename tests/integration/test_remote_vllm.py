@@ -276,3 +276,19 @@ def test_the_chat_seam_works_on_it_too(url: str) -> None:
             for request, ranking in zip(windows(2), rankings, strict=True):
                 assert sorted(i.listing_id for i in ranking) == sorted(c.listing.listing_id for c in request.candidates)
                 assert ranking.provenance.outcome in ("model", "repaired")
+
+
+def test_the_openai_client_works_on_it(url: str, smollm2: str) -> None:
+    openai = pytest.importorskip("openai", reason="openai is not installed; vllm brings it")
+    with openai.OpenAI(base_url=url, api_key=KEY, max_retries=0) as client:
+        assert smollm2 in [model.id for model in client.models.list()]
+        messages = [{"role": "user", "content": "Name a colour."}]
+        chat = client.chat.completions.create(model=smollm2, messages=messages, max_tokens=3)
+        assert chat.choices[0].message.content
+        scored = client.completions.create(model=smollm2, prompt=tokens(20, 8), max_tokens=1, logprobs=5)
+        assert len(scored.choices[0].logprobs.top_logprobs[0]) >= 5
+    with (
+        openai.OpenAI(base_url=url, api_key="wrong", max_retries=0) as client,
+        pytest.raises(openai.AuthenticationError),
+    ):
+        client.models.list()
