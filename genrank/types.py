@@ -32,6 +32,9 @@ Event = Literal["view", "click", "cart", "purchase", "rating"]
 Decoding = Literal["pointwise", "inline", "first-token", "listwise"]
 """How a window becomes an order; see `genrank.decoding`."""
 
+Dtype = Literal["auto", "bfloat16", "float16", "float32", "int8"]
+"""Number formats of a model's weights; each engine documents what ``auto`` means, and whether it takes ``int8``."""
+
 Strategy = Literal["each", "single", "sliding", "tournament"]
 """How a list is split into windows; see `genrank.windows`. ``each`` belongs to ``pointwise``: a window a candidate."""
 

@@ -15,7 +15,7 @@ from genrank.data.jsonl import dump_line, read_requests
 from genrank.errors import DataFormatError, InputError
 from genrank.models.registry import DEFAULT_MODEL
 from genrank.progress import track
-from genrank.types import Combine, Decoding, Strategy
+from genrank.types import Combine, Decoding, Dtype, Strategy
 
 _ERRORS_SHOWN = 20
 
@@ -41,6 +41,9 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "--model", help=f"known name, local folder or hub name ({DEFAULT_MODEL}); a server's only model"
     )
     rerank.add_argument("--adapter", help="folder or hub name of a LoRA adapter")
+    rerank.add_argument(
+        "--dtype", choices=get_args(Dtype), default="auto", help="number format of the weights (%(default)s)"
+    )
     rerank.add_argument(
         "--trust-remote-code", action="store_true", help="run code that lies in the model's folder; read it first"
     )
@@ -122,6 +125,7 @@ def _rerank(arguments: argparse.Namespace) -> int:
     reranker = Reranker(
         arguments.model,
         adapter=arguments.adapter,
+        dtype=arguments.dtype,
         engine=arguments.engine,
         prompt=arguments.prompt,
         decoding=arguments.decoding,

@@ -15,6 +15,7 @@ _FLAGS = {
     "adapter": "model.adapter",
     "name": "model.name",
     "engine": "model.engine",
+    "dtype": "model.dtype",
     "prompt": "model.prompt",
     "decoding": "model.decoding",
     "snapshot": "model.snapshot",
@@ -54,6 +55,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         metavar="E",
         help="transformers, vllm, or a server's address, whose key is in GENRANK_API_KEY (transformers)",
     )
+    serve.add_argument("--dtype", help="number format of the weights, such as int8 on a CPU (auto)")
     serve.add_argument("--prompt", metavar="P", help="name of a prompt template, or a .toml file")
     serve.add_argument("--decoding", help="how it ranks (what suits the adapter and the prompt)")
     serve.add_argument("--snapshot", metavar="FILE", help="listings that genrank warm read beforehand (none)")

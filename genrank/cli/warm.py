@@ -6,11 +6,13 @@ import argparse
 import dataclasses
 import sys
 from pathlib import Path
+from typing import get_args
 
 from genrank.cli.console import quiet_libraries, say
 from genrank.data.jsonl import dump_line, read_listings
 from genrank.errors import InputError
 from genrank.models.registry import DEFAULT_MODEL
+from genrank.types import Dtype
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -26,6 +28,9 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     warm.add_argument("--snapshot", metavar="FILE", required=True, help="the file, beside the catalogue")
     warm.add_argument("--model", default=DEFAULT_MODEL, help="known name, local folder or hub name (%(default)s)")
     warm.add_argument("--adapter", help="folder or hub name of a LoRA adapter")
+    warm.add_argument(
+        "--dtype", choices=get_args(Dtype), default="auto", help="number format of the weights (%(default)s)"
+    )
     warm.add_argument(
         "--trust-remote-code", action="store_true", help="run code that lies in the model's folder; read it first"
     )
@@ -48,6 +53,7 @@ def _warm(arguments: argparse.Namespace) -> int:
     reranker = Reranker(
         arguments.model,
         adapter=arguments.adapter,
+        dtype=arguments.dtype,
         prompt=arguments.prompt,
         decoding="pointwise",
         max_prompt_tokens=arguments.max_prompt_tokens,

@@ -18,10 +18,7 @@ from typing import Any, Literal, Protocol, Self, get_args
 
 from genrank.engines.tokenizer import Tokenizer
 from genrank.errors import EngineError, InputError
-from genrank.types import Tokens
-
-Dtype = Literal["auto", "bfloat16", "float16", "float32", "int8"]
-"""Number formats of a model's weights; each engine documents what ``auto`` means, and whether it takes ``int8``."""
+from genrank.types import Dtype, Tokens
 
 
 class Stop:

@@ -19,7 +19,6 @@ from typing import Any, Literal, TypeVar, cast
 
 from genrank.engines.base import (
     Closing,
-    Dtype,
     PermuteRequest,
     PermuteResult,
     ScoreRequest,
@@ -45,7 +44,7 @@ from genrank.files import files_fingerprint
 from genrank.models.registry import DEFAULT_MODEL
 from genrank.models.store import resolve
 from genrank.models.weights import model_fingerprint, reading
-from genrank.types import Tokens
+from genrank.types import Dtype, Tokens
 
 try:
     import torch
@@ -128,7 +127,7 @@ class TransformersEngine(Closing):
             )
         native = dtype in ("auto", "int8")
         self.dtype: torch.dtype = native_dtype(self.device) if native else getattr(torch, dtype)
-        self._dtype_name = dtype if dtype == "int8" else str(self.dtype).removeprefix("torch.")
+        self.dtype_name = dtype if dtype == "int8" else str(self.dtype).removeprefix("torch.")
         # the number of tokens that a GPU reads in the time of one more forward pass
         self._least_shared = 64 if on_cpu else 4096
         # the number of tokens that a step of writing may hold without taking much longer
@@ -265,7 +264,7 @@ class TransformersEngine(Closing):
         return {
             "model": model_fingerprint(resolve(self.model)),
             "adapter": files_fingerprint(find_adapter(self.adapter)) if self.adapter is not None else "none",
-            "dtype": self._dtype_name,
+            "dtype": self.dtype_name,
             "kept_dtype": self._kept.packing.name,
         }
 

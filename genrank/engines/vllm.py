@@ -34,7 +34,6 @@ from typing import Any
 
 from genrank.engines.base import (
     Closing,
-    Dtype,
     PermuteRequest,
     PermuteResult,
     ScoreRequest,
@@ -55,7 +54,7 @@ from genrank.files import files_fingerprint
 from genrank.models.registry import DEFAULT_MODEL
 from genrank.models.store import resolve
 from genrank.models.weights import ADAPTER_CONFIG, ADAPTER_WEIGHTS, check_adapter_files
-from genrank.types import Tokens
+from genrank.types import Dtype, Tokens
 
 LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 """The values that vLLM accepts as ``max_lora_rank``."""

@@ -10,14 +10,14 @@ from pydantic import Field, StrictBool, field_validator, model_validator
 
 from genrank.calibration import load_calibration
 from genrank.cascade import Cascade
-from genrank.engines.base import Dtype, Engine
+from genrank.engines.base import Engine
 from genrank.experiment.config import Name, Strict
 from genrank.files import files_fingerprint
 from genrank.models.store import resolve
 from genrank.models.weights import model_fingerprint
 from genrank.prompting.template import Template, load_template
 from genrank.reranker import DEFAULT_PROMPTS, Reranker, default_decoding
-from genrank.types import Combine, Decoding, Strategy
+from genrank.types import Combine, Decoding, Dtype, Strategy
 
 
 class BaselineSystem(Strict):

@@ -18,7 +18,7 @@ from genrank.experiment.config import Strict
 from genrank.files import read_text
 from genrank.reranker import is_address
 from genrank.server.privacy import check_mask
-from genrank.types import Combine, Decoding, Strategy
+from genrank.types import Combine, Decoding, Dtype, Strategy
 
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
@@ -79,6 +79,7 @@ class ModelConfig(Strict):
     model: str | None = None
     adapter: str | None = None
     engine: str = "transformers"
+    dtype: Dtype = "auto"
     prompt: str | None = None
     decoding: Decoding | None = None
     strategy: Strategy | None = None
