@@ -32,7 +32,10 @@ def without_the_last(asked: Received) -> bytes:
 
 
 def against(
-    answer: Callable[[Received], bytes | None], use: Callable[[Clients], Any], delay: float = 0.0
+    answer: Callable[[Received], bytes | None],
+    use: Callable[[Clients], Any],
+    delay: float = 0.0,
+    patience: float = 30.0,
 ) -> tuple[Tally, Clients]:
     """What clients see of a gateway; an answer of None cuts the connection."""
 
@@ -49,7 +52,7 @@ def against(
 
     async def exchange(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         try:
-            asked = await asyncio.wait_for(read_message(reader), DEADLINE)
+            asked = await asyncio.wait_for(read_message(reader), patience)
         except TimeoutError:
             writer.write(response(408, b"{}"))
             return False
@@ -80,14 +83,24 @@ async def for_a_while(clients: Clients) -> None:
     await clients.stop()
 
 
-def test_a_gateway_that_keeps_its_promises_breaks_none() -> None:
-    tally, clients = against(good, for_a_while)
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A busy machine makes no slow client slower than meant."""
+    monkeypatch.setattr("eval.soak.clients._TOO_SLOW", 100.0)
+    monkeypatch.setattr("eval.soak.clients._PATIENCE", 100.0)
+
+
+@pytest.mark.usefixtures("patient")
+def test_a_gateway_that_keeps_its_promises_breaks_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("eval.soak.answers.LATE", 100.0)
+    tally, clients = against(good, for_a_while, patience=2.0)
     assert tally.broken == {}, tally.examples
     assert {kind for kind, count in tally.clients.items() if count} == {"steady", "slow", "stuck", "vanishing"}
     assert set(tally.outcomes) == {"model", "status 408"}
     assert clients.model_answered > 0
 
 
+@pytest.mark.usefixtures("patient")
 @pytest.mark.parametrize(
     ("answer", "promise"),
     [
@@ -99,7 +112,11 @@ def test_a_gateway_that_keeps_its_promises_breaks_none() -> None:
     ],
     ids=["lost", "500", "429", "cut", "half"],
 )
-def test_every_kind_of_client_notices(answer: Callable[[Received], bytes | None], promise: str) -> None:
+def test_every_kind_of_client_notices(
+    answer: Callable[[Received], bytes | None], promise: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("eval.soak.answers.LATE", 100.0)
+
     async def use(clients: Clients) -> None:
         await asyncio.gather(clients.crowd(3), clients._slow())
 
@@ -107,6 +124,12 @@ def test_every_kind_of_client_notices(answer: Callable[[Received], bytes | None]
     assert dict(tally.broken) == {promise: 4}, tally.examples
     assert len(tally.examples[promise]) == 4
     assert not clients.model_answered or promise == "every candidate"
+
+
+def test_a_client_that_a_busy_machine_slows_down_judges_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("eval.soak.clients._TOO_SLOW", 0.0)
+    tally, _ = against(without_the_last, lambda clients: clients._slow())
+    assert (dict(tally.clients), tally.broken) == ({"slower than meant": 1}, {})
 
 
 def test_late_answers_are_noticed() -> None:
