@@ -73,7 +73,7 @@ class FaultProxy:
         self._hang_up()
         self._flows.set()
         await self._http.aclose()
-        await asyncio.gather(*self._open.values(), return_exceptions=True)
+        await asyncio.gather(*(task for task in self._open.values() if task), return_exceptions=True)
 
     def _hang_up(self) -> None:
         """Stop listening, and cut all connections."""
