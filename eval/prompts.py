@@ -32,7 +32,6 @@ from eval.run import make_requests
 from eval.significance import compare, holm, interval
 from eval.systems import SystemResult, run_system
 from genrank.data.dataset import Dataset
-from genrank.engines.base import Dtype
 from genrank.errors import ConfigError, InputError
 from genrank.experiment.config import Strict, load_config
 from genrank.experiment.datasets import load_dataset
@@ -42,7 +41,7 @@ from genrank.experiment.program import exit_status, say
 from genrank.experiment.record import circumstances
 from genrank.experiment.systems import GenrankSystem
 from genrank.prompting.template import Template, load_template, template_names
-from genrank.types import Decoding
+from genrank.types import Decoding, Dtype
 
 SIGNIFICANT = 0.05
 """A difference is significant below this p, after Holm's correction."""

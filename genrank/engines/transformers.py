@@ -757,10 +757,10 @@ class _BatchWriter:
         return states
 
     def take_back(self, kept: Sequence[int | None]) -> None:
-        """Forget appended tokens: ``[b]`` how many of them each row keeps; None for a row that is finished."""
-        assert self._buffer is not None
-        texts = zip(self._texts, kept, strict=True)
-        self._buffer.cut([None if count is None else len(text) + count for text, count in texts])
+        """Forget appended tokens, where `can_take_back`: each row keeps ``[b]`` of them, or None if it is finished."""
+        if self._buffer is not None:
+            texts = zip(self._texts, kept, strict=True)
+            self._buffer.cut([None if count is None else len(text) + count for text, count in texts])
 
 
 class PermutationLogitsProcessor(LogitsProcessor):

@@ -264,7 +264,7 @@ def _read(answer: Any, url: str) -> _Said:
         usage = token_usage(answer.get("usage"))
         reason = choice.get("finish_reason")
         first = _first_tokens(choice.get("logprobs"))
-    except (LookupError, TypeError, AttributeError, ValueError):
+    except (LookupError, TypeError, AttributeError, ValueError, OverflowError):
         raise UnservedError(f"the server at {url} gave no chat completion: {answer!r:.100}") from None
     read, written = usage or (None, None)
     return _Said(text or "", None if reason is None else str(reason), first, read, written, cached_tokens(answer))

@@ -13,6 +13,7 @@ from genrank.errors import EngineError
 
 _NEEDED = "genrank needs a vLLM server of version 0.20 or later"
 _LOWEST = -9999.0  # what vLLM gives for minus infinity
+_MOST_TOKENS = 1 << 31  # in any vocabulary
 
 
 class UnservedError(EngineError):
@@ -32,7 +33,8 @@ def choices(answer: Any, count: int) -> list[dict[str, Any]]:
     found = answer.get("choices") if isinstance(answer, dict) else None
     if not isinstance(found, list) or not all(isinstance(choice, dict) for choice in found):
         raise UnservedError(f"the server's answer has no choices; {_NEEDED}")
-    by_index = {choice.get("index", at): choice for at, choice in enumerate(found)}
+    numbered = [(choice.get("index", at), choice) for at, choice in enumerate(found)]
+    by_index = {index: choice for index, choice in numbered if type(index) is int}
     if len(found) != count or by_index.keys() != set(range(count)):
         raise UnservedError(f"the server gave {len(found)} choices where {count} prompts were sent; {_NEEDED}")
     return [by_index[at] for at in range(count)]
@@ -59,7 +61,12 @@ def chosen_scores(choice: dict[str, Any], targets: Sequence[int]) -> list[float]
 
 
 def _is_score(score: object) -> bool:
-    return isinstance(score, int | float) and not isinstance(score, bool) and not math.isnan(score)
+    if not isinstance(score, int | float) or isinstance(score, bool):
+        return False
+    try:
+        return not math.isnan(score)
+    except OverflowError:  # a whole number beyond what a float holds
+        return False
 
 
 def token_ids(choice: dict[str, Any], field: str = "token_ids") -> list[int]:
@@ -69,7 +76,7 @@ def token_ids(choice: dict[str, Any], field: str = "token_ids") -> list[int]:
         UnservedError: When they are missing.
     """
     found = choice.get(field)
-    if not isinstance(found, list) or any(type(token) is not int for token in found):
+    if not isinstance(found, list) or any(type(token) is not int or not 0 <= token < _MOST_TOKENS for token in found):
         raise UnservedError(f"the server gave no {field} (it ignores return_token_ids); {_NEEDED}")
     return found
 
@@ -97,6 +104,8 @@ def prompt_scores(answer: Any, rows: int, width: int) -> list[list[float]]:
         array = np.load(io.BytesIO(base64.b64decode(encoded, validate=True)), allow_pickle=False)
     except (binascii.Error, ValueError, EOFError, OSError) as error:
         raise UnservedError(f"the server's prompt_token_id_logprobs cannot be read: {error}") from None
+    if array.dtype.kind not in "fiu":
+        raise UnservedError(f"the server's prompt_token_id_logprobs cannot be read: {array.dtype} holds no numbers")
     if array.shape != (rows, width):
         raise UnservedError(f"the server gave prompt_token_id_logprobs {list(array.shape)}, not [{rows}, {width}]")
     found: list[list[float]] = np.maximum(array.astype(float), _LOWEST).tolist()

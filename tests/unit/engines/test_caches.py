@@ -7,7 +7,7 @@ import random
 import threading
 import time
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -295,11 +295,11 @@ def test_guessed_tokens_change_no_text(engine: Any, monkeypatch: pytest.MonkeyPa
     chance = random.Random(seed)
 
     class Told(Draft):
-        def __init__(self, ids: Sequence[int]) -> None:
+        def __init__(self, ids: Iterable[int]) -> None:
             self.left = [*texts[tuple(ids)]]
 
-        def add(self, ids: Sequence[int]) -> None:
-            del self.left[: len(ids)]
+        def add(self, ids: Iterable[int]) -> None:
+            del self.left[: len(list(ids))]
 
         def guess(self, most: int) -> list[int]:
             return [token if chance.random() < 0.75 else 3 for token in self.left[:most]]

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -200,7 +201,7 @@ def test_the_gateway_alone_is_measured_beside_the_floor(tmp_path: Path) -> None:
         assert 0 < entry["floor"]["p50_ms"] < entry["new"]["p50_ms"]
         assert [entry[name]["cached"] for name in ("floor", "new", "cached")] == [0.0, 0.0, 1.0]
         assert entry["own"]["throughput"][0] < 1
-        assert ("redis" in entry) == bool(serving.shutil.which("redis-server"))
+        assert ("redis" in entry) == bool(shutil.which("redis-server"))
     assert (tmp_path / "instant.log").read_text(encoding="utf-8").count('"tier": "model"') == 2 + 2 * (4 + 8 + 32) * 2
 
 

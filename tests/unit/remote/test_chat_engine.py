@@ -229,6 +229,9 @@ def test_an_adapter_is_asked_for_by_its_folders_name() -> None:
         pass
 
 
+HUGE = [{"token": "yes", "logprob": 10**400}]
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -236,6 +239,7 @@ def test_an_adapter_is_asked_for_by_its_folders_name() -> None:
         lambda body: {"choices": []},
         lambda body: {"choices": [{"message": None}]},
         lambda body: {"choices": [{"message": {"content": "A"}, "logprobs": {"content": [{}]}}]},
+        lambda body: {"choices": [{"message": {"content": "A"}, "logprobs": {"content": [{"top_logprobs": HUGE}]}}]},
         lambda body: [],
     ],
 )

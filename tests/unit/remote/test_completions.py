@@ -33,12 +33,23 @@ def test_choices_without_an_index_keep_their_order() -> None:
     assert choices({"choices": [{"a": 1}, {"a": 2}]}, 2) == [{"a": 1}, {"a": 2}]
 
 
+@pytest.mark.parametrize("index", [[], {}, None, "0", 0.0, False])
+def test_a_choice_whose_index_is_no_number(index: Any) -> None:
+    with pytest.raises(UnservedError, match="1 choices where 1 prompts"):
+        choices({"choices": [{"index": index}]}, 1)
+
+
+def test_a_score_that_no_float_holds_is_none() -> None:
+    with pytest.raises(UnservedError, match="no log-probability of token 3"):
+        chosen_scores({"logprobs": {"top_logprobs": [{"token_id:3": 10**400}]}}, [3])
+
+
 def test_minus_infinity_is_as_low_as_vllm_writes_it() -> None:
     choice = {"logprobs": {"top_logprobs": [{"token_id:3": float("-inf"), "token_id:4": -9999.0, "token_id:5": -1}]}}
     assert chosen_scores(choice, [5, 3, 4]) == [-1.0, -9999.0, -9999.0]
 
 
-@pytest.mark.parametrize("found", [None, "3", [3, "4"], [3, True], [3.0]])
+@pytest.mark.parametrize("found", [None, "3", [3, "4"], [3, True], [3.0], [-1], [1 << 40]])
 def test_tokens_that_are_none(found: Any) -> None:
     with pytest.raises(UnservedError, match="token_ids"):
         token_ids({"token_ids": found})
@@ -72,8 +83,9 @@ def test_scores_of_a_prompt() -> None:
         base64.b64encode(b"no npy").decode(),
         npy(np.zeros((2, 2))),
         npy(np.array([[print]], dtype=object), allow_pickle=True),
+        npy(np.array([["low", "high"]])),
     ],
-    ids=["none", "empty", "not base64", "not npy", "another shape", "a pickle"],
+    ids=["none", "empty", "not base64", "not npy", "another shape", "a pickle", "words"],
 )
 def test_scores_of_a_prompt_that_cannot_be_read(encoded: Any) -> None:
     with pytest.raises(UnservedError, match="prompt_token_id_logprobs"):

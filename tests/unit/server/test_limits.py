@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import Any
 
 import pytest
@@ -39,6 +40,24 @@ def test_a_slow_body_is_given_up() -> None:
     with pytest.raises(ApiError) as caught:
         read(b"1", b"2", pause=0.15)
     assert caught.value.status == 408
+
+
+def test_a_body_that_came_while_the_process_was_held_up_is_read() -> None:
+    from fastapi import Request
+
+    held_up = False
+
+    async def receive() -> dict[str, Any]:
+        nonlocal held_up
+        if not held_up:
+            held_up = True
+            time.sleep(0.1)  # the body arrives meanwhile, and the time is over before anybody reads it
+        for _ in range(2):  # as a server that first reads from the socket, and then wakes who waits for it
+            await asyncio.sleep(0)
+        return {"type": "http.request", "body": b"{}", "more_body": False}
+
+    request = Request({"type": "http", "method": "POST", "headers": []}, receive)
+    assert asyncio.run(read_body(request, most=10, seconds=0.05)) == b"{}"
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,1 @@
+"""Loads the gateway while everything around it fails, and checks every answer."""
