@@ -118,8 +118,7 @@ class Clients:
         tally: Gets every answer.
         seed: Of their pauses.
         now: Says at what time of the run something happened, in words.
-        held_up: Seconds for which other work on the machine has held up the gateway or this program so far; they do
-            not count.
+        held_up: Seconds for which this program itself has stood still so far; they do not count.
     """
 
     def __init__(

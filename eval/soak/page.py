@@ -110,8 +110,8 @@ def page(found: dict[str, Any]) -> str:
     if files := found["open_files"]:
         lines.append(f"Its open files: {files['first']} at first, {files['most']} at most, {files['last']} at last.")
     lines.append(
-        f"Waits of the gateway or of this program for a busy processor, not counted above: {held_up['all']:.1f} s in "
-        f"all, at most {held_up['longest']:.2f} s at a time."
+        f"Times at which this program itself stood still, not counted above: {held_up['all']:.1f} s in all, at most "
+        f"{held_up['longest']:.2f} s at a time."
     )
     for promise, one in found["broken"].items():
         lines += ["", f"## Broken {one['times']} times: {promise}", "", *(f"- {words}" for words in one["examples"])]

@@ -141,14 +141,6 @@ def memory_mib(pid: int) -> float | None:
     return int(found.split()[1]) / 1024 if found else None
 
 
-def waited(pid: int) -> float:
-    """Seconds for which a process's main thread was ready, and the processors were busy with others; 0 if unknown."""
-    try:
-        return int(Path(f"/proc/{pid}/schedstat").read_text(encoding="ascii").split()[1]) / 1e9
-    except (OSError, ValueError, IndexError):
-        return 0.0
-
-
 def open_files(pid: int) -> int | None:
     """How many files and connections a process has open; None where the system does not say as Linux does."""
     try:

@@ -16,7 +16,7 @@ from typing import Any
 from eval.soak.answers import Broken
 from eval.soak.clients import Clients, Requests, Tally
 from eval.soak.faults import FaultProxy
-from eval.soak.processes import Server, gateway, memory_mib, open_files, stand_in_engine, vllm_engine, waited
+from eval.soak.processes import Server, gateway, memory_mib, open_files, stand_in_engine, vllm_engine
 from eval.soak.wire import free_port
 from genrank.data.dataset import sample_shop
 from genrank.errors import InputError
@@ -84,7 +84,7 @@ class Seen:
         recoveries: Seconds from the end of each fault to the model's next new answer, by fault.
         memory: ``[samples]`` the time in seconds and the gateway's memory in MiB.
         files: ``[samples]`` the gateway's open files and connections.
-        held_up: Seconds for which this program or the gateway waited for a processor. They count as nobody's.
+        held_up: Seconds for which this program itself stood still and could take no answers. They do not count.
         longest: The longest of these waits.
     """
 
@@ -266,12 +266,12 @@ class _Soak:
                 self._seen.tally.break_(Broken("recovery", f"{took:.1f} s after {fault}"), self._now())
 
     async def _watch(self) -> None:
-        """Note memory now and then, and how long this program and the gateway waited for a processor."""
+        """Note memory now and then, and how long this program itself was held up."""
         step, seen = 0.1, self._seen
         every = min(5.0, max(0.5, 60 * self._settings.minutes / 200))
         due = time.monotonic()
         while True:
-            before, had_waited = time.monotonic(), waited(self._serving.pid)
+            before = time.monotonic()
             if before >= due:
                 due = before + every
                 memory, files = memory_mib(self._serving.pid), open_files(self._serving.pid)
@@ -280,7 +280,7 @@ class _Soak:
                 if files is not None:
                     seen.files.append(files)
             await asyncio.sleep(step)
-            held_up = max(time.monotonic() - before - step, waited(self._serving.pid) - had_waited)
+            held_up = time.monotonic() - before - step
             if held_up > _NOTICED:
                 seen.held_up += held_up
                 seen.longest = max(seen.longest, held_up)
