@@ -1,4 +1,4 @@
-"""llama.cpp's server for tests, out of an environment of its own: ``make llama-cpp`` makes it and gets the model's file.
+"""llama.cpp's server for tests, in an environment of its own: ``make llama-cpp`` makes it and gets the model's file.
 
 There are two servers. xllamacpp holds llama.cpp's own, in C++, and comes as a wheel; llama-cpp-python has written one
 in Python around the same library, which it builds when it is installed (``make llama-cpp-python``).
@@ -39,8 +39,9 @@ def command(server: str, port: int, key: str) -> list[str]:
     python = str(folder() / "venv" / "bin" / "python")
     if PACKAGES[server] == "xllamacpp":
         return [python, "-P", __file__, "serve", str(gguf()), str(port), key]
-    flags = ["--model", str(gguf()), "--model_alias", MODEL, "--port", str(port), "--api_key", key]
-    return [python, "-P", "-m", "llama_cpp.server", *flags, "--n_ctx", "4096", "--n_threads", "1"]
+    listens = ["--host", "127.0.0.1", "--port", str(port), "--api_key", key]
+    model = ["--model", str(gguf()), "--model_alias", MODEL, "--n_ctx", "4096", "--n_threads", "1"]
+    return [python, "-P", "-m", "llama_cpp.server", *listens, *model]
 
 
 def fetch() -> None:
@@ -70,7 +71,7 @@ def serve(path: str, port: str, key: str) -> None:
     params.n_ctx, params.n_parallel, params.warmup = 4096, 1, False
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = 1
     server = xllamacpp.Server(params)  # it runs as long as this object lives
-    print(server.listening_address, flush=True)
+    sys.stderr.write(f"{server.listening_address}\n")
     threading.Event().wait()
 
 
