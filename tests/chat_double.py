@@ -30,6 +30,7 @@ class ChatDouble:
         fails: Fields that it answers with HTTP 500.
         top: The most likeliest tokens that it gives; 0 ignores the field.
         models: What ``/v1/models`` lists; None if there is no such path.
+        odd: The next texts, whatever is asked for.
         say: A function from the messages to the text, in place of the oracle's.
         finish_reason: Why it says that the model stopped.
         likeliest: The likeliest first tokens, in place of the oracle's.
@@ -44,6 +45,7 @@ class ChatDouble:
     fails: Sequence[str] = ()
     top: int = 0
     models: Sequence[dict[str, Any]] | None = ({"id": "m"},)
+    odd: list[str] = field(default_factory=list)
     say: Callable[[list[dict[str, str]]], str] | None = None
     finish_reason: str | None = "stop"
     likeliest: Sequence[dict[str, Any]] | None = None
@@ -75,6 +77,8 @@ class ChatDouble:
 
     def _text(self, body: dict[str, Any]) -> str:
         messages = body["messages"]
+        if self.odd:
+            return self.odd.pop()
         if "grammar" in body and "grammar" in self.enforces:
             return self._bound(messages, Grammar(body["grammar"]))
         form = body.get("response_format") or {}

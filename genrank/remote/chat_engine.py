@@ -34,8 +34,7 @@ if TYPE_CHECKING:
     import httpx
 
 Form = Literal["grammar", "json_schema", "json_object", "text"]
-"""How an order is asked for: under a grammar, under a JSON schema as OpenAI or llama-cpp-python takes it, as free text.
-"""
+"""How an order is asked for: under a grammar, a JSON schema as OpenAI or llama-cpp-python takes it, or as free text."""
 
 _FORMS: tuple[Form, ...] = ("grammar", "json_schema", "json_object", "text")  # the best first
 _HELLO = ({"role": "user", "content": "Say hello."},)
@@ -240,9 +239,9 @@ class ChatEngine(HTTPEngine):
             )
         if n == 1:
             return PermuteResult((0,), Tokens())
+        asked = OrderForm(names, self.tokenizer.begun(request.ids), self.tokenizer.decode(request.between))
         if self._form == "grammar":
-            between = self.tokenizer.decode(request.between)
-            bound = await self._permute_bound(request, OrderForm(names, self.tokenizer.begun(request.ids), between))
+            bound = await self._permute_bound(request, asked)
             if bound is not None:
                 return bound
         form = self._form
@@ -250,11 +249,10 @@ class ChatEngine(HTTPEngine):
         if form != "text":
             messages[-1] = messages[-1] | {"content": messages[-1]["content"] + _AS_JSON}
         most = 8 * n + _THINKING
-        asked = OrderForm(names, "", "")
         said = await self._chat(messages, max_tokens=most, **_fields(form, asked))
         trouble, words = unfinished(said.finish_reason, said.written, most)
         if said.text and not trouble and not _obeys(form, said.text, asked):
-            await self._give_up(form)
+            await self._still_obeyed(form)
         try:
             answer = read_answer(said.text, n, finished=bool(said.finish_reason) and not trouble)
         except OutputError as error:
@@ -267,35 +265,37 @@ class ChatEngine(HTTPEngine):
             repairs.append(f"the answer named listings again ({answer.repeated} times); the first time counted")
         return PermuteResult((*answer.order, *missing), said.tokens(request.ids), repairs)
 
-    async def _permute_bound(self, request: PermuteRequest, form: OrderForm) -> PermuteResult | None:
-        """Ask for an order under a grammar; None if the server does not obey it (any more).
+    async def _permute_bound(self, request: PermuteRequest, asked: OrderForm) -> PermuteResult | None:
+        """Ask for an order under a grammar; None if the server no longer obeys one.
 
         Where the answer names a listing again, the model goes on from there, so the order is the one that it writes
         when it may only choose among the listings that are left.
         """
         messages = self.tokenizer.messages(request.ids)
-        most = 8 * len(form.names) + _THINKING
+        n = len(asked.names)
+        most = 8 * n + _THINKING
         places: list[int] = []
         first, written = None, 0
-        while len(form.names) - len(places) > 1:
-            said = await self._chat(messages, max_tokens=most, **_fields("grammar", form, places))
+        while n - len(places) > 1 or first is None:
+            said = await self._chat(messages, max_tokens=most, **_fields("grammar", asked, places))
             first, written = first or said, written + (said.written or 0)
-            found = form.read(said.text)
+            found = asked.read(said.text)
             if found[: len(places)] != places or len(found) == len(places):
                 trouble, words = unfinished(said.finish_reason, said.written, most)
-                if trouble == "cut off":
-                    return PermuteResult((), said.tokens(request.ids), [f"the answer ends before its order ({words})"])
-                await self._give_up("grammar")
-                return None
+                if not trouble and not await self._still_obeyed("grammar"):
+                    return None
+                why = words or repr(said.text[:80])
+                return PermuteResult((), said.tokens(request.ids), [f"the answer holds no order ({why})"])
             places = found
-        places += set(range(len(form.names))) - set(places)
-        return PermuteResult(places, replace(first.tokens(request.ids), completion=written) if first else Tokens())
+        places += set(range(n)) - set(places)
+        return PermuteResult(places, replace(first.tokens(request.ids), completion=written))
 
-    async def _give_up(self, form: Form) -> None:
-        """Take the next best form: the server has been replaced by one that ignores the fields of this one."""
+    async def _still_obeyed(self, form: Form) -> bool:
+        """Try a form again after an answer that is not in it; if the server no longer obeys it, take the next best."""
         async with self._finding:
             if self._form == form:
-                await self._find_form(_FORMS[_FORMS.index(form) + 1 :])
+                await self._find_form(_FORMS[_FORMS.index(form) :])
+            return self._form == form
 
     async def _write(self, request: TextRequest) -> TextResult:
         said = await self._chat(self.tokenizer.messages(request.ids), max_tokens=request.max_tokens)

@@ -106,7 +106,18 @@ def test_an_order_cut_off_under_a_grammar_is_bad_output() -> None:
         server.enforces, server.say, server.finish_reason = [], lambda _: "[", "length"
         provenance = Reranker(engine=made).rerank("q", TITLES).provenance
     assert (provenance.outcome, provenance.cause, provenance.engine) == ("fallback", "bad-output", "chat (grammar)")
-    assert "ends before its order (finish_reason 'length'; raise max_tokens" in provenance.why
+    assert "holds no order (finish_reason 'length'; raise max_tokens" in provenance.why
+
+
+def test_one_odd_answer_is_no_reason_to_give_the_grammar_up() -> None:
+    server = ChatDouble(GRADES, enforces=["grammar"])
+    with engine(server) as made:
+        server.odd = ["Sorry."]
+        reranker = Reranker(engine=made)
+        first, second = (reranker.rerank("q", TITLES).provenance for _ in range(2))
+    assert (first.outcome, first.cause, first.engine) == ("fallback", "bad-output", "chat (grammar)")
+    assert "holds no order ('Sorry.')" in first.why
+    assert (second.outcome, second.engine) == ("model", "chat (grammar)")
 
 
 def test_fields_that_the_server_fails_at_are_left_out() -> None:
