@@ -76,4 +76,7 @@ def serve(path: str, port: str, key: str) -> None:
 
 
 if __name__ == "__main__":
-    {"fetch": fetch, "serve": serve}[sys.argv[1]](*sys.argv[2:])
+    if sys.argv[1] == "fetch":
+        fetch()
+    else:
+        serve(*sys.argv[2:])
