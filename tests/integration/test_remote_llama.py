@@ -19,7 +19,7 @@ from genrank import Reranker, sample_shop
 from genrank.errors import EngineError
 from tests import llama_cpp
 
-pytestmark = [pytest.mark.model, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.model, pytest.mark.slow, pytest.mark.timeout(1200)]
 httpx = pytest.importorskip("httpx", reason="httpx is not installed: pip install 'genrank[remote]'")
 
 from genrank.remote.chat_engine import ChatEngine  # noqa: E402 - after the skip
