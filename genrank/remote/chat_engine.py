@@ -1,16 +1,17 @@
 """Runs a model behind a plain chat endpoint: llama.cpp, Ollama, OpenAI, or any other that speaks its language.
 
-Such an endpoint takes messages instead of tokens and cannot be told which tokens it may write, so a ranking is what the
-model says: pointwise by the likeliest first tokens of its answer, where the server gives them; listwise as JSON under a
-schema, where the server enforces one, or else as text. What is missing from an order is added and counted.
+Such an endpoint takes messages instead of tokens, so a ranking is what the model says: pointwise by the likeliest first
+tokens of its answer, where the server gives them; listwise under a grammar that lets only orders through, or as JSON
+under a schema, where the server enforces one, or else as text. What is missing from an order is added and counted.
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -22,7 +23,8 @@ from genrank.remote.answers import read_answer
 from genrank.remote.calls import HTTPEngine
 from genrank.remote.chat import message_text, token_usage, unfinished
 from genrank.remote.completions import UnservedError, cached_tokens
-from genrank.remote.http import Connection, RefusedError
+from genrank.remote.grammar import OrderForm
+from genrank.remote.http import Connection, FailedError, RefusedError
 from genrank.remote.models import ServedModel, find_adapter, find_model, served_models
 from genrank.remote.pieces import PieceTokenizer
 from genrank.remote.thinking import without_thinking
@@ -31,10 +33,12 @@ from genrank.types import Decoding, Tokens
 if TYPE_CHECKING:
     import httpx
 
-Form = Literal["json_schema", "json_object", "text"]
-"""How an order is asked for: under a JSON schema as OpenAI takes it, as llama-cpp-python does, or as free text."""
+Form = Literal["grammar", "json_schema", "json_object", "text"]
+"""How an order is asked for: under a grammar, a JSON schema as OpenAI or llama-cpp-python takes it, or as free text."""
 
-_FORMS: tuple[Form, ...] = ("json_schema", "json_object")  # of those that a server enforces, the best first
+_FORMS: tuple[Form, ...] = ("grammar", "json_schema", "json_object", "text")  # the best first
+_HELLO = ({"role": "user", "content": "Say hello."},)
+_PROBED = OrderForm("ABC", "[", "] > [")
 _USUAL_CONTEXT = 8192
 _THINKING = 256  # tokens that an answer may have beside what was asked for
 _LOWEST = -9999.0  # in place of minus infinity
@@ -123,6 +127,7 @@ class ChatEngine(HTTPEngine):
             self._served = found.name
             self.context = context or found.context or _USUAL_CONTEXT
             self._form: Form = "text"
+            self._finding = asyncio.Lock()
             self._top = 0
             self._http.wait(self._probe())
         except BaseException:
@@ -156,29 +161,46 @@ class ChatEngine(HTTPEngine):
         Raises:
             EngineError: When it does not answer at all.
         """
-        hello = [{"role": "user", "content": "Say hello."}]
-        answered = False
-        for form in _FORMS:
-            try:
-                said = await self._chat(hello, max_tokens=32 + _THINKING, **_response_format(form, "AB"))
-            except RefusedError:
-                continue
-            answered = True
-            if _obeys(said.text, "AB"):
-                self._form = form
-                break
+        answered = await self._find_form(_FORMS)
         question = [{"role": "user", "content": "Is snow white? Answer yes or no."}]
         for top in _TOP:
-            try:
-                said = await self._chat(question, max_tokens=1, logprobs=True, top_logprobs=top)
-            except RefusedError:
-                continue
-            answered = True
-            if {token.strip().lower() for token in said.first} & {"yes", "no"}:
+            said = await self._try(question, max_tokens=1, logprobs=True, top_logprobs=top)
+            answered = answered or said is not None
+            if said and {token.strip().lower() for token in said.first} & {"yes", "no"}:
                 self._top = top
                 break
         if not answered:
-            await self._chat(hello, max_tokens=32)
+            await self._chat(_HELLO, max_tokens=32)
+
+    async def _find_form(self, forms: Sequence[Form]) -> bool:
+        """Take the first of `forms` that the endpoint obeys; say whether it answered at all."""
+        answered = False
+        for form in forms:
+            if form == "text":
+                self._form = form
+                break
+            most = 32 if form == "grammar" else 32 + _THINKING
+            said = await self._try(_HELLO, max_tokens=most, **_fields(form, _PROBED))
+            answered = answered or said is not None
+            if said and _obeys(form, said.text, _PROBED):
+                self._form = form
+                break
+        return answered
+
+    async def _try(self, messages: Sequence[Mapping[str, str]], **fields: Any) -> _Said | None:
+        """What the endpoint answers; None if it does not take these fields.
+
+        Raises:
+            EngineError: When it cannot be reached, or wants another key.
+        """
+        try:
+            return await self._chat(messages, **fields)
+        except RefusedError as error:
+            if error.status in (401, 403):
+                raise
+        except FailedError:  # llama-cpp-python, asked for logprobs without having been started for them
+            pass
+        return None
 
     async def _score_all(self, requests: Sequence[ScoreRequest], answers: Answers[ScoreResult]) -> None:
         await answer_each(requests, self._score, answers)
@@ -217,12 +239,20 @@ class ChatEngine(HTTPEngine):
             )
         if n == 1:
             return PermuteResult((0,), Tokens())
+        asked = OrderForm(names, self.tokenizer.begun(request.ids), self.tokenizer.decode(request.between))
+        if self._form == "grammar":
+            bound = await self._permute_bound(request, asked)
+            if bound is not None:
+                return bound
+        form = self._form
         messages = self.tokenizer.messages(request.ids)
-        if self._form != "text":
+        if form != "text":
             messages[-1] = messages[-1] | {"content": messages[-1]["content"] + _AS_JSON}
         most = 8 * n + _THINKING
-        said = await self._chat(messages, max_tokens=most, **_response_format(self._form, names))
+        said = await self._chat(messages, max_tokens=most, **_fields(form, asked))
         trouble, words = unfinished(said.finish_reason, said.written, most)
+        if said.text and not trouble and not _obeys(form, said.text, asked):
+            await self._still_obeyed(form)
         try:
             answer = read_answer(said.text, n, finished=bool(said.finish_reason) and not trouble)
         except OutputError as error:
@@ -234,6 +264,38 @@ class ChatEngine(HTTPEngine):
         if answer.repeated:
             repairs.append(f"the answer named listings again ({answer.repeated} times); the first time counted")
         return PermuteResult((*answer.order, *missing), said.tokens(request.ids), repairs)
+
+    async def _permute_bound(self, request: PermuteRequest, asked: OrderForm) -> PermuteResult | None:
+        """Ask for an order under a grammar; None if the server no longer obeys one.
+
+        Where the answer names a listing again, the model goes on from there, so the order is the one that it writes
+        when it may only choose among the listings that are left.
+        """
+        messages = self.tokenizer.messages(request.ids)
+        n = len(asked.names)
+        most = 8 * n + _THINKING
+        places: list[int] = []
+        first, written = None, 0
+        while n - len(places) > 1 or first is None:
+            said = await self._chat(messages, max_tokens=most, **_fields("grammar", asked, places))
+            first, written = first or said, written + (said.written or 0)
+            found = asked.read(said.text)
+            if found[: len(places)] != places or len(found) == len(places):
+                trouble, words = unfinished(said.finish_reason, said.written, most)
+                if not trouble and not await self._still_obeyed("grammar"):
+                    return None
+                why = words or repr(said.text[:80])
+                return PermuteResult((), said.tokens(request.ids), [f"the answer holds no order ({why})"])
+            places = found
+        places += set(range(n)) - set(places)
+        return PermuteResult(places, replace(first.tokens(request.ids), completion=written))
+
+    async def _still_obeyed(self, form: Form) -> bool:
+        """Try a form again after an answer that is not in it; if the server no longer obeys it, take the next best."""
+        async with self._finding:
+            if self._form == form:
+                await self._find_form(_FORMS[_FORMS.index(form) :])
+            return self._form == form
 
     async def _write(self, request: TextRequest) -> TextResult:
         said = await self._chat(self.tokenizer.messages(request.ids), max_tokens=request.max_tokens)
@@ -281,18 +343,21 @@ def _first_tokens(logprobs: Any) -> dict[str, float]:
     return found
 
 
-def _response_format(form: Form, names: str) -> dict[str, Any]:
-    """The fields that ask for an order of these letters."""
+def _fields(form: Form, asked: OrderForm, places: Sequence[int] = ()) -> dict[str, Any]:
+    """The fields that ask for an order; under a grammar, for one that begins with `places`."""
     if form == "text":
         return {}
+    if form == "grammar":
+        # llama-cpp-python penalises by default what the prompt holds, and with it the last listings' names
+        return {"grammar": asked.grammar(places), "repeat_penalty": 1.0}
     schema = {
         "type": "object",
         "properties": {
             "ranking": {
                 "type": "array",
-                "items": {"type": "string", "enum": [*names]},
-                "minItems": len(names),
-                "maxItems": len(names),
+                "items": {"type": "string", "enum": [*asked.names]},
+                "minItems": len(asked.names),
+                "maxItems": len(asked.names),
             }
         },
         "required": ["ranking"],
@@ -303,10 +368,14 @@ def _response_format(form: Form, names: str) -> dict[str, Any]:
     return {"response_format": {"type": form, "json_schema": {"name": "ranking", "strict": True, "schema": schema}}}
 
 
-def _obeys(text: str, names: str) -> bool:
-    """Whether a text is an order under the schema."""
+def _obeys(form: Form, text: str, asked: OrderForm) -> bool:
+    """Whether a text is in the form that was asked for."""
+    if form == "text":
+        return True
+    if form == "grammar":
+        return len(asked.read(text)) == len(asked.names)
     try:
         ranking = json.loads(text)["ranking"]
     except (ValueError, LookupError, TypeError, RecursionError):
         return False
-    return isinstance(ranking, list) and bool(ranking) and all(name in [*names] for name in ranking)
+    return isinstance(ranking, list) and bool(ranking) and all(name in [*asked.names] for name in ranking)

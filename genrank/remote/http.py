@@ -57,16 +57,22 @@ class RefusedError(EngineError):
         self.status = status
 
 
+class FailedError(EngineError):
+    """The server answered every attempt with HTTP 500: it may have been asked for what it cannot do."""
+
+
 class _PassingError(Exception):
     """A request failed in a way that may pass.
 
     Attributes:
         wait: Seconds that the server asks to be left alone; None if it does not say.
+        status: The HTTP status; 0 without an answer.
     """
 
-    def __init__(self, words: str, wait: float | None = None) -> None:
+    def __init__(self, words: str, wait: float | None = None, status: int = 0) -> None:
         super().__init__(words)
         self.wait = wait
+        self.status = status
 
 
 class Connection:
@@ -187,7 +193,8 @@ class Connection:
                 wait = error.wait
                 if attempt == self._attempts or (wait or 0.0) > _LONGEST_WAIT:
                     times = "once" if attempt == 1 else f"{attempt} times"
-                    raise EngineError(
+                    kind = FailedError if error.status == 500 else EngineError
+                    raise kind(
                         f"{url} failed {times}, at last: {error}; check that the server is running and not overloaded "
                         "(genrank vllm starts one)"
                     ) from None
@@ -219,7 +226,7 @@ class Connection:
         code = response.status_code
         words = clean(f"HTTP {code} {response.reason_phrase} {_said(found)}")[:300].strip()
         if code in _PASSING:
-            raise _PassingError(words, retry_after(response.headers.get("Retry-After", ""), datetime.now(UTC)))
+            raise _PassingError(words, retry_after(response.headers.get("Retry-After", ""), datetime.now(UTC)), code)
         fix = f"; put the server's key into the environment variable {API_KEY}" if code in (401, 403) else ""
         raise RefusedError(f"{url} refused the request: {words}{fix}", code)
 

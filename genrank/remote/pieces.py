@@ -51,6 +51,11 @@ class PieceTokenizer:
         """See `genrank.engines.tokenizer.Tokenizer`; a turn begins with its role in angle brackets."""
         return [_unpack(piece) if piece >= 0 else f"<{_ROLES[piece]}>" for piece in ids]
 
+    def begun(self, ids: Sequence[int]) -> str:
+        """The answer that has begun at the end of a prompt; empty if none has."""
+        last = max((at for at, piece in enumerate(ids) if piece < 0), default=-1)
+        return self.decode(ids[last:]) if last >= 0 and ids[last] == _ASSISTANT else ""
+
     def messages(self, ids: Sequence[int]) -> list[dict[str, str]]:
         """The messages of a chat request; an answer that has only begun, or not at all, is left out."""
         turns: list[tuple[int, list[int]]] = []

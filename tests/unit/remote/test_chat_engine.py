@@ -14,7 +14,7 @@ import pytest
 from genrank.engines.base import PermuteRequest, ScoreRequest, TextRequest
 from genrank.errors import EngineError, InputError, ModelNotFoundError
 from genrank.remote.chat_engine import ChatEngine
-from genrank.remote.http import RefusedError
+from genrank.remote.http import FailedError, RefusedError
 from genrank.reranker import Reranker
 from genrank.testing import OracleEngine
 from genrank.types import Ranking
@@ -43,6 +43,8 @@ def ids(ranking: Ranking) -> list[str]:
 @pytest.mark.parametrize(
     ("abilities", "name"),
     [
+        ({"enforces": ["grammar", "json_schema"], "top": 20}, "chat (grammar, top 20 log-probabilities)"),
+        ({"refuses": ["grammar"], "enforces": ["json_schema"]}, "chat (json_schema)"),
         ({"enforces": ["json_schema"]}, "chat (json_schema)"),
         ({"enforces": ["json_schema", "json_object"]}, "chat (json_schema)"),
         ({"enforces": ["json_object"]}, "chat (json_object)"),
@@ -58,8 +60,79 @@ def test_the_best_that_the_endpoint_does_is_found_by_its_answers(abilities: dict
     ranking = ranked(server, decoding="listwise")
     assert ids(ranking) == ids(Reranker(engine=OracleEngine(GRADES), decoding="listwise").rerank("q", TITLES))
     assert (ranking.provenance.engine, ranking.provenance.outcome) == (name, "model")
-    form = server.bodies[-1].get("response_format")
-    assert (form or {"type": "text"})["type"] == name.removeprefix("chat (").split(",")[0].removesuffix(")")
+    last = server.bodies[-1]
+    form = "grammar" if "grammar" in last else last.get("response_format", {"type": "text"})["type"]
+    assert form == name.removeprefix("chat (").split(",")[0].removesuffix(")")
+
+
+@pytest.mark.parametrize(("forgetful", "most"), [(False, 1), (True, 5)])
+def test_under_a_grammar_the_model_chooses_among_the_listings_that_are_left(forgetful: bool, most: int) -> None:
+    grades = {str(i): grade / 2 for i, grade in enumerate(random.Random(2).sample(range(20), 20))}
+    titles = [f"title {i}" for i in range(20)]
+    server = ChatDouble(grades, enforces=["grammar"], forgetful=forgetful)
+    with engine(server) as made:
+        before = len(server.bodies)
+        ranking = Reranker(engine=made).rerank("q", titles)
+    twin = Reranker(engine=OracleEngine(grades), decoding="listwise").rerank("q", titles)
+    assert ids(ranking) == ids(twin)
+    provenance = ranking.provenance
+    assert (provenance.engine, provenance.outcome, provenance.repairs) == ("chat (grammar)", "model", ())
+    asked = len(server.bodies) - before
+    assert 1 <= asked <= most
+    assert provenance.tokens.completion == 5 * asked
+    assert provenance.tokens.prompt == 70
+
+
+def test_a_server_that_no_longer_obeys_is_asked_in_the_next_best_way() -> None:
+    server = ChatDouble(GRADES, enforces=["grammar", "json_schema"])
+    server.say = lambda messages: "Best first: " + " > ".join(f"[{name}]" for name in server.order(messages))
+    with engine(server) as made:
+        reranker = Reranker(engine=made)
+        for enforced, name in (
+            (["grammar"], "chat (grammar)"),
+            (["json_object"], "chat (json_object)"),
+            ([], "chat (text)"),
+            (["grammar"], "chat (text)"),
+        ):
+            server.enforces = enforced
+            ranking = reranker.rerank("q", TITLES)
+            assert (ranking.provenance.engine, ranking.provenance.outcome) == (name, "model")
+            assert ids(ranking) == ids(Reranker(engine=OracleEngine(GRADES), decoding="listwise").rerank("q", TITLES))
+
+
+def test_an_order_cut_off_under_a_grammar_is_bad_output() -> None:
+    server = ChatDouble(GRADES, enforces=["grammar"])
+    with engine(server) as made:
+        server.enforces, server.say, server.finish_reason = [], lambda _: "[", "length"
+        provenance = Reranker(engine=made).rerank("q", TITLES).provenance
+    assert (provenance.outcome, provenance.cause, provenance.engine) == ("fallback", "bad-output", "chat (grammar)")
+    assert "holds no order (finish_reason 'length'; raise max_tokens" in provenance.why
+
+
+def test_one_odd_answer_is_no_reason_to_give_the_grammar_up() -> None:
+    server = ChatDouble(GRADES, enforces=["grammar"])
+    with engine(server) as made:
+        server.odd = ["Sorry."]
+        reranker = Reranker(engine=made)
+        first, second = (reranker.rerank("q", TITLES).provenance for _ in range(2))
+    assert (first.outcome, first.cause, first.engine) == ("fallback", "bad-output", "chat (grammar)")
+    assert "holds no order ('Sorry.')" in first.why
+    assert (second.outcome, second.engine) == ("model", "chat (grammar)")
+
+
+def test_fields_that_the_server_fails_at_are_left_out() -> None:
+    server = ChatDouble(GRADES, fails=["logprobs"], enforces=["grammar"])
+    with engine(server, attempts=1) as made:
+        assert made.name == "chat (grammar)"
+    with pytest.raises(FailedError, match="HTTP 500"), engine(ChatDouble({}, fails=["model"]), attempts=1):
+        pass
+
+
+def test_a_wrong_key_is_told_at_once() -> None:
+    server = ChatDouble(GRADES, refuses=["model"], refusal=401)
+    with pytest.raises(RefusedError, match="put the server's key into the environment variable GENRANK_API_KEY"):
+        ChatEngine(URL, "m", transport=server.transport)
+    assert len(server.bodies) == 1
 
 
 def test_pointwise_reads_the_likeliest_first_tokens() -> None:

@@ -47,6 +47,8 @@ def test_messages_are_what_stands_between_the_marks() -> None:
     ]
     assert tokenizer.messages(shown) == expected
     assert tokenizer.messages([*shown, *answer]) == expected, "an answer that has begun is left out"
+    assert tokenizer.begun([*shown, *answer]) == "Yes."
+    assert tokenizer.begun(shown) == tokenizer.begun(before) == tokenizer.begun([]) == ""
 
 
 def test_the_texts_of_the_pieces_name_the_turns() -> None:
