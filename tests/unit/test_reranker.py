@@ -1453,6 +1453,12 @@ def test_prompt_and_written_order_fit_into_the_context_together(strategy: Any) -
         ({"engine": ScriptedEngine}, "engine", "must be transformers, vllm, a server's address"),
         ({"engine": "host:8000/v1"}, "engine", r"a server's address \(http://"),
         ({"trust_remote_code": True}, "trust_remote_code", "has loaded its model already"),
+        ({"dtype": "int8"}, "dtype", "has loaded its model already"),
+        (
+            {"engine": "http://host/v1", "dtype": "int8"},
+            "dtype",
+            "http://host/v1 has its own, got 'int8'; leave it out",
+        ),
     ],
 )
 def test_options_of_the_wrong_kind_and_those_without_effect_are_refused(
@@ -1568,14 +1574,15 @@ def test_false_turns_the_adapters_calibration_off(tmp_path: Path) -> None:
 
 
 def test_a_fingerprint_stands_for_all_that_decides_a_ranking() -> None:
-    def fingerprint(model: str = "m", adapter: str | None = None, **options: Any) -> str:
+    def fingerprint(model: str = "m", adapter: str | None = None, dtype: str = "float32", **options: Any) -> str:
         engine = OracleEngine({})
         engine.model, engine.adapter = model, adapter
+        engine.dtype_name = dtype  # type: ignore[attr-defined]
         return _inline(engine=engine, check_adapter=False, **options).fingerprint
 
     changes: list[dict[str, Any]] = [
-        {}, {"model": "n"}, {"prompt": "inline-title"}, {"decoding": "listwise"}, {"window": 5}, {"stride": 3},
-        {"passes": 1}, {"seed": 1}, {"blend": 0.5}, {"neutralise": False}, {"max_prompt_tokens": 999},
+        {}, {"model": "n"}, {"dtype": "int8"}, {"prompt": "inline-title"}, {"decoding": "listwise"},
+        {"window": 5}, {"stride": 3}, {"passes": 1}, {"seed": 1}, {"blend": 0.5}, {"neutralise": False}, {"max_prompt_tokens": 999},
         {"max_reason_tokens": 9}, {"calibration": Calibration("inline", 2.0)},
         {"calibration": Calibration("inline", 3.0)},
     ]  # fmt: skip

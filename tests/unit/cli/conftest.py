@@ -32,8 +32,8 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[object, ...]]:
     """The engines that were asked for; each is replaced by one that knows the grades."""
     calls: list[tuple[object, ...]] = []
 
-    def load(engine: object, model: str, adapter: str | None, *_: bool) -> Engine:
-        calls.append((engine, model, adapter))
+    def load(engine: object, model: str, adapter: str | None, dtype: str, *_: bool) -> Engine:
+        calls.append((engine, model, adapter, dtype))
         return OracleEngine(GRADES)
 
     monkeypatch.setattr("genrank.reranker._load_engine", load)

@@ -189,17 +189,19 @@ def test_rankings_go_to_stdout_as_json_lines_and_words_to_stderr(
     assert [_without_seconds(line) for line in out.splitlines()] == [_expected(_line(1)), _expected(_line(2))]
     assert [item["listing_id"] for item in json.loads(out.splitlines()[0])["items"]] == ["p2", "p1", "p0"]
     assert err == "2 ranked, 0 wrong\n"
-    assert asked[0] == ("transformers", DEFAULT_MODEL, None)
+    assert asked[0] == ("transformers", DEFAULT_MODEL, None, "auto")
 
 
 def test_options_reach_the_reranker(
     requests: Path, asked: list[tuple[object, ...]], capsys: pytest.CaptureFixture[str]
 ) -> None:
     requests.write_text(dump_line(_line(1, query="title")), encoding="utf-8")
-    options = "--model shop/model --adapter mine --decoding listwise --window 2 --passes 2 --top-k 2 --reasons 1"
+    options = (
+        "--model shop/model --adapter mine --dtype int8 --decoding listwise --window 2 --passes 2 --top-k 2 --reasons 1"
+    )
     assert main(["rerank", str(requests), *options.split()]) == 0
     line = json.loads(capsys.readouterr().out.splitlines()[0])
-    assert asked == [("transformers", "shop/model", "mine")]
+    assert asked == [("transformers", "shop/model", "mine", "int8")]
     assert [bool(item.get("reason")) for item in line["items"]] == [True, False]
     provenance = line["provenance"]
     assert (provenance["decoding"], provenance["strategy"], provenance["passes"]) == ("listwise", "sliding", 2)

@@ -51,7 +51,7 @@ def test_flags_reach_the_server(asked: list[tuple[object, ...]], monkeypatch: py
     call = ["serve", "--model", "m", "--decoding", "inline", "--name", "shop", "--deadline", "2", "--port", "1234"]
     assert main(call) == 0
     ((ranker, config, keys),) = served
-    assert asked == [("transformers", "m", None)]
+    assert asked == [("transformers", "m", None, "auto")]
     assert ranker.decoding == "inline"
     assert (config.model.name, config.server.deadline, config.server.port, keys) == (
         "shop",

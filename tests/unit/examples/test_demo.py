@@ -22,7 +22,7 @@ def loaded(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str | None]]:
     """The models and adapters that were loaded; in place of each comes an engine that knows the grades."""
     found: list[tuple[str, str | None]] = []
 
-    def load(_: object, model: str, adapter: str | None, *__: bool) -> Engine:
+    def load(_: object, model: str, adapter: str | None, *__: object) -> Engine:
         found.append((model, adapter))
         return OracleEngine(GRADES)
 

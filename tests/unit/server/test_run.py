@@ -103,11 +103,11 @@ def test_a_body_that_never_ends_is_given_up(listening: Serve) -> None:
 def doubles(monkeypatch: pytest.MonkeyPatch) -> list[tuple[object, ...]]:
     calls: list[tuple[object, ...]] = []
 
-    def load(engine: Any, model: str, adapter: str | None, *_: bool) -> Engine:
+    def load(engine: Any, model: str, adapter: str | None, dtype: str, *_: bool) -> Engine:
         if not isinstance(engine, str):
             shared: Engine = engine
             return shared
-        calls.append((engine, model, adapter))
+        calls.append((engine, model, adapter, dtype))
         return OracleEngine({})
 
     monkeypatch.setattr("genrank.reranker._load_engine", load)
@@ -115,10 +115,10 @@ def doubles(monkeypatch: pytest.MonkeyPatch) -> list[tuple[object, ...]]:
 
 
 def test_the_configuration_describes_the_reranker(doubles: list[tuple[object, ...]]) -> None:
-    config = ModelConfig(model="m", engine="vllm", decoding="inline", window=5, name="shop", blend=0.5)
+    config = ModelConfig(model="m", engine="vllm", dtype="float16", decoding="inline", window=5, name="shop", blend=0.5)
     ranker = load_ranker(config)
     assert isinstance(ranker, Reranker)
-    assert doubles == [("vllm", "m", None)]
+    assert doubles == [("vllm", "m", None, "float16")]
     assert (ranker.decoding, ranker.window) == ("inline", 5)
 
 

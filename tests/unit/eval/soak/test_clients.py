@@ -71,7 +71,7 @@ def against(
         clients = Clients(server.sockets[0].getsockname()[1], Requests(sample_shop(), 0), DEADLINE, tally, 0)
         await use(clients)
         server.close()
-        await asyncio.gather(*serving)
+        await asyncio.gather(*(task for task in serving if task is not None))
         return tally, clients
 
     return asyncio.run(body())
