@@ -1581,8 +1581,8 @@ def test_a_fingerprint_stands_for_all_that_decides_a_ranking() -> None:
         return _inline(engine=engine, check_adapter=False, **options).fingerprint
 
     changes: list[dict[str, Any]] = [
-        {}, {"model": "n"}, {"dtype": "int8"}, {"prompt": "inline-title"}, {"decoding": "listwise"},
-        {"window": 5}, {"stride": 3}, {"passes": 1}, {"seed": 1}, {"blend": 0.5}, {"neutralise": False}, {"max_prompt_tokens": 999},
+        {}, {"model": "n"}, {"dtype": "int8"}, {"prompt": "inline-title"}, {"decoding": "listwise"}, {"window": 5},
+        {"stride": 3}, {"passes": 1}, {"seed": 1}, {"blend": 0.5}, {"neutralise": False}, {"max_prompt_tokens": 999},
         {"max_reason_tokens": 9}, {"calibration": Calibration("inline", 2.0)},
         {"calibration": Calibration("inline", 3.0)},
     ]  # fmt: skip
