@@ -1,6 +1,6 @@
 """How fast genrank is, side by side with the bare model and with its peers: ``python -m eval.bench [--only PART]``.
 
-Nine parts, as JSON on stdout:
+Ten parts, as JSON on stdout:
 
 - ``overhead``: milliseconds of processor time that `Reranker` adds to a request of 20 candidates, ``pointwise`` and
   ``inline``, with an engine double that answers at once.
@@ -12,6 +12,8 @@ Nine parts, as JSON on stdout:
 - ``evaluation``: seconds that measuring one run of 10,000 queries with 100 candidates takes, once everything is
   compiled, and memory.
 - ``peers``, with ``--dataset``: genrank on transformers and on vLLM, rank_llm, and the bare engines; see `eval.peers`.
+- ``int8``: a request, and its reasons, with weights of 8 bits beside the machine's own number format, and the memory of
+  both; see `eval.int8`.
 - ``kept``: a request read whole and with its listings kept, beside ``inline`` in two orders and a cross-encoder;
   memory, int8, a restart. ``stream``, with ``--dataset``: a stream of queries by the memory for kept listings; see
   `eval.kept`.
@@ -67,12 +69,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser("python -m eval.bench", description=__doc__.split("\n")[0] if __doc__ else None)
     parser.add_argument("--model", default=DEFAULT_MODEL, help="known name, local folder or hub name (%(default)s)")
     parser.add_argument(
-        "--rounds", type=int, help="measurements of each (throughput 9, peers 1, strategies and kept 3, serving 5)"
+        "--rounds",
+        type=int,
+        help="measurements of each (throughput 9, peers 1, strategies, kept and int8 3, serving 5)",
     )
     parser.add_argument(
-        "--batch", type=int, help="queries in a batch (throughput and kept 8, peers 20, strategies all, stream 150)"
+        "--batch",
+        type=int,
+        help="queries in a batch (throughput, kept and int8 8, peers 20, strategies all, stream 150)",
     )
-    parser.add_argument("--dataset", help="dataset folder, for peers, stream and strategies; for kept and serving too")
+    parser.add_argument(
+        "--dataset", help="dataset folder, for peers, stream and strategies; for kept, int8 and serving too"
+    )
     parser.add_argument("--split", default="test", help="split that the queries come from (%(default)s)")
     parser.add_argument("--queries", type=int, help="maximum number of queries (60), in a round of serving (200)")
     parser.add_argument("--candidates", type=int, help="candidates of each query (peers 20, strategies 100)")
@@ -93,6 +101,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             arguments.model, given(arguments.batch, 8), given(arguments.rounds, 9)
         ),
         "evaluation": measure_evaluation,
+        "int8": lambda: _int8(
+            arguments.dataset, arguments.model, given(arguments.batch, 8), given(arguments.rounds, 3)
+        ),
         "kept": lambda: _kept(
             arguments.dataset, arguments.model, given(arguments.batch, 8), given(arguments.rounds, 3)
         ),
@@ -160,6 +171,12 @@ def _kept(folder: str | None, model: str, queries: int, rounds: int) -> dict[str
     from eval.kept import measure_kept
 
     return measure_kept(model, described(folder, queries), rounds)
+
+
+def _int8(folder: str | None, model: str, queries: int, rounds: int) -> dict[str, Any]:
+    from eval.int8 import measure_int8
+
+    return measure_int8(model, described(folder, queries), rounds)
 
 
 def _stream(folder: str, model: str, length: int) -> dict[str, Any]:

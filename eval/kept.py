@@ -60,7 +60,7 @@ def measure_kept(model: str, requests: Sequence[Request], rounds: int, prompt: s
         (ranking,) = pointwise.rerank_batch(requests[:1])
         tokens = ranking.provenance.tokens
         result: dict[str, Any] = {"model": model, "prompt": prompt, "candidates": len(requests[0].candidates)}
-        result |= {f"{name}_ms": _percentiles(found) for name, found in seconds.items()}
+        result |= {f"{name}_ms": percentiles(found) for name, found in seconds.items()}
         result |= {
             "inline_over_cold": pairwise(seconds["inline"], seconds["cold"]),
             "inline_over_warm": pairwise(seconds["inline"], seconds["warm"]),
@@ -119,7 +119,7 @@ def measure_memory(
         "snapshot_mib": round(written.snapshot_bytes / 2**20, 1),
         "snapshot_written_s": round(written.seconds, 2),
         "restart_s": round(opened, 2),
-        "restarted_ms": _percentiles(times),
+        "restarted_ms": percentiles(times),
     }
 
 
@@ -181,8 +181,8 @@ def measure_stream(
                     "budget_mib": budget >> 20,
                     "hit_rate": round(statistics.mean(found), 3),
                     "later_hit_rate": round(statistics.mean(found[length // 2 :]), 3),
-                    "ms": _percentiles(seconds),
-                    "later_ms": _percentiles(seconds[length // 2 :]),
+                    "ms": percentiles(seconds),
+                    "later_ms": percentiles(seconds[length // 2 :]),
                 }
             )
         say(f"budget of {budget >> 20} MiB")
@@ -210,7 +210,7 @@ def _cross_encoder(reranker: Reranker) -> Callable[[Request], Any]:
     return run
 
 
-def _percentiles(seconds: Sequence[float]) -> list[float]:
+def percentiles(seconds: Sequence[float]) -> list[float]:
     """p50 and p95, in milliseconds."""
     ordered = sorted(seconds)
     return [round(ordered[min(len(ordered) - 1, int(share * len(ordered)))] * 1e3, 1) for share in (0.5, 0.95)]

@@ -47,4 +47,4 @@ def test_a_stream_finds_more_with_more_memory(folder: str, monkeypatch: pytest.M
 
 
 def test_percentiles() -> None:
-    assert kept._percentiles([0.001 * i for i in range(1, 101)]) == [51.0, 96.0]
+    assert kept.percentiles([0.001 * i for i in range(1, 101)]) == [51.0, 96.0]
