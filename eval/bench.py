@@ -37,7 +37,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
-from eval.peers import HOSTS, Ran, Texts, flat_scores, load_transformers, measure_peers, pairwise, titles_only
+from eval.peers import HOSTS, Ran, Texts, flat_scores, load_transformers, measure_peers, pairwise, peak_mib, titles_only
 from eval.serving import PARTS, measure_serving
 from eval.summary import Setting, measure_system
 from eval.systems import SystemResult
@@ -336,7 +336,7 @@ def measure_evaluation(queries: int = 10_000, candidates: int = 100) -> dict[str
     small, answer = _made_up(10, 20)
     measure_system(answer, small)
     setting, answer = _made_up(queries, candidates)
-    data = _peak_mib()
+    data = peak_mib()
     started = time.perf_counter()
     measure(answer.run, setting.candidates, setting.qrels, setting.grades)
     metrics = time.perf_counter() - started
@@ -348,18 +348,8 @@ def measure_evaluation(queries: int = 10_000, candidates: int = 100) -> dict[str
         "metrics_s": round(metrics, 2),
         "all_s": round(whole, 2),
         "data_mib": data,
-        "peak_mib": _peak_mib(),
+        "peak_mib": peak_mib(),
     }
-
-
-def _peak_mib() -> int | None:
-    """Most memory that this process has used so far; None on Windows, which does not say."""
-    try:
-        import resource
-    except ImportError:
-        return None
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return int(peak >> (20 if sys.platform == "darwin" else 10))  # bytes on macOS, KiB elsewhere
 
 
 def measure_strategies(dataset: Dataset, requests: Sequence[Request], engine: Engine, rounds: int) -> dict[str, Any]:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import multiprocessing
-import resource
-import sys
+import os
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 from eval.kept import percentiles
-from eval.peers import pairwise
+from eval.peers import pairwise, peak_mib
+from eval.soak.processes import memory_mib
 from genrank import Request, Reranker
 from genrank.engines.transformers import TransformersEngine
 from genrank.experiment.program import say
@@ -82,12 +81,9 @@ def _in_a_process(model: str, dtype: Dtype, request: Request, prompt: Template |
         return {"memory_mib": pool.apply(_memory, (model, dtype, request, prompt))}
 
 
-def _memory(model: str, dtype: Dtype, request: Request, prompt: Template | None) -> list[int]:
-    """MiB once the model is loaded (0 where the system does not say), and the most until a request is ranked."""
+def _memory(model: str, dtype: Dtype, request: Request, prompt: Template | None) -> list[float | None]:
+    """MiB once the model is loaded, and the most until a request is ranked; None where the system does not say."""
     engine = TransformersEngine(model, dtype=dtype)
-    status = Path("/proc/self/status")
-    lines = status.read_text(encoding="ascii").splitlines() if status.exists() else []
-    loaded = next((int(line.split()[1]) for line in lines if line.startswith("VmRSS:")), 0) // 1024
+    loaded = memory_mib(os.getpid())
     Reranker(engine=engine, decoding="pointwise", prompt=prompt).rerank_batch([request])
-    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return [loaded, most // (1024 if sys.platform == "linux" else 2**20)]
+    return [loaded and round(loaded), peak_mib()]

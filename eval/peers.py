@@ -428,6 +428,16 @@ def pairwise(figures: Sequence[float], others: Sequence[float]) -> list[float]:
     return [round(f(ratios), 3) for f in (statistics.median, min, max)]
 
 
+def peak_mib() -> int | None:
+    """Most memory that this process has used so far; None on Windows, which does not say."""
+    try:
+        import resource
+    except ImportError:
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return int(peak >> (20 if sys.platform == "darwin" else 10))  # bytes on macOS, KiB elsewhere
+
+
 def measure_peers(
     folder: str,
     model: str,

@@ -69,7 +69,7 @@ def test_a_prompt_and_its_answer_must_fit_the_context(request_: Any, tokens: int
 
 def test_a_dtype_is_one_that_is_known() -> None:
     check_dtype("float16")
-    with pytest.raises(InputError, match="must be auto, bfloat16, float16 or float32, got 'int3'"):
+    with pytest.raises(InputError, match="must be auto, bfloat16, float16, float32 or int8, got 'int3'"):
         check_dtype("int3")
 
 
