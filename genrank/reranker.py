@@ -100,8 +100,8 @@ class Reranker(Closing):
             found by asking it (`genrank.remote.connect`); or an `Engine`, which already has its model and adapter and
             is not closed with the reranker.
         dtype: Number format of the weights: ``auto`` takes what the machine computes in best; ``int8``, on a CPU with
-            transformers, is faster and takes about half the memory, with scores that differ a little. An `Engine` and a
-            server have their own.
+            transformers, is somewhat faster and smaller, with scores that differ a little. An `Engine` and a server
+            have their own.
         prompt: Name of a prompt template, path of a ``.toml`` file, or a `Template`; by default the one the adapter was
             trained with, or else the decoding's default.
         decoding: ``pointwise``, ``inline``, ``first-token`` or ``listwise``; see `genrank.decoding`. By default the one

@@ -70,7 +70,7 @@ class TransformersEngine(Closing):
         device: Such as ``cpu`` or ``cuda``; by default the GPU where there is one.
         dtype: ``auto`` takes bfloat16 if the machine computes in it, else float32 (on a GPU, float16). ``int8``, on the
             CPU only, rounds the weights of linear layers to 8 bits (`genrank.engines.quantised`) and takes ``auto`` for
-            the rest: faster, in about half the memory, with scores that differ a little.
+            the rest: somewhat faster, in less memory, with scores that differ a little.
         batch_tokens: The most tokens, padding included, in one forward pass; by default 1,024 on the CPU (more only
             adds padding there) and 65,536 on a GPU.
         kept_bytes: The most bytes of keys and values to keep of listings (`genrank.engines.heads`); by default 1 GiB on
@@ -131,7 +131,7 @@ class TransformersEngine(Closing):
         # the number of tokens that a GPU reads in the time of one more forward pass
         self._least_shared = 64 if on_cpu else 4096
         # the number of tokens that a step of writing may hold without taking much longer
-        self._step_tokens = 16 if on_cpu else 512
+        self._step_tokens = 12 if on_cpu else 512
         self._held_tokens = max(self.batch_tokens, 8192)  # tokens whose keys and values are in one buffer
         self._lock = threading.Lock()
         self._closed = False
