@@ -5,7 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from eval.kept import percentiles
@@ -38,31 +38,25 @@ def measure_int8(
         pair by pair, as the median, the least and the greatest.
     """
     memory = {dtype: _in_a_process(model, dtype, requests[0], prompt) for dtype in FORMATS}
-    rankers = {
-        dtype: Reranker(engine=TransformersEngine(model, dtype=dtype), decoding="pointwise", prompt=prompt)
-        for dtype in FORMATS
-    }
-    steps: dict[str, Callable[[Reranker, Request], object]] = {
-        "cold": lambda ranker, request: ranker.rerank_batch([request]),
-        "warm": lambda ranker, request: ranker.rerank_batch([request]),
-        "reasons": lambda ranker, request: ranker.rerank_batch([request], reasons=REASONS),
-    }
+    engines = {dtype: TransformersEngine(model, dtype=dtype) for dtype in FORMATS}
+    rankers = {dtype: Reranker(engine=engines[dtype], decoding="pointwise", prompt=prompt) for dtype in FORMATS}
+    steps = {"cold": 0, "warm": 0, "reasons": REASONS}
     seconds: dict[Dtype, dict[str, list[float]]] = {dtype: {step: [] for step in steps} for dtype in FORMATS}
     for round_ in range(rounds + 1):
         for request in requests if round_ else requests[:1]:
-            for ranker in rankers.values():
-                ranker.engine.forget()  # type: ignore[attr-defined]
-            for name, step in steps.items():
+            for engine in engines.values():
+                engine.forget()
+            for name, reasons in steps.items():
                 for dtype, ranker in rankers.items():
                     started = time.perf_counter()
-                    step(ranker, request)
+                    ranker.rerank_batch([request], reasons=reasons)
                     if round_:
                         seconds[dtype][name].append(time.perf_counter() - started)
         say(f"round {round_} of {rounds}")
     for found in seconds.values():
         found["reasons"] = [both - warm for both, warm in zip(found["reasons"], found["warm"], strict=True)]
-    for ranker in rankers.values():
-        ranker.engine.close()  # type: ignore[attr-defined]
+    for engine in engines.values():
+        engine.close()
     exact, small = (seconds[dtype] for dtype in FORMATS)
     return {
         "model": model,

@@ -47,6 +47,7 @@ from typing import Any
 import numpy as np
 
 from eval.peers import flat_scores, pairwise, vllm_settings
+from eval.soak.wire import free_port
 from genrank import Request, Reranker
 from genrank.engines.base import ScoreRequest, ScoreResult, Stop, never
 from genrank.engines.tokenizer import HubTokenizer, Tokenizer, load_tokenizer
@@ -507,7 +508,7 @@ def serve_floor(port: int) -> None:
 @contextlib.contextmanager
 def _python(function: str, log: Path, *arguments: str | None) -> Iterator[str]:
     """A server of this module, as a process of its own; its address."""
-    port = _free_port()
+    port = free_port()
     program = f"from {__name__} import {function} as serve; serve({', '.join(map(repr, (port, *arguments)))})"
     with _running([sys.executable, "-c", program], port, log):
         yield f"http://{_HOST}:{port}"
@@ -516,7 +517,7 @@ def _python(function: str, log: Path, *arguments: str | None) -> Iterator[str]:
 @contextlib.contextmanager
 def _gateway(log: Path, *flags: str) -> Iterator[str]:
     """``genrank serve``; its address."""
-    port = _free_port()
+    port = free_port()
     command = [sys.executable, "-m", "genrank", "serve", "--port", str(port), "--decoding", "pointwise"]
     with _running([*command, "--deadline", str(_DEADLINE), *flags], port, log):
         yield f"http://{_HOST}:{port}"
@@ -525,7 +526,7 @@ def _gateway(log: Path, *flags: str) -> Iterator[str]:
 @contextlib.contextmanager
 def _vllm(log: Path, model: str) -> Iterator[str]:
     """``genrank vllm``; its address."""
-    port = _free_port()
+    port = free_port()
     command = [sys.executable, "-m", "genrank", "vllm", "--model", model, "--host", _HOST, "--port", str(port)]
     with _running(command, port, log, vllm_settings() | os.environ):
         yield f"http://{_HOST}:{port}/v1"
@@ -534,7 +535,7 @@ def _vllm(log: Path, model: str) -> Iterator[str]:
 @contextlib.contextmanager
 def _redis(program: str, logs: Path) -> Iterator[str]:
     """Redis, which writes nothing to disk; its address."""
-    port = _free_port()
+    port = free_port()
     command = [program, "--port", str(port), "--bind", _HOST, "--save", "", "--appendonly", "no"]
     with _running(command, port, logs / "redis.log"):
         yield f"redis://{_HOST}:{port}/0"
@@ -570,9 +571,3 @@ def _listens(port: int) -> bool:
     with contextlib.suppress(OSError), socket.create_connection((_HOST, port), timeout=1):
         return True
     return False
-
-
-def _free_port() -> int:
-    with socket.create_server((_HOST, 0)) as listening:
-        port: int = listening.getsockname()[1]
-        return port

@@ -5,19 +5,18 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterable, Sequence
 
+from finetune.windows import EVENTS, MOST_SEEN
 from genrank.data.dataset import Dataset, DatasetQuery
 from genrank.experiment.splits import query_digest
 from genrank.search.bm25 import tokenise
 from genrank.text.clean import clean, fold
 from genrank.text.injection import neutralise
-from genrank.types import Event, Interaction, Listing, Query
+from genrank.types import Interaction, Listing, Query
 
 _TRIES = 50  # for each query that is wanted
 _MOST_WORDS = 4
 _LONGEST = 40  # characters of a value that a shopper might type
 _SEVERAL = set(",;/+，、；")
-_MOST_SEEN = 4  # listings of a history
-_EVENTS: tuple[Event, ...] = ("view", "cart", "purchase")
 
 
 def draw_queries(
@@ -64,9 +63,9 @@ def _history(source: Listing, listings: Sequence[Listing], chance: random.Random
     others = [listing for listing in listings if listing.listing_id != source.listing_id]
     alike = [listing for listing in others if listing.category[:1] == source.category[:1]]
     past = dict[str, Interaction]()
-    for _ in range(chance.randint(1, _MOST_SEEN) if others else 0):
+    for _ in range(chance.randint(1, MOST_SEEN) if others else 0):
         listing = chance.choice(alike if alike and chance.random() < 0.5 else others)
-        past[listing.listing_id] = Interaction(chance.choice(_EVENTS), listing)
+        past[listing.listing_id] = Interaction(chance.choice(EVENTS), listing)
     return tuple(past.values())
 
 

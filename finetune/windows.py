@@ -38,8 +38,12 @@ DROPPABLE: Mapping[str, object] = {
 TAUGHT = "distill"
 """The first stage of a dataset whose grades are a teacher's (`finetune.distill`)."""
 
-_MOST_SEEN = 4  # listings of a random history
-_EVENTS: tuple[Event, ...] = ("view", "cart", "purchase")
+MOST_SEEN = 4
+"""Listings of the longest history that is made up."""
+
+EVENTS: tuple[Event, ...] = ("view", "cart", "purchase")
+"""What a shopper did with them."""
+
 _LEAST = 0.005  # probability; a teacher's are rounded to hundredths
 
 
@@ -221,8 +225,8 @@ def _draw(
     if chance.random() < options.drop_history:
         history = ()
     if not query.history and chance.random() < options.random_history:
-        seen = _others(catalogue, set(chosen), chance.randint(1, _MOST_SEEN), chance)
-        history = tuple(Interaction(chance.choice(_EVENTS), dataset.listings[key]) for key in seen)
+        seen = _others(catalogue, set(chosen), chance.randint(1, MOST_SEEN), chance)
+        history = tuple(Interaction(chance.choice(EVENTS), dataset.listings[key]) for key in seen)
     return TrainingWindow(
         Query(text, query_id),
         history,

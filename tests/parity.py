@@ -11,19 +11,24 @@ from genrank.engines.base import ScoreRequest
 
 
 def windows(count: int) -> list[Request]:
-    """Random windows of 1 to 20 of the sample shop's English listings, titles only."""
+    """`title_windows` of 1 to 20 listings."""
     chance = random.Random(0)
+    return title_windows([chance.randint(1, 20) for _ in range(count)])
+
+
+def title_windows(sizes: Sequence[int], seed: int = 0) -> list[Request]:
+    """Random windows of the sample shop's English listings, titles only."""
+    chance = random.Random(seed)
     listings = [listing for listing in sample_shop().listings.values() if listing.listing_id.startswith("en-")]
     words = ["running shoes", "coffee", "gift for mum", "case", "warm"]
     return [
         Request(
             Query(chance.choice(words), f"q{i}"),
             tuple(
-                Candidate(type(listing)(listing.listing_id, listing.title))
-                for listing in chance.sample(listings, chance.randint(1, 20))
+                Candidate(type(listing)(listing.listing_id, listing.title)) for listing in chance.sample(listings, size)
             ),
         )
-        for i in range(count)
+        for i, size in enumerate(sizes)
     ]
 
 

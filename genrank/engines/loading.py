@@ -17,7 +17,7 @@ from typing import Any, cast
 
 from genrank.adapters import load_manifest
 from genrank.engines.attention import group_heads
-from genrank.engines.quantised import quantise
+from genrank.engines.quantised import quantise, replace_linear
 from genrank.engines.tokenizer import check_tokens, load_config, load_tokenizer
 from genrank.errors import MissingExtraError, ModelError
 from genrank.models.hub import hub_adapter
@@ -414,15 +414,12 @@ def end_tokens(model: Any, tokenizer: Any) -> set[int]:
 
 
 def _pack(model: Any) -> None:
-    """Replace a model's linear layers with packed ones, except for the head, which is read in parts."""
+    """Replace a model's linear layers with packed ones."""
     # torch.compile calls this operator itself, but it is not public
     if not hasattr(torch.ops.mkldnn, "_linear_pointwise") or not torch.ops.mkldnn._is_mkldnn_bf16_supported():
         return
     with torch.no_grad():
-        for module in list(model.modules()):
-            for name, child in list(module.named_children()):
-                if type(child) is torch.nn.Linear and child is not model.get_output_embeddings():
-                    setattr(module, name, _PackedLinear(child))
+        replace_linear(model, _PackedLinear)
 
 
 class _PackedLinear(torch.nn.Module):

@@ -8,7 +8,8 @@ outliers). The head and the embeddings stay as they are.
 from __future__ import annotations
 
 import warnings
-from typing import Any, cast
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
 
 from genrank.errors import InputError, MissingExtraError
 
@@ -18,6 +19,8 @@ except ImportError as error:
     raise MissingExtraError(error.name or "torch", "transformers") from None
 
 _TINY = 1e-12
+
+L = TypeVar("L", bound="torch.nn.Module")
 
 
 def quantise(model: Any) -> None:
@@ -29,22 +32,27 @@ def quantise(model: Any) -> None:
     Raises:
         InputError: When there are none, or this machine's torch has no 8-bit kernels.
     """
-    head = model.get_output_embeddings()
-    found = [
-        (module, name, child)
-        for module in list(model.modules())
-        for name, child in module.named_children()
-        if type(child) is torch.nn.Linear and child is not head
-    ]
-    if not found:
-        raise InputError("int8 takes a model with linear layers, and this one has none; leave it out", field="dtype")
     try:
-        for module, name, child in found:
-            setattr(module, name, Int8Linear(child))
-        getattr(*found[0][:2])(torch.zeros(1, found[0][2].in_features))
+        made = replace_linear(model, Int8Linear)
+        if made:
+            made[0](torch.zeros(1, made[0].inputs))
     except (RuntimeError, AttributeError) as why:
         said = " ".join(str(why).split())[:100]
         raise InputError(f"int8 needs kernels that torch lacks here ({said}); leave it out", field="dtype") from None
+    if not made:
+        raise InputError("int8 takes a model with linear layers, and this one has none; leave it out", field="dtype")
+
+
+def replace_linear(model: Any, make: Callable[[torch.nn.Linear], L]) -> list[L]:
+    """Replace a model's linear layers, except for the head, which is read in parts; returns what took their places."""
+    head = model.get_output_embeddings()
+    made = []
+    for module in list(model.modules()):
+        for name, child in list(module.named_children()):
+            if type(child) is torch.nn.Linear and child is not head:
+                made.append(make(child))
+                setattr(module, name, made[-1])
+    return made
 
 
 class Int8Linear(torch.nn.Module):
@@ -52,10 +60,14 @@ class Int8Linear(torch.nn.Module):
 
     Args:
         linear: The layer.
+
+    Attributes:
+        inputs: Numbers that it takes of each token.
     """
 
     def __init__(self, linear: torch.nn.Linear) -> None:
         super().__init__()
+        self.inputs = linear.in_features
         weight = linear.weight.detach().float()
         scales = weight.abs().amax(1).clamp_min(_TINY).double() / 127
         places = torch.zeros(len(scales), dtype=torch.long)

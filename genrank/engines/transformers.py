@@ -557,9 +557,10 @@ class TransformersEngine(Closing):
     def _write(self, rows: list[_Row], requests: list[TextRequest], stop: Stop, done: Done[TextResult]) -> None:
         ends = [self._ends | set(request.ends) for request in requests]
         written: list[list[int]] = [[] for _ in rows]
-        drafts = [Draft(row.ids) for row in rows]
-        writer = _BatchWriter(self, rows, [total_tokens(request) + self._step_tokens for request in requests])
-        most = max(0, self._step_tokens // len(rows) - 1) if writer.can_take_back else 0
+        # guesses that are wrong are taken back, so only where the model's state is nothing but keys and values
+        most = max(0, self._step_tokens // len(rows) - 1) if self._layout is not None else 0
+        drafts = [Draft(row.ids if most else ()) for row in rows]
+        writer = _BatchWriter(self, rows, [total_tokens(request) + most for request in requests])
         unfinished = set(range(len(rows)))
 
         def finish(row: int) -> None:
@@ -737,11 +738,6 @@ class _BatchWriter:
             for row, kv in enumerate(kept):
                 self._buffer.of(row, 0, len(kv)).copy_(kv)
 
-    @property
-    def can_take_back(self) -> bool:
-        """Whether tokens can be taken back; not where the model's state is more than keys and values."""
-        return self._buffer is not None
-
     def write(self, tokens: list[list[int]]) -> torch.Tensor:
         """Append ``[b][k]`` tokens to the rows; returns ``[b, k, width]`` outputs of `_forward`."""
         count = len(tokens[0])
@@ -757,7 +753,7 @@ class _BatchWriter:
         return states
 
     def take_back(self, kept: Sequence[int | None]) -> None:
-        """Forget appended tokens, where `can_take_back`: each row keeps ``[b]`` of them, or None if it is finished."""
+        """Forget appended tokens: ``[b]`` how many of them each row keeps; None for a row that is finished."""
         if self._buffer is not None:
             texts = zip(self._texts, kept, strict=True)
             self._buffer.cut([None if count is None else len(text) + count for text, count in texts])

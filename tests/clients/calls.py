@@ -21,38 +21,36 @@ def versions(names: Sequence[str]) -> list[str]:
     return [version(name) for name in names]
 
 
-def cohere_v2(base: str, key: str, model: str, query: str, documents: list[str], **options: Any) -> Rows:
+def cohere_v2(**asked: Any) -> Rows:
+    return _cohere("ClientV2", **asked)
+
+
+def cohere_v2_async(**asked: Any) -> Rows:
+    return asyncio.run(_cohere_async("AsyncClientV2", **asked))
+
+
+def cohere_v1(**asked: Any) -> Rows:
+    return _cohere("Client", **asked)
+
+
+def cohere_v1_async(**asked: Any) -> Rows:
+    return asyncio.run(_cohere_async("AsyncClient", **asked))
+
+
+def _cohere(kind: str, base: str, key: str, model: str, query: str, documents: list[Any], **options: Any) -> Rows:
     import cohere
 
-    with cohere.ClientV2(key, base_url=base) as client:
+    with getattr(cohere, kind)(key, base_url=base) as client:
         return _cohere_rows(client.rerank(model=model, query=query, documents=documents, **options))
 
 
-def cohere_v2_async(base: str, key: str, model: str, query: str, documents: list[str], **options: Any) -> Rows:
+async def _cohere_async(
+    kind: str, base: str, key: str, model: str, query: str, documents: list[Any], **options: Any
+) -> Rows:
     import cohere
 
-    async def call() -> Any:
-        async with cohere.AsyncClientV2(key, base_url=base) as client:
-            return await client.rerank(model=model, query=query, documents=documents, **options)
-
-    return _cohere_rows(asyncio.run(call()))
-
-
-def cohere_v1(base: str, key: str, model: str, query: str, documents: list[Any], **options: Any) -> Rows:
-    import cohere
-
-    with cohere.Client(key, base_url=base) as client:
-        return _cohere_rows(client.rerank(model=model, query=query, documents=documents, **options))
-
-
-def cohere_v1_async(base: str, key: str, model: str, query: str, documents: list[Any], **options: Any) -> Rows:
-    import cohere
-
-    async def call() -> Any:
-        async with cohere.AsyncClient(key, base_url=base) as client:
-            return await client.rerank(model=model, query=query, documents=documents, **options)
-
-    return _cohere_rows(asyncio.run(call()))
+    async with getattr(cohere, kind)(key, base_url=base) as client:
+        return _cohere_rows(await client.rerank(model=model, query=query, documents=documents, **options))
 
 
 def cohere_answer(base: str, key: str, version: int, **options: Any) -> Any:

@@ -12,6 +12,7 @@ import pytest
 from genrank import Candidate, Query, Ranking, Request, Reranker, load_template, sample_shop
 from genrank.engines.base import PermuteRequest, ScoreRequest, TextRequest
 from genrank.errors import EngineError, InputError, ModelError
+from tests.parity import title_windows
 
 pytestmark = pytest.mark.model
 torch = pytest.importorskip("torch", reason="torch is not installed: pip install 'genrank[transformers]'")
@@ -32,22 +33,6 @@ def logits(bare: Any, ids: Any) -> Any:
         return bare(input_ids=torch.tensor([list(ids)])).logits[0]
 
 
-def small_requests(sizes: list[int], seed: int = 0) -> list[Request]:
-    """Random windows of the sample shop's English listings, titles only."""
-    chance = random.Random(seed)
-    listings = [listing for listing in sample_shop().listings.values() if listing.listing_id.startswith("en-")]
-    words = ["running shoes", "coffee", "gift for mum", "case", "warm"]
-    return [
-        Request(
-            Query(chance.choice(words), f"q{i}"),
-            tuple(
-                Candidate(type(listing)(listing.listing_id, listing.title)) for listing in chance.sample(listings, size)
-            ),
-        )
-        for i, size in enumerate(sizes)
-    ]
-
-
 def test_scores_are_the_models_own(exact_engine: Any, bare: Any) -> None:
     prompts = [exact_engine.tokenizer.encode([text])[0].ids for text in ("Red shoes: yes", "A much longer text, here")]
     asked = [ScoreRequest(ids, [1, len(ids) - 1], [10, 500, 9805]) for ids in prompts]
@@ -60,7 +45,7 @@ def test_scores_are_the_models_own(exact_engine: Any, bare: Any) -> None:
 @pytest.mark.parametrize("decoding", ["inline", "first-token"])
 def test_a_batch_gives_what_single_calls_give(exact_engine: Any, decoding: Any) -> None:
     reranker = Reranker(engine=exact_engine, decoding=decoding)
-    requests = small_requests([2, 9, 4])
+    requests = title_windows([2, 9, 4])
     together = reranker.rerank_batch(requests)
     for request, ranking in zip(requests, together, strict=True):
         (alone,) = reranker.rerank_batch([request])
@@ -102,7 +87,7 @@ def test_every_listwise_answer_is_a_permutation(engine: Any) -> None:
             chance.randint(11, 20) if chance.random() < 0.1 else chance.randint(1, 10)
             for _ in range(min(60, count - start))
         ]
-        requests = small_requests(sizes, seed=start)
+        requests = title_windows(sizes, seed=start)
         for request, ranking in zip(requests, reranker.rerank_batch(requests), strict=True):
             ids = [item.listing_id for item in ranking.items]
             assert sorted(ids) == sorted(candidate.listing.listing_id for candidate in request.candidates)
@@ -124,7 +109,7 @@ def test_a_long_chinese_list_with_history_and_reasons(engine: Any, decoding: Any
 
 def test_many_callers_at_once_get_their_own_answers(exact_engine: Any) -> None:
     reranker = Reranker(engine=exact_engine, decoding="inline")
-    requests = small_requests([3, 5, 2, 4])
+    requests = title_windows([3, 5, 2, 4])
 
     async def all_at_once() -> list[Ranking]:
         calls = [reranker.arerank(request.query, request.candidates) for request in requests]

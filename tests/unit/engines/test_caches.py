@@ -296,7 +296,7 @@ def test_guessed_tokens_change_no_text(engine: Any, monkeypatch: pytest.MonkeyPa
 
     class Told(Draft):
         def __init__(self, ids: Iterable[int]) -> None:
-            self.left = [*texts[tuple(ids)]]
+            self.left = [*texts.get(tuple(ids), ())]
 
         def add(self, ids: Iterable[int]) -> None:
             del self.left[: len(list(ids))]

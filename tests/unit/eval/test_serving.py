@@ -18,6 +18,7 @@ from eval import serving
 from eval.bench import described, main
 from eval.peers import titles_only
 from eval.serving import Burst, compared, measure_alone, post_all, rendered, summary
+from eval.soak.wire import free_port
 from genrank.errors import EngineError
 from genrank.server.documents import read_documents
 from genrank.types import Request
@@ -222,6 +223,6 @@ def test_a_server_that_does_not_start_is_told_with_its_last_words(tmp_path: Path
     program = [sys.executable, "-c", "print('loading', flush=True); raise SystemExit('no weights')"]
     with (
         pytest.raises(EngineError, match=r"does not start: no weights$"),
-        serving._running(program, serving._free_port(), tmp_path / "log"),
+        serving._running(program, free_port(), tmp_path / "log"),
     ):
         pass
