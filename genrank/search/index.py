@@ -37,8 +37,9 @@ Mode = Literal["fused", "text", "dense"]
 FORMAT = 1
 """Version of the database's tables."""
 
+MOST_CHARACTERS = 1000
 MOST_WORDS = 64
-"""A query's words after so many different ones are not searched for."""
+"""What comes after so many characters of a query, or after so many different words, is not searched for."""
 
 _FILE = "index.sqlite"
 _APPLICATION = 0x67726E6B  # "grnk", in the file's header
@@ -268,8 +269,8 @@ class Index:
         """Find the candidates of a query.
 
         Args:
-            text: What the shopper typed; any text, nothing in it is syntax. Of its words the first `MOST_WORDS`
-                different ones count.
+            text: What the shopper typed; any text, nothing in it is syntax. Words are looked for in its first
+                `MOST_CHARACTERS` characters, and the first `MOST_WORDS` different ones count.
             filters: Conditions that each candidate meets.
             k: Greatest number of candidates.
             mode: ``text``: listings that share a word with the query, by BM25. ``dense``: the listings with the
@@ -314,7 +315,7 @@ class Index:
         return tokenise(text, stem=self._stem)
 
     def _by_text(self, query: str, condition: _Condition, depth: int) -> dict[str, float]:
-        words = list(dict.fromkeys(self._words(query)))[:MOST_WORDS]
+        words = list(dict.fromkeys(self._words(query[:MOST_CHARACTERS])))[:MOST_WORDS]
         if not words:
             return {}
         found = self._connection.execute(
