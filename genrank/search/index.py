@@ -155,7 +155,7 @@ class Index:
             DataFormatError: When it is damaged, not genrank's, or another version's.
         """
         folder, wrapped = Path(path), ListingEncoder(encoder) if encoder is not None else None
-        if not (folder / _FILE).is_file():
+        if not cls.exists(folder):
             raise InputError(f"no index in {folder}; make one with genrank index, or Index.create", field="path")
         with _reporting(folder):
             connection = _connect(folder)
@@ -173,6 +173,11 @@ class Index:
                 "was made with, or make it again with this one"
             )
         return index
+
+    @staticmethod
+    def exists(path: str | Path) -> bool:
+        """Whether a folder holds an index, or at least a file of that name."""
+        return (Path(path) / _FILE).is_file()
 
     def close(self) -> None:
         """Close the database."""
