@@ -86,7 +86,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--dataset", help="dataset folder, for peers, stream and strategies; for kept, int8, serving and index too"
     )
     parser.add_argument("--split", default="test", help="split that the queries come from (%(default)s)")
-    parser.add_argument("--queries", type=int, help="maximum number of queries (60), in a round of serving (200)")
+    parser.add_argument(
+        "--queries", type=int, help="maximum number of queries (60, index 300), in a round of serving (200)"
+    )
     parser.add_argument("--candidates", type=int, help="candidates of each query (peers 20, strategies 100)")
     parser.add_argument("--texts", choices=get_args(Texts), default="titles", help="what peers read (%(default)s)")
     parser.add_argument("--hosts", nargs="+", choices=HOSTS, help="engines that peers loads (all)")
@@ -148,7 +150,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             engine=arguments.engine,
             out=arguments.out,
         ),
-        "index": lambda: _index(arguments.dataset, arguments.listings, arguments.dense),
+        "index": lambda: _index(arguments.dataset, arguments.listings, given(arguments.queries, 300), arguments.dense),
     }
     parser.add_argument("--only", choices=[*parts, *with_dataset, *asked_for], help="run one part only")
     arguments = parser.parse_args(argv)
@@ -186,12 +188,12 @@ def _int8(folder: str | None, model: str, queries: int, rounds: int) -> dict[str
     return measure_int8(model, described(folder, queries), rounds)
 
 
-def _index(folder: str | None, listings: int, dense: str | None) -> dict[str, Any]:
+def _index(folder: str | None, listings: int, queries: int, dense: str | None) -> dict[str, Any]:
     from eval.index import measure_index
 
     if listings < 1:
         raise InputError(f"must be at least 1, got {listings}", field="listings")
-    return measure_index(load_dataset(folder) if folder else sample_shop(), listings, dense=dense)
+    return measure_index(load_dataset(folder) if folder else sample_shop(), listings, queries=queries, dense=dense)
 
 
 def _stream(folder: str, model: str, length: int) -> dict[str, Any]:

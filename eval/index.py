@@ -25,7 +25,6 @@ SIZE = 384
 UPDATES = (1, 100)
 """Listings in one call of `Index.add`."""
 _AT_ONCE = 1000
-_QUERIES = 300
 _CATEGORIES = 20
 _FILTERS = Filters(price_min=10, price_max=30, in_stock=True)
 
@@ -39,7 +38,7 @@ class RandomEncoder:
     def __init__(self) -> None:
         self._rng = np.random.default_rng(0)
 
-    def encode(self, texts: Sequence[str], *, queries: bool = False) -> Vectors:
+    def encode(self, texts: Sequence[str], *, queries: bool = False) -> Vectors:  # noqa: ARG002
         """Vectors of length 1, ``[n, SIZE]``."""
         vectors = self._rng.standard_normal((len(texts), SIZE), dtype=np.float32)
         return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
@@ -72,12 +71,15 @@ def catalogue(listings: Sequence[Listing], count: int, seed: int = 0) -> list[Li
     return found
 
 
-def measure_index(dataset: Dataset, count: int, *, dense: str | None = None, seconds: float = 5.0) -> dict[str, Any]:
+def measure_index(
+    dataset: Dataset, count: int, *, queries: int = 300, dense: str | None = None, seconds: float = 5.0
+) -> dict[str, Any]:
     """Build an index, search it with the dataset's queries, and change listings while another process looks.
 
     Args:
         dataset: Where listings and queries come from.
         count: Listings of the index.
+        queries: Queries to search with, at most.
         dense: Name of the encoder; None takes random vectors.
         seconds: How long to update, for each size of a call.
 
@@ -87,8 +89,8 @@ def measure_index(dataset: Dataset, count: int, *, dense: str | None = None, sec
     """
     encoder: TextEncoder = RandomEncoder() if dense is None else Encoder(dense)
     listings = catalogue(list(dataset.listings.values()), count)
-    queries = [query.query.text for query in dataset.queries]
-    random.Random(0).shuffle(queries)
+    texts = [query.query.text for query in dataset.queries]
+    random.Random(0).shuffle(texts)
     result: dict[str, Any] = {"listings": count, "encoder": encoder.name}
     with tempfile.TemporaryDirectory() as folder, Index.create(Path(folder) / "index", encoder=encoder) as index:
         started = time.perf_counter(), time.process_time()
@@ -99,9 +101,9 @@ def measure_index(dataset: Dataset, count: int, *, dense: str | None = None, sec
         result["build_processor_s"] = round(time.process_time() - started[1], 1)
         say(f"built in {result['build_s']} s")
         result["mib"] = round(sum(file.stat().st_size for file in index.path.iterdir()) / 2**20, 1)
-        result["search"] = _searches(index, queries[:_QUERIES])
+        result["search"] = _searches(index, texts[:queries])
         result["updates"] = [_updates(index, listings, size, seconds) for size in UPDATES]
-        result["search_after_updates"] = _searches(index, queries[:_QUERIES])
+        result["search_after_updates"] = _searches(index, texts[:queries])
     return result
 
 
