@@ -41,7 +41,8 @@ class RandomEncoder:
     def encode(self, texts: Sequence[str], *, queries: bool = False) -> Vectors:  # noqa: ARG002
         """Vectors of length 1, ``[n, SIZE]``."""
         vectors = self._rng.standard_normal((len(texts), SIZE), dtype=np.float32)
-        return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+        unit: Vectors = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+        return unit
 
 
 def catalogue(listings: Sequence[Listing], count: int, seed: int = 0) -> list[Listing]:

@@ -217,16 +217,19 @@ class Index:
         bodies = {listing.listing_id: (listing, _to_json(listing)) for listing in make_listings(listings)}
         with self._lock, _reporting(self.path):
             known = self._bodies(bodies)
-            changed = [pair for listing_id, pair in bodies.items() if known.get(listing_id) != pair[1]]
-            vectors: Sequence[Any] = [None] * len(changed)
-            if self._encoder is not None and changed:
-                vectors = self._encoder.encode([encoded_text(listing) for listing, _ in changed])
-            words = [self._words(listing_text(listing, self.fields)) for listing, _ in changed]
-            with self._writing():
-                if self._encoder is not None and changed:
-                    self._check_dimension(len(vectors[0]))
-                for (listing, body), found, vector in zip(changed, words, vectors, strict=True):
-                    self._put(listing, body, found, vector)
+        changed = [pair for listing_id, pair in bodies.items() if known.get(listing_id) != pair[1]]
+        if not changed:
+            return []
+        # slow, so searches of other threads need not wait for it
+        words = [self._words(listing_text(listing, self.fields)) for listing, _ in changed]
+        vectors: Any = [None] * len(changed)
+        if self._encoder is not None:
+            vectors = self._encoder.encode([encoded_text(listing) for listing, _ in changed])
+        with self._lock, _reporting(self.path), self._writing():
+            if self._encoder is not None:
+                self._check_dimension(len(vectors[0]))
+            for (listing, body), found, vector in zip(changed, words, vectors, strict=True):
+                self._put(listing, body, found, vector)
         return [listing for listing, _ in changed]
 
     def remove(self, listing_ids: Iterable[str]) -> int:

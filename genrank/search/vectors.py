@@ -50,7 +50,8 @@ class ListingEncoder:
         if not np.isfinite(vectors).all():
             raise ModelError("the encoder gives vectors that are not finite")
         lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-        return vectors / np.where(lengths == 0, 1, lengths)
+        unit: Vectors = vectors / np.where(lengths == 0, np.float32(1), lengths)
+        return unit
 
 
 class VectorTable:

@@ -97,9 +97,9 @@ def test_an_index_is_a_dict_that_can_be_searched(done: list[tuple[str, list[Any]
         assert index.get(list(model)) == list(model.values())
         expected = {one.listing_id for one in model.values() if meets(one, wanted)}
         for mode in ("text", "dense", "fused"):
-            everything = index.search("mug", mode=mode, k=50)  # type: ignore[arg-type]
+            everything = index.search("mug", mode=mode, k=50)
             assert {one.listing.listing_id for one in everything} == set(model)  # each title has the word
-            filtered = index.search("mug", filters=wanted, mode=mode, k=50)  # type: ignore[arg-type]
+            filtered = index.search("mug", filters=wanted, mode=mode, k=50)
             assert {one.listing.listing_id for one in filtered} == expected
             if mode != "fused":  # ranks in the filtered list decide that order
                 kept = [one.listing for one in everything if one.listing.listing_id in expected]

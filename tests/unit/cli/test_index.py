@@ -59,7 +59,12 @@ def test_listings_are_removed(run: Any, tmp_path: Path) -> None:
 
 def test_dense_keeps_vectors(run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
-    monkeypatch.setattr("genrank.cli.index._encoder", lambda model: asked.append(model) or encode)
+
+    def load(model: str) -> Any:
+        asked.append(model)
+        return encode
+
+    monkeypatch.setattr("genrank.cli.index._encoder", load)
     assert run(LISTINGS, "--dense", "--encoder", "my-bert")["encoder"] == f"{__name__}.encode"
     assert asked == ["my-bert"]
     with Index.open(tmp_path / "index", encoder=encode) as index:

@@ -47,7 +47,7 @@ def test_only_what_is_new_is_read_and_what_is_gone_is_dropped_in_time() -> None:
 
 
 def test_vectors_get_length_1() -> None:
-    encoder = ListingEncoder(lambda texts: np.array([[3, 4], [0, 0]], dtype=np.float64))  # type: ignore[arg-type,return-value]
+    encoder = ListingEncoder(lambda texts: np.array([[3, 4], [0, 0]], dtype=np.float64))
     vectors = encoder.encode(["a", "b"])
     assert vectors.dtype == np.float32
     assert vectors.tolist() == [[pytest.approx(0.6), pytest.approx(0.8)], [0, 0]]
