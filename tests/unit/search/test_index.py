@@ -17,13 +17,13 @@ import numpy as np
 import pytest
 
 from genrank import Reranker, sample_shop
-from genrank.engines.base import AnyRequest, ScoreRequest
+from genrank.engines.base import ScoreRequest
 from genrank.errors import ConfigError, DataFormatError, InputError, ModelError
 from genrank.search.bm25 import Bm25, tokenise
 from genrank.search.dense import Vectors, encoded_text
 from genrank.search.filters import Filters
 from genrank.search.index import MOST_WORDS, Index
-from genrank.testing import ScriptedEngine
+from genrank.testing import AnyRequest, ScriptedEngine
 from genrank.types import Listing, Price
 
 LISTINGS = list(sample_shop().listings.values())
