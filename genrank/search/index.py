@@ -23,7 +23,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from genrank.errors import ConfigError, DataFormatError, InputError, shown
-from genrank.inputs import make_listings, make_query, whole_number
+from genrank.inputs import items, make_listings, make_query, whole_number
 from genrank.search.bm25 import FIELDS, TextField, listing_text, tokenise
 from genrank.search.dense import TextEncoder, encoded_text
 from genrank.search.filters import Filters
@@ -214,7 +214,11 @@ class Index:
         """
         if self.encoded_by and self._encoder is None:
             raise ConfigError(f"{self.path} holds vectors of {self.encoded_by}; open it with that encoder to add to it")
-        bodies = {listing.listing_id: (listing, _to_json(listing)) for listing in make_listings(listings)}
+        given = list(items(listings, "listings", "listings"))
+        for i, one in enumerate(given):
+            if isinstance(one, str):
+                raise InputError(f"must be a Listing or dict, got the text {shown(one)}", field=f"listings[{i}]")
+        bodies = {listing.listing_id: (listing, _to_json(listing)) for listing in make_listings(given)}
         with self._lock, _reporting(self.path):
             known = self._bodies(bodies)
         changed = [pair for listing_id, pair in bodies.items() if known.get(listing_id) != pair[1]]

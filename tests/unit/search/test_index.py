@@ -147,6 +147,8 @@ def test_changed_listings_warm_a_reranker(index: Index) -> None:
 def test_a_failed_call_changes_nothing(index: Index) -> None:
     with pytest.raises(InputError, match=r"listings\[1\]\.title"):
         index.add([Listing("new", "New"), {"listing_id": "x"}])
+    with pytest.raises(InputError, match=r"listings\[1\]: must be a Listing or dict, got the text 'New'"):
+        index.add([Listing("new", "New"), "New"])  # type: ignore[list-item]
     assert index.get(["new"]) == []
     broken = dataclasses.replace(LISTINGS[0], title="Broken")
     index._encoder.encode = lambda texts, **options: np.full((1, 3), 0.1, np.float32)  # type: ignore[method-assign,union-attr]
