@@ -41,6 +41,10 @@ MOST_CHARACTERS = 1000
 MOST_WORDS = 64
 """What comes after so many characters of a query, or after so many different words, is not searched for."""
 
+MOST_SCORED = 5000
+"""Where more listings share a word with the query, those that share only its most frequent words are left out, if
+there are enough others. The scores stay those of BM25 over all words."""
+
 _FILE = "index.sqlite"
 _APPLICATION = 0x67726E6B  # "grnk", in the file's header
 _LEAST_DEPTH = 100  # of each ranking that is fused
@@ -58,6 +62,7 @@ CREATE TABLE bodies (number INTEGER PRIMARY KEY, body TEXT NOT NULL);
 CREATE TABLE attributes (number INTEGER, name BLOB, value BLOB, PRIMARY KEY (number, name)) WITHOUT ROWID;
 CREATE TABLE vectors (number INTEGER PRIMARY KEY, vector BLOB NOT NULL);
 CREATE VIRTUAL TABLE words USING fts5(cut, tokenize="ascii tokenchars '+#.*'");
+CREATE VIRTUAL TABLE vocabulary USING fts5vocab(words, row);
 CREATE TRIGGER forget AFTER DELETE ON listings BEGIN
     DELETE FROM bodies WHERE number = old.number;
     DELETE FROM attributes WHERE number = old.number;
@@ -285,9 +290,9 @@ class Index:
                 `MOST_CHARACTERS` characters, and the first `MOST_WORDS` different ones count.
             filters: Conditions that each candidate meets.
             k: Greatest number of candidates.
-            mode: ``text``: listings that share a word with the query, by BM25. ``dense``: the listings with the
-                nearest vectors, by their cosine. ``fused``: both, by `reciprocal_rank_fusion`; without an encoder this
-                is ``text``, which the log says once.
+            mode: ``text``: listings that share a word with the query, by BM25 (see `MOST_SCORED`).
+                ``dense``: the listings with the nearest vectors, by their cosine. ``fused``: both, by
+                `reciprocal_rank_fusion`; without an encoder this is ``text``, which the log says once.
 
         Returns:
             Candidates, best first, with the score and the 1-based rank.
@@ -330,11 +335,32 @@ class Index:
         words = list(dict.fromkeys(self._words(query[:MOST_CHARACTERS])))[:MOST_WORDS]
         if not words:
             return {}
+        rare, frequent = self._split(words)
+        if frequent:
+            # each listing meets one side of the OR, so each of its words counts once, as in BM25
+            rare_words, frequent_words = _any_of(rare), _any_of(frequent)
+            either = f"(({rare_words}) AND ({frequent_words})) OR (({rare_words}) NOT ({frequent_words}))"
+            if len(found := self._matching(either, condition, depth)) == depth:
+                return found
+        return self._matching(_any_of(words), condition, depth)
+
+    def _split(self, words: Sequence[str]) -> tuple[list[str], list[str]]:
+        """The query's rarest words, which about `MOST_SCORED` listings have, and the others."""
+        count = "SELECT doc FROM vocabulary WHERE term = ?"
+        held = {word: (self._connection.execute(count, (word,)).fetchone() or (0,))[0] for word in words}
+        known = sorted((word for word in words if held[word]), key=held.__getitem__) or list(words)
+        scored, cut = held[known[0]], 1
+        while cut < len(known) and scored + held[known[cut]] <= MOST_SCORED:
+            scored += held[known[cut]]
+            cut += 1
+        return known[:cut], known[cut:]
+
+    def _matching(self, expression: str, condition: _Condition, depth: int) -> dict[str, float]:
         found = self._connection.execute(
             # CROSS JOIN: words first, whatever the planner thinks of the filters
             "SELECT listing_id, -rank FROM words CROSS JOIN listings ON number = words.rowid "
             f"WHERE words MATCH ? AND {condition.sql} ORDER BY rank LIMIT ?",
-            (_any_of(words), *condition.values, depth),
+            (expression, *condition.values, depth),
         ).fetchall()
         return dict(sorted(found, key=lambda row: (-row[1], row[0])))
 

@@ -19,7 +19,7 @@ import pytest
 from genrank import Reranker, sample_shop
 from genrank.engines.base import ScoreRequest
 from genrank.errors import ConfigError, DataFormatError, InputError, ModelError
-from genrank.search.bm25 import Bm25, tokenise
+from genrank.search.bm25 import Bm25, listing_text, tokenise
 from genrank.search.dense import Vectors, encoded_text
 from genrank.search.filters import Filters
 from genrank.search.index import MOST_WORDS, Index
@@ -83,6 +83,23 @@ def test_text_search_orders_as_bm25_does(index: Index) -> None:
         assert set(ids(found)) == set(scores)
         assert ids(found)[:5] == list(scores)[:5]
         assert [one.rank for one in found] == list(range(1, len(found) + 1))
+
+
+def test_frequent_words_alone_find_nothing_where_rarer_ones_do(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
+    for query in ("the summer dress with a pocket", "the and with for zeppelin", "headphones with the mug"):
+        full = {one.listing.listing_id: one.score for one in index.search(query, mode="text", k=1000)}
+        monkeypatch.setattr("genrank.search.index.MOST_SCORED", 25)
+        rare, frequent = index._split(tokenise(query, stem=True))
+        assert frequent
+        few = index.search(query, mode="text", k=5)
+        assert len(few) == 5
+        assert [one.score for one in few] == pytest.approx([full[one] for one in ids(few)])
+        for one in few:
+            assert set(rare) & set(tokenise(listing_text(one.listing), stem=True))
+        assert ids(index.search(query, mode="text", k=1000)) == list(full)
+        monkeypatch.undo()
+        if "dress" in query:
+            assert ids(few) == list(full)[:5]
 
 
 def test_chinese_words_are_found_inside_a_run(index: Index) -> None:
