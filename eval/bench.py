@@ -1,6 +1,6 @@
 """How fast genrank is, side by side with the bare model and with its peers: ``python -m eval.bench [--only PART]``.
 
-Ten parts, as JSON on stdout:
+Eleven parts, as JSON on stdout:
 
 - ``overhead``: milliseconds of processor time that `Reranker` adds to a request of 20 candidates, ``pointwise`` and
   ``inline``, with an engine double that answers at once.
@@ -21,7 +21,11 @@ Ten parts, as JSON on stdout:
 - ``serving``: what the gateway costs by itself and over vLLM's endpoint, what batches gain, and answers from the cache;
   see `eval.serving`. ``--serving`` chooses among these.
 
-``peers``, ``stream`` and ``strategies`` run where a dataset is named, ``serving`` only with ``--only``.
+- ``index``: a catalogue's index of ``--listings`` listings: building, searching, updates that another process sees. The
+  listings are the sample shop's, or a dataset's, repeated with changes; vectors are random, or ``--dense``'s; see
+  `eval.index`.
+
+``peers``, ``stream`` and ``strategies`` run where a dataset is named, ``serving`` and ``index`` only with ``--only``.
 """
 
 from __future__ import annotations
@@ -79,16 +83,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="queries in a batch (throughput, kept and int8 8, peers 20, strategies all, stream 150)",
     )
     parser.add_argument(
-        "--dataset", help="dataset folder, for peers, stream and strategies; for kept, int8 and serving too"
+        "--dataset", help="dataset folder, for peers, stream and strategies; for kept, int8, serving and index too"
     )
     parser.add_argument("--split", default="test", help="split that the queries come from (%(default)s)")
-    parser.add_argument("--queries", type=int, help="maximum number of queries (60), in a round of serving (200)")
+    parser.add_argument(
+        "--queries", type=int, help="maximum number of queries (60, index 300), in a round of serving (200)"
+    )
     parser.add_argument("--candidates", type=int, help="candidates of each query (peers 20, strategies 100)")
     parser.add_argument("--texts", choices=get_args(Texts), default="titles", help="what peers read (%(default)s)")
     parser.add_argument("--hosts", nargs="+", choices=HOSTS, help="engines that peers loads (all)")
     parser.add_argument("--contenders", default="", metavar="REGEX", help="peers that take part, by name")
     parser.add_argument("--serving", nargs="+", choices=PARTS, help="what serving measures (all)")
     parser.add_argument("--engine", metavar="URL", help="vLLM's server, for serving (genrank vllm is started)")
+    parser.add_argument("--listings", type=int, default=100_000, help="listings of index (%(default)s)")
+    parser.add_argument("--dense", metavar="MODEL", help="encoder of index (random vectors)")
     parser.add_argument("--out", type=Path, help="folder for peers.json, peers.md and the logs of engines and servers")
 
     def given(number: int | None, default: int) -> int:
@@ -141,7 +149,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             parts=arguments.serving,
             engine=arguments.engine,
             out=arguments.out,
-        )
+        ),
+        "index": lambda: _index(arguments.dataset, arguments.listings, given(arguments.queries, 300), arguments.dense),
     }
     parser.add_argument("--only", choices=[*parts, *with_dataset, *asked_for], help="run one part only")
     arguments = parser.parse_args(argv)
@@ -177,6 +186,14 @@ def _int8(folder: str | None, model: str, queries: int, rounds: int) -> dict[str
     from eval.int8 import measure_int8
 
     return measure_int8(model, described(folder, queries), rounds)
+
+
+def _index(folder: str | None, listings: int, queries: int, dense: str | None) -> dict[str, Any]:
+    from eval.index import measure_index
+
+    if listings < 1:
+        raise InputError(f"must be at least 1, got {listings}", field="listings")
+    return measure_index(load_dataset(folder) if folder else sample_shop(), listings, queries=queries, dense=dense)
 
 
 def _stream(folder: str, model: str, length: int) -> dict[str, Any]:

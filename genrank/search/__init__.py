@@ -1,4 +1,4 @@
-"""First stages, which find the candidates: BM25 and dense vectors."""
+"""First stages, which find the candidates: a catalogue's index, BM25, dense vectors."""
 
 from genrank.errors import MissingExtraError
 
