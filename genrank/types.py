@@ -469,13 +469,13 @@ class Diversified:
         method: Maximal marginal relevance or a determinantal point process.
         variety: What variety counted beside the scores, above 0, at most 1.
         top_k: The first places, which were filled anew; the others keep the order of the scores.
-        similarity: What told which listings are alike: ``vectors`` that were given, or the listings' own ``aspects``.
+        aspects: By which of their aspects listings were alike; empty where vectors were given.
     """
 
     method: Variety
     variety: float
     top_k: int
-    similarity: Literal["vectors", "aspects"]
+    aspects: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,6 +49,7 @@ def diversify(
     variety: float,
     method: Variety = "mmr",
     top_k: int = TOP_K,
+    aspects: Collection[Aspect] | None = None,
     vectors: npt.ArrayLike | None = None,
 ) -> Ranking:
     """Make the first places of a ranking more varied.
@@ -64,8 +65,9 @@ def diversify(
         variety: 0 returns the ranking as it is; at 1 only variety counts, and the scores choose the first item alone.
         method: See the module's text.
         top_k: How many places are filled anew, at least 1; the other items follow in their order.
-        vectors: ``[n, d]`` in the ranking's order, of any length, such as `genrank.search.dense.Encoder` makes; None
-            takes `aspect_vectors` of the listings.
+        aspects: By which aspects listings are alike, see `aspect_vectors`; None takes `ASPECTS`.
+        vectors: ``[n, d]`` in the ranking's order, of any length, such as `genrank.search.dense.Encoder` makes, in
+            place of aspects.
 
     Raises:
         InputError: When an argument is wrong.
@@ -75,17 +77,18 @@ def diversify(
         raise InputError(f"must be a Ranking, got {type(ranking).__name__}", field="ranking")
     if method not in get_args(Variety):
         raise InputError(f"must be one of {list(get_args(Variety))}, got {shown(method)}", field="method")
+    if aspects is not None and vectors is not None:
+        raise InputError("vectors say what is alike already; leave one of the two out", field="aspects")
     _check(variety, top_k)
     if not variety or not ranking.items:
         return ranking
-    similarity: Literal["vectors", "aspects"] = "vectors" if vectors is not None else "aspects"
+    said = Diversified(method, float(variety), int(top_k), tuple(aspects or ASPECTS) if vectors is None else ())
     if vectors is None:
-        vectors = aspect_vectors([item.listing for item in ranking])
+        vectors = aspect_vectors([item.listing for item in ranking], ASPECTS if aspects is None else aspects)
     scores = [item.score for item in ranking]
     if decoding := ranking.provenance.decoding:
         scores = scaled(scores, decoding)
     order = (mmr if method == "mmr" else dpp)(scores, vectors, variety=variety, top_k=top_k)
-    said = Diversified(method, float(variety), int(top_k), similarity)
     return dataclasses.replace(
         ranking,
         items=in_order(ranking[place] for place in order),
@@ -139,7 +142,9 @@ def dpp(scores: Sequence[float], vectors: npt.ArrayLike, *, variety: float, top_
 
 
 def aspect_vectors(listings: Sequence[Listing], aspects: Collection[Aspect] = ASPECTS) -> Floats:
-    """Vectors that are close where listings have aspects in common; each known aspect counts the same.
+    """Vectors that are close where listings have aspects in common; each aspect counts the same.
+
+    Listings that lack an aspect are alike in it: nothing says that they differ. An aspect that all lack is left out.
 
     - ``category``: the path and each path it lies in, so neighbours in the tree are partly alike
     - ``brand`` and ``seller``: the name, whatever its case
@@ -150,7 +155,7 @@ def aspect_vectors(listings: Sequence[Listing], aspects: Collection[Aspect] = AS
         aspects: Which ones; at least one.
 
     Returns:
-        ``[n, d]`` of length 1, or 0 for a listing that has none of these.
+        ``[n, d]`` of length 1; where no listing has any of the aspects, d is 0.
 
     Raises:
         InputError: When an aspect is unknown, or none is given.
@@ -161,15 +166,15 @@ def aspect_vectors(listings: Sequence[Listing], aspects: Collection[Aspect] = AS
         raise InputError(f"must be some of {list(get_args(Aspect))}, got {got}", field="aspects")
     columns: dict[tuple[str, ...], int] = {}
     cells: list[tuple[int, int, float]] = []
-    for row, listing in enumerate(listings):
-        for aspect in aspects:
-            values = _values(listing, aspect)
-            for value in values:
+    for aspect in aspects:
+        found = [_values(listing, aspect) for listing in listings]
+        for row, values in enumerate(found if any(found) else ()):
+            for value in values or {()}:
                 column = columns.setdefault((aspect, *value), len(columns))
-                cells.append((row, column, 1 / math.sqrt(len(values))))
+                cells.append((row, column, 1 / math.sqrt(len(values) or 1)))
     vectors = np.zeros((len(listings), len(columns)))
-    for row, column, value in cells:
-        vectors[row, column] = value
+    for row, column, length in cells:
+        vectors[row, column] = length
     return _units(vectors)
 
 
