@@ -10,10 +10,9 @@ contradict each other, the earlier one in this list wins:
 5. ``at_least``: exposure floors.
 6. The ranking's own order.
 
-The ranks that no pin has are filled from the first on: with the best listing that breaks no cap, unless the ranks that
-are left are all needed for floors; then with the best one that helps a floor. A rule that could not be kept is in the
-report. On random small cases `tests/unit/search/test_rules.py` compares this with the optimum of a solver
-(``scipy.optimize.milp``).
+The ranks that no pin has are filled from the first on, each with the best listing that breaks no cap and leaves enough
+ranks for the floors. A rule that could not be kept is in the report. That is greedy: docs/variety.md says how near it
+comes to the best order, which a solver finds.
 
 Nothing is lost: every item comes back exactly once.
 """
@@ -393,20 +392,35 @@ class _Table:
         breaks = {place: self._breaks(place, seat) for place in pool}
         fewest = min(breaks.values())
         allowed = [place for place in pool if breaks[place] == fewest]
-        for top in sorted({floor.top for floor in self._floors if floor.top > seat}):
-            asked = [
-                i
-                for i, floor in enumerate(self._floors)
-                if floor.top <= top and seat < floor.top and self._missing[i] > 0
-            ]
-            needed = sum(min(self._missing[i], sum(self._helps[place][i] for place in pool)) for i in asked)
-            free = sum(place is None for place in self._seats[seat:top])
-            helps = {place: sum(self._helps[place][i] for i in asked) for place in allowed}
-            if needed >= free and any(helps.values()):
-                # with fewer seats than are needed, each must help several floors
-                least = max(helps.values()) if needed > free else 1
-                return next(place for place in allowed if helps[place] >= least)
-        return allowed[0]
+        if not any(floor.top > seat and self._missing[i] > 0 for i, floor in enumerate(self._floors)):
+            return allowed[0]
+        return min(allowed, key=lambda place: self._short(place, pool, seat))  # of equal ones the first
+
+    def _short(self, place: int, pool: Sequence[int], seat: int) -> int:
+        """How many seats too few the floors would have, if the listing at `place` stood at a seat."""
+        missing = [count - helps for count, helps in zip(self._missing, self._helps[place], strict=True)]
+        others = [other for other in pool if other != place]
+        short = 0
+        for top in {floor.top for floor in self._floors if floor.top > seat}:
+            free = sum(one is None for one in self._seats[seat + 1 : top])
+            asked = {i: missing[i] for i, floor in enumerate(self._floors) if seat < floor.top <= top}
+            short += max(0, self._needed(asked, others) - free)
+        return short
+
+    def _needed(self, missing: dict[int, int], pool: Sequence[int]) -> int:
+        """How many listings of a pool meet floors that lack so many, as far as the pool can."""
+        left = list(pool)
+        needed = 0
+
+        def worth(place: int) -> int:
+            return sum(count > 0 and self._helps[place][i] for i, count in missing.items())
+
+        while left and worth(most := max(left, key=worth)):
+            left.remove(most)
+            needed += 1
+            for i in missing:
+                missing[i] -= self._helps[most][i]
+        return needed
 
     def _breaks(self, place: int, seat: int) -> int:
         return sum(
