@@ -1,4 +1,4 @@
-"""First stages, which find the candidates: BM25 and dense vectors."""
+"""Around the model: BM25 and dense vectors find candidates; diversity and business rules follow the ranking."""
 
 from genrank.errors import MissingExtraError
 
