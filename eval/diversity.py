@@ -11,7 +11,7 @@ import io
 import itertools
 import math
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
 from genrank.data.trec import Qrels
@@ -73,14 +73,29 @@ def diversity(
     distances = [_distance([listings[key] for key in order[:k]]) for order in orders.values() if min(k, len(order)) > 1]
     if distances:
         found[f"intra-list distance@{k}"] = math.fsum(distances) / len(distances)
-    coverages = []
-    for order in orders.values():
-        categories = [listings[key].category for key in order]
-        if any(categories):
-            coverages.append(len(set(filter(None, categories[:k]))) / len(set(filter(None, categories))))
-    if coverages:
-        found[f"category coverage@{k}"] = math.fsum(coverages) / len(coverages)
+    covered = coverage(orders, {key: listings[key].category for key in shown}, k)
+    if covered is not None:
+        found[f"category coverage@{k}"] = covered
     return found
+
+
+def coverage(orders: Mapping[str, Sequence[str]], aspects: Mapping[str, Hashable], k: int) -> float | None:
+    """How many of the aspects among all of a query's listings are among the first k; the mean over queries.
+
+    Args:
+        orders: Listing ids by query, best first.
+        aspects: The aspect of each listing, such as its category; an empty one counts as none.
+        k: Depth, 1 or more.
+
+    Returns:
+        0 to 1, over the queries that have any aspect; None if no query has.
+    """
+    shares = []
+    for order in orders.values():
+        found = [aspects[key] for key in order]
+        if any(found):
+            shares.append(len(set(filter(None, found[:k]))) / len(set(filter(None, found))))
+    return math.fsum(shares) / len(shares) if shares else None
 
 
 def exposure(run: Scores, listings: Mapping[str, Listing]) -> dict[str, dict[str, Any]]:

@@ -26,8 +26,8 @@ Where to look, in the order in which a call passes through:
   a checked order. `genrank.reasons` writes a sentence for each top item and checks it against the facts.
 - Data: `genrank.data` reads datasets, TREC files and request lines, and holds the sample shop. `genrank.files` writes
   files safely.
-- Before and beside the model: `genrank.search` (BM25, dense vectors) and `genrank.rankers` (BERT + GBDT, the
-  cross-encoder).
+- Before, beside and after the model: `genrank.search` (BM25, dense vectors; variety and business rules) and
+  `genrank.rankers` (BERT + GBDT, the cross-encoder).
 - Over HTTP: `genrank.server`, the gateway behind ``genrank serve``.
 - Tools: `genrank.testing` (engines without a model, for your tests), `genrank.cli` (the ``genrank`` command),
   `genrank.doctor` (what works on this machine), `genrank.progress` (progress bars), `genrank.experiment` (shared by
@@ -67,6 +67,7 @@ from genrank.types import (
     Cause,
     Claims,
     Decoding,
+    Diversified,
     Event,
     Interaction,
     Listing,
@@ -96,6 +97,7 @@ __all__ = [
     "DataFormatError",
     "Dataset",
     "Decoding",
+    "Diversified",
     "DownloadError",
     "Engine",
     "EngineError",

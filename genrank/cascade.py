@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import itertools
 import json
 import time
 from collections import Counter
@@ -16,7 +15,7 @@ from genrank.engines.base import Closing
 from genrank.errors import InputError
 from genrank.inputs import items, make_request, whole_number
 from genrank.reranker import Candidates, History, Reranker
-from genrank.types import Combine, Provenance, Query, RankedItem, Ranking, Request
+from genrank.types import Combine, Provenance, Query, RankedItem, Ranking, Request, in_order
 
 _JUDGING = ("pointwise", "inline")  # decodings whose scores are log-odds, which can be added
 
@@ -201,12 +200,7 @@ class Cascade(Closing):
             head = sorted(
                 (dataclasses.replace(item, score=again[item.listing_id]) for item in head), key=lambda item: -item.score
             )
-        ranked = [*head, *first[len(head) :]]
-        falling = itertools.accumulate((item.score for item in ranked), min)
-        return tuple(
-            dataclasses.replace(item, rank=rank, score=score)
-            for rank, (item, score) in enumerate(zip(ranked, falling, strict=True), start=1)
-        )
+        return in_order([*head, *first[len(head) :]])
 
 
 def _mean(one: float, other: float) -> float:

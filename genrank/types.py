@@ -9,9 +9,10 @@ from __future__ import annotations
 import dataclasses
 import decimal
 import functools
+import itertools
 import math
 import numbers
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Annotated, Any, Literal, TypeVar, cast, dataclass_transform, overload
@@ -37,6 +38,9 @@ Dtype = Literal["auto", "bfloat16", "float16", "float32", "int8"]
 
 Strategy = Literal["each", "single", "sliding", "tournament"]
 """How a list is split into windows; see `genrank.windows`. ``each`` belongs to ``pointwise``: a window a candidate."""
+
+Variety = Literal["mmr", "dpp"]
+"""How a ranking is made more varied; see `genrank.search.diversity`."""
 
 Combine = Literal["replace", "add"]
 """What becomes of the two scores of a candidate that both stages of a cascade ranked; see `genrank.Cascade`."""
@@ -95,7 +99,7 @@ def _input_error(error: pydantic.ValidationError, names: tuple[str, ...]) -> Inp
 
 
 class _Nullable:
-    """Lets an optional field be None (JSON ``null``); `_checked` then sets its default."""
+    """Lets an optional field be None (JSON ``null``); `checked` then sets its default."""
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         return core_schema.nullable_schema(handler(source))
@@ -128,7 +132,7 @@ def _nullable_defaults(cls: type) -> list[tuple[str, Callable[[], Any]]]:
 
 
 @dataclass_transform(frozen_default=True, field_specifiers=(field, Field))
-def _checked(cls: type[T]) -> type[T]:
+def checked(cls: type[T]) -> type[T]:
     """Turn a class into a frozen dataclass whose constructor validates its fields and raises `InputError`."""
     cls.__post_init__ = _fill_nulls  # type: ignore[attr-defined]
     made = pydantic_dataclass(cls, frozen=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
@@ -231,7 +235,7 @@ _OptionalText = Annotated[str, _Nullable()]
 _OptionalTexts = Annotated[tuple[_OptionalText, ...], BeforeValidator(_ordered), _Nullable()]
 
 
-@_checked
+@checked
 class Price:
     """An amount of money.
 
@@ -244,7 +248,7 @@ class Price:
     currency: _OptionalText = ""
 
 
-@_checked
+@checked
 class Listing:
     """One article in a shop. None (JSON ``null``) in an optional field means that the field is left out.
 
@@ -283,7 +287,7 @@ class Listing:
         return compact(_json_types(dataclasses.asdict(self)))
 
 
-@_checked
+@checked
 class Interaction:
     """One event of the shopper's history.
 
@@ -302,7 +306,7 @@ class Interaction:
     query: _OptionalText = ""
 
 
-@_checked
+@checked
 class Query:
     """What the shopper typed.
 
@@ -315,7 +319,7 @@ class Query:
     query_id: Annotated[str, AfterValidator(lambda s: _id(s) if s else s), _Nullable()] = ""
 
 
-@_checked
+@checked
 class Candidate:
     """A listing that a first stage proposed.
 
@@ -400,6 +404,16 @@ class RankedItem:
         return compact(_json_types({"listing_id": self.listing_id} | fields))
 
 
+def in_order(items: Iterable[RankedItem]) -> tuple[RankedItem, ...]:
+    """Number items as they come, from 1, and lower each score that is above one before it."""
+    ranked = tuple(items)
+    scores = itertools.accumulate((item.score for item in ranked), min)
+    return tuple(
+        dataclasses.replace(item, rank=rank, score=score)
+        for rank, (item, score) in enumerate(zip(ranked, scores, strict=True), start=1)
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Tokens:
     """Token counts of one call.
@@ -448,6 +462,23 @@ class Claims:
 
 
 @dataclass(frozen=True, slots=True)
+class Diversified:
+    """How a ranking was made more varied; see `genrank.search.diversity`.
+
+    Attributes:
+        method: Maximal marginal relevance or a determinantal point process.
+        variety: What variety counted beside the scores, above 0, at most 1.
+        top_k: The first places, which were filled anew; the others keep the order of the scores.
+        aspects: By which of their aspects listings were alike; empty where vectors were given.
+    """
+
+    method: Variety
+    variety: float
+    top_k: int
+    aspects: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Provenance:
     """How a ranking was made.
 
@@ -486,6 +517,9 @@ class Provenance:
             turns, so one that finished early took fewer seconds than the batch.
         then: What the second stage of a `genrank.Cascade` did; its costs and troubles are in the other fields too, but
             `windows`, `kept` and the settings are the first stage's. None without a second stage.
+        diversified: How the order was made more varied after ranking; None when it was not.
+        rules: Names of the business rules that were applied after ranking, such as ``at_most[0]``
+            (`genrank.search.rules`).
     """
 
     model: str = ""
@@ -516,6 +550,8 @@ class Provenance:
     blend: float | None = None
     seconds: float = 0.0
     then: Provenance | None = None
+    diversified: Diversified | None = None
+    rules: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

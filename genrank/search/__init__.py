@@ -1,4 +1,4 @@
-"""First stages, which find the candidates: a catalogue's index, BM25, dense vectors."""
+"""Around the model: what finds candidates, what a query means, and what follows the ranking."""
 
 from genrank.errors import MissingExtraError
 

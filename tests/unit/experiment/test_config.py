@@ -11,6 +11,7 @@ from eval.cross_encoder import CrossEncoderConfig
 from eval.crossval import CrossvalConfig
 from eval.prompts import PromptsConfig
 from eval.robustness.config import RobustnessConfig
+from eval.variety import VarietyConfig
 from genrank.errors import ConfigError
 from genrank.experiment.config import Strict, load_config, read_yaml
 
@@ -22,6 +23,7 @@ KINDS: dict[str, tuple[str, type[Strict]]] = {
     "crossval": ("crossval", CrossvalConfig),
     "prompts": ("prompts", PromptsConfig),
     "robustness": ("robustness", RobustnessConfig),
+    "variety": ("variety", VarietyConfig),
 }
 BLEND = "dataset: d\nsystems: [{{type: {1}}}, {{type: blend, name: both, systems: {0}}}]"
 
