@@ -13,10 +13,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from eval.server import Server
 from eval.soak.answers import BY_THE_MODEL, Broken
 from eval.soak.clients import Clients, Requests, Tally
 from eval.soak.faults import FaultProxy
-from eval.soak.processes import Server, gateway, memory_mib, open_files, stand_in_engine, vllm_engine
+from eval.soak.processes import gateway, memory_mib, open_files, stand_in_engine, vllm_engine
 from eval.soak.wire import free_port
 from genrank.data.dataset import sample_shop
 from genrank.errors import InputError
