@@ -48,13 +48,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="vllm, stand-in (a server without a model) or a server's address, which is not killed (%(default)s)",
     )
     parser.add_argument("--model", help="for vllm, or at the address (smollm2-135m; the server's only one)")
-    for name, kind, words in (
-        ("clients", int, "steady clients"),
-        ("candidates", int, "the most documents of a request"),
-        ("pause", float, "the longest pause of a client, seconds"),
+    for flag, kind, words in (
+        ("--clients", int, "steady clients"),
+        ("--candidates", int, "the most documents of a request"),
+        ("--pause", float, "the longest pause of a client, seconds"),
     ):
+        name = flag.removeprefix("--")
         usual = f"{FOR_A_MODEL[name]:g}; with the stand-in {getattr(Settings, name):g}"
-        parser.add_argument(f"--{name}", type=kind, help=f"{words} ({usual})")
+        parser.add_argument(flag, type=kind, help=f"{words} ({usual})")
     parser.add_argument(
         "--least-model",
         type=float,
