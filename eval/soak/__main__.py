@@ -21,7 +21,7 @@ import argparse
 import json
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from eval.soak.page import page, report
@@ -48,11 +48,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="vllm, stand-in (a server without a model) or a server's address, which is not killed (%(default)s)",
     )
     parser.add_argument("--model", help="for vllm, or at the address (smollm2-135m; the server's only one)")
-    for flag, kind, words in (
+    load: Sequence[tuple[str, Callable[[str], float], str]] = (
         ("--clients", int, "steady clients"),
         ("--candidates", int, "the most documents of a request"),
         ("--pause", float, "the longest pause of a client, seconds"),
-    ):
+    )
+    for flag, kind, words in load:
         name = flag.removeprefix("--")
         usual = f"{FOR_A_MODEL[name]:g}; with the stand-in {getattr(Settings, name):g}"
         parser.add_argument(flag, type=kind, help=f"{words} ({usual})")

@@ -10,7 +10,7 @@ from genrank.cli.streaming import Line, Summary, rerank_lines
 from genrank.errors import BudgetError, DataFormatError, EngineError
 from genrank.fallback import Fallback
 from genrank.reranker import Reranker
-from genrank.testing import OracleEngine, ScriptedEngine
+from genrank.testing import OracleEngine, ScriptedAnswer, ScriptedEngine
 from genrank.types import Candidate, Listing, Query, Ranking, Request
 
 
@@ -124,8 +124,8 @@ def test_the_summary_in_words() -> None:
     ],
 )
 def test_the_summary_says_whose_order_stands_in(ranked: int, fallback: Fallback | None, words: str) -> None:
-    engine = ScriptedEngine([*[[0, 1]] * ranked, EngineError("gone")])
-    reranker = Reranker(engine=engine, decoding="listwise", window=2, stride=1, fallback=fallback)
+    script: list[ScriptedAnswer] = [*[[0, 1]] * ranked, EngineError("gone")]
+    reranker = Reranker(engine=ScriptedEngine(script), decoding="listwise", window=2, stride=1, fallback=fallback)
     _, summary, _ = _rerank(reranker, [_right(1, candidates=4)])
     assert str(summary) == f"1 answered, 0 wrong (1 {words})"
 

@@ -7,6 +7,7 @@ import random
 import time
 from collections.abc import Iterator
 from contextlib import closing
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -145,12 +146,11 @@ def test_a_server_that_no_longer_reads_in_one_pass_is_asked_place_by_place() -> 
 
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[float]]:
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """``[1]`` seconds; what shortcuts go by."""
     now = [1000.0]
-    monkeypatch.setattr("genrank.remote.shortcut.time.monotonic", lambda: now[0])
-    yield now
-    monkeypatch.undo()  # before anything else asks for the time
+    monkeypatch.setattr("genrank.remote.shortcut.time", SimpleNamespace(monotonic=lambda: now[0]))
+    return now
 
 
 def test_one_malformed_answer_costs_a_shortcut_for_half_a_minute(
