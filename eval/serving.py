@@ -31,9 +31,7 @@ import multiprocessing
 import os
 import re
 import shutil
-import socket
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -47,6 +45,7 @@ from typing import Any
 import numpy as np
 
 from eval.peers import flat_scores, pairwise, vllm_settings
+from eval.server import Server
 from eval.soak.wire import free_port
 from genrank import Request, Reranker
 from genrank.engines.base import ScoreRequest, ScoreResult, Stop, never
@@ -248,7 +247,7 @@ def measure_batching(bench: _Bench, model: str) -> dict[str, Any]:
     """
     with contextlib.ExitStack() as stack:
         post = _poster(stack)
-        settings = bench.logs / "batching.toml"
+        settings = (bench.logs / "batching.toml").resolve()
         settings.write_text("[cache]\nbytes = 0\n", encoding="utf-8")
         log = bench.logs / "batching.log"
         gateway = stack.enter_context(_gateway(log, "--model", model, "--config", str(settings)))
@@ -510,7 +509,7 @@ def _python(function: str, log: Path, *arguments: str | None) -> Iterator[str]:
     """A server of this module, as a process of its own; its address."""
     port = free_port()
     program = f"from {__name__} import {function} as serve; serve({', '.join(map(repr, (port, *arguments)))})"
-    with _running([sys.executable, "-c", program], port, log):
+    with _served(function, [sys.executable, "-c", program], f"http://{_HOST}:{port}/ready", log):
         yield f"http://{_HOST}:{port}"
 
 
@@ -519,7 +518,7 @@ def _gateway(log: Path, *flags: str) -> Iterator[str]:
     """``genrank serve``; its address."""
     port = free_port()
     command = [sys.executable, "-m", "genrank", "serve", "--port", str(port), "--decoding", "pointwise"]
-    with _running([*command, "--deadline", str(_DEADLINE), *flags], port, log):
+    with _served("gateway", [*command, "--deadline", str(_DEADLINE), *flags], f"http://{_HOST}:{port}/ready", log):
         yield f"http://{_HOST}:{port}"
 
 
@@ -528,7 +527,7 @@ def _vllm(log: Path, model: str) -> Iterator[str]:
     """``genrank vllm``; its address."""
     port = free_port()
     command = [sys.executable, "-m", "genrank", "vllm", "--model", model, "--host", _HOST, "--port", str(port)]
-    with _running(command, port, log, vllm_settings() | os.environ):
+    with _served("engine", command, f"http://{_HOST}:{port}/health", log, vllm_settings() | os.environ):
         yield f"http://{_HOST}:{port}/v1"
 
 
@@ -536,38 +535,13 @@ def _vllm(log: Path, model: str) -> Iterator[str]:
 def _redis(program: str, logs: Path) -> Iterator[str]:
     """Redis, which writes nothing to disk; its address."""
     port = free_port()
+    address = f"redis://{_HOST}:{port}/0"
     command = [program, "--port", str(port), "--bind", _HOST, "--save", "", "--appendonly", "no"]
-    with _running(command, port, logs / "redis.log"):
-        yield f"redis://{_HOST}:{port}/0"
+    with _served("Redis", command, address, logs / "redis.log"):
+        yield address
 
 
-@contextlib.contextmanager
-def _running(
-    command: Sequence[str], port: int, log: Path, environment: Mapping[str, str] | None = None
-) -> Iterator[None]:
-    """A server in a process of its own, from when it takes connections to the end of the block.
-
-    Raises:
-        EngineError: When it does not start.
-    """
-    with log.open("wb") as file, subprocess.Popen(command, stdout=file, stderr=file, env=environment) as process:
-        try:
-            ends = time.monotonic() + _START
-            while not _listens(port):
-                if process.poll() is not None or time.monotonic() > ends:
-                    last = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1:]
-                    raise EngineError(f"{' '.join(command)[:100]} does not start: {' '.join(last)}")
-                time.sleep(0.1)
-            yield
-        finally:
-            process.terminate()
-            try:
-                process.wait(30)
-            except subprocess.TimeoutExpired:
-                process.kill()
-
-
-def _listens(port: int) -> bool:
-    with contextlib.suppress(OSError), socket.create_connection((_HOST, port), timeout=1):
-        return True
-    return False
+def _served(
+    name: str, command: Sequence[str], health: str, log: Path, environment: Mapping[str, str] | None = None
+) -> contextlib.AbstractContextManager[None]:
+    return Server(name, command, health, log, environment).running(_START)

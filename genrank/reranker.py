@@ -587,7 +587,10 @@ class Reranker(Closing):
         return self._calibration.apply(scores) if self._calibration else scores
 
     def _order_unranked(self, states: Sequence[QueryState]) -> Loop[None]:
-        """Order the unranked candidates with `fallback`, and record in `why` whose order they are in."""
+        """Order the unranked candidates with `fallback`, and record in `why` whose order they are in.
+
+        One alone has no order, so the fallback is not asked for it.
+        """
         asked = [state for state in states if len(state.unranked) > 1] if self.fallback else []
         answers: list[list[float] | str] = []
         if self.fallback and asked:
@@ -600,8 +603,11 @@ class Reranker(Closing):
                 state.stand_in = "baseline"
         for state in states:
             state.stand_in = state.stand_in or "first-stage"
-            whose = "fallback's" if state.stand_in == "baseline" else "first stage's"
-            state.why += f"; what no window ranked stands in the {whose} order"
+            if len(state.unranked) == 1:
+                state.why += "; the candidate that no window ranked keeps its place"
+            else:
+                whose = "fallback's" if state.stand_in == "baseline" else "first stage's"
+                state.why += f"; what no window ranked stands in the {whose} order"
             state.done()
 
     def _blend(self, state: QueryState) -> None:

@@ -12,14 +12,18 @@ from typing import Any, Literal
 LATE = 1.1
 """An answer may take this many times the deadline."""
 
+BY_THE_MODEL = ("model", "reasons")
+"""The tiers of rankings that are the model's."""
+
 Promise = Literal[
     "answered", "in time", "status", "Retry-After", "every candidate", "once", "scores", "tier", "recovery", "memory",
-    "alive", "exercised",
+    "alive", "exercised", "model",
 ]  # fmt: skip
 """What was promised: that a request is answered at all; within the deadline and a tenth; with a status that the docs
 name; a full queue with ``Retry-After``; with every candidate, each once; with scores from 0 to 1 that do not rise; with
 a tier. Of the whole run: that the model answers again soon after a fault; that memory does not grow; that the gateway
-neither ends nor reports an error of its own. ``exercised`` is the program's own: every fault came."""
+neither ends nor reports an error of its own. ``exercised`` and ``model`` are the program's own: every fault came, and
+the model ranked often enough, since a gateway whose model never answers proves nothing."""
 
 
 @dataclass(frozen=True, slots=True)

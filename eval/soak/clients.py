@@ -15,7 +15,7 @@ from typing import Any
 
 import httpx
 
-from eval.soak.answers import Asked, Broken, Checked, Reply, check
+from eval.soak.answers import BY_THE_MODEL, Asked, Broken, Checked, Reply, check
 from eval.soak.wire import cut, post_head, read_head
 from genrank.data.dataset import Dataset
 from genrank.data.jsonl import interaction_fields
@@ -23,6 +23,7 @@ from genrank.data.jsonl import interaction_fields
 PATH = "/v2/rerank"
 _PATIENCE = 3.0  # times the deadline; then a client gives up, and the request counts as not answered
 _TOO_SLOW = 0.75  # of the deadline
+_SHORT = 8  # documents of a request in a crowd
 _EXAMPLES = 20  # of each broken promise
 
 
@@ -49,7 +50,7 @@ class Requests:
         if again:
             chance = random.Random(chance.randrange(8))
         query = chance.choice(self._queries)
-        count = chance.randint(2, most or self._most)
+        count = chance.randint(2, min(most or self._most, self._most))
         documents: list[Any] = [chance.choice(self._listings) for _ in range(count)]  # some twice
         for place in range(count):
             if chance.random() < 0.1:  # plain text, one of them without anything to read
@@ -117,6 +118,7 @@ class Clients:
         deadline: The gateway's, in seconds.
         tally: Gets every answer.
         seed: Of their pauses.
+        pause: The longest that a client waits before its next request, in seconds.
         now: Says at what time of the run something happened, in words.
         held_up: Seconds for which this program itself has stood still so far; they do not count.
     """
@@ -129,6 +131,7 @@ class Clients:
         tally: Tally,
         seed: int,
         *,
+        pause: float = 0.2,
         now: Callable[[], str] = lambda: "",
         held_up: Callable[[], float] = lambda: 0.0,
     ) -> None:
@@ -137,6 +140,7 @@ class Clients:
         self._deadline = deadline
         self._tally = tally
         self._random = random.Random(seed)
+        self._pause = pause
         self._now = now
         self._held_up = held_up
         self._leaving = asyncio.Event()
@@ -167,7 +171,7 @@ class Clients:
     async def crowd(self, count: int) -> None:
         """So many requests at once, by as many new clients."""
         async with self._client() as client:
-            await asyncio.gather(*(self._ask(client, "crowd", most=8) for _ in range(count)))
+            await asyncio.gather(*(self._ask(client, "crowd", most=_SHORT) for _ in range(count)))
 
     async def _repeat(self, client: Callable[[], Awaitable[None]]) -> None:
         while not self._leaving.is_set():
@@ -178,13 +182,17 @@ class Clients:
         return httpx.AsyncClient(timeout=_PATIENCE * self._deadline, limits=limits, trust_env=False)
 
     async def _steady(self) -> None:
-        """Ask again and again over one connection, with short pauses."""
+        """Ask again and again over one connection."""
         async with self._client() as client:
             while not self._leaving.is_set():
                 reply = await self._ask(client, "steady")
-                pause = float(reply.retry_after) if reply.retry_after.isdecimal() else self._random.uniform(0.0, 0.2)
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._leaving.wait(), pause)
+                await self._rest(float(reply.retry_after) if reply.retry_after.isdecimal() else None)
+
+    async def _rest(self, seconds: float | None = None) -> None:
+        """Pause for so long, or for what the client's own pauses are; the end comes at once."""
+        pause = self._random.uniform(0.0, self._pause) if seconds is None else seconds
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._leaving.wait(), pause)
 
     async def _ask(self, client: httpx.AsyncClient, kind: str, most: int | None = None) -> Reply:
         asked, body = self._requests.draw(most)
@@ -206,7 +214,7 @@ class Clients:
 
     def _take(self, kind: str, asked: Asked, reply: Reply) -> None:
         checked = check(asked, reply, self._deadline)
-        if checked.tier in ("model", "reasons") and not checked.cached:
+        if checked.tier in BY_THE_MODEL and not checked.cached:
             self.model_answered = time.monotonic()
         self._tally.add(kind, reply, checked, self._now())
 
@@ -287,7 +295,7 @@ class Clients:
             if writer is not None:
                 await _leave(writer, writer.close if self._random.random() < 0.5 else lambda: cut(writer))
         self._tally.clients["vanishing"] += 1
-        await asyncio.sleep(self._random.uniform(0.05, 0.3))
+        await self._rest(self._random.uniform(0.05, 0.1 + self._pause))
 
 
 async def _leave(writer: asyncio.StreamWriter, end: Callable[[], None]) -> None:

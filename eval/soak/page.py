@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
-from eval.soak.answers import Broken
+from eval.soak.answers import BY_THE_MODEL, Broken
 from eval.soak.run import RECOVERS_WITHIN, Seen
 from genrank.experiment.record import circumstances
 
@@ -18,9 +18,10 @@ _JUDGED_FROM = 300.0  # seconds; until then a process still grows by what it loa
 
 
 def report(seen: Seen, command: str) -> dict[str, Any]:
-    """What ``soak.json`` holds; a growth of memory joins the broken promises of `seen`."""
+    """What ``soak.json`` holds; a growth of memory, or too few answers of the model, join `seen`'s broken promises."""
     memory = _memory(seen)
     tally = seen.tally
+    shares = _shares(seen)
     return {
         "format": 1,
         "command": command,
@@ -30,6 +31,7 @@ def report(seen: Seen, command: str) -> dict[str, Any]:
         "requests": sum(tally.outcomes.values()),
         "outcomes": dict(tally.outcomes.most_common()),
         "causes": {cause or "none": count for cause, count in tally.causes.most_common()},
+        "shares": shares,
         "clients": dict(tally.clients.most_common()),
         "faults": dict(seen.faults.most_common()),
         "asked_the_engine": dict(seen.asked.most_common()),
@@ -43,6 +45,19 @@ def report(seen: Seen, command: str) -> dict[str, Any]:
         },
         "kept": not tally.broken,
     }
+
+
+def _shares(seen: Seen) -> dict[str, float]:
+    """The share of each tier among the new rankings, 0 to 1; those that the gateway had kept do not count."""
+    counts = {tier: len(seconds) for tier, seconds in sorted(seen.tally.seconds.items())}
+    total = sum(counts.values())
+    models = sum(counts.get(tier, 0) for tier in BY_THE_MODEL)
+    least = seen.settings.least_model
+    if models < least * total:
+        words = f"{models} of {total} new rankings were the model's, at least {least:.0%} must be: "
+        words += "give it more time with fewer --clients, fewer --candidates or a longer --pause"
+        seen.tally.break_(Broken("model", words))
+    return {tier: round(count / total, 4) for tier, count in counts.items()}
 
 
 def _percentiles(seconds: Sequence[float]) -> dict[str, float]:
@@ -80,12 +95,14 @@ def page(found: dict[str, Any]) -> str:
         "",
         (
             f"`{found['command']}`, commit {found['commit'][:7] or 'unknown'}, {found['hardware']}; "
-            f"{found['seconds']:.0f} s, {found['requests']} requests, deadline {settings['deadline']:g} s, "
-            f"engine {settings['engine']}, seed {settings['seed']}."
+            f"{found['seconds']:.0f} s, {found['requests']} requests, {settings['clients']} steady clients, "
+            f"at most {settings['candidates']} candidates and {settings['pause']:g} s of pause, "
+            f"deadline {settings['deadline']:g} s, engine {settings['engine']}, seed {settings['seed']}."
         ),
         "",
         *_table(("outcome", "requests"), found["outcomes"].items()),
         *_table(("cause", "rankings"), found["causes"].items()),
+        *_table(("tier", "share of the new rankings"), ((tier, f"{one:.1%}") for tier, one in found["shares"].items())),
         *_table(("client", "requests"), found["clients"].items()),
         *_table(("fault", "times"), found["faults"].items()),
         *_table(("what met a request of the gateway to its engine", "times"), found["asked_the_engine"].items()),

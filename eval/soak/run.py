@@ -13,10 +13,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from eval.soak.answers import Broken
+from eval.server import Server
+from eval.soak.answers import BY_THE_MODEL, Broken
 from eval.soak.clients import Clients, Requests, Tally
 from eval.soak.faults import FaultProxy
-from eval.soak.processes import Server, gateway, memory_mib, open_files, stand_in_engine, vllm_engine
+from eval.soak.processes import gateway, memory_mib, open_files, stand_in_engine, vllm_engine
 from eval.soak.wire import free_port
 from genrank.data.dataset import sample_shop
 from genrank.errors import InputError
@@ -32,6 +33,9 @@ _GATEWAY_WITHIN = 300.0
 _NOTICED = 0.05  # seconds; shorter waits are usual
 _GIVES_UP = 6  # times `RECOVERS_WITHIN`
 
+FOR_A_MODEL: Mapping[str, Any] = {"clients": 2, "candidates": 6, "pause": 2.0}
+"""What a model of 135M parameters can rank on two cores, while the faults come; without a model there is no limit."""
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -41,6 +45,9 @@ class Settings:
         minutes: How long faults follow each other. Each comes at least once, so that it may take longer.
         seed: Of requests, pauses and faults.
         clients: Steady clients; a quarter as many are slow, and as many hang up.
+        candidates: The most documents of a request; at least 2.
+        pause: The longest that a client waits before its next request, in seconds.
+        least_model: Of the new rankings, at least this share must be the model's, 0 to 1.
         deadline: The gateway's, in seconds.
         engine: ``vllm``, ``stand-in`` (a server without a model), or the address of a server, which is not killed.
         model: The model, for ``vllm``, or the one at the address; None for the server's only one.
@@ -54,6 +61,9 @@ class Settings:
     minutes: float = 20.0
     seed: int = 0
     clients: int = 8
+    candidates: int = 20
+    pause: float = 0.2
+    least_model: float = 0.2
     deadline: float = 10.0
     engine: str = "vllm"
     model: str | None = None
@@ -67,6 +77,12 @@ class Settings:
         for name in ("minutes", "deadline", "clients"):
             if not getattr(self, name) > 0:
                 raise InputError(f"must be more than 0, got {getattr(self, name)}", field=name)
+        if self.candidates < 2:
+            raise InputError(f"must be at least 2, got {self.candidates}", field="candidates")
+        if not self.pause >= 0:
+            raise InputError(f"must be 0 or more, got {self.pause}", field="pause")
+        if not 0 <= self.least_model <= 1:
+            raise InputError(f"must be from 0 to 1, got {self.least_model}", field="least_model")
         if self.engine not in ("vllm", "stand-in") and not is_address(self.engine):
             raise InputError(f"must be vllm, stand-in or an address (http://...), got {self.engine!r}", field="engine")
 
@@ -180,13 +196,14 @@ class _Soak:
         self._random = random.Random(settings.seed)
         self._seen = Seen(settings)
         self._started = time.monotonic()
-        requests = Requests(sample_shop(), settings.seed)
+        requests = Requests(sample_shop(), settings.seed, settings.candidates)
         self._clients = Clients(
             port,
             requests,
             settings.deadline,
             self._seen.tally,
             settings.seed,
+            pause=settings.pause,
             now=self._now,
             held_up=lambda: self._seen.held_up,
         )
@@ -295,7 +312,7 @@ class _Soak:
             "a malformed answer": sum(count for name, count in seen.asked.items() if name.startswith("malformed: ")),
             "a full queue (429)": seen.tally.outcomes["status 429"],
             **{f"a {kind} client": seen.tally.clients[kind] for kind in ("slow", "stuck", "vanishing")},
-            "an answer by the model": sum(len(seen.tally.seconds.get(tier, ())) for tier in ("model", "reasons")),
+            "an answer by the model": sum(len(seen.tally.seconds.get(tier, ())) for tier in BY_THE_MODEL),
         }
         for what, times in came.items():
             if not times:
@@ -303,13 +320,15 @@ class _Soak:
 
 
 def settings_of(options: Mapping[str, Any]) -> Settings:
-    """The settings that a command line gives.
+    """The settings that a command line gives; the defaults are `FOR_A_MODEL` unless the engine is the stand-in.
 
     Raises:
         InputError: When one is wrong.
     """
     names = {one.name for one in dataclasses.fields(Settings)}
-    return Settings(**{name: value for name, value in options.items() if name in names and value is not None})
+    given = {name: value for name, value in options.items() if name in names and value is not None}
+    stand_in = given.get("engine", Settings.engine) == "stand-in"
+    return Settings(**({} if stand_in else FOR_A_MODEL) | given)
 
 
 def run_soak(settings: Settings, folder: Path) -> Seen:

@@ -56,11 +56,11 @@ def _doctor(arguments: argparse.Namespace) -> int:
 def _table(checks: Sequence[Check]) -> Table:
     counts = Counter(check.state for check in checks)
     rows = [
-        (Cell(check.name), Cell(check.state, _STYLES[check.state]), Cell(check.found), Cell(check.fix))
+        (Cell(check.name), Cell(check.state, _STYLES[check.state]), Cell(check.fix), Cell(check.found))
         for check in checks
     ]
     return Table(
-        columns=("check", "state", "found", "get or repair it with"),
+        columns=("check", "state", "get or repair it with", "found"),  # what was found may be longer than any line
         rows=rows,
         caption=[Cell(", ".join(f"{counts[state]} {state}" for state in _STYLES if counts[state]))],
         whole=frozenset({"check", "state"}),

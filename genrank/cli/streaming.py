@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from genrank.cascade import Cascade
 from genrank.errors import DataFormatError, InputError
 from genrank.reranker import Reranker
-from genrank.types import Ranking, Request
+from genrank.types import Provenance, Ranking, Request
 
 Line = tuple[int, Request | DataFormatError]
 """A line's number, 1-based, and its request, or what is wrong with it."""
@@ -18,24 +18,32 @@ Line = tuple[int, Request | DataFormatError]
 
 @dataclass
 class Summary:
-    """How many lines were ranked, and how many were wrong.
+    """How many lines were answered, and how many were wrong.
 
     Attributes:
-        ranked: Lines answered with a ranking.
+        answered: Lines answered with a ranking, whoever made it.
         wrong: Lines that could not be read or ranked; each was reported.
-        outcomes: Rankings by ``provenance.outcome``.
+        outcomes: Rankings by ``provenance.outcome``, or by what stands in for it, in words.
     """
 
-    ranked: int = 0
+    answered: int = 0
     wrong: int = 0
     outcomes: Counter[str] = field(default_factory=Counter)
 
     def __str__(self) -> str:
-        text = f"{self.ranked} ranked, {self.wrong} wrong"
-        troubled = [
-            f"{self.outcomes[outcome]} {outcome}" for outcome in ("repaired", "fallback") if self.outcomes[outcome]
-        ]
+        text = f"{self.answered} answered, {self.wrong} wrong"
+        troubled = [f"{count} {outcome}" for outcome, count in sorted(self.outcomes.items()) if outcome != "model"]
         return f"{text} ({', '.join(troubled)})" if troubled else text
+
+
+def _outcome(provenance: Provenance) -> str:
+    """What became of a ranking, for `Summary`."""
+    if provenance.outcome != "fallback":
+        return provenance.outcome
+    if not provenance.stand_in:  # of a cascade, whose second stage alone was in trouble
+        return "not wholly ranked again by the second stage"
+    whose = "the fallback's order" if provenance.stand_in == "baseline" else "the order given"
+    return f"partly in {whose}" if provenance.windows else f"in {whose}"
 
 
 def rerank_lines(
@@ -96,6 +104,6 @@ def rerank_lines(
                 summary.wrong += 1
                 report(answer)
             elif isinstance(line, Request):
-                summary.ranked += 1
-                summary.outcomes[answer.provenance.outcome] += 1
+                summary.answered += 1
+                summary.outcomes[_outcome(answer.provenance)] += 1
                 yield number, line, answer

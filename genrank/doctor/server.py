@@ -42,7 +42,8 @@ def check_server(
     except ConfigError as error:
         return _failed(str(error), _SET_KEY)
     except RefusedError as error:
-        return _failed(str(error), _SET_KEY if error.status in (401, 403) else f"curl {url.rstrip('/')}/models")
+        hint = "; the address of a server that speaks OpenAI's API mostly ends in /v1" if error.status == 404 else ""
+        return _failed(f"{error}{hint}", _SET_KEY if error.status in (401, 403) else f"curl {url.rstrip('/')}/models")
     except UnservedError as error:
         return _failed(str(error), f"curl {url.rstrip('/')}/models")
     except EngineError as error:

@@ -21,6 +21,7 @@ from genrank.engines.quantised import quantise, replace_linear
 from genrank.engines.tokenizer import check_tokens, load_config, load_tokenizer
 from genrank.errors import MissingExtraError, ModelError
 from genrank.models.hub import hub_adapter
+from genrank.models.quantisation import check_not_rounded_again, check_readable
 from genrank.models.registry import KNOWN_MODELS
 from genrank.models.store import resolve
 from genrank.models.weights import (
@@ -75,11 +76,14 @@ def load(
         ModelNotFoundError: When there is no such model.
         ModelError: When the files of the model or the adapter cannot be read or do not fit, or the model is not a
             causal language model.
-        ConfigError: When the adapter was trained on another model.
+        ConfigError: When the adapter was trained on another model; or the weights are quantised already, and this
+            machine cannot read them, or `int8` is asked for on top.
         MissingExtraError: When there is an adapter, and peft is not installed.
         InputError: When the model cannot be in int8.
     """
     folder = resolve(model)
+    if int8:
+        check_not_rounded_again(folder, check_files(folder, weights=False))
     found = None if adapter is None else find_adapter(adapter)
     if found is not None and check_adapter:
         check_base(found, model, folder)
@@ -110,8 +114,10 @@ def load_model(folder: Path, *, trust_remote_code: bool = False, **options: Any)
     Raises:
         ModelError: When the files are broken, the model is not a causal language model, or weights are missing, left
             over or of another shape.
+        ConfigError: When the weights are quantised, and a package or a GPU for them is missing.
     """
     values = check_files(folder)
+    check_readable(folder, values, gpu=torch.cuda.is_available())
     check_causal(folder, values, trust_remote_code=trust_remote_code)
     config = load_config(folder, trust_remote_code=trust_remote_code)
     # then the files have other names and shapes than the loaded model

@@ -192,10 +192,10 @@ class Connection:
             except _PassingError as error:
                 wait = error.wait
                 if attempt == self._attempts or (wait or 0.0) > _LONGEST_WAIT:
-                    times = "once" if attempt == 1 else f"{attempt} times"
+                    times = "" if attempt == 1 else f" {attempt} times, at last"
                     kind = FailedError if error.status == 500 else EngineError
                     raise kind(
-                        f"{url} failed {times}, at last: {error}; check that the server is running and not overloaded "
+                        f"{url} failed{times}: {error}; check that the server is running and not overloaded "
                         "(genrank vllm starts one)"
                     ) from None
             if wait is None:

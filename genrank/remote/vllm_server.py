@@ -28,6 +28,7 @@ from genrank.remote.completions import (
 )
 from genrank.remote.http import Connection, RefusedError
 from genrank.remote.models import find_adapter, find_model, served_models
+from genrank.remote.shortcut import Shortcut
 from genrank.types import Tokens
 
 if TYPE_CHECKING:
@@ -55,7 +56,8 @@ class VLLMServer(HTTPEngine):
     Prompts that are read at one place go out in batches. Where a prompt is read at several places, the server reads
     them in one pass if it can (``--enable-scale-out`` and the V2 model runner); otherwise each place is a prompt that
     ends there, and the prefix cache keeps what they share. With genrank's plug-in the server enforces a listwise order,
-    in one request; without it, each choice is a request.
+    in one request; without it, each choice is a request. Either shortcut is left alone for a while after it fails, and
+    then tried again; see `genrank.remote.shortcut`.
 
     The key, if the server wants one, is in the environment variable ``GENRANK_API_KEY``.
 
@@ -78,6 +80,8 @@ class VLLMServer(HTTPEngine):
         adapter: The adapter, as it was passed.
         context: The most tokens that the server takes, prompt and answer together.
         tokenizer: The model's tokenizer.
+        one_pass: The shortcut that reads all places of a prompt at once.
+        masked: The shortcut that lets the server's plug-in enforce an order.
 
     Raises:
         InputError: When an argument is wrong.
@@ -117,7 +121,8 @@ class VLLMServer(HTTPEngine):
             self.tokenizer: Tokenizer = tokenizer or HubTokenizer(
                 load_tokenizer(resolve(model or self.model), trust_remote_code=trust_remote_code)
             )
-            self._one_pass = self._masks = False
+            self.one_pass = Shortcut("one pass", "a request a place")
+            self.masked = Shortcut("masked", "step by step")
             self._http.wait(self._probe())
         except BaseException:
             self.close()
@@ -126,16 +131,14 @@ class VLLMServer(HTTPEngine):
     @property
     def name(self) -> str:
         """``vllm-server``, and how the server is read: in one pass or a request a place, masked or step by step."""
-        inline = "one pass" if self._one_pass else "a request a place"
-        listwise = "masked" if self._masks else "step by step"
-        return f"vllm-server ({inline}, {listwise})"
+        return f"vllm-server ({self.one_pass}, {self.masked})"
 
     async def _score_all(self, requests: Sequence[ScoreRequest], answers: Answers[ScoreResult]) -> None:
         places: dict[tuple[int, ...], list[tuple[int, int]]] = defaultdict(list)  # of all requests, by their targets
         async with asyncio.TaskGroup() as group:
             for i, request in enumerate(requests):
                 ends = sorted(set(request.reads))
-                if len(ends) > 1 and self._one_pass:
+                if len(ends) > 1 and self.one_pass.take():
                     group.create_task(self._score_in_one_pass(i, request, answers))
                 else:
                     places[tuple(dict.fromkeys(request.targets))] += [(i, end) for end in ends]
@@ -156,16 +159,17 @@ class VLLMServer(HTTPEngine):
             gathered.give(i, end, dict(zip(targets, chosen_scores(choice, targets), strict=True)), count)
 
     async def _score_in_one_pass(self, i: int, request: ScoreRequest, answers: Answers[ScoreResult]) -> None:
-        """Score all places of a prompt in one HTTP request; in one for each place if the server no longer can."""
+        """Score all places of a prompt in one HTTP request; in one for each place if the server fails at it."""
         ends, targets = sorted(set(request.reads)), list(dict.fromkeys(request.targets))
         try:
             rows = await self._read_places(list(request.ids[: ends[-1] + 1]), ends, targets)
-        except (RefusedError, UnservedError):
-            self._one_pass = False
+        except (RefusedError, UnservedError) as error:
+            self.one_pass.record(works=False, why=str(error))
             gathered = _Gathered({i: request}, answers)
             for at in range(0, len(ends), self._batch):
                 await self._score_places([(i, end) for end in ends[at : at + self._batch]], targets, gathered)
             return
+        self.one_pass.record(works=True)
         by_end = {end: dict(zip(targets, row, strict=True)) for end, row in zip(ends, rows, strict=True)}
         answers.give(i, _result(request, by_end, 0))
 
@@ -192,10 +196,10 @@ class VLLMServer(HTTPEngine):
     async def _permute(self, request: PermuteRequest) -> PermuteResult:
         mask = PermutationMask(tuple(request.identifiers), tuple(request.between))
         ids, written, cached = list(request.ids), list(mask.forced([])), 0
-        if self._masks and mask.allowed(written):
+        if mask.allowed(written) and self.masked.take():
             written, cached = await self._write_masked(ids, mask)
-            if mask.allowed(written):
-                self._masks = False  # the server has been restarted without the plug-in
+            # a server that was restarted without the plug-in goes another way
+            self.masked.record(works=not mask.allowed(written), why="the answer is not a permutation")
         while allowed := mask.allowed(written):
             answer = await self._complete([[*ids, *written]], **_scoring(allowed))
             (choice,) = choices(answer, 1)
@@ -263,15 +267,15 @@ class VLLMServer(HTTPEngine):
             )
         try:
             await self._read_places(ids, [0, len(ids) - 1], tokens[:2])
-            self._one_pass = True
-        except EngineError:
-            self._one_pass = False
+            self.one_pass.record(works=True)
+        except EngineError as error:
+            self.one_pass.record(works=False, why=str(error))
         mask = PermutationMask(tuple(tokens[3::-1]), (tokens[-1],))
         try:
             followed, _ = await self._write_masked(ids, mask)
-            self._masks = not mask.allowed(followed)
-        except EngineError:
-            self._masks = False
+            self.masked.record(works=not mask.allowed(followed))
+        except EngineError as error:
+            self.masked.record(works=False, why=str(error))
 
 
 class _Gathered:

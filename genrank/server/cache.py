@@ -18,7 +18,7 @@ from genrank.types import Request
 
 T = TypeVar("T")
 
-_PATIENCE = 0.2  # seconds for an answer of Redis; a slow cache is worse than none
+_LOOKS = 8  # times that one looks for Redis's answer within the patience
 _FAILURES = 3  # in a row, before it is left alone for a while
 _COOL_DOWN = 10.0  # seconds
 _OVERHEAD = 300  # bytes that a kept answer takes besides its own
@@ -98,21 +98,30 @@ class RedisCache:
         url: Such as ``redis://localhost:6379/0``.
         seconds: How long a value is kept.
         prefix: Begins every key.
+        patience: Seconds that a call waits for Redis. Times in which this process itself stands still count little, so
+            that they are not taken for a slow Redis.
         on_error: Called at every failure.
 
     Raises:
         MissingExtraError: When the redis package is not installed.
     """
 
-    def __init__(self, url: str, seconds: float, prefix: str, *, on_error: Callable[[], object] = lambda: None) -> None:
+    def __init__(
+        self,
+        url: str,
+        seconds: float,
+        prefix: str,
+        *,
+        patience: float = 0.2,
+        on_error: Callable[[], object] = lambda: None,
+    ) -> None:
         try:
             import redis.asyncio as redis
             from redis.exceptions import RedisError
         except ImportError:
             raise MissingExtraError("redis", "server") from None
-        self._redis: Any = redis.Redis.from_url(
-            url, socket_timeout=_PATIENCE, socket_connect_timeout=_PATIENCE, retry=None
-        )
+        self._redis: Any = redis.Redis.from_url(url, socket_timeout=None, socket_connect_timeout=None, retry=None)
+        self._patience = patience
         self._troubles = (RedisError, OSError, TimeoutError)
         self._milliseconds = max(1, round(seconds * 1000))
         self._prefix = prefix
@@ -146,8 +155,7 @@ class RedisCache:
             return None
         found = None
         try:
-            async with asyncio.timeout(_PATIENCE):
-                found = await call()
+            found = await _within(self._patience, call)
         except self._troubles:
             self._breaker.record(failed=True)
             self._on_error()
@@ -159,6 +167,24 @@ class RedisCache:
         return found
 
 
+async def _within(seconds: float, call: Callable[[], Awaitable[T]]) -> T:
+    """The result of `call`, waited for in short waits, each of which counts for no more than it was to take.
+
+    Raises:
+        TimeoutError: When there is none after so many seconds of waiting.
+    """
+    task = asyncio.ensure_future(_run(call))
+    task.add_done_callback(lambda task: task.cancelled() or task.exception())  # else asyncio logs it
+    try:
+        for _ in range(_LOOKS):
+            done, _ = await asyncio.wait((task,), timeout=seconds / _LOOKS)
+            if done:
+                return task.result()
+        raise TimeoutError
+    finally:
+        task.cancel()
+
+
 def make_cache(config: CacheConfig, *, on_error: Callable[[], object] = lambda: None) -> Cache:
     """The cache that the configuration asks for; `on_error` is told of Redis's failures.
 
@@ -166,7 +192,8 @@ def make_cache(config: CacheConfig, *, on_error: Callable[[], object] = lambda: 
         MissingExtraError: When the redis package is needed and not installed.
     """
     if config.redis is not None:
-        return RedisCache(config.redis.get_secret_value(), config.seconds, config.prefix, on_error=on_error)
+        url = config.redis.get_secret_value()
+        return RedisCache(url, config.seconds, config.prefix, patience=config.patience, on_error=on_error)
     return MemoryCache(config.bytes, config.seconds) if config.bytes else NoCache()
 
 

@@ -173,12 +173,14 @@ class CacheConfig(Strict):
         redis: Address of a Redis server that keeps them instead, such as ``redis://localhost:6379/0``; also from the
             environment variable ``GENRANK_REDIS_URL``.
         prefix: Begins every key in Redis. Change it when you replace weights without renaming them.
+        patience: Seconds that a request waits for Redis before it is ranked; at most 5.
     """
 
     bytes: Annotated[int, Field(ge=0)] = 64 * 2**20
     seconds: Seconds = 300.0
     redis: SecretStr | None = None
     prefix: str = "genrank:"
+    patience: Annotated[float, Field(gt=0, le=5)] = 0.2
 
     @field_validator("redis")
     @classmethod

@@ -168,10 +168,10 @@ class Gateway:
         return rankings
 
     async def _stand_in(self, request: Request, cause: Cause, ends: float) -> Answer:
-        """The fallback's order, or the first stage's, without the model."""
+        """The fallback's order, or the first stage's, without the model; for one candidate nobody is asked."""
         scores: Sequence[float] | str = ""
         patience = min(self._stand_in_seconds, ends - self._margin / 2 - time.monotonic())
-        if self.first.fallback is not None and patience > 0:
+        if self.first.fallback is not None and patience > 0 and len(request.candidates) > 1:
             (scores,) = await await_fallback(FallbackCall(self.first.fallback, [request]), patience)
         return Answer.stand_in(len(request.candidates), cause, None if isinstance(scores, str) else scores)
 

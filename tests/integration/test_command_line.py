@@ -101,7 +101,7 @@ def test_right_lines_are_ranked_and_wrong_ones_told(smollm2: str, tmp_path: Path
     for i, (error, (_, expected)) in enumerate(zip(errors, BAD_LINES, strict=True)):
         assert error.startswith(f"error: {source}:{2 + 2 * i}: ")
         assert expected in error
-    assert f"{len(rankings)} ranked, {len(BAD_LINES)} wrong" in done.stderr
+    assert f"{len(rankings)} answered, {len(BAD_LINES)} wrong" in done.stderr
 
 
 def test_standard_input_and_output(genrank: Callable[..., Done], smollm2: str) -> None:
@@ -169,7 +169,7 @@ def test_a_deadline_falls_back_to_the_first_stage(genrank: Callable[..., Done], 
     (ranking,) = map(json.loads, done.stdout.splitlines())
     assert ranking["provenance"]["outcome"] == "fallback"
     assert [item["listing_id"] for item in ranking["items"]] == ["a", "b"]
-    assert "1 ranked, 0 wrong (1 fallback)" in done.stderr
+    assert "1 answered, 0 wrong (1 in the order given)" in done.stderr
 
 
 def test_a_table_on_a_terminal(smollm2: str, tmp_path: Path) -> None:

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import itertools
-import os
-import socket
 import subprocess
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -18,6 +15,7 @@ import pytest
 from genrank import Reranker, sample_shop
 from genrank.errors import EngineError
 from tests import llama_cpp
+from tests.servers import started
 
 pytestmark = [pytest.mark.model, pytest.mark.slow, pytest.mark.timeout(1200)]
 httpx = pytest.importorskip("httpx", reason="httpx is not installed: pip install 'genrank[remote]'")
@@ -26,10 +24,7 @@ from genrank.remote.chat_engine import ChatEngine  # noqa: E402 - after the skip
 from genrank.remote.grammar import OrderForm  # noqa: E402
 from genrank.remote.http import RefusedError  # noqa: E402
 
-ROOT = Path(__file__).resolve().parents[2]
 KEY = "key-of-the-test"
-AUTHORIZED = {"Authorization": f"Bearer {KEY}"}
-STARTS_WITHIN = 300.0  # seconds
 LEVELS = {
     "llama.cpp": "chat (grammar, top 20 log-probabilities)",
     "llama-cpp-python": "chat (grammar, top 20 log-probabilities)",
@@ -37,40 +32,27 @@ LEVELS = {
 
 
 @contextmanager
-def started(server: str, log: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+def llama(server: str, log: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
     """A running server's address and its process; the key is in the environment."""
     if reason := llama_cpp.missing(server):
         pytest.skip(reason)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = llama_cpp.command(server, port, KEY)
-    with log.open("wb") as out, pytest.MonkeyPatch.context() as patch:
+
+    def command(port: int) -> list[str]:
+        return llama_cpp.command(server, port, KEY)
+
+    threads = {"OMP_NUM_THREADS": "1"}
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        started(command, "/v1/models", log, environment=threads, key=KEY) as (url, process),
+    ):
         patch.setenv("GENRANK_API_KEY", KEY)
-        process = subprocess.Popen(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, stdout=out, stderr=out)
-        try:
-            deadline = time.monotonic() + STARTS_WITHIN
-            while not _ready(port):
-                ended = process.poll() is not None or time.monotonic() > deadline
-                assert not ended, log.read_text(encoding="utf-8", errors="replace")[-4000:]
-                time.sleep(0.2)
-            yield f"http://127.0.0.1:{port}/v1", process
-        finally:
-            process.kill()
-            process.wait()
-
-
-def _ready(port: int) -> bool:
-    try:
-        return bool(httpx.get(f"http://127.0.0.1:{port}/v1/models", headers=AUTHORIZED, timeout=30).status_code == 200)
-    except httpx.HTTPError:
-        return False
+        yield f"{url}/v1", process
 
 
 @pytest.fixture(scope="module", params=list(LEVELS))
 def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
     """A server's name and its address."""
-    with started(request.param, tmp_path_factory.mktemp("llama") / "log") as (url, _):
+    with llama(request.param, tmp_path_factory.mktemp("llama") / "log") as (url, _):
         yield request.param, url
 
 
@@ -113,9 +95,11 @@ def test_an_order_goes_on_from_where_it_was_cut(served: tuple[str, str]) -> None
         "max_tokens": 64,
     }
 
+    headers = {"Authorization": f"Bearer {KEY}"}
+
     def written(places: list[int]) -> list[int]:
         asked = body | {"grammar": form.grammar(places)}
-        answer = httpx.post(f"{served[1]}/chat/completions", json=asked, headers=AUTHORIZED, timeout=600)
+        answer = httpx.post(f"{served[1]}/chat/completions", json=asked, headers=headers, timeout=600)
         return form.read(answer.json()["choices"][0]["message"]["content"])
 
     whole = written([])
@@ -144,7 +128,7 @@ def test_another_key_is_refused_with_the_fix(served: tuple[str, str], monkeypatc
 @pytest.mark.parametrize("server", list(LEVELS))
 def test_a_server_that_is_killed_leaves_a_complete_ranking(server: str, tmp_path: Path) -> None:
     with (
-        started(server, tmp_path / "log") as (url, process),
+        llama(server, tmp_path / "log") as (url, process),
         closing(ChatEngine(url, llama_cpp.MODEL, attempts=1, timeout=600.0)) as engine,
     ):
         reranker = Reranker(engine=engine, decoding="listwise")

@@ -8,13 +8,10 @@ import itertools
 import json
 import os
 import random
-import socket
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -27,6 +24,7 @@ from genrank.permutation import Permutation
 from genrank.prompting.renderer import Renderer
 from genrank.prompting.template import load_template
 from tests.parity import Both, windows
+from tests.servers import started
 
 pytestmark = [pytest.mark.model, pytest.mark.timeout(1200)]
 torch = pytest.importorskip("torch", reason="torch is not installed: pip install 'genrank[transformers]'")
@@ -38,9 +36,7 @@ from genrank.remote.chat_engine import ChatEngine  # noqa: E402 - after the skip
 from genrank.remote.connect import connect  # noqa: E402
 from genrank.remote.vllm_server import VLLMServer  # noqa: E402
 
-ROOT = Path(__file__).resolve().parents[2]
 IDENTIFIERS, BETWEEN = (49, 50, 51, 52), (77, 2986, 933)  # A B C D and "] > [" of this tokenizer
-STARTS_WITHIN = 300.0  # seconds
 KEY = "key-of-the-test"
 
 
@@ -65,37 +61,17 @@ def adapter(smollm2: str, tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture(scope="module")
 def url(smollm2: str, adapter: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a running server; its key is in the environment."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    flags = ["--dtype", "float32", "--max-model-len", "2048", "--enforce-eager", "--port", str(port), "--host"]
-    command = [sys.executable, "-m", "genrank", "vllm", "--model", smollm2, "--adapter", adapter, *flags, "127.0.0.1"]
-    settings = {"VLLM_API_KEY": KEY, "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1", "PYTHONPATH": str(ROOT)}
+
+    def command(port: int) -> list[str]:
+        flags = ["--dtype", "float32", "--max-model-len", "2048", "--enforce-eager", "--host", "127.0.0.1"]
+        model = ["--model", smollm2, "--adapter", adapter, "--port", str(port)]
+        return [sys.executable, "-m", "genrank", "vllm", *model, *flags]
+
+    settings = {"VLLM_API_KEY": KEY, "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1"}
     log = tmp_path_factory.mktemp("vllm") / "log"
-    with log.open("wb") as out, pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, started(command, "/health", log, environment=settings) as (address, _):
         patch.setenv("GENRANK_API_KEY", KEY)
-        server = subprocess.Popen(command, env=os.environ | settings, cwd=ROOT, stdout=out, stderr=out)
-        try:
-            deadline = time.monotonic() + STARTS_WITHIN
-            while not _healthy(port):
-                ended = server.poll() is not None or time.monotonic() > deadline
-                assert not ended, log.read_text(encoding="utf-8", errors="replace")[-4000:]
-                time.sleep(1)
-            yield f"http://127.0.0.1:{port}/v1"
-        finally:
-            server.terminate()
-            try:
-                server.wait(timeout=60)
-            except subprocess.TimeoutExpired:
-                server.kill()
-                server.wait()
-
-
-def _healthy(port: int) -> bool:
-    try:
-        return bool(httpx.get(f"http://127.0.0.1:{port}/health", timeout=5).status_code == 200)
-    except httpx.HTTPError:
-        return False
+        yield f"{address}/v1"
 
 
 @pytest.fixture(scope="module")
@@ -167,7 +143,7 @@ def test_orders_are_the_transformers_engines(
     for found, expected in zip(remote.permute(asked), exact_engine.permute(asked), strict=True):
         assert found is not None
         assert list(found.order) == list(expected.order)
-    assert remote._masks is masked, "no answer made the engine doubt the plug-in"
+    assert remote.masked.works is masked, "no answer made the engine doubt the plug-in"
 
 
 @pytest.mark.timeout(7200)

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +12,7 @@ from typing import Any
 import pytest
 
 from genrank import Reranker, sample_shop
+from tests.servers import started
 
 pytestmark = [pytest.mark.model, pytest.mark.timeout(600)]
 pytest.importorskip("torch", reason="torch is not installed: pip install 'genrank[transformers]'")
@@ -22,8 +20,6 @@ pytest.importorskip("fastapi", reason="fastapi is not installed: pip install 'ge
 pytest.importorskip("limits", reason="limits is not installed: pip install 'genrank[server]'")
 httpx = pytest.importorskip("httpx", reason="httpx is not installed: pip install 'genrank[remote]'")
 
-ROOT = Path(__file__).resolve().parents[2]
-STARTS_WITHIN = 180.0  # seconds
 KEY = "key-of-the-test"
 
 
@@ -32,33 +28,17 @@ def gateway(
     smollm2: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[Any, subprocess.Popen[bytes], Path]]:
     """A client of a running gateway, its process and its log."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+
+    def command(port: int) -> list[str]:
+        return [sys.executable, "-m", "genrank", "serve", "--model", smollm2, "--port", str(port)]
+
     log = tmp_path_factory.mktemp("gateway") / "log"
-    command = [sys.executable, "-m", "genrank", "serve", "--model", smollm2, "--port", str(port)]
-    environment = os.environ | {"GENRANK_API_KEYS": KEY, "PYTHONPATH": str(ROOT)}
-    with log.open("wb") as out:
-        process = subprocess.Popen(command, env=environment, cwd=ROOT, stdout=out, stderr=out)
-        try:
-            deadline = time.monotonic() + STARTS_WITHIN
-            while not _ready(port):
-                ended = process.poll() is not None or time.monotonic() > deadline
-                assert not ended, log.read_text(encoding="utf-8", errors="replace")[-4000:]
-                time.sleep(0.5)
-            headers = {"Authorization": f"Bearer {KEY}"}
-            with httpx.Client(base_url=f"http://127.0.0.1:{port}", headers=headers, timeout=120) as client:
-                yield client, process, log
-        finally:
-            process.kill()
-            process.wait()
-
-
-def _ready(port: int) -> bool:
-    try:
-        return bool(httpx.get(f"http://127.0.0.1:{port}/ready", timeout=5).status_code == 200)
-    except httpx.HTTPError:
-        return False
+    headers = {"Authorization": f"Bearer {KEY}"}
+    with (
+        started(command, "/ready", log, environment={"GENRANK_API_KEYS": KEY}) as (url, process),
+        httpx.Client(base_url=url, headers=headers, timeout=120) as client,
+    ):
+        yield client, process, log
 
 
 def test_it_ranks_as_the_reranker_does_and_ends_in_order(

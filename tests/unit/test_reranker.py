@@ -647,6 +647,7 @@ class Clock:
 
 FIRST_STAGE = "; what no window ranked stands in the first stage's order"
 FALLBACK = "; what no window ranked stands in the fallback's order"
+LONE = "; the candidate that no window ranked keeps its place"
 RISING = {str(i): float(i) for i in range(8)}
 
 
@@ -949,7 +950,7 @@ def test_the_fallback_is_asked_only_when_there_is_something_to_order() -> None:
     assert _inline(engine=OracleEngine({}), fallback=fallback).rerank("q", _titles(3)).provenance.why == ""
     assert _inline(engine=OracleEngine({}), fallback=fallback).rerank_batch([]) == []
     one = _inline(engine=_dead(), fallback=fallback).rerank("q", ["only"])
-    assert one.provenance.why == f"the engine failed: gone{FIRST_STAGE}"
+    assert one.provenance.why == f"the engine failed: gone{LONE}"
     # window 3, stride 2 of 4 candidates: 0 alone is left when the second window fails
     engine = _failing_after(1, EngineError("gone"), OracleEngine({"3": 3.0}))
     left = _inline(engine=engine, window=3, stride=2, fallback=fallback).rerank("q", _titles(4))

@@ -145,7 +145,7 @@ def test_a_wrong_line_is_told_with_its_place_and_ends_with_1(
     assert out == ""
     assert f"error: {path}:1: " in err
     assert message in err
-    assert err.endswith("0 ranked, 1 wrong\n")
+    assert err.endswith("0 answered, 1 wrong\n")
 
 
 def test_right_lines_are_ranked_beside_wrong_ones_and_the_status_is_1(
@@ -158,7 +158,7 @@ def test_right_lines_are_ranked_beside_wrong_ones_and_the_status_is_1(
     out, err = capsys.readouterr()
     assert [json.loads(line)["query_id"] for line in out.splitlines()] == ["q1", "q3"]
     assert [f"{path}:{number}: " in err for number in range(1, 7)] == [False, True, False, True, False, True]
-    assert err.endswith("2 ranked, 3 wrong\n")
+    assert err.endswith("2 answered, 3 wrong\n")
 
 
 def test_after_twenty_wrong_lines_further_ones_are_only_counted(
@@ -172,7 +172,7 @@ def test_after_twenty_wrong_lines_further_ones_are_only_counted(
     assert f"{path}:20: " in err
     assert f"{path}:21: " not in err
     assert err.count("further wrong lines are only counted") == 1
-    assert err.endswith("1 ranked, 25 wrong\n")
+    assert err.endswith("1 answered, 25 wrong\n")
     assert len(out.splitlines()) == 1
 
 
@@ -188,7 +188,7 @@ def test_rankings_go_to_stdout_as_json_lines_and_words_to_stderr(
     out, err = capsys.readouterr()
     assert [_without_seconds(line) for line in out.splitlines()] == [_expected(_line(1)), _expected(_line(2))]
     assert [item["listing_id"] for item in json.loads(out.splitlines()[0])["items"]] == ["p2", "p1", "p0"]
-    assert err == "2 ranked, 0 wrong\n"
+    assert err == "2 answered, 0 wrong\n"
     assert asked[0] == ("transformers", DEFAULT_MODEL, None, "auto")
 
 
@@ -290,7 +290,7 @@ def test_an_interrupt_ends_with_130_and_says_how_far_it_came(
     assert main(["rerank", str(requests), "--batch", "1"]) == 130
     out, err = capsys.readouterr()
     assert json.loads(out)["query_id"] == "q1"
-    assert "1 ranked, 0 wrong" in err
+    assert "1 answered, 0 wrong" in err
     assert "interrupted" in err
 
 

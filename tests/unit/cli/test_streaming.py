@@ -1,14 +1,16 @@
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import pytest
 
+from genrank.cascade import Cascade
 from genrank.cli.streaming import Line, Summary, rerank_lines
 from genrank.errors import BudgetError, DataFormatError, EngineError
+from genrank.fallback import Fallback
 from genrank.reranker import Reranker
-from genrank.testing import OracleEngine, ScriptedEngine
+from genrank.testing import OracleEngine, ScriptedAnswer, ScriptedEngine
 from genrank.types import Candidate, Listing, Query, Ranking, Request
 
 
@@ -17,12 +19,16 @@ def _right(number: int, candidates: int = 2, query: str = "query") -> Line:
     return number, Request(Query(query, f"q{number}"), made)
 
 
+def _backwards(requests: Sequence[Request]) -> list[list[float]]:
+    return [[float(place) for place in range(len(request.candidates))] for request in requests]
+
+
 def _wrong(number: int) -> Line:
     return number, DataFormatError("in.jsonl", number, "one JSON object", "half of one")
 
 
 def _rerank(
-    reranker: Reranker, lines: Iterable[Line], **options: Any
+    reranker: Reranker | Cascade, lines: Iterable[Line], **options: Any
 ) -> tuple[list[tuple[int, Request, Ranking]], Summary, list[DataFormatError]]:
     summary = Summary()
     reported: list[DataFormatError] = []
@@ -41,7 +47,7 @@ def test_right_lines_are_ranked_and_wrong_ones_reported_in_order(batch: int) -> 
         assert ranking.query_id == request.query.query_id
         assert [item.listing_id for item in ranking.items] == [f"{ranking.query_id}-1", f"{ranking.query_id}-0"]
     assert [error.line for error in reported] == [2, 5, 6]
-    assert (summary.ranked, summary.wrong, summary.outcomes) == (4, 3, {"model": 4})
+    assert (summary.answered, summary.wrong, summary.outcomes) == (4, 3, {"model": 4})
 
 
 def test_a_request_that_cannot_be_ranked_does_not_cost_the_others() -> None:
@@ -54,7 +60,7 @@ def test_a_request_that_cannot_be_ranked_does_not_cost_the_others() -> None:
     assert [ranking.query_id for _, _, ranking in answers] == ["q1", "q3"]
     assert (error.path, error.line) == ("in.jsonl", 2)
     assert "expected a request that can be ranked, found max_prompt_tokens: " in str(error)
-    assert (summary.ranked, summary.wrong) == (2, 1)
+    assert (summary.answered, summary.wrong) == (2, 1)
 
 
 def test_options_reach_the_reranker() -> None:
@@ -96,13 +102,35 @@ def test_the_summary_is_right_when_the_stream_breaks_off() -> None:
     stream = rerank_lines(Reranker(engine=OracleEngine({})), "x", lines(), summary, report=lambda _: None, batch=1)
     with pytest.raises(KeyboardInterrupt):
         list(stream)
-    assert (summary.ranked, summary.wrong) == (1, 1)
+    assert (summary.answered, summary.wrong) == (1, 1)
 
 
 def test_the_summary_in_words() -> None:
-    assert str(Summary(3, 0)) == "3 ranked, 0 wrong"
+    assert str(Summary(3, 0)) == "3 answered, 0 wrong"
     engine = ScriptedEngine([EngineError("gone")])
     _, summary, _ = _rerank(Reranker(engine=engine), [_right(1), _wrong(2)])
-    assert str(summary) == "1 ranked, 1 wrong (1 fallback)"
+    assert str(summary) == "1 answered, 1 wrong (1 in the order given)"
     summary.outcomes["repaired"] = 2
-    assert str(summary) == "1 ranked, 1 wrong (2 repaired, 1 fallback)"
+    assert str(summary) == "1 answered, 1 wrong (1 in the order given, 2 repaired)"
+
+
+@pytest.mark.parametrize(
+    ("ranked", "fallback", "words"),
+    [
+        (0, None, "in the order given"),
+        (1, None, "partly in the order given"),
+        (0, _backwards, "in the fallback's order"),
+        (1, _backwards, "partly in the fallback's order"),
+    ],
+)
+def test_the_summary_says_whose_order_stands_in(ranked: int, fallback: Fallback | None, words: str) -> None:
+    script: list[ScriptedAnswer] = [*[[0, 1]] * ranked, EngineError("gone")]
+    reranker = Reranker(engine=ScriptedEngine(script), decoding="listwise", window=2, stride=1, fallback=fallback)
+    _, summary, _ = _rerank(reranker, [_right(1, candidates=4)])
+    assert str(summary) == f"1 answered, 0 wrong (1 {words})"
+
+
+def test_the_summary_tells_a_second_stage_that_failed_from_a_model_that_did() -> None:
+    cascade = Cascade(Reranker(engine=OracleEngine({})), Reranker(engine=ScriptedEngine([EngineError("gone")])))
+    _, summary, _ = _rerank(cascade, [_right(1)])
+    assert str(summary) == "1 answered, 0 wrong (1 not wholly ranked again by the second stage)"

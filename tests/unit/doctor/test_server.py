@@ -75,6 +75,7 @@ def test_a_server_that_cannot_be_read_fails_with_a_fix(transport: Any, fix: str)
     check = check_server(URL, transport=transport)
     assert (check.state, check.fix) == ("failed", fix)
     assert URL in check.found
+    assert ("ends in /v1" in check.found) == (check.found.count("404") > 0)
 
 
 def test_a_server_that_is_not_there() -> None:

@@ -3,7 +3,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
-import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -18,7 +17,6 @@ from eval import serving
 from eval.bench import described, main
 from eval.peers import titles_only
 from eval.serving import Burst, compared, measure_alone, post_all, rendered, summary
-from eval.soak.wire import free_port
 from genrank.errors import EngineError
 from genrank.server.documents import read_documents
 from genrank.types import Request
@@ -217,12 +215,3 @@ def test_the_gateway_alone_is_measured_beside_the_floor(tmp_path: Path) -> None:
 def test_wrong_options_are_told(options: Sequence[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--only", "serving", *options]) == 2
     assert capsys.readouterr().err == f"error: {message}\n"
-
-
-def test_a_server_that_does_not_start_is_told_with_its_last_words(tmp_path: Path) -> None:
-    program = [sys.executable, "-c", "print('loading', flush=True); raise SystemExit('no weights')"]
-    with (
-        pytest.raises(EngineError, match=r"does not start: no weights$"),
-        serving._running(program, free_port(), tmp_path / "log"),
-    ):
-        pass

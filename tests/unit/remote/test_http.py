@@ -138,7 +138,7 @@ def test_a_refusal_is_final_and_says_what_the_server_said(answer: httpx.Response
 
 
 def test_a_server_that_asks_for_minutes_is_given_up_at_once() -> None:
-    with pytest.raises(EngineError, match="failed once, at last: HTTP 503"):
+    with pytest.raises(EngineError, match="failed: HTTP 503"):
         ask(connection(in_turn(httpx.Response(503, headers={"Retry-After": "600"}))))
 
 

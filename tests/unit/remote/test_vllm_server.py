@@ -7,6 +7,7 @@ import random
 import time
 from collections.abc import Iterator
 from contextlib import closing
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -142,6 +143,69 @@ def test_a_server_that_no_longer_reads_in_one_pass_is_asked_place_by_place() -> 
         assert remote.name == "vllm-server (a request a place, masked)"
     assert result is not None
     assert result.scores == server.oracle.answer(request)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """``[1]`` seconds; what shortcuts go by."""
+    now = [1000.0]
+    monkeypatch.setattr("genrank.remote.shortcut.time", SimpleNamespace(monotonic=lambda: now[0]))
+    return now
+
+
+def test_one_malformed_answer_costs_a_shortcut_for_half_a_minute(
+    clock: list[float], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    server = double(GRADES)
+    requests = [ScoreRequest((5, 6, 7), (0, 2), (8,))] * 3
+
+    def score(remote: VLLMServer) -> int:
+        """How many requests in one pass that took."""
+        before = len(server.generated)
+        right = [server.oracle.answer(request) for request in requests]
+        assert [result and result.scores for result in remote.score(requests)] == right
+        return len(server.generated) - before
+
+    with closing(engine(server)) as remote:
+        generate = server._generate
+        monkeypatch.setattr(server, "_generate", lambda body: httpx.Response(200, json={"choices": []}))
+        assert score(remote) == 3
+        assert remote.name == "vllm-server (a request a place, masked)"
+        monkeypatch.setattr(server, "_generate", generate)
+        clock[0] += 29.0
+        assert score(remote) == 0
+        clock[0] += 1.0
+        assert score(remote) == 1, "one request tries it, the others wait for what it finds"
+        assert score(remote) == 3
+        assert remote.name == "vllm-server (one pass, masked)"
+        assert (remote.one_pass.failures, remote.masked.failures) == (1, 0)
+    (warning,) = caplog.messages
+    assert warning.startswith("the server failed at 'one pass' (")
+    assert "30 s" in warning
+
+
+def test_a_plugin_that_comes_back_is_found(clock: list[float]) -> None:
+    server = double({"3": 3.0, "1": 2.0}, plugin=False)
+    prompt, letters, between = _letters(server)
+
+    def permute(remote: VLLMServer) -> tuple[str, int]:
+        """How the server is read, and in how many requests."""
+        before = len(server.bodies)
+        (result,) = remote.permute([PermuteRequest(prompt, letters, between)])
+        assert result is not None
+        assert result.order == (2, 0, 1)
+        return str(remote.masked), len(server.bodies) - before
+
+    with closing(engine(server)) as remote:
+        assert permute(remote) == ("step by step", 2)
+        clock[0] += 30.0
+        assert permute(remote) == ("step by step", 3)
+        server.plugin = True
+        clock[0] += 30.0
+        assert permute(remote) == ("step by step", 2), "the second pause is twice as long"
+        clock[0] += 30.0
+        assert permute(remote) == ("masked", 1)
+        assert remote.masked.failures == 0, "it was never there before"
 
 
 @pytest.mark.parametrize("field", ["logprob_token_ids", "return_tokens_as_token_ids", "return_token_ids"])

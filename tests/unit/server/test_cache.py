@@ -152,6 +152,43 @@ def test_a_redis_that_hangs_is_not_waited_for() -> None:
         assert asyncio.run(run(deaf.getsockname()[1])) < 1.0
 
 
+def test_a_process_that_stands_still_does_not_take_redis_for_slow(redis_url: str) -> None:
+    errors = []
+
+    async def run() -> list[bytes | None]:
+        cache = RedisCache(redis_url, 60, "still:", on_error=lambda: errors.append(1))
+        await cache.put("a", b"x")
+        looking = [asyncio.ensure_future(cache.get("a")) for _ in range(32)]
+        for _ in range(3):
+            await asyncio.sleep(0)
+            time.sleep(0.3)
+        found = await asyncio.gather(*looking)
+        await cache.close()
+        return found
+
+    assert asyncio.run(run()) == [b"x"] * 32
+    assert not errors
+
+
+@pytest.mark.parametrize("patience", [0.05, 0.4])
+def test_redis_is_waited_for_as_long_as_told(patience: float) -> None:
+    pytest.importorskip("redis")
+
+    async def run(port: int) -> float:
+        config = CacheConfig(redis=SecretStr(f"redis://127.0.0.1:{port}/0"), patience=patience)
+        cache = make_cache(config)
+        started = time.monotonic()
+        assert await cache.get("a") is None
+        took = time.monotonic() - started
+        await cache.close()
+        return took
+
+    with socket.socket() as deaf:
+        deaf.bind(("127.0.0.1", 0))
+        deaf.listen()
+        assert patience <= asyncio.run(run(deaf.getsockname()[1])) < patience + 1.0
+
+
 def test_one_computation_serves_all_who_ask_meanwhile() -> None:
     computed = []
 

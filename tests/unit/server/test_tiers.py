@@ -140,6 +140,16 @@ def test_a_dead_engine_is_replaced_by_the_baseline_also_when_it_is_left_alone(se
     assert counts(client) == {"baseline": 4}
 
 
+def test_one_document_keeps_its_place_and_asks_no_baseline(serve: Serve, engine: SlowEngine) -> None:
+    engine.failing = True
+    baseline = Baseline()
+    client = serve(reranker={"fallback": baseline}, breaker={"failures": 1, "cool_down": 60})
+    for _ in range(2):  # the second one is kept from the engine by the breaker
+        details, order, _ = ask(client, documents=["Red dress"])
+        assert (details["tier"], details["cause"], order) == ("first-stage", "engine-error", [0])
+    assert (len(engine.sizes), baseline.calls) == (1, 0)
+
+
 def test_a_slow_engine_leaves_the_baseline_its_time(serve: Serve, engine: SlowEngine) -> None:
     engine.seconds = 5.0
     baseline = Baseline(lambda: time.sleep(0.05))

@@ -153,3 +153,16 @@ def test_requests_are_the_same_for_a_seed_and_hold_what_is_said() -> None:
     assert 5 < len(bodies) - len(set(bodies)) < 60, "some come again"
     assert any("reasons" in body for _, body in drawn)
     assert any(body.get("history") for _, body in drawn)
+    few = Requests(sample_shop(), 3, most=3)
+    assert {few.draw(most)[0].documents for most in (None, 8) for _ in range(50)} == {2, 3}
+
+
+def test_a_client_that_pauses_asks_seldom_and_leaves_at_once() -> None:
+    async def use(clients: Clients) -> None:
+        clients._pause = 1000.0
+        clients.start(2, 0, 0)
+        await asyncio.sleep(0.5)
+        await clients.stop()
+
+    tally, _ = against(good, use)
+    assert tally.clients["steady"] == 2

@@ -45,6 +45,8 @@ def test_the_page_says_what_was_seen_and_what_was_broken() -> None:
         "# Soak: promises were broken",
         "`python -m eval.soak --seed 3`",
         "| model | 1 |",
+        "| model | 100.0% |",
+        "8 steady clients, at most 20 candidates and 0.2 s of pause",
         "| kill | 1 |",
         "| kill | 1 | 1.50 | 1.50 |",
         "| cut within the answer | 4 |",
@@ -55,6 +57,21 @@ def test_the_page_says_what_was_seen_and_what_was_broken() -> None:
     ):
         assert part in text
     assert "every promise was kept" in page(report(seen([100.0] * 10), ""))
+
+
+@pytest.mark.parametrize(("models", "kept"), [(2, True), (1, False), (0, False)])
+def test_the_model_must_have_ranked_a_fifth(models: int, kept: bool) -> None:
+    run = Seen(Settings(), seconds=60.0)
+    for i in range(10):
+        run.tally.add("steady", Reply(200, 0.5), Checked((), "reasons" if i < models else "first-stage"), "")
+    for _ in range(100):
+        run.tally.add("steady", Reply(200, 0.1), Checked((), "model", cached=True), "")  # says nothing of the model
+    found = report(run, "")
+    assert found["shares"].get("reasons", 0.0) == models / 10
+    assert list(found["broken"]) == ([] if kept else ["model"])
+    assert kept or found["broken"]["model"]["examples"][0].startswith(f"{models} of 10 new rankings were the model's")
+    nothing = Seen(Settings(least_model=0.0), seconds=60.0)
+    assert report(nothing, "")["shares"] == {}
 
 
 def test_percentiles_are_values_that_were_seen() -> None:
