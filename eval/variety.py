@@ -267,7 +267,7 @@ class _Rig:
     def knob(self, rankings: Sequence[Ranking]) -> dict[str, Any]:
         """Figures of each method at each setting, and of the setting chosen on other queries."""
         vectors = [aspect_vectors([item.listing for item in one], self._config.aspects) for one in rankings]
-        found = {}
+        found: dict[str, Any] = {}
         for method in self._config.methods:
             settings = {
                 variety: [

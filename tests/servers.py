@@ -47,7 +47,7 @@ def started(
         except httpx.HTTPError:
             return False
 
-    variables = os.environ | {"PYTHONPATH": str(ROOT)} | (environment or {})
+    variables = {**os.environ, "PYTHONPATH": str(ROOT), **(environment or {})}
     with log.open("wb") as out:
         process = subprocess.Popen(command(port), env=variables, cwd=ROOT, stdout=out, stderr=out)
     try:

@@ -328,7 +328,7 @@ def settings_of(options: Mapping[str, Any]) -> Settings:
     names = {one.name for one in dataclasses.fields(Settings)}
     given = {name: value for name, value in options.items() if name in names and value is not None}
     stand_in = given.get("engine", Settings.engine) == "stand-in"
-    return Settings(**({} if stand_in else FOR_A_MODEL) | given)
+    return Settings(**{**({} if stand_in else FOR_A_MODEL), **given})
 
 
 def run_soak(settings: Settings, folder: Path) -> Seen:

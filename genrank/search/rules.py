@@ -372,7 +372,8 @@ class _Table:
         self._helps = [[_helps(listing, floor) for floor in self._floors] for listing in listings]
         self._counts: list[Counter[str]] = [Counter() for _ in self._caps]
         self._missing = [floor.least for floor in self._floors]
-        self.deepest = max((rule.top for rule in (*self._caps, *self._floors)), default=0)
+        tops = [cap.top for cap in self._caps] + [floor.top for floor in self._floors]
+        self.deepest = max(tops, default=0)
         for seat, place in enumerate(seats):
             if place is not None:
                 self.put(place, seat)

@@ -11,9 +11,12 @@ import pytest
 
 from genrank.decoding.judgements import sigmoid
 from genrank.errors import InputError
-from genrank.search.diversity import Floats, aspect_vectors, diversify, dpp, mmr
+from genrank.search.diversity import Aspect, Floats, aspect_vectors, diversify, dpp, mmr
 from genrank.types import Diversified, Listing, Provenance, RankedItem, Ranking, Variety, in_order
 
+BRAND: tuple[Aspect, ...] = ("brand",)
+CATEGORY: tuple[Aspect, ...] = ("category",)
+SELLER: tuple[Aspect, ...] = ("seller",)
 LISTINGS = [
     Listing("a", "Red dress", brand="Acme", category=("Women", "Dresses"), seller_id="s1"),
     Listing("b", "Red dress", brand="ACME", category=("Women", "Dresses"), seller_id="s2"),
@@ -91,8 +94,8 @@ def test_copies_move_down_as_the_knob_turns(method: Variety) -> None:
 
 def test_the_provenance_says_it() -> None:
     ranking = make_ranking(LISTINGS, [0.9, 0.8, 0.5, 0.3])
-    told = diversify(ranking, variety=0.3, method="dpp", top_k=3, aspects=("brand",)).provenance
-    assert told == dataclasses.replace(ranking.provenance, diversified=Diversified("dpp", 0.3, 3, ("brand",)))
+    told = diversify(ranking, variety=0.3, method="dpp", top_k=3, aspects=BRAND).provenance
+    assert told == dataclasses.replace(ranking.provenance, diversified=Diversified("dpp", 0.3, 3, BRAND))
     given_vectors = diversify(ranking, variety=0.3, vectors=np.eye(4))
     assert given_vectors.provenance.diversified == Diversified("mmr", 0.3, 10)
     line = json.loads(json.dumps(given_vectors.to_dict()))
@@ -105,18 +108,18 @@ def test_an_empty_ranking_stays_empty() -> None:
 
 
 def test_aspect_vectors() -> None:
-    alike = aspect_vectors(LISTINGS, ("brand",)) @ aspect_vectors(LISTINGS, ("brand",)).T
+    alike = aspect_vectors(LISTINGS, BRAND) @ aspect_vectors(LISTINGS, BRAND).T
     assert alike.tolist() == [[1, 1, 0, 0], [1, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]], "whatever the case"
-    tree = aspect_vectors(LISTINGS, ("category",))
+    tree = aspect_vectors(LISTINGS, CATEGORY)
     assert (tree @ tree.T)[0].tolist() == pytest.approx([1, 1, 0.5, 0])
-    sellers = aspect_vectors(LISTINGS, ("seller",))
+    sellers = aspect_vectors(LISTINGS, SELLER)
     assert (sellers @ sellers.T)[2, 3] == 1, "both lack one"
     words = aspect_vectors([Listing("x", "red dress"), Listing("y", "dress, blue")], ("title", "seller"))
     assert (words @ words.T)[0, 1] == pytest.approx(0.5), "no listing has a seller"
     every = aspect_vectors(LISTINGS)
     assert (every @ every.T)[0, 2] == pytest.approx((0.5 + 0 + 0) / 3)
     assert np.linalg.norm(every, axis=1) == pytest.approx(1)
-    assert aspect_vectors(LISTINGS[3:], ("brand",)).shape == (1, 0)
+    assert aspect_vectors(LISTINGS[3:], BRAND).shape == (1, 0)
 
 
 WRONG: list[tuple[dict[str, Any], str, str]] = [
@@ -128,7 +131,7 @@ WRONG: list[tuple[dict[str, Any], str, str]] = [
     ({"method": "msd"}, "method", "mmr"),
     ({"aspects": ("colour",)}, "aspects", "'colour'"),
     ({"aspects": ()}, "aspects", "none"),
-    ({"aspects": ("brand",), "vectors": np.eye(4)}, "aspects", "leave one"),
+    ({"aspects": BRAND, "vectors": np.eye(4)}, "aspects", "leave one"),
     ({"vectors": np.eye(3)}, "vectors", "each of the 4 scores, got 3"),
     ({"vectors": [1, 2, 3, 4]}, "vectors", r"\[n, d\]"),
     ({"vectors": [[math.inf]] * 4}, "vectors", "finite"),

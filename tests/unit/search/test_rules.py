@@ -40,7 +40,7 @@ def test_without_rules_the_ranking_stays_as_it_is() -> None:
 
 
 def test_at_most_so_many_of_a_brand() -> None:
-    ruled, report = apply_rules(by_brand("AAABB-A"), Rules(at_most=({"by": "brand", "most": 1, "top": 3},)))
+    ruled, report = apply_rules(by_brand("AAABB-A"), Rules(at_most=(AtMost(by="brand", most=1, top=3),)))
     assert ids(ruled) == "adfbceg", "those without a brand are not capped"
     assert report.conflicts == ()
     assert report.moved == 5
@@ -239,7 +239,8 @@ def test_broken_files_are_named(name: str, text: str | None, says: str, tmp_path
 def test_the_greedy_order_is_nearly_the_best() -> None:
     """Against the order that a solver finds to have the greatest DCG, with the scores as gains."""
     draw = random.Random(0)
-    losses, missed = [], 0
+    losses: list[float] = []
+    missed = 0
     while len(losses) + missed < 60:
         listings, rules = _case(draw)
         gains = sorted((draw.random() ** 2 for _ in listings), reverse=True)
@@ -285,5 +286,5 @@ def _best_dcg(listings: list[Listing], rules: Rules, gains: list[float]) -> floa
         line[some] = 1
     worth = np.outer(gains, 1 / np.log2(np.arange(n) + 2)).ravel()
     limits = LinearConstraint(matrix, [low for _, low, _ in rows], [high for _, _, high in rows])
-    solved = milp(-worth, constraints=limits, integrality=np.ones(n * n), bounds=Bounds(0, 1))
+    solved = milp(-worth, constraints=limits, integrality=np.ones(n * n, dtype=int), bounds=Bounds(0, 1))
     return -float(solved.fun) if solved.success else None
