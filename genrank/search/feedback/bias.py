@@ -98,7 +98,7 @@ def estimate(
         raise InputError(f"must be 1 or more, got {ranks}", field="ranks")
     table = log.query(
         f"SELECT dense_rank() OVER (ORDER BY lower(query), listing_id) - 1 AS pair, rank - 1 AS place, "
-        f"count(*) AS shown, count(*) FILTER ({_column(kind)} > 0) AS clicked FROM feedback "
+        f"count(*) AS shown, count(*) FILTER ({event_column(kind)} > 0) AS clicked FROM feedback "
         "WHERE time >= ? AND time < ? AND rank <= ? GROUP BY lower(query), listing_id, rank",
         [since, until, ranks],
     )
@@ -212,7 +212,7 @@ def attractions(
     table = log.query(
         "SELECT lower(query) AS query, listing_id, avg(rank) AS rank, count(*) AS shown, sum(hit)::BIGINT AS clicked, "
         "sum(chance) AS examined, sum(hit * least(1 / chance, ?)) AS weighted, count(*) - count(chance) AS unknown "
-        f"FROM (SELECT *, ({_column(kind)} > 0)::INT AS hit, {_CHANCE} AS chance FROM feedback "
+        f"FROM (SELECT *, ({event_column(kind)} > 0)::INT AS hit, {chance_sql()} AS chance FROM feedback "
         "WHERE time >= ? AND time < ?) GROUP BY lower(query), listing_id ORDER BY query, rank, listing_id",
         [clip, *chance_parameters(propensities), since, until],
     )
@@ -229,7 +229,9 @@ def attractions(
     return found
 
 
-_CHANCE = "CASE WHEN ? > 0 THEN list_extract(?::DOUBLE[], least(rank, ?)) ELSE propensity END"
+def chance_sql() -> str:
+    """SQL for the propensity of an impression; its parameters come from `chance_parameters`."""
+    return "CASE WHEN ? > 0 THEN list_extract(?::DOUBLE[], least(rank, ?)) ELSE propensity END"
 
 
 def chance_parameters(propensities: Sequence[float] | None) -> list[object]:
@@ -247,7 +249,12 @@ def chance_parameters(propensities: Sequence[float] | None) -> list[object]:
     return [len(table), table, len(table)]
 
 
-def _column(kind: str) -> str:
+def event_column(kind: str) -> str:
+    """The column of the view ``feedback`` that counts these events.
+
+    Raises:
+        InputError: When there is no such kind.
+    """
     if kind not in get_args(Kind):
         raise InputError(f"must be one of {', '.join(get_args(Kind))}, got {kind!r}", field="kind")
     return f"{kind}s"
