@@ -228,7 +228,8 @@ class GbdtTrainer:
             features_share=0.5,
             rows_share=0.7,
         )
-        featuriser = Featuriser(_NoEncoder(), fit(dataset.listings.values(), []))
+        shown = {c.listing.listing_id: c.listing for request in requests.values() for c in request.candidates}
+        featuriser = Featuriser(_NoEncoder(), fit(shown.values(), []))
         self._values = featuriser.matrix(list(requests.values()))
         pairs = [(text, c.listing.listing_id) for text, request in requests.items() for c in request.candidates]
         self._rows = {pair: row for row, pair in enumerate(pairs)}

@@ -1,4 +1,4 @@
-"""First stages, which find the candidates: BM25 and dense vectors."""
+"""First stages, which find the candidates: BM25 and dense vectors; and `feedback`, which learns from clicks."""
 
 from genrank.errors import MissingExtraError
 

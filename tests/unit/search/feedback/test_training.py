@@ -1,4 +1,6 @@
 import json
+import random
+import re
 from pathlib import Path
 
 import pytest
@@ -50,3 +52,15 @@ def test_nothing_to_learn_is_an_error() -> None:
         training_set(FOUND[:2], LISTINGS)
     with pytest.raises(InputError, match="least_examined: must be 0 or more"):
         training_set(FOUND, LISTINGS, least_examined=-1)
+
+
+def test_the_examples_of_the_page_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    random.seed(0)
+    page = Path(__file__).parents[4] / "docs/feedback.md"
+    names: dict[str, object] = {}
+    for code in re.findall(r"^```python\n(.*?)^```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE):
+        exec(compile(code, str(page), "exec"), names)
+    assert names["rates"].to_pylist()[1] == {"rank": 2, "rate": 1.0}  # type: ignore[attr-defined]
+    qrels = Dataset.load("clicked").qrels
+    assert [max(own, key=own.__getitem__) for own in qrels.values()] == ["p2"]
