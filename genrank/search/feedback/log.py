@@ -158,7 +158,7 @@ class Forgotten:
 
 
 class FeedbackLog:
-    """The log in one folder; many threads, processes and machines that share the folder may use it at once."""
+    """The log in one folder; any number of threads and processes may use it at once."""
 
     def __init__(self, folder: str | Path) -> None:
         """Open a log, or begin one.
@@ -307,7 +307,10 @@ class FeedbackLog:
         """
         user = self._pseudonym(user_id, "user_id")
         with self._maintenance():
-            parts = {path: pq.read_table(path, columns=["user", "request_id"]) for path in self._parts("impressions")}
+            parts = {
+                path: pq.read_table(path, columns=["user", "request_id"], partitioning=None)
+                for path in self._parts("impressions")
+            }
             own = {path: pc.equal(table["user"], user) for path, table in parts.items()}
             requests = pa.concat_arrays(
                 [chunk for path, table in parts.items() for chunk in table["request_id"].filter(own[path]).chunks]
@@ -321,7 +324,7 @@ class FeedbackLog:
         """Remove the rows with one of these values from all parts; returns their number."""
         removed = 0
         for path in self._parts(name):
-            table = pq.read_table(path, schema=_SCHEMAS[name])
+            table = pq.read_table(path, schema=_SCHEMAS[name], partitioning=None)
             kept = table.filter(pc.invert(pc.is_in(table[column], value_set=values)))
             if len(kept) < len(table):
                 self._replace(name, [path], kept)
@@ -373,6 +376,8 @@ class FeedbackLog:
         provenance = one.provenance
         if provenance is None:
             provenance = one.items.provenance if isinstance(one.items, Ranking) else Provenance()
+        if isinstance(one.items, str):
+            raise InputError("must be a ranking or a list, got text; put the id into a list", field=f"{field}.items")
         if not len(one.items):
             raise InputError("nothing was shown; leave the list out", field=f"{field}.items")
         if not isinstance(one.query, str):

@@ -36,7 +36,9 @@ def rows(log: FeedbackLog, sql: str, *parameters: Any) -> list[dict[str, Any]]:
 
 def stored(log: FeedbackLog, name: str) -> Any:
     """All rows of all parts, repeated ones too."""
-    return pa.concat_tables([pq.read_table(path) for path in sorted((log.folder / name).glob("*.parquet"))])
+    return pa.concat_tables(
+        [pq.read_table(path, partitioning=None) for path in sorted((log.folder / name).glob("*.parquet"))]
+    )
 
 
 def test_what_was_shown_and_clicked_is_read_back(log: FeedbackLog) -> None:
@@ -138,6 +140,9 @@ def test_a_folder_may_have_any_name(tmp_path: Path) -> None:
     assert log.query("SELECT * FROM impressions").column_names == IMPRESSIONS.names
     log.compact()
     assert log.query("SELECT count(*) AS n FROM impressions")["n"].to_pylist() == [2]
+    log.shown(["a"], request_id="r2", query="lamp", user_id="ann")
+    assert log.forget("ann").impressions == 1
+    assert log.query("SELECT * FROM impressions").column_names == IMPRESSIONS.names
 
 
 @pytest.mark.parametrize(
@@ -145,6 +150,7 @@ def test_a_folder_may_have_any_name(tmp_path: Path) -> None:
     [
         (Shown("", ["a"], "lamp"), r"lists\[1\].request_id: must be text that is not empty"),
         (Shown("r", ["a", "a"], "lamp"), r"lists\[1\].items\[1\]: the id 'a' comes twice"),
+        (Shown("r", "ab", "lamp"), r"lists\[1\].items: must be a ranking or a list, got text"),
         (Shown("r", [], "lamp"), r"lists\[1\].items: nothing was shown"),
         (Shown("r", ["\ud800"], "lamp"), r"lists\[1\].items\[0\]: must be valid Unicode"),
         (Shown("r", ["a"], "lamp", propensities=[0.0]), r"propensities\[0\]: must be over 0 and up to 1, got 0.0"),
