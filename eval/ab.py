@@ -121,8 +121,8 @@ class OffPolicy:
         ips: A list's expected worth, by clipped inverse propensity scores.
         snips: Mean worth of the ranks at which the order has what shoppers click, 0 to 1, self-normalised: the scale of
             the propensities does not matter. None without a click.
-        doubly_robust: A list's expected worth, by a click model that is corrected where it is wrong. It varies less than
-            `ips` where listings were shown at several ranks, and clipping biases it less.
+        doubly_robust: A list's expected worth, by a click model that is corrected where it is wrong. It varies less
+            than `ips` where listings were shown at several ranks, and clipping biases it less.
         logged: The same as `ips` for the orders that were shown, for comparison.
         lists: Lists.
         clicks: Clicked listings.
@@ -160,9 +160,9 @@ def off_policy(
     - ``ips``: ``sum of c * w * d`` (Joachims, Swaminathan & Schnabel 2017, arXiv 1608.04468);
     - ``snips``: ``sum of c * w * d / sum of c * w`` over all lists (Swaminathan & Joachims 2015, "The Self-Normalized
       Estimator for Counterfactual Learning");
-    - ``doubly_robust``: ``sum of d * (g + v * (c - p * g))``, ``v = min(1 / r, clip)``, ``r`` the mean propensity of the
-      listing over all lists of the query, and ``g`` its attraction, estimated from the other half of the lists
-      (Oosterhuis 2022, arXiv 2203.17118).
+    - ``doubly_robust``: ``sum of d * (g + v * (c - p * g))``, where ``v = min(1 / r, clip)``, ``r`` is the mean
+      propensity of the listing over all lists of the query, and ``g`` its attraction, estimated from the other half of
+      the lists (Oosterhuis 2022, arXiv 2203.17118).
 
     Where propensities are right and nothing is clipped, ``ips`` and ``doubly_robust`` are right on average.
 
