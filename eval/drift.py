@@ -238,7 +238,7 @@ def _clicks(log: FeedbackLog, period: str, within: str, times: Sequence[datetime
         for name, (clicked, shown) in counts.items():
             line[name] = {
                 "rate": clicked / shown if shown else None,
-                "interval": wilson(clicked, shown),
+                "interval": [*wilson(clicked, shown)],
                 "shown": shown,
             }
         found.append(line)
