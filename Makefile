@@ -82,8 +82,8 @@ clean:
 
 # an environment is updated in place whenever what it should hold has changed
 $(VENV)/.demo: EXTRAS = transformers,eval
-$(VENV)/.dev: EXTRAS = baseline,server,train,dev,docs
-$(VENV)/.light: EXTRAS = eval,remote,server,test
+$(VENV)/.dev: EXTRAS = baseline,feedback,server,train,dev,docs
+$(VENV)/.light: EXTRAS = eval,feedback,remote,server,test
 $(VENV)/.demo $(VENV)/.dev $(VENV)/.light: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) install --quiet --constraint constraints.txt --editable '.[$(EXTRAS)]'

@@ -24,6 +24,7 @@ from eval.significance import interval
 from genrank.data.trec import Qrels
 from genrank.errors import InputError, MissingExtraError
 from genrank.experiment.metrics import Scores, best_first
+from genrank.search.feedback.interleaving import team_draft
 
 Clicks = Mapping[str, Mapping[str, int]]
 """``{query_id: {listing_id: 1 where it was clicked, else 0}}``, of the listings that were seen."""
@@ -325,9 +326,9 @@ def interleave(
 ) -> Interleaving:
     """Show simulated users both systems' results in one list, and count whose results they click.
 
-    In each session the list is made by team draft (Radlinski, Kurup & Joachims 2008): the team with fewer places, or a
-    coin where they are equal, adds its best listing that is not yet there. A user reads downwards, clicks with a chance
-    that depends on the grade and, having clicked, stops with another; the team with more clicks wins the session.
+    In each session the list is made by team draft (`genrank.search.feedback.interleaving.team_draft`). A user reads
+    downwards, clicks with a chance that depends on the grade and, having clicked, stops with another; the team with
+    more clicks wins the session.
 
     The three users are those of Hofmann, Whiteson & de Rijke (2013), with the chances for five grades of Schuth et al.
     (2014); the dataset's grades are spread over these by their place, lowest to highest. A listing without a judgement
@@ -366,12 +367,12 @@ def interleave(
         judged = qrels.get(query, {})
         lead = 0
         for _ in range(sessions):
-            credit = _session(_team_draft(orders, k, rng), judged, click, stop, rng)
+            credit = _session(team_draft(*orders, k, rng), judged, click, stop, rng)
             lead += (credit > 0) - (credit < 0)
         wins[0 if lead > 0 else 1 if lead < 0 else 2] += 1
         total += lead
     share = (1 + total / (sessions * len(a))) / 2
-    return Interleaving(wins[0], wins[1], wins[2], share=share, p=_sign_test(wins[0], wins[1]))
+    return Interleaving(wins[0], wins[1], wins[2], share=share, p=sign_test(wins[0], wins[1]))
 
 
 def _chances(user: User, grades: Collection[int]) -> tuple[dict[int | None, float], dict[int | None, float]]:
@@ -386,24 +387,6 @@ def _chances(user: User, grades: Collection[int]) -> tuple[dict[int | None, floa
     click = {grade: float(np.interp(x, five, _CLICK[user])) for grade, x in places.items()}
     stop = {grade: float(np.interp(x, five, _STOP[user])) for grade, x in places.items()}
     return click, stop
-
-
-def _team_draft(orders: tuple[Sequence[str], Sequence[str]], k: int, rng: random.Random) -> list[tuple[str, int]]:
-    """The list that a user sees, with the team of each place: 0 is A, 1 is B."""
-    shown: dict[str, int] = {}
-    next_of = [iter(orders[0]), iter(orders[1])]
-    size = [0, 0]
-    while len(shown) < k:
-        team = rng.randrange(2) if size[0] == size[1] else int(size[1] < size[0])
-        listing = next((listing for listing in next_of[team] if listing not in shown), None)
-        if listing is None:
-            # nothing of this team is left, so what the other still has comes last
-            rest = [listing for listing in next_of[1 - team] if listing not in shown]
-            shown |= dict.fromkeys(rest[: k - len(shown)], 1 - team)
-            break
-        shown[listing] = team
-        size[team] += 1
-    return list(shown.items())
 
 
 def _session(
@@ -426,7 +409,16 @@ def _session(
     return credit
 
 
-def _sign_test(wins_a: int, wins_b: int) -> float:
+def sign_test(wins_a: int, wins_b: int) -> float:
+    """Two-sided p of the sign test (scipy's ``binomtest``); 1 without wins.
+
+    Args:
+        wins_a: Wins of one side.
+        wins_b: Wins of the other.
+
+    Raises:
+        MissingExtraError: When scipy is not installed.
+    """
     if not wins_a + wins_b:
         return 1.0
     try:

@@ -42,7 +42,7 @@ def write_report(folder: Path, dataset: Dataset | None, system: str | None = Non
     content = report_content(folder, read_results(folder), dataset, system)
     for name, text in (
         ("report.json", json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"),
-        ("report.md", _environment(markdown=True).get_template("page.md.jinja").render(content)),
+        ("report.md", environment(markdown=True).get_template("page.md.jinja").render(content)),
         ("report.html", _html(content)),
     ):
         (folder / name).write_text(text, encoding="utf-8")
@@ -63,13 +63,21 @@ def _html(content: dict[str, Any]) -> str:
     style = (_HERE / "page.css").read_text(encoding="utf-8")
     data = {key: content[key] for key in drawn}
     return (
-        _environment(markdown=False)
+        environment(markdown=False)
         .get_template("page.html.jinja")
         .render(content, style=style, policy=policy, data=data, **scripts)
     )
 
 
-def _environment(*, markdown: bool) -> Environment:
+def environment(*, markdown: bool) -> Environment:
+    """The templates of this folder, with their filters.
+
+    Args:
+        markdown: Whether what is printed is escaped for markdown; otherwise it is for HTML.
+
+    Raises:
+        MissingExtraError: When jinja2 is not installed.
+    """
     try:
         import jinja2
     except ImportError:

@@ -1,4 +1,4 @@
-"""Around the model: what finds candidates, what a query means, and what follows the ranking."""
+"""Around the model: find candidates, understand queries, vary and rule results, and learn from clicks."""
 
 from genrank.errors import MissingExtraError
 
