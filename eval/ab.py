@@ -274,7 +274,7 @@ class _Rows:
         ones = np.ones(self.lists)
 
         def by_list(values: _Floats) -> _Floats:
-            return np.bincount(list_of, weights=values, minlength=self.lists)
+            return np.bincount(list_of, weights=values, minlength=self.lists).astype(np.float64)
 
         def estimate(values: _Floats, of: _Floats) -> Estimate:
             return Estimate(float(values.sum() / of.sum()), *_interval(values, of, seed))

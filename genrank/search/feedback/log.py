@@ -399,19 +399,19 @@ class FeedbackLog:
         }
         seen: set[str] = set()
         for place, item in enumerate(one.items):
-            ranked = isinstance(item, RankedItem)
-            listing_id = _text(item.listing_id if ranked else item, f"{field}.items[{place}]")
+            ranked = item if isinstance(item, RankedItem) else None
+            listing_id = _text(ranked.listing_id if ranked else item, f"{field}.items[{place}]")
             if listing_id in seen:
                 raise InputError(f"the id {listing_id!r} comes twice", field=f"{field}.items[{place}]")
             seen.add(listing_id)
-            rank = item.rank if ranked else place + 1
+            rank = ranked.rank if ranked else place + 1
             if chances is not None and rank > len(chances):
                 raise InputError(f"there is none for rank {rank}; give {rank} or more", field=f"{field}.propensities")
             yield shared | {
                 "listing_id": listing_id,
                 "rank": rank,
-                "score": item.score if ranked and math.isfinite(item.score) else None,
-                "source_rank": item.source_rank if ranked else None,
+                "score": ranked.score if ranked and math.isfinite(ranked.score) else None,
+                "source_rank": ranked.source_rank if ranked else None,
                 "propensity": chances[rank - 1] if chances is not None else None,
                 "team": (one.teams or {}).get(listing_id),
             }
