@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from genrank.errors import InputError, shown
+from genrank.text.clean import clean
+
+_BETWEEN = re.compile(r"\s*[、，;；]\s*|,\s+")
 
 
 @dataclass(frozen=True)
@@ -25,7 +29,8 @@ class Filters:
         category: The beginning of the category path, such as ``("Women", "Dresses")``; a text is a path of one.
         brand: The brand.
         in_stock: True for what can be bought now, False for what cannot.
-        attributes: Attributes with their values, such as ``{"colour": "red"}``.
+        attributes: Attributes with their values, such as ``{"colour": "red"}``. A part of a listing's value will do
+            (`value_parts`).
         seller_id: Who sells it.
         without_words: Words or groups of words. A listing whose indexed text holds all words of one of them is left
             out; words are cut as in `genrank.search.bm25.tokenise`.
@@ -69,6 +74,11 @@ class Filters:
             if not isinstance(name, str) or not isinstance(value, str):
                 raise InputError(f"must be text, got {shown(value)}", field=f"attributes.{name}")
         object.__setattr__(self, "attributes", dict(self.attributes))
+
+
+def value_parts(value: str) -> list[str]:
+    """The parts of an attribute's value that can be asked for by themselves: ``gas, electric`` has two."""
+    return [part for part in _BETWEEN.split(clean(value)) if part]
 
 
 def _amount(name: str, value: Any) -> float | None:

@@ -26,7 +26,7 @@ from genrank.errors import ConfigError, DataFormatError, InputError, shown
 from genrank.inputs import items, make_listings, make_query, whole_number
 from genrank.search.bm25 import FIELDS, TextField, listing_text, tokenise
 from genrank.search.dense import TextEncoder, encoded_text
-from genrank.search.filters import Filters
+from genrank.search.filters import Filters, value_parts
 from genrank.search.fusion import reciprocal_rank_fusion
 from genrank.search.vectors import EncodeTexts, ListingEncoder, VectorTable
 from genrank.types import Candidate, Listing, Query, make_listing
@@ -59,7 +59,7 @@ CREATE TABLE listings (
     number INTEGER PRIMARY KEY AUTOINCREMENT, listing_id TEXT NOT NULL UNIQUE, price REAL, currency BLOB,
     category BLOB, brand BLOB, in_stock INTEGER, seller_id BLOB);
 CREATE TABLE bodies (number INTEGER PRIMARY KEY, body TEXT NOT NULL);
-CREATE TABLE attributes (number INTEGER, name BLOB, value BLOB, PRIMARY KEY (number, name)) WITHOUT ROWID;
+CREATE TABLE attributes (number INTEGER, name BLOB, value BLOB, PRIMARY KEY (number, name, value)) WITHOUT ROWID;
 CREATE TABLE vectors (number INTEGER PRIMARY KEY, vector BLOB NOT NULL);
 CREATE VIRTUAL TABLE words USING fts5(cut, tokenize="ascii tokenchars '+#.*'");
 CREATE VIRTUAL TABLE vocabulary USING fts5vocab(words, row);
@@ -469,7 +469,8 @@ class Index:
         run("INSERT INTO bodies VALUES (?, ?)", (number, body))
         run("INSERT INTO words (rowid, cut) VALUES (?, ?)", (number, " ".join(words)))
         for name, value in listing.attributes.items():
-            run("INSERT INTO attributes VALUES (?, ?, ?)", (number, _bytes(name), _blob(value)))
+            for part in {value, *value_parts(value)} - {""}:
+                run("INSERT INTO attributes VALUES (?, ?, ?)", (number, _bytes(name), _bytes(part)))
         if vector is not None:
             run("INSERT INTO vectors VALUES (?, ?)", (number, vector.astype("<f4").tobytes()))
 

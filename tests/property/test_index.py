@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 
 from genrank.search.bm25 import listing_text, tokenise
 from genrank.search.dense import Vectors
-from genrank.search.filters import Filters
+from genrank.search.filters import Filters, value_parts
 from genrank.search.index import Index
 from genrank.types import Listing, Price
 
 WORDS = ["red", "dress", "dresses", "mug", "连衣裙", "c++", "\U0001f457", "\x00", "\ud800", '"']
 texts = st.lists(st.sampled_from(WORDS), max_size=4).map(" ".join)
-parts = st.sampled_from(["A", "B", "AB", "a", "\ud800", "1:A"])
+parts = st.sampled_from(["A", "B", "AB", "a, B", "\ud800", "1:A"])
 listings = st.builds(
     Listing,
     listing_id=st.sampled_from(["a", "b", "c", "d'", '"e"']),
@@ -56,6 +56,10 @@ def encode(asked: Sequence[str]) -> Vectors:
 
 
 def meets(listing: Listing, wanted: Filters) -> bool:
+    def said(listing: Listing, name: str) -> set[str]:
+        value = listing.attributes.get(name, "")
+        return {value, *value_parts(value)}
+
     def words(text: str) -> set[str]:
         return set(tokenise(text, stem=True))
 
@@ -68,7 +72,7 @@ def meets(listing: Listing, wanted: Filters) -> bool:
         and wanted.brand in (None, listing.brand)
         and wanted.seller_id in (None, listing.seller_id)
         and wanted.in_stock in (None, listing.in_stock)
-        and all(value and listing.attributes.get(name) == value for name, value in wanted.attributes.items())
+        and all(value and value in said(listing, name) for name, value in wanted.attributes.items())
         and not any(words(w) and words(w) <= words(listing_text(listing)) for w in wanted.without_words)
         and listing.listing_id not in wanted.without_ids
     )

@@ -61,6 +61,11 @@ class Intent:
     tokens: Tokens = field(default_factory=Tokens)
     seconds: float = 0.0
 
+    @property
+    def has_price(self) -> bool:
+        """Whether the query names a price."""
+        return self.least_price is not None or self.most_price is not None
+
     def slots(self) -> set[tuple[str, str]]:
         """The slots and values, as text, to be compared with labels."""
         found = {("category", " > ".join(guess.value)) for guess in self.categories}
@@ -86,7 +91,7 @@ class Intent:
             "categories": [_guess("path", list(one.value), one.confidence) for one in self.categories],
             "brand": self.brand and _guess("name", self.brand.value, self.brand.confidence),
             "attributes": {name: _guess("value", one.value, one.confidence) for name, one in self.attributes.items()},
-            "price": compact(price) if self.least_price is not None or self.most_price is not None else {},
+            "price": compact(price) if self.has_price else {},
             "excluded": list(self.excluded),
             "source": self.source,
             "why": self.why,

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self, cast
 
 from genrank.search.bm25 import Bm25, tokenise
+from genrank.search.filters import value_parts
 from genrank.text.clean import clean
 from genrank.types import Listing
 
 Path = tuple[str, ...]
 """A category, from the widest to the narrowest."""
 
-_PARTS = re.compile(r"\s*[、，;；]\s*|,\s+")
 _VOTERS = 20  # listings that say which category a text means
 
 Search = Callable[[str], Iterable[tuple[Sequence[str], float]]]
@@ -87,7 +86,7 @@ class Vocabulary:
             if listing.price and listing.price.currency:
                 currencies[listing.price.currency] += 1
             for name, value in listing.attributes.items():
-                for part in parts(value):
+                for part in value_parts(value):
                     facets[path][clean(name)][part] += 1
             text = " ".join([listing.title, listing.brand, *path, *listing.attributes, *listing.attributes.values()])
             words.update(set(tokenise(text)))
@@ -127,11 +126,6 @@ class Vocabulary:
                 for facet in some:
                     counts[facet.name].update(facet.values)
         return [_facet(name, values) for name, values in counts.items()]
-
-
-def parts(value: str) -> list[str]:
-    """The parts of an attribute's value that can be asked for by themselves: ``gas, electric`` has two."""
-    return [part for part in _PARTS.split(clean(value)) if part]
 
 
 def _by_bm25(listings: Sequence[Listing]) -> Search:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from genrank.errors import InputError
-from genrank.search.filters import Filters
+from genrank.search.filters import Filters, value_parts
 
 
 def test_texts_and_numbers_of_other_kinds_are_taken() -> None:
@@ -39,3 +39,17 @@ def test_a_wrong_value_is_named_with_the_fix(wrong: dict[str, Any], said: str) -
     with pytest.raises(InputError, match=said) as caught:
         Filters(**wrong)
     assert caught.value.field.startswith(next(iter(wrong)))
+
+
+@pytest.mark.parametrize(
+    ("value", "found"),
+    [
+        ("gas, electric", ["gas", "electric"]),
+        ("1,000 ml", ["1,000 ml"]),
+        ("猫、狗", ["猫", "狗"]),
+        ("a; b", ["a", "b"]),
+        ("", []),
+    ],
+)
+def test_parts_of_a_value(value: str, found: list[str]) -> None:
+    assert value_parts(value) == found

@@ -7,7 +7,6 @@ import pytest
 pytest.importorskip("bm25s")
 
 from genrank.search.understanding import Vocabulary
-from genrank.search.understanding.vocabulary import parts
 from genrank.types import Listing
 
 PANS, POTS = ("Kitchen", "Pans"), ("Kitchen", "Pots")
@@ -57,17 +56,3 @@ def test_values() -> None:
     vocabulary = Vocabulary.of(LISTINGS)
     assert vocabulary.is_value("Induction")
     assert not vocabulary.is_value("gas, electric")
-
-
-@pytest.mark.parametrize(
-    ("value", "found"),
-    [
-        ("gas, electric", ["gas", "electric"]),
-        ("1,000 ml", ["1,000 ml"]),
-        ("猫、狗", ["猫", "狗"]),
-        ("a; b", ["a", "b"]),
-        ("", []),
-    ],
-)
-def test_parts(value: str, found: list[str]) -> None:
-    assert parts(value) == found
