@@ -435,6 +435,21 @@ def match(
     return [Candidate(by_id[one], score=score, rank=rank) for rank, (one, score) in enumerate(best, start=1)], note
 
 
+def categories_of(index: Index, listings: int = 20) -> Callable[[str], list[tuple[Sequence[str], float]]]:
+    """How `genrank.search.understanding.Vocabulary` finds categories in an index, without a copy of it in memory.
+
+    Args:
+        index: The catalogue's.
+        listings: How many listings say which category a text means.
+    """
+
+    def search(text: str) -> list[tuple[Sequence[str], float]]:
+        found = index.search(text, k=listings, mode="text")
+        return [(one.listing.category, one.score or 0.0) for one in found]
+
+    return search
+
+
 def _with_intent(filters: Filters, intent: Intent) -> Filters:
     """Both the caller's conditions and those of the query; where they disagree, the caller's."""
     changes: dict[str, Any] = {}
