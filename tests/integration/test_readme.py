@@ -37,6 +37,20 @@ def test_the_shell_example(default_model: str) -> None:
     assert [item["listing_id"] for item in json.loads(done.stdout)["items"]] == ["b", "a"]
 
 
+def test_the_search_example(default_model: str, tmp_path: Path) -> None:
+    (commands,) = re.findall(r"```sh\npip [^\n]*\n(genrank index .*?)```", README, flags=re.DOTALL)
+    commands = commands.replace("genrank index", f"{sys.executable} -m genrank index")
+    commands = commands.replace("genrank search", f"{sys.executable} -m genrank search")
+    commands = commands.replace("shop.index", str(tmp_path / "shop.index"))
+    done = subprocess.run(["bash", "-ec", commands], capture_output=True, text=True, timeout=280, check=True, cwd=ROOT)
+    indexed, answer = map(json.loads, done.stdout.splitlines())
+    assert indexed["new"] == len(sample_shop().listings)
+    assert answer["intent"]["corrected"] == "winter coat for women"
+    assert answer["intent"]["categories"][0]["path"] == ["Women", "Clothing", "Coats"]
+    assert answer["items"][0]["listing"]["category"] == ["Women", "Clothing", "Coats"]
+    assert answer["provenance"]["outcome"] == "model"
+
+
 def test_the_docstring_of_reranker(default_model: str) -> None:
     failed, tried = doctest.testmod(reranker)
     assert tried > 0
