@@ -28,6 +28,7 @@ from genrank.search.bm25 import FIELDS, TextField, listing_text, tokenise
 from genrank.search.dense import TextEncoder, encoded_text
 from genrank.search.filters import Filters, value_parts
 from genrank.search.fusion import reciprocal_rank_fusion
+from genrank.search.sqlite import WAIT_S, is_damage, writing
 from genrank.search.vectors import EncodeTexts, ListingEncoder, VectorTable
 from genrank.types import Candidate, Listing, Query, make_listing
 
@@ -48,7 +49,6 @@ there are enough others. The scores stay those of BM25 over all words."""
 _FILE = "index.sqlite"
 _APPLICATION = 0x67726E6B  # "grnk", in the file's header
 _LEAST_DEPTH = 100  # of each ranking that is fused
-_WAIT_S = 60
 _LOGGER = logging.getLogger(__name__)
 
 # a number is never given twice: a changed listing gets a new one, so what is new has numbers greater than the last one.
@@ -234,7 +234,7 @@ class Index:
         vectors: Any = [None] * len(changed)
         if self._encoder is not None:
             vectors = self._encoder.encode([encoded_text(listing) for listing, _ in changed])
-        with self._lock, _reporting(self.path), self._writing():
+        with self._lock, _reporting(self.path), writing(self._connection):
             if self._encoder is not None:
                 self._check_dimension(len(vectors[0]))
             for (listing, body), found, vector in zip(changed, words, vectors, strict=True):
@@ -251,7 +251,7 @@ class Index:
             How many were removed.
         """
         asked = _ids(listing_ids)
-        with self._lock, _reporting(self.path), self._writing():
+        with self._lock, _reporting(self.path), writing(self._connection):
             return self._connection.execute(
                 "DELETE FROM listings WHERE listing_id IN (SELECT value FROM json_each(?))", (json.dumps(asked),)
             ).rowcount
@@ -276,7 +276,7 @@ class Index:
     def compact(self) -> None:
         """Merge the parts of the word index, which many additions have split; searches are then a little faster."""
         with self._lock, _reporting(self.path):
-            with self._writing():
+            with writing(self._connection):
                 self._connection.execute("INSERT INTO words (words) VALUES ('optimize')")
             self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
@@ -475,17 +475,6 @@ class Index:
             run("INSERT INTO vectors VALUES (?, ?)", (number, vector.astype("<f4").tobytes()))
 
     @contextlib.contextmanager
-    def _writing(self) -> Iterator[None]:
-        self._connection.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-            self._connection.execute("COMMIT")
-        except BaseException:
-            if self._connection.in_transaction:
-                self._connection.execute("ROLLBACK")
-            raise
-
-    @contextlib.contextmanager
     def _reading(self) -> Iterator[None]:
         """One state of the index for several queries."""
         self._connection.execute("BEGIN")
@@ -509,7 +498,7 @@ _ALL = "1"
 
 def _connect(folder: Path, *, make: bool = False) -> sqlite3.Connection:
     address = f"{(folder / _FILE).absolute().as_uri()}?mode={'rwc' if make else 'rw'}"
-    connection = sqlite3.connect(address, uri=True, timeout=_WAIT_S, isolation_level=None, check_same_thread=False)
+    connection = sqlite3.connect(address, uri=True, timeout=WAIT_S, isolation_level=None, check_same_thread=False)
     for setting in ("synchronous = NORMAL", f"cache_size = {-(1 << 16)}", f"journal_size_limit = {1 << 26}"):
         connection.execute(f"PRAGMA {setting}")
     return connection
@@ -527,9 +516,6 @@ def _check_stamp(folder: Path, connection: sqlite3.Connection) -> None:
         raise DataFormatError(str(folder / _FILE), 0, f"an index of version {FORMAT}", found)
 
 
-_DAMAGE = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
-
-
 @contextlib.contextmanager
 def _reporting(folder: Path) -> Iterator[None]:
     """Turn SQLite's errors into those that are documented."""
@@ -537,7 +523,7 @@ def _reporting(folder: Path) -> Iterator[None]:
         yield
     except sqlite3.Error as error:
         file = str(folder / _FILE)
-        if getattr(error, "sqlite_errorcode", 0) & 0xFF in _DAMAGE or "no such table" in str(error):
+        if is_damage(error) or "no such table" in str(error):
             found = f"a damaged file ({error}); delete the folder, and make it again with genrank index"
             raise DataFormatError(file, 0, "an index of genrank", found) from None
         if "no such module: fts5" in str(error):

@@ -14,12 +14,12 @@ from genrank.data.jsonl import interaction_fields
 from genrank.errors import DataFormatError, InputError, shown
 from genrank.inputs import whole_number
 from genrank.prompting.history import in_time_order, usefulness
+from genrank.search.sqlite import WAIT_S, is_damage, writing
 from genrank.text.words import words
 from genrank.types import Interaction, Listing, Query, make_interaction
 
 _APPLICATION = 0x67726E73  # "grns", in the file's header
 _KEPT = 200  # interactions of a shopper
-_WAIT_S = 60
 _TABLES = """
 CREATE TABLE interactions (number INTEGER PRIMARY KEY AUTOINCREMENT, user_id TEXT NOT NULL, body TEXT NOT NULL);
 CREATE INDEX by_user ON interactions (user_id, number);
@@ -46,9 +46,7 @@ class Shoppers:
         self._kept = whole_number("kept", kept, at_least=1)
         self._lock = threading.RLock()
         with self._reporting():
-            self._connection = sqlite3.connect(
-                self.path, timeout=_WAIT_S, isolation_level=None, check_same_thread=False
-            )
+            self._connection = sqlite3.connect(self.path, timeout=WAIT_S, isolation_level=None, check_same_thread=False)
             try:
                 self._prepare()
             except BaseException:
@@ -59,7 +57,7 @@ class Shoppers:
         run = self._connection.execute
         run("PRAGMA secure_delete = ON")  # what is forgotten is overwritten
         run("PRAGMA journal_mode = WAL")
-        with self._writing():
+        with writing(self._connection):
             if not run("SELECT count(*) FROM sqlite_schema").fetchone()[0]:
                 for statement in _TABLES.strip().splitlines():
                     run(statement)
@@ -89,7 +87,7 @@ class Shoppers:
         """
         _check_user(user_id)
         bodies = [json.dumps(interaction_fields(one)) for one in interactions]
-        with self._reporting(), self._lock, self._writing():
+        with self._reporting(), self._lock, writing(self._connection):
             run = self._connection.execute
             for body in bodies:
                 run("INSERT INTO interactions (user_id, body) VALUES (?, ?)", (user_id, body))
@@ -131,28 +129,17 @@ class Shoppers:
         """
         _check_user(user_id)
         with self._reporting(), self._lock:
-            with self._writing():
+            with writing(self._connection):
                 gone = self._connection.execute("DELETE FROM interactions WHERE user_id = ?", (user_id,)).rowcount
             self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         return gone
-
-    @contextlib.contextmanager
-    def _writing(self) -> Iterator[None]:
-        self._connection.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-            self._connection.execute("COMMIT")
-        except BaseException:
-            if self._connection.in_transaction:
-                self._connection.execute("ROLLBACK")
-            raise
 
     @contextlib.contextmanager
     def _reporting(self) -> Iterator[None]:
         try:
             yield
         except sqlite3.DatabaseError as error:
-            if getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+            if is_damage(error):
                 raise DataFormatError(str(self.path), 0, "a file of shoppers", f"a damaged one ({error})") from None
             raise OSError(f"{self.path}: {error}") from error
 
