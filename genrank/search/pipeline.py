@@ -13,7 +13,7 @@ from typing import Any, Literal, cast
 
 from genrank.blending import is_weight
 from genrank.cascade import Cascade
-from genrank.errors import EngineError, InputError, shown
+from genrank.errors import EngineError, GenrankError, InputError, shown
 from genrank.inputs import make_history, make_query, whole_number
 from genrank.reranker import Reranker
 from genrank.search.diversity import diversify
@@ -22,7 +22,7 @@ from genrank.search.filters import Filters
 from genrank.search.fusion import reciprocal_rank_fusion
 from genrank.search.index import Index
 from genrank.search.rules import Rules, apply_rules
-from genrank.search.shoppers import Shoppers, profile
+from genrank.search.shoppers import Shoppers, check_user, profile
 from genrank.search.understanding import Intent, Understanding
 from genrank.types import Candidate, Interaction, Query, RankedItem, Ranking, Request, Variety, compact
 
@@ -147,6 +147,8 @@ class Pipeline:
     5. ``vary``, 6. ``rules``: `genrank.search.diversity` and `genrank.search.rules`.
     7. ``explain``: reasons for the first items, where a stage after the ranking may have moved others there.
     8. ``log``: what is returned counts as shown.
+
+    If ``personalise`` or ``log`` fails, the search goes on without it, and the stage's note says why.
 
     Args:
         match: An index, or a callable.
@@ -299,6 +301,8 @@ class Pipeline:
     ) -> _Search:
         if filters is not None and not isinstance(filters, Filters):
             raise InputError(f"must be Filters, got {shown(filters)}", field="filters")
+        if user_id is not None:
+            check_user(user_id)
         if top_k is not None:
             whole_number("top_k", top_k, at_least=1)
         if deadline is not None and not (isinstance(deadline, (int, float)) and deadline > 0):
@@ -335,7 +339,7 @@ class Pipeline:
             search.candidates = tuple(found[: self._candidates])
             told["order"] = tuple(one.listing.listing_id for one in search.candidates)
         if self._personalise is not None and search.user_id is not None and not search.history:
-            with search.stage("personalise"):
+            with search.stage("personalise") as told, _optional(told):
                 listings = [one.listing for one in search.candidates]
                 if isinstance(self._personalise, Shoppers):
                     known: Sequence[Interaction] = self._personalise.history(search.user_id)
@@ -397,11 +401,20 @@ class Pipeline:
     def _end(self, search: _Search) -> SearchResult:
         ranking = cast(Ranking, search.ranking)
         if self._log is not None and ranking.items:
-            with search.stage("log"):
+            with search.stage("log") as told, _optional(told):
                 self._log.shown(ranking, request_id=search.request_id, query=search.query.text, user_id=search.user_id)
         return SearchResult(
             search.request_id, search.query, search.intent, ranking, len(search.candidates), tuple(search.stages)
         )
+
+
+@contextmanager
+def _optional(told: dict[str, Any]) -> Iterator[None]:
+    """A stage that no answer depends on: if it fails, its note says so, and the search goes on."""
+    try:
+        yield
+    except (OSError, GenrankError) as error:
+        told["note"] = f"failed: {error}"
 
 
 def match(

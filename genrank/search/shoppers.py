@@ -85,7 +85,7 @@ class Shoppers:
             InputError: When the user id is wrong.
             OSError: When the file cannot be written.
         """
-        _check_user(user_id)
+        check_user(user_id)
         bodies = [json.dumps(interaction_fields(one)) for one in interactions]
         with self._reporting(), self._lock, writing(self._connection):
             run = self._connection.execute
@@ -104,7 +104,7 @@ class Shoppers:
             InputError: When the user id is wrong.
             DataFormatError: When the file is damaged.
         """
-        _check_user(user_id)
+        check_user(user_id)
         with self._reporting(), self._lock:
             rows = self._connection.execute(
                 "SELECT body FROM interactions WHERE user_id = ? ORDER BY number", (user_id,)
@@ -127,7 +127,7 @@ class Shoppers:
             InputError: When the user id is wrong.
             OSError: When the file cannot be written.
         """
-        _check_user(user_id)
+        check_user(user_id)
         with self._reporting(), self._lock:
             with writing(self._connection):
                 gone = self._connection.execute("DELETE FROM interactions WHERE user_id = ?", (user_id,)).rowcount
@@ -178,6 +178,11 @@ def profile(
     return [ordered[place] for place in sorted(chosen)]
 
 
-def _check_user(user_id: str) -> None:
+def check_user(user_id: str) -> None:
+    """Check a user id.
+
+    Raises:
+        InputError: When it is empty, or not printable text.
+    """
     if not isinstance(user_id, str) or not user_id or not user_id.isprintable():
         raise InputError(f"must be text that is printable and not empty, got {shown(user_id)}", field="user_id")

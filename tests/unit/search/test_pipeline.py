@@ -191,6 +191,22 @@ def test_a_dead_model_leaves_the_candidates_order_and_says_so(index: Index) -> N
     assert next(stage for stage in result.stages if stage.name == "rank").note
 
 
+def test_a_search_does_without_what_it_can_do_without(index: Index, tmp_path: Path) -> None:
+    shoppers = Shoppers(tmp_path / "shoppers")
+    shoppers.close()
+    (tmp_path / "log").mkdir()
+    log = FeedbackLog(tmp_path / "log")
+    for part in sorted((tmp_path / "log").rglob("*"), reverse=True):
+        part.unlink() if part.is_file() else part.rmdir()
+    (tmp_path / "log").rmdir()
+    (tmp_path / "log").write_text("a file where the folder was")
+    result = Pipeline(index, personalise=shoppers, log=log).search("beach dress", user_id="u1")
+    assert ids(result)[0] == "d2"
+    notes = {stage.name: stage.note for stage in result.stages}
+    assert notes["personalise"].startswith("failed: ")
+    assert notes["log"].startswith("failed: ")
+
+
 def test_nothing_found_is_an_answer(index: Index) -> None:
     result = Pipeline(index, reranker(), variety=0.5, rules=Rules(in_stock=True)).search("zeppelin", reasons=3)
     assert ids(result) == []
@@ -210,7 +226,7 @@ def test_bad_stages_are_named(index: Index, options: dict[str, Any], field: str)
 @pytest.mark.parametrize(
     ("options", "field"),
     [({"top_k": 0}, "top_k"), ({"reasons": -1}, "reasons"), ({"deadline": 0}, "deadline"), ({"variety": -1}, "variety"),
-     ({"filters": {"brand": "x"}}, "filters"), ({"history": "x"}, "history")],
+     ({"filters": {"brand": "x"}}, "filters"), ({"user_id": ""}, "user_id"), ({"history": "x"}, "history")],
 )  # fmt: skip
 def test_bad_searches_are_named(index: Index, options: dict[str, Any], field: str) -> None:
     with pytest.raises(InputError, match=field):
