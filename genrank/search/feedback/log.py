@@ -94,6 +94,8 @@ _UNIQUE = {
 }
 _EMPTY = "empty.parquet"  # DuckDB wants at least one file, and takes the columns from it
 _TRIES = 20
+_FREE_TRIES = 3  # of a writer; then it waits for the maintainer
+_LOCK = ".lock"
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,7 +266,8 @@ class FeedbackLog:
             duckdb.Error: When DuckDB refuses the query.
         """
         for _ in range(_TRIES):
-            with self.connection() as connection, contextlib.suppress(duckdb.IOException):
+            # the views look at the parts too
+            with contextlib.suppress(duckdb.IOException), self.connection() as connection:
                 return connection.sql(sql, params=list(parameters)).to_arrow_table()
         raise EngineError(f"the parts of {self.folder} changed {_TRIES} times while they were read; ask again later")
 
@@ -334,7 +337,7 @@ class FeedbackLog:
     @contextlib.contextmanager
     def _maintenance(self) -> Iterator[None]:
         """One maintainer at a time; files that dead writers left are removed, before and after."""
-        with FileLock(self.folder / ".lock"):
+        with FileLock(self.folder / _LOCK):
             self._sweep()
             yield
             self._sweep()
@@ -451,12 +454,19 @@ def _moment(time: datetime | None, field: str) -> datetime:
 
 
 def _write(path: Path, table: Any) -> None:
-    for _ in range(_TRIES):
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"cannot write {path}: its folder is gone")
+    for _ in range(_FREE_TRIES):
         with contextlib.suppress(FileNotFoundError):  # a maintainer took the unfinished file for a dead writer's
-            with write_atomically(path) as part:
-                pq.write_table(table, part, compression="zstd")
+            _write_once(path, table)
             return
-    raise FileNotFoundError(f"cannot write {path}: is its folder there?")
+    with FileLock(path.parent.parent / _LOCK):  # no maintainer works now
+        _write_once(path, table)
+
+
+def _write_once(path: Path, table: Any) -> None:
+    with write_atomically(path) as part:
+        pq.write_table(table, part, compression="zstd")
 
 
 def _unique(name: str, *patterns: str) -> str:

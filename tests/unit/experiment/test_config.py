@@ -9,6 +9,7 @@ from eval.baseline.config import BaselineConfig
 from eval.config import Bm25System, RunConfig
 from eval.cross_encoder import CrossEncoderConfig
 from eval.crossval import CrossvalConfig
+from eval.feedback import FeedbackConfig
 from eval.prompts import PromptsConfig
 from eval.robustness.config import RobustnessConfig
 from eval.variety import VarietyConfig
@@ -21,6 +22,7 @@ KINDS: dict[str, tuple[str, type[Strict]]] = {
     "baseline": ("baseline train", BaselineConfig),
     "cross-encoder": ("cross_encoder train", CrossEncoderConfig),
     "crossval": ("crossval", CrossvalConfig),
+    "feedback": ("feedback", FeedbackConfig),
     "prompts": ("prompts", PromptsConfig),
     "robustness": ("robustness", RobustnessConfig),
     "variety": ("variety", VarietyConfig),

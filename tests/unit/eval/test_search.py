@@ -1,0 +1,50 @@
+"""The measurement of a search, stage by stage."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("symspellpy")
+pytest.importorskip("pypinyin")
+
+from eval.search import Stages, main, ndcg
+from genrank import Reranker, sample_shop
+from genrank.search.index import Index
+from genrank.search.pipeline import categories_of
+from genrank.search.understanding import Understanding, Vocabulary
+from genrank.testing import OracleEngine, ScriptedEngine
+
+
+def test_each_stage_is_measured(tmp_path: Path) -> None:
+    shop = sample_shop()
+    (query,) = [one for one in shop.queries if one.query.query_id == "q-en-14"]
+    with Index.create(tmp_path / "index") as index:
+        index.add(shop.listings.values())
+        oracle = Reranker(engine=OracleEngine(shop.qrels[query.query.query_id]), decoding="listwise", passes=1)
+        silent = Understanding(ScriptedEngine([]), Vocabulary.of(index, search=categories_of(index)))
+        stages = Stages(index, oracle, silent, candidates=20, variety=0.9)
+        stages.search(query)
+        results = stages.results(shop)
+    figures = results["stages"]
+    assert list(figures) == ["words", "with intent", "ranked", "personalised", "varied", "understood"]
+    assert figures["ranked"]["nDCG@10"] > figures["words"]["nDCG@10"]
+    assert figures["ranked"]["nDCG@10"] > figures["varied"]["nDCG@10"]
+    assert figures["personalised"]["nDCG@10"] == figures["ranked"]["nDCG@10"]
+    assert all(len(figures[stage]["ms"]) == 2 for stage in figures)
+
+
+def test_the_ideal_is_over_all_judged_listings() -> None:
+    shop = sample_shop()
+    judged = shop.qrels["q-en-14"]
+    best = sorted(judged, key=lambda listing_id: -judged[listing_id])
+    assert ndcg(shop, "q-en-14", best) == pytest.approx(1)
+    assert ndcg(shop, "q-en-14", best[1:]) < 1
+    assert ndcg(shop, "q-en-14", []) == 0
+    assert ndcg(shop, "unknown", best) == 0
+
+
+def test_a_split_without_queries_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--split", "nowhere"]) == 2
+    assert "nowhere" in capsys.readouterr().err
