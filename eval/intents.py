@@ -22,7 +22,6 @@ from typing import Any
 
 from genrank.data.dataset import Dataset
 from genrank.data.jsonl import read_jsonl
-from genrank.engines.transformers import TransformersEngine
 from genrank.errors import DataFormatError, InputError
 from genrank.experiment.datasets import load_dataset
 from genrank.experiment.program import exit_status, say
@@ -55,6 +54,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> None:
+    from genrank.engines.transformers import TransformersEngine
+
     dataset = load_dataset(options.dataset)
     labels = read_labels(options.labels)
     vocabulary = Vocabulary.of(dataset.listings.values())

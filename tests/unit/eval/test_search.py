@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+pytest.importorskip("torch", reason="torch is not installed: pip install 'genrank[transformers]'")
 pytest.importorskip("symspellpy")
 pytest.importorskip("pypinyin")
 
