@@ -54,11 +54,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> None:
-    from genrank.engines.transformers import TransformersEngine
-
     dataset = load_dataset(options.dataset)
     labels = read_labels(options.labels)
     vocabulary = Vocabulary.of(dataset.listings.values())
+    from genrank.engines.transformers import TransformersEngine  # late: labels are checked without torch
+
     with TransformersEngine(options.model, adapter=options.adapter) as engine:
         results = measure(dataset, labels, Understanding(engine, vocabulary), options.split)
     for line in results["queries"]:
