@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 import multiprocessing
@@ -313,7 +314,7 @@ def test_what_is_no_index_is_named(tmp_path: Path) -> None:
         with pytest.raises(DataFormatError, match="expected an index of genrank"):
             Index.open(tmp_path)
     file.unlink()
-    with sqlite3.connect(file) as foreign:
+    with contextlib.closing(sqlite3.connect(file)) as foreign, foreign:
         foreign.execute("CREATE TABLE t (x)")
     foreign.close()
     with pytest.raises(DataFormatError, match="expected an index of genrank"):
@@ -324,7 +325,7 @@ def test_what_is_no_index_is_named(tmp_path: Path) -> None:
 
 def test_another_version_is_named(tmp_path: Path) -> None:
     Index.create(tmp_path).close()
-    with sqlite3.connect(tmp_path / "index.sqlite") as raw:
+    with contextlib.closing(sqlite3.connect(tmp_path / "index.sqlite")) as raw, raw:
         raw.execute("PRAGMA user_version = 99")
     raw.close()
     with pytest.raises(DataFormatError, match="expected an index of version 1, found version 99"):

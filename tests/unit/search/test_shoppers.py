@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 import threading
 from datetime import UTC, datetime
@@ -93,7 +94,7 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
     (tmp_path / "text").write_text("no database, but long enough to be read as one" * 40)
     with pytest.raises(DataFormatError, match="damaged"):
         Shoppers(tmp_path / "text")
-    with sqlite3.connect(tmp_path / "other") as other:
+    with contextlib.closing(sqlite3.connect(tmp_path / "other")) as other:
         other.execute("CREATE TABLE t (x)")
     with pytest.raises(DataFormatError, match="another database"):
         Shoppers(tmp_path / "other")
