@@ -499,8 +499,12 @@ _ALL = "1"
 def _connect(folder: Path, *, make: bool = False) -> sqlite3.Connection:
     address = f"{(folder / _FILE).absolute().as_uri()}?mode={'rwc' if make else 'rw'}"
     connection = sqlite3.connect(address, uri=True, timeout=WAIT_S, isolation_level=None, check_same_thread=False)
-    for setting in ("synchronous = NORMAL", f"cache_size = {-(1 << 16)}", f"journal_size_limit = {1 << 26}"):
-        connection.execute(f"PRAGMA {setting}")
+    try:
+        for setting in ("synchronous = NORMAL", f"cache_size = {-(1 << 16)}", f"journal_size_limit = {1 << 26}"):
+            connection.execute(f"PRAGMA {setting}")
+    except BaseException:  # a damaged file, for example
+        connection.close()
+        raise
     return connection
 
 
