@@ -6,10 +6,10 @@ import asyncio
 import dataclasses
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal
 
 from genrank.blending import is_weight
 from genrank.cascade import Cascade
@@ -17,7 +17,6 @@ from genrank.errors import EngineError, GenrankError, InputError, shown
 from genrank.inputs import make_history, make_query, whole_number
 from genrank.reranker import Reranker
 from genrank.search.diversity import diversify
-from genrank.search.feedback.log import FeedbackLog
 from genrank.search.filters import Filters
 from genrank.search.fusion import reciprocal_rank_fusion
 from genrank.search.index import Index
@@ -25,6 +24,10 @@ from genrank.search.rules import Rules, apply_rules
 from genrank.search.shoppers import Shoppers, check_user, profile
 from genrank.search.understanding import Intent, Understanding
 from genrank.types import Candidate, Interaction, Query, RankedItem, Ranking, Request, Variety, compact
+
+if TYPE_CHECKING:  # a pipeline without a log needs neither pyarrow nor DuckDB
+    from genrank.search.feedback.log import FeedbackLog
+
 
 StageName = Literal["understand", "match", "personalise", "rank", "vary", "rules", "explain", "log"]
 """The stages, in their order."""
@@ -104,6 +107,18 @@ class SearchResult:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class _Rerank:
+    """A call of the reranker that is still to be made."""
+
+    ranker: Reranker | Cascade
+    arguments: tuple[Query, Sequence[Candidate], Sequence[Interaction]]
+    options: dict[str, Any]
+
+
+_Steps = Generator[_Rerank, Ranking, SearchResult]
+
+
 @dataclass
 class _Search:
     """One search on its way through the stages."""
@@ -119,12 +134,16 @@ class _Search:
     request_id: str
     intent: Intent | None = None
     candidates: tuple[Candidate, ...] = ()
-    ranking: Ranking | None = None
     stages: list[Stage] = field(default_factory=list)
 
     def left(self) -> float | None:
         """Seconds left; None without a deadline."""
         return None if self.ends is None else max(_LEAST_SECONDS, self.ends - time.monotonic())
+
+    def rerank(self, ranker: Reranker | Cascade, candidates: Sequence[Candidate], reasons: int) -> _Rerank:
+        """A call of the reranker for this search."""
+        options = {"reasons": reasons, "deadline": self.left()}
+        return _Rerank(ranker, (self.query, candidates, self.history), options)
 
     @contextmanager
     def stage(self, name: StageName) -> Iterator[dict[str, Any]]:
@@ -229,26 +248,11 @@ class Pipeline:
             GenrankError: Whatever a stage raises that cannot go on; a failing model is no such case.
         """
         search = self._begin(query, user_id, history, filters, top_k, reasons, variety, deadline, request_id)
-        self._before(search)
-        with search.stage("rank") as told:
-            if search.candidates and self._rank is not None:
-                reasons_now = 0 if self._moves(search) else search.reasons
-                if isinstance(self._rank, (Reranker, Cascade)):
-                    search.ranking = self._rank.rerank(
-                        search.query, search.candidates, search.history, reasons=reasons_now, deadline=search.left()
-                    )
-                else:
-                    search.ranking = self._rank(Request(search.query, search.candidates, search.history))
-            self._ranked(search, told)
-        self._after(search)
-        if explained := self._to_explain(search):
-            reranker = cast(Reranker | Cascade, self._rank)
-            with search.stage("explain"):
-                told_of = reranker.rerank(
-                    search.query, explained, search.history, reasons=len(explained), deadline=search.left()
-                )
-                self._explain(search, told_of)
-        return self._end(search)
+        steps = self._steps(search)
+        asked = _next(steps)
+        while isinstance(asked, _Rerank):
+            asked = _next(steps, asked.ranker.rerank(*asked.arguments, **asked.options))
+        return asked
 
     async def asearch(
         self,
@@ -265,27 +269,12 @@ class Pipeline:
     ) -> SearchResult:
         """`search` for asyncio: the reranker is awaited, the other stages run in a thread."""
         search = self._begin(query, user_id, history, filters, top_k, reasons, variety, deadline, request_id)
-        await asyncio.to_thread(self._before, search)
-        with search.stage("rank") as told:
-            if search.candidates and self._rank is not None:
-                reasons_now = 0 if self._moves(search) else search.reasons
-                if isinstance(self._rank, (Reranker, Cascade)):
-                    search.ranking = await self._rank.arerank(
-                        search.query, search.candidates, search.history, reasons=reasons_now, deadline=search.left()
-                    )
-                else:
-                    request = Request(search.query, search.candidates, search.history)
-                    search.ranking = await asyncio.to_thread(self._rank, request)
-            self._ranked(search, told)
-        await asyncio.to_thread(self._after, search)
-        if explained := self._to_explain(search):
-            reranker = cast(Reranker | Cascade, self._rank)
-            with search.stage("explain"):
-                told_of = await reranker.arerank(
-                    search.query, explained, search.history, reasons=len(explained), deadline=search.left()
-                )
-                self._explain(search, told_of)
-        return await asyncio.to_thread(self._end, search)
+        steps = self._steps(search)
+        asked = await asyncio.to_thread(_next, steps)
+        while isinstance(asked, _Rerank):
+            ranking = await asked.ranker.arerank(*asked.arguments, **asked.options)
+            asked = await asyncio.to_thread(_next, steps, ranking)
+        return asked
 
     def _begin(
         self,
@@ -319,7 +308,37 @@ class Pipeline:
             request_id=request_id or uuid.uuid4().hex,
         )
 
-    def _before(self, search: _Search) -> None:
+    def _steps(self, search: _Search) -> _Steps:
+        """All stages; each call of the reranker is yielded, to be made or awaited, and gets its ranking sent."""
+        self._find(search)
+        with search.stage("rank") as told:
+            if not search.candidates or self._rank is None:
+                ranking = Ranking(search.query.query_id, _as_found(search.candidates))
+            elif isinstance(self._rank, (Reranker, Cascade)):
+                reasons = 0 if self._moves(search) else search.reasons
+                ranking = yield search.rerank(self._rank, search.candidates, reasons)
+            elif (ranked := self._rank(Request(search.query, search.candidates, search.history))) is not None:
+                ranking = ranked
+            else:
+                raise EngineError("the rank stage returned nothing")
+            told["order"] = tuple(item.listing_id for item in ranking)
+            if ranking.provenance.outcome == "fallback":
+                told["note"] = ranking.provenance.why
+        ranking = self._moved(search, ranking)
+        first = ranking.items[: search.reasons]
+        if first and self._moves(search) and isinstance(self._rank, (Reranker, Cascade)):
+            with search.stage("explain"):
+                candidates = tuple(Candidate(item.listing) for item in first)
+                told_of = yield search.rerank(self._rank, candidates, len(candidates))
+                ranking = _with_reasons(ranking, told_of)
+        if self._log is not None and ranking.items:
+            with search.stage("log") as told, _optional(told):
+                self._log.shown(ranking, request_id=search.request_id, query=search.query.text, user_id=search.user_id)
+        return SearchResult(
+            search.request_id, search.query, search.intent, ranking, len(search.candidates), tuple(search.stages)
+        )
+
+    def _find(self, search: _Search) -> None:
         """The stages before the ranking."""
         if self._understand is not None:
             with search.stage("understand") as told:
@@ -347,18 +366,8 @@ class Pipeline:
                     known = self._personalise(search.user_id, search.query, search.candidates)
                 search.history = tuple(profile(known, search.query, listings, most=self._profile))
 
-    def _ranked(self, search: _Search, told: dict[str, Any]) -> None:
-        if search.ranking is None:
-            search.ranking = Ranking(search.query.query_id, _as_found(search.candidates))
-            if search.candidates and self._rank is not None:
-                raise EngineError("the rank stage returned nothing")
-        told["order"] = tuple(item.listing_id for item in search.ranking)
-        if search.ranking.provenance.outcome == "fallback":
-            told["note"] = search.ranking.provenance.why
-
-    def _after(self, search: _Search) -> None:
-        """The stages that change the order after the ranking."""
-        ranking = cast(Ranking, search.ranking)
+    def _moved(self, search: _Search, ranking: Ranking) -> Ranking:
+        """The ranking after the stages that change its order, cut to what is wanted."""
         if self._vary is not None or search.variety:
             with search.stage("vary") as told:
                 if self._vary is not None:
@@ -372,40 +381,25 @@ class Pipeline:
                 ranking, report = apply_rules(ranking, self._rules)
                 told["order"] = tuple(item.listing_id for item in ranking)
                 told["note"] = "; ".join(f"{one.rule}: {one.why}" for one in report.conflicts)
-        if search.top_k is not None:
-            ranking = dataclasses.replace(ranking, items=ranking.items[: search.top_k])
-        search.ranking = ranking
+        return ranking if search.top_k is None else dataclasses.replace(ranking, items=ranking.items[: search.top_k])
 
     def _moves(self, search: _Search) -> bool:
         """Whether a stage after the ranking may change its order."""
         return bool(self._vary is not None or search.variety or self._rules is not None)
 
-    def _to_explain(self, search: _Search) -> tuple[Candidate, ...]:
-        """The first items, if they still need reasons."""
-        if not search.reasons or not self._moves(search) or not isinstance(self._rank, (Reranker, Cascade)):
-            return ()
-        first = cast(Ranking, search.ranking).items[: search.reasons]
-        return tuple(Candidate(item.listing) for item in first)
 
-    def _explain(self, search: _Search, told_of: Ranking) -> None:
-        reasons = {item.listing_id: item for item in told_of}
-        ranking = cast(Ranking, search.ranking)
-        items = tuple(
-            dataclasses.replace(item, reason=told.reason, evidence=told.evidence)
-            if (told := reasons.get(item.listing_id))
-            else item
-            for item in ranking
-        )
-        search.ranking = dataclasses.replace(ranking, items=items)
+def _next(steps: _Steps, ranking: Ranking | None = None) -> _Rerank | SearchResult:
+    """The next call of the reranker, or the result.
 
-    def _end(self, search: _Search) -> SearchResult:
-        ranking = cast(Ranking, search.ranking)
-        if self._log is not None and ranking.items:
-            with search.stage("log") as told, _optional(told):
-                self._log.shown(ranking, request_id=search.request_id, query=search.query.text, user_id=search.user_id)
-        return SearchResult(
-            search.request_id, search.query, search.intent, ranking, len(search.candidates), tuple(search.stages)
-        )
+    Args:
+        steps: The stages.
+        ranking: The answer to the last call; None at the beginning.
+    """
+    try:
+        return steps.send(ranking)  # type: ignore[arg-type] # a generator that begins is sent None
+    except StopIteration as end:
+        result: SearchResult = end.value
+        return result
 
 
 @contextmanager
@@ -437,11 +431,7 @@ def match(
     if not found and strict != filters:
         strict, note = filters, "nothing meets the query's price, brand and exclusions, which were left out"
         found = index.search(query, filters=filters, k=count)
-    rankings = [found]
-    for wish in _wishes(intent):
-        narrowed = dataclasses.replace(strict, **wish(strict))
-        if narrowed != strict:
-            rankings.append(index.search(query, filters=narrowed, k=count))
+    rankings = [found, *(index.search(query, filters=one, k=count) for one in _raising(intent, strict))]
     by_id = {one.listing.listing_id: one.listing for ranking in rankings for one in ranking}
     scores = reciprocal_rank_fusion([one.listing.listing_id for one in ranking] for ranking in rankings)
     best = list(scores.items())[:count]
@@ -477,14 +467,14 @@ def _with_intent(filters: Filters, intent: Intent) -> Filters:
     return dataclasses.replace(filters, **changes)
 
 
-def _wishes(intent: Intent) -> Iterator[Callable[[Filters], dict[str, Any]]]:
-    """What would raise a listing, each as a change of filters; nothing where the caller has decided already."""
-    for category in intent.categories[:_MOST_CATEGORIES]:
-        yield lambda filters, path=category.value: {} if filters.category else {"category": path}  # type: ignore[misc]
+def _raising(intent: Intent, filters: Filters) -> Iterator[Filters]:
+    """What raises a listing, each as filters of its own; the caller's decisions stand."""
+    if not filters.category:
+        for category in intent.categories[:_MOST_CATEGORIES]:
+            yield dataclasses.replace(filters, category=category.value)
     for name, guess in intent.attributes.items():
-        if guess.confidence >= _LEAST_CONFIDENCE:
-            one = {name: guess.value}
-            yield lambda filters, one=one: {"attributes": {**one, **filters.attributes}}  # type: ignore[misc]
+        if guess.confidence >= _LEAST_CONFIDENCE and name not in filters.attributes:
+            yield dataclasses.replace(filters, attributes={**filters.attributes, name: guess.value})
 
 
 def _as_found(candidates: Sequence[Candidate]) -> tuple[RankedItem, ...]:
@@ -494,6 +484,18 @@ def _as_found(candidates: Sequence[Candidate]) -> tuple[RankedItem, ...]:
         RankedItem(one.listing, rank=place + 1, score=1 - place / count, source_rank=place + 1)
         for place, one in enumerate(candidates)
     )
+
+
+def _with_reasons(ranking: Ranking, told_of: Ranking) -> Ranking:
+    """A ranking with the reasons of another one of the same listings."""
+    reasons = {item.listing_id: item for item in told_of}
+    items = tuple(
+        dataclasses.replace(item, reason=told.reason, evidence=told.evidence)
+        if (told := reasons.get(item.listing_id))
+        else item
+        for item in ranking
+    )
+    return dataclasses.replace(ranking, items=items)
 
 
 def _knob(variety: float) -> float:

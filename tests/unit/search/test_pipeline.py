@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -211,6 +213,16 @@ def test_nothing_found_is_an_answer(index: Index) -> None:
     result = Pipeline(index, reranker(), variety=0.5, rules=Rules(in_stock=True)).search("zeppelin", reasons=3)
     assert ids(result) == []
     assert result.to_dict()["request_id"]
+
+
+def test_a_rank_stage_that_returns_nothing_is_an_error(index: Index) -> None:
+    with pytest.raises(EngineError, match="returned nothing"):
+        Pipeline(index, lambda _: None).search("dress")  # type: ignore[arg-type, return-value]
+
+
+def test_without_a_log_neither_pyarrow_nor_duckdb_is_needed() -> None:
+    code = "import sys, genrank.search.pipeline; print({'pyarrow', 'duckdb', 'torch'} & {*sys.modules})"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"
 
 
 @pytest.mark.parametrize(
