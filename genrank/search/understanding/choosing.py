@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Self
 
 from genrank.engines.base import Engine, EngineCall, ScoreRequest, ScoreResult, Stop, never
 from genrank.errors import EngineError, InputError
@@ -84,38 +85,40 @@ class _Tree:
         self._branches = {begin: tokens for begin, tokens in nexts.items() if len(tokens) > 1}
         begins = sorted(self._branches, key=len, reverse=True)
         # a prompt for each branch that no longer one passes
-        self._paths = [
-            begin for i, begin in enumerate(begins) if not any(other[: len(begin)] == begin for other in begins[:i])
-        ]
+        paths = [begin for i, begin in enumerate(begins) if not any(one[: len(begin)] == begin for one in begins[:i])]
+        self._reads = [_Read.along(path, self._branches) for path in paths]
 
     def requests(self, choice: Choice) -> Iterator[ScoreRequest]:
         ids = tuple(choice.ids)
-        for path in self._paths:
-            passed = self._passed(path)
-            targets = dict.fromkeys(token for begin in passed for token in self._branches[begin])
-            yield ScoreRequest(
-                ids=ids + path,
-                reads=tuple(len(ids) + len(begin) - 1 for begin in passed),
-                targets=tuple(targets),
-                lead=choice.lead,
-            )
+        for read in self._reads:
+            places = tuple(len(ids) + len(begin) - 1 for begin in read.branches)
+            yield ScoreRequest(ids=ids + read.path, reads=places, targets=read.targets, lead=choice.lead)
 
     def log_probabilities(self, results: Iterator[ScoreResult]) -> list[float]:
         """Of the answers, from the results of `requests`, of which it takes its own."""
         known: dict[tuple[int, ...], dict[int, float]] = {}
-        for path in self._paths:
-            passed = self._passed(path)
-            targets = list(dict.fromkeys(token for begin in passed for token in self._branches[begin]))
-            for begin, row in zip(passed, next(results).scores, strict=True):
-                by_token = dict(zip(targets, row, strict=True))
+        for read in self._reads:
+            for begin, row in zip(read.branches, next(results).scores, strict=True):
+                by_token = dict(zip(read.targets, row, strict=True))
                 known[begin] = _log_softmax({token: by_token[token] for token in self._branches[begin]})
         return [
             math.fsum(known[answer[:length]][token] for length, token in enumerate(answer) if answer[:length] in known)
             for answer in self._answers
         ]
 
-    def _passed(self, path: tuple[int, ...]) -> list[tuple[int, ...]]:
-        return [path[:length] for length in range(len(path) + 1) if path[:length] in self._branches]
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """One prompt that reads some branches on its way."""
+
+    path: tuple[int, ...]
+    branches: tuple[tuple[int, ...], ...]
+    targets: tuple[int, ...]
+
+    @classmethod
+    def along(cls, path: tuple[int, ...], branches: Mapping[tuple[int, ...], Sequence[int]]) -> Self:
+        passed = tuple(path[:length] for length in range(len(path) + 1) if path[:length] in branches)
+        return cls(path, passed, tuple(dict.fromkeys(token for begin in passed for token in branches[begin])))
 
 
 def _log_softmax(scores: dict[int, float]) -> dict[int, float]:

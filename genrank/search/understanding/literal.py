@@ -23,6 +23,7 @@ _MONEY = (
 )
 _NUMBER = r"(?:\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?)\s*(?:k\b|千|万)?"
 _AMOUNT = rf"(?:{_MONEY}\s*)?{_NUMBER}(?:\s*{_MONEY})?"
+_NUMBER_AND_TIMES = re.compile(r"([\d,.]+)\s*(k\b|千|万)?")
 _TIMES = {"k": 1000.0, "千": 1000.0, "万": 10_000.0}
 
 _RANGE = re.compile(
@@ -144,7 +145,7 @@ def _one_side(match: re.Match[str], *, most: bool) -> Money:
 
 
 def _amount(text: str) -> float:
-    number, times = re.search(r"([\d,.]+)\s*(k\b|千|万)?", text.lower()).groups()  # type: ignore[union-attr]
+    ((number, times),) = _NUMBER_AND_TIMES.findall(text.lower())
     return float(number.replace(",", "")) * _TIMES.get(times, 1.0)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import math
 import time
 from collections.abc import Sequence, Set
@@ -258,4 +259,10 @@ def _softmax(scores: Sequence[float]) -> list[float]:
 
 def _stands_in(value: str, words: Set[str]) -> bool:
     """Whether all words of a value are among a query's."""
-    return bool(found := set(tokenise(value, stem=True))) and found <= words
+    return bool(found := _words(value)) and found <= words
+
+
+@functools.lru_cache(maxsize=100_000)
+def _words(value: str) -> frozenset[str]:
+    """The words of a value, which comes up again with every query of its category."""
+    return frozenset(tokenise(value, stem=True))

@@ -62,7 +62,10 @@ class Vocabulary:
         self.words = dict(words)
         self.currencies = dict(currencies)
         self._search = search
-        self._brand_words = {name: tokenise(name) for name in self.brands}
+        self._brands: dict[str, list[tuple[list[str], str]]] = defaultdict(list)  # words and names, by the first word
+        for name in self.brands:
+            if found := tokenise(name):
+                self._brands[found[0]].append((found, name))
         self._values = {value.lower() for some in self.facets.values() for facet in some for value in facet.values}
 
     @classmethod
@@ -101,11 +104,11 @@ class Vocabulary:
 
     def likely_categories(self, text: str) -> dict[Path, float]:
         """The categories of the listings that a text finds, with the sums of their scores, best first."""
-        votes = Counter[Path]()
+        votes: dict[Path, float] = defaultdict(float)
         for path, score in self._search(text):
             if path and score > 0:
-                votes[tuple(clean(part) for part in path)] += score  # type: ignore[assignment] # a float
-        return dict(votes.most_common())
+                votes[tuple(clean(part) for part in path)] += score
+        return dict(sorted(votes.items(), key=lambda one: -one[1]))
 
     def is_value(self, text: str) -> bool:
         """Whether an attribute has this value in some listing; letter case does not matter."""
@@ -114,8 +117,13 @@ class Vocabulary:
     def brands_in(self, text: str) -> list[str]:
         """The brands whose whole name stands in a text, the longest first."""
         found = tokenise(text)
-        named = [name for name, words in self._brand_words.items() if words and _within(words, found)]
-        return sorted(named, key=lambda name: (-len(self._brand_words[name]), name))
+        named = {
+            name: len(words)
+            for at, first in enumerate(found)
+            for words, name in self._brands.get(first, ())
+            if found[at : at + len(words)] == words
+        }
+        return sorted(named, key=lambda name: (-named[name], name))
 
     def facets_of(self, paths: Iterable[Path]) -> list[Facet]:
         """The facets of the listings in some categories, or in categories below them."""
@@ -136,9 +144,3 @@ def _by_bm25(listings: Sequence[Listing]) -> Search:
 
 def _facet(name: str, counts: Counter[str]) -> Facet:
     return Facet(name, dict(counts.most_common()))
-
-
-def _within(words: Sequence[str], text: Sequence[str]) -> bool:
-    """Whether words stand in a text, one after the other."""
-    n = len(words)
-    return any(list(text[at : at + n]) == list(words) for at in range(len(text) - n + 1))

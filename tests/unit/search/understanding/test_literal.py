@@ -73,4 +73,4 @@ def test_long_nonsense_is_read_quickly(text: str) -> None:
     started = time.perf_counter()
     prices(text)
     exclusions(text, WORDS.__contains__, VALUES.__contains__)
-    assert time.perf_counter() - started < 5
+    assert time.perf_counter() - started < 1
