@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import multiprocessing
 import random
 import tempfile
@@ -14,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from eval.peers import percentiles_ms
 from genrank.data.dataset import Dataset
 from genrank.experiment.program import say
 from genrank.search.dense import Encoder, TextEncoder, Vectors
@@ -113,7 +115,7 @@ def _searches(index: Index, queries: Sequence[str]) -> dict[str, Any]:
     found = {}
     for mode in modes:
         for name, filters in ((mode, None), (f"{mode}, filtered", _FILTERS)):
-            found[name] = _timed(lambda query: index.search(query, filters=filters, mode=mode), queries)  # noqa: B023
+            found[name] = _timed(functools.partial(index.search, filters=filters, mode=mode), queries)
     say("searched")
     return found
 
@@ -127,11 +129,7 @@ def _timed(search: Callable[[str], object], queries: Sequence[str]) -> dict[str,
         search(query)
         passed.append(time.perf_counter() - started[0])
         used.append(time.process_time() - started[1])
-    return {name: _percentiles_ms(times) for name, times in (("ms", passed), ("processor_ms", used))}
-
-
-def _percentiles_ms(seconds: Sequence[float]) -> list[float]:
-    return [round(float(one), 1) for one in np.percentile(seconds, [50, 95]) * 1e3]
+    return {name: percentiles_ms(times) for name, times in (("ms", passed), ("processor_ms", used))}
 
 
 def _updates(index: Index, listings: Sequence[Listing], size: int, seconds: float) -> dict[str, Any]:

@@ -428,6 +428,11 @@ def pairwise(figures: Sequence[float], others: Sequence[float]) -> list[float]:
     return [round(f(ratios), 3) for f in (statistics.median, min, max)]
 
 
+def percentiles_ms(seconds: Sequence[float]) -> list[float]:
+    """p50 and p95, in milliseconds."""
+    return [round(float(ms), 1) for ms in np.percentile(np.asarray(seconds) * 1e3, (50, 95))]
+
+
 def peak_mib() -> int | None:
     """Most memory that this process has used so far; None on Windows, which does not say."""
     try:
@@ -624,7 +629,7 @@ def row(name: str, batched: Mapping[str, Sequence[Ran]], alone: Sequence[Ran], s
 
 
 def _percentiles(found: Sequence[Ran]) -> list[float]:
-    return [round(float(ms), 1) for ms in np.percentile([ran.seconds * 1e3 for ran in found], (50, 95))]
+    return percentiles_ms([ran.seconds for ran in found])
 
 
 _COLUMNS: Mapping[str, str] = {

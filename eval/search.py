@@ -14,17 +14,17 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import statistics
 import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 from eval.diversity import diversity
-from eval.kept import percentiles
+from eval.peers import percentiles_ms
 from genrank import Cascade, Reranker
 from genrank.data.dataset import Dataset, DatasetQuery
 from genrank.errors import InputError
@@ -35,8 +35,9 @@ from genrank.files import write_atomically
 from genrank.models.registry import DEFAULT_MODEL
 from genrank.search.diversity import diversify
 from genrank.search.filters import Filters
-from genrank.search.index import Index
+from genrank.search.index import Index, Mode
 from genrank.search.pipeline import categories_of, match
+from genrank.search.rules import dcg
 from genrank.search.shoppers import profile
 from genrank.search.understanding import Understanding, Vocabulary
 from genrank.types import Query, Ranking
@@ -129,9 +130,10 @@ class Stages:
         def found(stage: str, ids: Sequence[str]) -> None:
             self._orders[stage][query_id] = list(ids)
 
-        for stage, mode in (("words", "text"), ("vectors", "dense"), ("fused", "fused")):
+        modes: dict[str, Mode] = {"words": "text", "vectors": "dense", "fused": "fused"}
+        for stage, mode in modes.items():
             if self._with_vectors or mode == "text":
-                hits = self._timed(stage, lambda mode=mode: self._index.search(asked, k=self._candidates, mode=mode))  # type: ignore[misc]
+                hits = self._timed(stage, partial(self._index.search, asked, k=self._candidates, mode=mode))
                 found(stage, [hit.listing.listing_id for hit in hits])
         intent = self._timed("understood", lambda: self._understanding.understand(asked))
         corrected = Query(intent.corrected, query_id)
@@ -176,7 +178,7 @@ class Stages:
                 "nothing_found": len(orders) - len(run),
             }
         for stage, seconds in self._seconds.items():
-            figures.setdefault(stage, {})["ms"] = percentiles(seconds)
+            figures.setdefault(stage, {})["ms"] = percentiles_ms(seconds)
         return {"dataset": dataset.name, "queries": len(self._orders["words"]), "stages": figures}
 
 
@@ -184,12 +186,8 @@ def ndcg(dataset: Dataset, query_id: str, order: Sequence[str], k: int = DEPTH) 
     """nDCG@k of one query, with the ideal over all judged listings; 0 where none has a gain."""
     judged: Mapping[str, int] = dataset.qrels.get(query_id, {})
     gains = {listing_id: dataset.grades[grade].gain for listing_id, grade in judged.items()}
-    ideal = _dcg(sorted(gains.values(), reverse=True)[:k])
-    return _dcg([gains.get(listing_id, 0.0) for listing_id in order[:k]]) / ideal if ideal else 0.0
-
-
-def _dcg(gains: Sequence[float]) -> float:
-    return math.fsum(gain / math.log2(place + 2) for place, gain in enumerate(gains))
+    ideal = dcg(sorted(gains.values(), reverse=True), k)
+    return dcg([gains.get(listing_id, 0.0) for listing_id in order], k) / ideal if ideal else 0.0
 
 
 def _ids(ranking: Ranking) -> list[str]:

@@ -250,11 +250,11 @@ def rule_costs(ranking: Ranking, rules: Rules, *, gains: Mapping[str, float] | N
         if not isinstance(gain, (int, float)) or not 0 <= gain < math.inf:
             raise InputError(f"must be a number of at least 0, got {shown(gain)}", field=f"gains[{item.listing_id!r}]")
     listings = [item.listing for item in ranking]
-    ideal = _dcg(sorted(values, reverse=True), k)
+    ideal = dcg(sorted(values, reverse=True), k)
 
     def ndcg(some: Rules) -> float:
         order, _ = _order(listings, some)
-        return _dcg([values[i] for i in order], k) / ideal if ideal else 0.0
+        return dcg([values[i] for i in order], k) / ideal if ideal else 0.0
 
     before = ndcg(Rules())
     alone = {name: before - ndcg(one) for name, one in _one_by_one(rules).items()}
@@ -267,7 +267,8 @@ def _check(ranking: object, rules: object) -> None:
             raise InputError(f"must be {kind.__name__}, got {type(value).__name__}", field=name)
 
 
-def _dcg(gains: Sequence[float], k: int) -> float:
+def dcg(gains: Sequence[float], k: int) -> float:
+    """``sum over ranks i <= k of gain / log2(i + 1)``."""
     return math.fsum(gain / math.log2(rank + 1) for rank, gain in enumerate(gains[:k], start=1))
 
 

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("torch", reason="torch is not installed: pip install 'genrank[transformers]'")
 pytest.importorskip("symspellpy")
 pytest.importorskip("pypinyin")
 

@@ -6,7 +6,7 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -135,11 +135,11 @@ def test_a_dead_redis_is_an_empty_cache() -> None:
     assert len(errors) == 3, "then it is left alone for a while"
 
 
-def test_a_redis_that_hangs_is_not_waited_for() -> None:
+def seconds_waited_for_a_redis_that_hangs(make: Callable[[str], RedisCache]) -> float:
     pytest.importorskip("redis")
 
     async def run(port: int) -> float:
-        cache = RedisCache(f"redis://127.0.0.1:{port}/0", 60, "")
+        cache = make(f"redis://127.0.0.1:{port}/0")
         started = time.monotonic()
         assert await cache.get("a") is None
         took = time.monotonic() - started
@@ -149,7 +149,11 @@ def test_a_redis_that_hangs_is_not_waited_for() -> None:
     with socket.socket() as deaf:
         deaf.bind(("127.0.0.1", 0))
         deaf.listen()
-        assert asyncio.run(run(deaf.getsockname()[1])) < 1.0
+        return asyncio.run(run(deaf.getsockname()[1]))
+
+
+def test_a_redis_that_hangs_is_not_waited_for() -> None:
+    assert seconds_waited_for_a_redis_that_hangs(lambda url: RedisCache(url, 60, "")) < 1.0
 
 
 def test_a_process_that_stands_still_does_not_take_redis_for_slow(redis_url: str) -> None:
@@ -172,21 +176,12 @@ def test_a_process_that_stands_still_does_not_take_redis_for_slow(redis_url: str
 
 @pytest.mark.parametrize("patience", [0.05, 0.4])
 def test_redis_is_waited_for_as_long_as_told(patience: float) -> None:
-    pytest.importorskip("redis")
+    def make(url: str) -> RedisCache:
+        cache = make_cache(CacheConfig(redis=SecretStr(url), patience=patience))
+        assert isinstance(cache, RedisCache)
+        return cache
 
-    async def run(port: int) -> float:
-        config = CacheConfig(redis=SecretStr(f"redis://127.0.0.1:{port}/0"), patience=patience)
-        cache = make_cache(config)
-        started = time.monotonic()
-        assert await cache.get("a") is None
-        took = time.monotonic() - started
-        await cache.close()
-        return took
-
-    with socket.socket() as deaf:
-        deaf.bind(("127.0.0.1", 0))
-        deaf.listen()
-        assert patience <= asyncio.run(run(deaf.getsockname()[1])) < patience + 1.0
+    assert patience <= seconds_waited_for_a_redis_that_hangs(make) < patience + 1.0
 
 
 def test_one_computation_serves_all_who_ask_meanwhile() -> None:
