@@ -9,7 +9,7 @@ from genrank.doctor.check import Check
 from genrank.errors import ConfigError, EngineError, GenrankError, MissingExtraError
 from genrank.remote.completions import UnservedError
 from genrank.remote.connect import connect
-from genrank.remote.http import API_KEY, Connection, RefusedError
+from genrank.remote.http import API_KEY, Connection, FailedError, RefusedError
 from genrank.remote.models import ServedModel, served_models
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def check_server(
     except RefusedError as error:
         hint = "; the address of a server that speaks OpenAI's API mostly ends in /v1" if error.status == 404 else ""
         return _failed(f"{error}{hint}", _SET_KEY if error.status in (401, 403) else f"curl {url.rstrip('/')}/models")
-    except UnservedError as error:
+    except (FailedError, UnservedError) as error:
         return _failed(str(error), f"curl {url.rstrip('/')}/models")
     except EngineError as error:
         return _failed(str(error), "genrank vllm")

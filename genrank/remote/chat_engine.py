@@ -198,8 +198,9 @@ class ChatEngine(HTTPEngine):
         except RefusedError as error:
             if error.status in (401, 403):
                 raise
-        except FailedError:  # llama-cpp-python, asked for logprobs without having been started for them
-            pass
+        except FailedError as error:
+            if error.status != 500:  # llama-cpp-python's, asked for logprobs without having been started for them
+                raise
         return None
 
     async def _score_all(self, requests: Sequence[ScoreRequest], answers: Answers[ScoreResult]) -> None:

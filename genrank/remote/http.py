@@ -58,7 +58,15 @@ class RefusedError(EngineError):
 
 
 class FailedError(EngineError):
-    """The server answered every attempt with HTTP 500: it may have been asked for what it cannot do."""
+    """The server answered every attempt, the last with an error that mostly passes.
+
+    Attributes:
+        status: The HTTP status. 500 may mean that it was asked for what it cannot do.
+    """
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 class _PassingError(Exception):
@@ -193,8 +201,10 @@ class Connection:
                 wait = error.wait
                 if attempt == self._attempts or (wait or 0.0) > _LONGEST_WAIT:
                     times = "" if attempt == 1 else f" {attempt} times, at last"
-                    kind = FailedError if error.status == 500 else EngineError
-                    raise kind(
+                    if error.status:
+                        words = f"{url} failed{times}: {error}; the server may be starting or overloaded: see its log"
+                        raise FailedError(words, error.status) from None
+                    raise EngineError(
                         f"{url} failed{times}: {error}; check that the server is running and not overloaded "
                         "(genrank vllm starts one)"
                     ) from None

@@ -67,7 +67,7 @@ def test_a_server_that_lists_models_but_answers_nothing_fails_deep() -> None:
         (answers(401, {"error": "no"}), "export GENRANK_API_KEY=..."),
         (answers(404, {}), f"curl {URL}/models"),
         (answers(200, {"data": []}), f"curl {URL}/models"),
-        (answers(503, {}), "genrank vllm"),
+        (answers(503, {}), f"curl {URL}/models"),
         (answers(200, None), f"curl {URL}/models"),
     ],
 )
