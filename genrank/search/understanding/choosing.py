@@ -63,7 +63,7 @@ def choose(engine: Engine, choices: Sequence[Choice], *, stop: Stop = never) -> 
     """
     trees = [_Tree(choice.answers) for choice in choices]
     requests = [request for choice, tree in zip(choices, trees, strict=True) for request in tree.requests(choice)]
-    results = EngineCall("score", requests).run(engine, stop) if requests else []
+    results = EngineCall("score", requests).run(engine, stop) if requests and not stop() else [None] * len(requests)
     if any(result is None for result in results):
         raise EngineError("the engine was stopped before it had read all answers")
     left = iter(results)
