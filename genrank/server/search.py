@@ -222,9 +222,11 @@ class Searcher:
         """
         shoppers, feedback = self.parts.shoppers, self.parts.log
         interactions = await asyncio.to_thread(shoppers.forget, user_id) if shoppers else None
-        removed = await asyncio.to_thread(feedback.forget, user_id) if feedback else None
+        if feedback is None:
+            return interactions, None, None
+        removed = await asyncio.to_thread(feedback.forget, user_id)
         self._shown.clear()  # it does not say whose searches they were
-        return interactions, removed and removed.impressions, removed and removed.events
+        return interactions, removed.impressions, removed.events
 
     async def titles(self, listing_ids: Sequence[str]) -> dict[str, str]:
         """The titles of listings, by id."""

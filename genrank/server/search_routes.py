@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
+from pydantic import BaseModel
 
 from genrank.cascade import Cascade
 from genrank.errors import BudgetError, InputError
@@ -31,7 +33,7 @@ from genrank.server.search_schemas import (
 from genrank.server.shapes import tier_headers
 from genrank.server.telemetry import Tracing
 
-SEARCH_BODIES = {"SearchRequest": SearchRequest, "EventRequest": EventRequest}
+SEARCH_BODIES: Mapping[str, type[BaseModel]] = {"SearchRequest": SearchRequest, "EventRequest": EventRequest}
 """What the routes read, by the name of its schema."""
 
 

@@ -95,7 +95,7 @@ class Tracing:
 
     def rerank(self, model: str, documents: int, headers: Mapping[str, str]) -> contextlib.AbstractContextManager[Span]:
         """A span for one rerank request, below the caller's own if its headers name one."""
-        attributes = {
+        attributes: dict[str, str | int] = {
             "gen_ai.operation.name": "rerank",
             "gen_ai.request.model": model,
             "openinference.span.kind": "RERANKER",
