@@ -71,7 +71,9 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     serve.add_argument("--shoppers", metavar="FILE", help="what shoppers did, for their searches (none)")
     serve.add_argument("--log", metavar="FOLDER", help="log what searches showed, and take /v1/events (none)")
     serve.add_argument("--keys-file", metavar="FILE", help="one key a line")
-    serve.add_argument("--rate-limit", metavar="RATE", help="rerank requests for each key, such as 600/minute (none)")
+    serve.add_argument(
+        "--rate-limit", metavar="RATE", help="rankings and searches for each key, such as 600/minute (none)"
+    )
     serve.add_argument("--open", action="store_true", default=None, help="serve others without keys")
     serve.add_argument("--redis", metavar="URL", help="keep answers in Redis (in memory)")
     serve.add_argument("--otlp", metavar="URL", help="OpenTelemetry collector for traces (none)")

@@ -21,7 +21,7 @@ from genrank.server.shapes import Shape, error_response
 from genrank.server.telemetry import Metrics
 
 PATHS = ("/v2/rerank", "/v1/rerank", "/rerank", "/info", "/v1/models", "/health", "/ready", "/metrics", "/openapi.json")
-"""Every path that there is without the playground."""
+"""Every path that there is without the playground and without an index."""
 
 PLAYGROUND_PATHS = ("/", "/playground/setup", "/playground/shop", "/playground/rerank", "/playground/prompt")
 """The playground's paths, besides those of its files."""
