@@ -111,8 +111,8 @@ class AuthConfig(Strict):
     Attributes:
         keys_file: A file with one key a line; empty lines and lines that begin with ``#`` do not count.
         open: Whether to serve without keys on an address that others can reach.
-        rate_limit: The most rerank requests and searches for each key, such as ``600/minute`` or ``20/second``; None for
-            no limit. Each process counts for itself.
+        rate_limit: The most rerank requests and searches for each key, such as ``600/minute`` or ``20/second``; None
+            for no limit. Each process counts for itself.
     """
 
     keys_file: str | None = None

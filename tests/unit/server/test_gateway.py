@@ -331,7 +331,7 @@ def test_a_request_with_less_time_neither_waits_for_the_others_nor_cuts_them_sho
     """The same request twice at once, with 0.3 and with 20 seconds; the engine needs one."""
     engine.seconds = 1.0
 
-    async def use(gateway: Gateway) -> list[tuple[str, float]]:
+    async def use(gateway: Gateway) -> tuple[tuple[str, float], tuple[str, float]]:
         async def rank(seconds: float) -> tuple[str, float]:
             started = time.monotonic()
             answer, _ = await gateway.rank(request(), top_k=None, reasons=0, ends=started + seconds, seconds=seconds)
