@@ -38,6 +38,7 @@ def exported() -> dict[str, set[str]]:
     metrics.tokens.labels(kind="prompt")
     metrics.responses.labels(status="200")
     metrics.cache.labels(result="hit")
+    metrics.stages.labels(stage="match")
     samples = [sample for family in metrics.registry.collect() for sample in family.samples]
     return {sample.name: set(sample.labels) for sample in samples}
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, get_args
@@ -55,31 +54,21 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def _search(arguments: argparse.Namespace) -> int:
     from genrank.reranker import Reranker
-    from genrank.search.index import Index
-    from genrank.search.pipeline import Pipeline, categories_of
-    from genrank.search.rules import load_rules
-    from genrank.search.shoppers import Shoppers
+    from genrank.search.parts import Parts
 
     if arguments.user and not (arguments.shoppers or arguments.log):
         raise InputError("needs --shoppers, which knows the user, or --log", field="--user")
     if arguments.understand and arguments.no_rank:
         raise InputError("needs the model that --no-rank leaves out", field="--understand")
     quiet_libraries()
-    encoder = None
-    if arguments.dense:
-        from genrank.search.dense import Encoder
-
-        encoder = Encoder(arguments.encoder)
-    with contextlib.ExitStack() as stack:
-        index = stack.enter_context(Index.open(arguments.index, encoder=encoder))
-        rules = load_rules(arguments.rules) if arguments.rules else None
-        shoppers = stack.enter_context(Shoppers(arguments.shoppers)) if arguments.shoppers else None
-        log = None
-        if arguments.log:
-            from genrank.search.feedback.log import FeedbackLog
-
-            log = FeedbackLog(arguments.log)
-        reranker = understanding = None
+    with Parts.open(
+        arguments.index,
+        encoder=arguments.encoder if arguments.dense else None,
+        shoppers=arguments.shoppers,
+        rules=arguments.rules,
+        log=arguments.log,
+    ) as parts:
+        reranker = None
         if not arguments.no_rank:
             reranker = Reranker(
                 arguments.model,
@@ -90,18 +79,10 @@ def _search(arguments: argparse.Namespace) -> int:
             )
             if arguments.snapshot:
                 say(f"{reranker.open_snapshot(arguments.snapshot):,} listings in {arguments.snapshot}")
-        if arguments.understand and reranker is not None:
-            from genrank.search.understanding import Understanding, Vocabulary
-
-            understanding = Understanding(reranker.engine, Vocabulary.of(index, search=categories_of(index)))
-        pipeline = Pipeline(
-            index,
+        pipeline = parts.pipeline(
             reranker,
-            understand=understanding,
-            personalise=shoppers,
+            understand=parts.understanding(reranker.engine) if arguments.understand and reranker else None,
             variety=arguments.variety,
-            rules=rules,
-            log=log,
             candidates=arguments.candidates,
         )
         result = pipeline.search(

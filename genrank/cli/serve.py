@@ -20,6 +20,10 @@ _FLAGS = {
     "decoding": "model.decoding",
     "snapshot": "model.snapshot",
     "fallback": "model.fallback",
+    "index": "search.index",
+    "shoppers": "search.shoppers",
+    "understand": "search.understand",
+    "log": "search.log",
     "keys_file": "auth.keys_file",
     "rate_limit": "auth.rate_limit",
     "open": "auth.open",
@@ -62,8 +66,14 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     serve.add_argument(
         "--fallback", metavar="FOLDER", help="trained BERT + GBDT that orders what the model does not (none)"
     )
+    serve.add_argument("--index", metavar="FOLDER", help="search what genrank index wrote, at /v1/search (none)")
+    serve.add_argument("--understand", action="store_true", default=None, help="read what each search means")
+    serve.add_argument("--shoppers", metavar="FILE", help="what shoppers did, for their searches (none)")
+    serve.add_argument("--log", metavar="FOLDER", help="log what searches showed, and take /v1/events (none)")
     serve.add_argument("--keys-file", metavar="FILE", help="one key a line")
-    serve.add_argument("--rate-limit", metavar="RATE", help="rerank requests for each key, such as 600/minute (none)")
+    serve.add_argument(
+        "--rate-limit", metavar="RATE", help="rankings and searches for each key, such as 600/minute (none)"
+    )
     serve.add_argument("--open", action="store_true", default=None, help="serve others without keys")
     serve.add_argument("--redis", metavar="URL", help="keep answers in Redis (in memory)")
     serve.add_argument("--otlp", metavar="URL", help="OpenTelemetry collector for traces (none)")

@@ -9,7 +9,7 @@ import uuid
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from genrank.blending import is_weight
 from genrank.cascade import Cascade
@@ -40,6 +40,23 @@ Match = Callable[[Query, Intent | None, Filters, int], Sequence[Candidate]]
 
 Rank = Callable[[Request], Ranking]
 """Ranks a request, in the place of `genrank.Reranker`."""
+
+
+@runtime_checkable
+class AwaitedRank(Protocol):
+    """Ranks as `genrank.Reranker.arerank` does, in its place; a pipeline with one has only `Pipeline.asearch`."""
+
+    async def arerank(
+        self,
+        query: Query,
+        candidates: Sequence[Candidate],
+        history: Sequence[Interaction],
+        *,
+        reasons: int,
+        deadline: float | None,
+    ) -> Ranking:
+        """Rank candidates, with reasons for the first ones."""
+
 
 Personalise = Callable[[str, Query, Sequence[Candidate]], Sequence[Interaction]]
 """What is known of a shopper (the user id) that matters for a query and its candidates."""
@@ -111,7 +128,7 @@ class SearchResult:
 class _Rerank:
     """A call of the reranker that is still to be made."""
 
-    ranker: Reranker | Cascade
+    ranker: AwaitedRank
     arguments: tuple[Query, Sequence[Candidate], Sequence[Interaction]]
     options: dict[str, Any]
 
@@ -140,7 +157,7 @@ class _Search:
         """Seconds left; None without a deadline."""
         return None if self.ends is None else max(_LEAST_SECONDS, self.ends - time.monotonic())
 
-    def rerank(self, ranker: Reranker | Cascade, candidates: Sequence[Candidate], reasons: int) -> _Rerank:
+    def rerank(self, ranker: AwaitedRank, candidates: Sequence[Candidate], reasons: int) -> _Rerank:
         """A call of the reranker for this search."""
         options = {"reasons": reasons, "deadline": self.left()}
         return _Rerank(ranker, (self.query, candidates, self.history), options)
@@ -171,7 +188,7 @@ class Pipeline:
 
     Args:
         match: An index, or a callable.
-        rank: A `Reranker` or `Cascade`, or a callable; None keeps the order of the candidates.
+        rank: A `Reranker` or `Cascade`, an `AwaitedRank`, or a callable; None keeps the order of the candidates.
         understand: An `Understanding`, or a callable.
         personalise: `Shoppers`, or a callable; used where a search names a user and gives no history.
         vary: A callable in the place of `diversify`.
@@ -189,7 +206,7 @@ class Pipeline:
     def __init__(
         self,
         match: Index | Match,
-        rank: Reranker | Cascade | Rank | None = None,
+        rank: Reranker | Cascade | AwaitedRank | Rank | None = None,
         *,
         understand: Understanding | Understand | None = None,
         personalise: Shoppers | Personalise | None = None,
@@ -203,7 +220,7 @@ class Pipeline:
     ) -> None:
         for name, value, kinds in (
             ("match", match, (Index,)),
-            ("rank", rank, (Reranker, Cascade)),
+            ("rank", rank, (Reranker, Cascade, AwaitedRank)),
             ("understand", understand, (Understanding,)),
             ("personalise", personalise, (Shoppers,)),
             ("vary", vary, ()),
@@ -244,13 +261,15 @@ class Pipeline:
             request_id: Names the search in the log; by default a new one.
 
         Raises:
-            InputError: When an argument is wrong.
+            InputError: When an argument is wrong, or the pipeline's ``rank`` can only be awaited.
             GenrankError: Whatever a stage raises that cannot go on; a failing model is no such case.
         """
         search = self._begin(query, user_id, history, filters, top_k, reasons, variety, deadline, request_id)
         steps = self._steps(search)
         asked = _next(steps)
         while isinstance(asked, _Rerank):
+            if not isinstance(asked.ranker, (Reranker, Cascade)):
+                raise InputError("can only be awaited; call asearch", field="rank")
             asked = _next(steps, asked.ranker.rerank(*asked.arguments, **asked.options))
         return asked
 
@@ -314,7 +333,7 @@ class Pipeline:
         with search.stage("rank") as told:
             if not search.candidates or self._rank is None:
                 ranking = Ranking(search.query.query_id, _as_found(search.candidates))
-            elif isinstance(self._rank, (Reranker, Cascade)):
+            elif isinstance(self._rank, AwaitedRank):
                 reasons = 0 if self._moves(search) else search.reasons
                 ranking = yield search.rerank(self._rank, search.candidates, reasons)
             elif (ranked := self._rank(Request(search.query, search.candidates, search.history))) is not None:
@@ -326,9 +345,9 @@ class Pipeline:
                 told["note"] = ranking.provenance.why
         ranking = self._moved(search, ranking)
         first = ranking.items[: search.reasons]
-        if first and self._moves(search) and isinstance(self._rank, (Reranker, Cascade)):
+        if first and self._moves(search) and isinstance(self._rank, AwaitedRank):
             with search.stage("explain"):
-                candidates = tuple(Candidate(item.listing) for item in first)
+                candidates = tuple(Candidate(item.listing, item.score) for item in first)  # a blend needs scores
                 told_of = yield search.rerank(self._rank, candidates, len(candidates))
                 ranking = _with_reasons(ranking, told_of)
         if self._log is not None and ranking.items:

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 import pydantic
 
-from genrank.types import Cause, Outcome, Ranking, Request, Tokens
+from genrank.types import Cause, Decoding, Outcome, Provenance, RankedItem, Ranking, Request, Strategy, Tokens
 
 Tier = Literal["reasons", "model", "baseline", "first-stage"]
 """How good an answer is, best first: the model's order with all reasons that were asked for, the model's order, an
 order that is in part or wholly the fallback's, and one that is in part or wholly the first stage's."""
+
+_WHY = {
+    "deadline": "the deadline passed",
+    "engine-error": "the engine failed",
+    "bad-output": "the model's answer could not be used",
+    "budget": "it did not fit the token budget",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +55,7 @@ class Answer:
     outcome: Outcome
     cause: Cause = ""
     reasons_missing: int = 0
-    decoding: str = ""
+    decoding: Decoding | Literal[""] = ""
     prompt: str = ""
     prompt_hash: str = ""
     windows: int = 0
@@ -55,7 +63,7 @@ class Answer:
     neutralised: int = 0
     tokens: Tokens = field(default_factory=Tokens)
     cuts: Mapping[str, int] = field(default_factory=dict)
-    strategy: str = ""
+    strategy: Strategy | Literal[""] = ""
     agreement: float | None = None
     seconds: float = 0.0
     second_stage: float | None = None
@@ -101,6 +109,46 @@ class Answer:
         places = range(count) if scores is None else sorted(range(count), key=lambda place: -scores[place])
         items = tuple(RankedPlace(place, (count - i) / count) for i, place in enumerate(places))
         return cls(items, tier="first-stage" if scores is None else "baseline", outcome="fallback", cause=cause)
+
+    def ranking(self, request: Request, made_by: Provenance) -> Ranking:
+        """The answer as a ranking, of the candidates that it is about.
+
+        Args:
+            request: What was asked.
+            made_by: Names the model, the adapter and the engine.
+        """
+        candidates = request.candidates
+        provenance = dataclasses.replace(
+            made_by,
+            prompt=self.prompt,
+            prompt_hash=self.prompt_hash,
+            decoding=self.decoding,
+            strategy=self.strategy,
+            outcome=self.outcome,
+            cause=self.cause,
+            why=_WHY.get(self.cause, "") if self.outcome == "fallback" else "",
+            stand_in=self.tier if self.tier in ("baseline", "first-stage") else "",
+            reasons_missing=self.reasons_missing,
+            windows=self.windows,
+            kept=self.kept,
+            neutralised=self.neutralised,
+            tokens=self.tokens,
+            cuts=self.cuts,
+            agreement=self.agreement,
+            seconds=self.seconds,
+        )
+        items = tuple(
+            RankedItem(
+                candidates[item.place].listing,
+                rank=rank,
+                score=item.score,
+                source_rank=candidates[item.place].rank or item.place + 1,
+                reason=item.reason,
+                evidence=item.evidence,
+            )
+            for rank, item in enumerate(self.items, start=1)
+        )
+        return Ranking(request.query.query_id, items, provenance)
 
 
 _STORED = pydantic.TypeAdapter(Answer)

@@ -5,19 +5,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Sequence
-from typing import Any
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.openapi.utils import get_openapi
 from prometheus_client import CONTENT_TYPE_LATEST
+from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
 import genrank
 from genrank.server.auth import Keys, RateLimit
 from genrank.server.calls import Calls
-from genrank.server.edge import Edge, Record
+from genrank.server.edge import SEARCH_PATHS, Edge, Record, known_path
 from genrank.server.errors import ApiError
 from genrank.server.gateway import Gateway
 from genrank.server.playground.pages import OPEN_PATHS
@@ -34,10 +35,13 @@ from genrank.server.schemas import (
 from genrank.server.shapes import error_response
 from genrank.server.telemetry import Tracing
 
+if TYPE_CHECKING:
+    from genrank.server.search import Searcher
+
 _WORDS = {
     400: "No texts (TEI)",
     401: "Missing or unknown key",
-    404: "Unknown model",
+    404: "Unknown model, or search",
     408: "The body did not arrive in time",
     413: "Too large",
     422: "A field is wrong, and named",
@@ -59,11 +63,14 @@ def create_app(gateway: Gateway, keys: Sequence[str] = (), *, tracing: Tracing |
     """
     config = gateway.config
     tracing = tracing or Tracing(config.telemetry)
+    searcher = _searcher(gateway)
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
         await gateway.close()
+        if searcher is not None:
+            await asyncio.to_thread(searcher.close)
         await asyncio.to_thread(tracing.close)
 
     app = FastAPI(
@@ -75,6 +82,7 @@ def create_app(gateway: Gateway, keys: Sequence[str] = (), *, tracing: Tracing |
         redirect_slashes=False,  # the edge removes them
         lifespan=lifespan,
     )
+    bodies: dict[str, type[BaseModel]] = {"RerankRequest": RerankRequest}
     calls = Calls(gateway)
     routes = _Routes(gateway, calls, tracing)
     answers = RerankResponse | VoyageResponse | list[TeiResult]
@@ -101,10 +109,16 @@ def create_app(gateway: Gateway, keys: Sequence[str] = (), *, tracing: Tracing |
         "/ready", routes.ready, summary="Whether requests get an answer", responses={503: {"description": "Not ready"}}
     )
     app.add_api_route("/metrics", routes.metrics, response_class=Response, summary="Prometheus metrics")
+    searches = None
+    if searcher is not None:
+        from genrank.server.search_routes import SEARCH_BODIES, add_search
+
+        searches = add_search(app, gateway, calls, searcher, tracing, _ERRORS)
+        bodies |= SEARCH_BODIES
     if config.server.has_playground:
-        add_playground(app, gateway, calls)
+        add_playground(app, gateway, calls, searches)
     app.add_exception_handler(HTTPException, _http_error)
-    app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
+    app.openapi = lambda: _openapi(app, bodies)  # type: ignore[method-assign]
     app.add_middleware(
         Edge,
         keys=Keys(keys),
@@ -113,6 +127,15 @@ def create_app(gateway: Gateway, keys: Sequence[str] = (), *, tracing: Tracing |
         open_paths=OPEN_PATHS if config.server.has_playground else frozenset(),
     )
     return app
+
+
+def _searcher(gateway: Gateway) -> Searcher | None:
+    """What searches; None where the configuration names no index."""
+    if gateway.config.search.index is None:
+        return None
+    from genrank.server.search import Searcher  # needs the extra search
+
+    return Searcher.of(gateway)
 
 
 class _Routes:
@@ -177,10 +200,13 @@ class _Routes:
         return Response(self._gateway.metrics.text(), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
 
-async def _http_error(_: Request, error: Exception) -> Response:
+async def _http_error(request: Request, error: Exception) -> Response:
     """Errors of routing, such as an unknown path."""
     status = error.status_code if isinstance(error, HTTPException) else 500
-    words = {404: "there is nothing at this path", 405: "this path does not take this method"}
+    nothing = "there is nothing at this path"
+    if known_path(request.scope["path"]) in SEARCH_PATHS:
+        nothing += " on this server; [search] of its configuration needs an index, and a log or shoppers to keep things"
+    words = {404: nothing, 405: "this path does not take this method"}
     response = error_response(ApiError(status, words.get(status, "the request cannot be read")))
     response.headers.update(getattr(error, "headers", None) or {})
     return response
@@ -195,13 +221,14 @@ _REQUEST_BODY = {
 }
 
 
-def _openapi(app: FastAPI) -> dict[str, Any]:
-    """The OpenAPI document; routes read their bodies themselves, so the request's schema is added here."""
+def _openapi(app: FastAPI, bodies: Mapping[str, type[BaseModel]]) -> dict[str, Any]:
+    """The OpenAPI document; routes read their bodies themselves, so the requests' schemas are added here."""
     if app.openapi_schema is None:
         document = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
-        schema = RerankRequest.model_json_schema(ref_template=_REFERENCE)
         parts = document.setdefault("components", {}).setdefault("schemas", {})
-        parts |= schema.pop("$defs", {}) | {"RerankRequest": schema}
+        for name, body in bodies.items():
+            schema = body.model_json_schema(ref_template=_REFERENCE)
+            parts |= schema.pop("$defs", {}) | {name: schema}
         document["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
         document["security"] = [{"key": []}]
         app.openapi_schema = document

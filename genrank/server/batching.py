@@ -117,14 +117,21 @@ class Batcher:
         """Requests in the queue."""
         return len(self._waiting)
 
+    @property
+    def retry_after(self) -> int:
+        """Whole seconds after which there is likely room in the queue."""
+        expected = len(self._waiting) * self._pace / self._concurrency
+        return max(1, min(_LONGEST_WAIT, math.ceil(expected)))
+
     async def submit(self, request: Request, options: Options, ends: float, *, leaves: float | None = None) -> Ranking:
         """Rank a request in the next batch. When the caller is cancelled, the request is dropped.
 
         Args:
             request: The request.
             options: Only requests with equal options share a batch.
-            ends: When it must be done, on the clock of ``time.monotonic()``. A batch has until the latest end of its
-                requests, so that one that has waited long takes no time from the others; its caller stops waiting.
+            ends: When the model must be done with it, on the clock of ``time.monotonic()``. A batch has until the
+                latest end of its requests, so that one that has waited long takes no time from the others; its caller
+                stops waiting.
             leaves: When it is dropped if it is not in a batch that ends with it; None waits on.
 
         Raises:
@@ -136,7 +143,7 @@ class Batcher:
         if self._closed:
             raise EngineError(_CLOSED)
         if len(self._waiting) >= self._config.queue:
-            raise QueueFullError(self._retry_after())
+            raise QueueFullError(self.retry_after)
         job = _Job(request, options, ends, asyncio.get_running_loop().create_future())
         self._waiting.append(job)
         self._start()
@@ -167,10 +174,6 @@ class Batcher:
             job.batch.leave()
         elif job in self._waiting:
             self._waiting.remove(job)
-
-    def _retry_after(self) -> int:
-        expected = len(self._waiting) * self._pace / self._concurrency
-        return max(1, min(_LONGEST_WAIT, math.ceil(expected)))
 
     def _start(self) -> None:
         """Start a batch if there is work, and room for one."""

@@ -31,6 +31,7 @@ from genrank.types import Request as RerankCall
 
 T = TypeVar("T")
 A = TypeVar("A", bound=RerankRequest)
+M = TypeVar("M", bound=pydantic.BaseModel)
 
 _CLIENT_GONE = 499
 
@@ -102,6 +103,15 @@ class Calls:
         except (_GoneError, ClientDisconnect):
             return Response(status_code=_CLIENT_GONE)
 
+    async def fields(self, request: Request, record: Record) -> dict[str, Any]:
+        """The object in a request's body.
+
+        Raises:
+            ApiError: When there is none, or it is too large or late.
+        """
+        left = record.arrived + self._config.server.deadline - time.monotonic()
+        return parse_object(await read_body(request, most=self._config.limits.body, seconds=left))
+
     async def read(self, request: Request, record: Record, schema: type[A]) -> Call[A]:
         """Read and check a request.
 
@@ -117,13 +127,9 @@ class Calls:
         limits = self._config.limits
         path = request.scope["path"]
         ends = record.arrived + self._config.server.deadline
-        body = await read_body(request, most=limits.body, seconds=ends - time.monotonic())
-        fields = parse_object(body)
+        fields = await self.fields(request, record)
         record.shape = shape_of(path, fields)
-        try:
-            asked = schema.model_validate(fields)
-        except pydantic.ValidationError as error:
-            raise of_validation(error) from None
+        asked = validated(schema, fields)
         name = self._model(asked.model)
         field = "documents" if asked.texts is None else "texts"
         sent = asked.documents if asked.texts is None else asked.texts
@@ -152,7 +158,7 @@ class Calls:
         Returns:
             The answer, and what the response is made from.
         """
-        answer, cached = await _unless_gone(request, self._answer(call, ranker))
+        answer, cached = await unless_gone(request, self._answer(call, ranker))
         record.tier, record.outcome, record.cause = answer.tier, answer.outcome, answer.cause or None
         record.cached = cached
         return answer, Reply(
@@ -212,7 +218,19 @@ class Calls:
         return make_query(f"{asked.query} ({asked.instruction})")
 
 
-async def _unless_gone(request: Request, work: Awaitable[T]) -> T:
+def validated(schema: type[M], fields: dict[str, Any]) -> M:
+    """The fields of a body as its schema has them.
+
+    Raises:
+        ApiError: When one does not fit (422).
+    """
+    try:
+        return schema.model_validate(fields)
+    except pydantic.ValidationError as error:
+        raise of_validation(error) from None
+
+
+async def unless_gone(request: Request, work: Awaitable[T]) -> T:
     """The result of `work`, which is stopped when the client hangs up.
 
     Raises:

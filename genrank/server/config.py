@@ -5,7 +5,8 @@ from __future__ import annotations
 import ipaddress
 import os
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -13,7 +14,7 @@ import limits
 import pydantic
 from pydantic import Field, SecretStr, field_validator
 
-from genrank.errors import ConfigError, GenrankError, first_problem
+from genrank.errors import ConfigError, GenrankError, MissingExtraError, first_problem
 from genrank.experiment.config import Strict
 from genrank.files import read_text
 from genrank.reranker import is_address
@@ -110,8 +111,8 @@ class AuthConfig(Strict):
     Attributes:
         keys_file: A file with one key a line; empty lines and lines that begin with ``#`` do not count.
         open: Whether to serve without keys on an address that others can reach.
-        rate_limit: The most rerank requests for each key, such as ``600/minute`` or ``20/second``; None for no limit.
-            Each process counts for itself.
+        rate_limit: The most rerank requests and searches for each key, such as ``600/minute`` or ``20/second``; None
+            for no limit. Each process counts for itself.
     """
 
     keys_file: str | None = None
@@ -241,6 +242,30 @@ class TelemetryConfig(Strict):
         return url
 
 
+class SearchConfig(Strict):
+    """Searches of a catalogue, `genrank.search.pipeline.Pipeline`; off without an index.
+
+    Attributes:
+        index: Folder that ``genrank index`` wrote.
+        encoder: Name of the model that made the index's vectors, such as ``bert-minilm``, to search by meaning too.
+        understand: Whether the model reads what each query means.
+        shoppers: File of what shoppers did (`genrank.search.shoppers`); made if it is missing.
+        rules: Business rules: the fields of `genrank.search.rules.Rules`, or a file of them.
+        variety: The knob of `genrank.search.diversity`, 0 to 1, for searches that do not give their own.
+        candidates: How many listings are found and ranked for each search.
+        log: Folder of the feedback log, where what is shown is written, and ``/v1/events``; made if it is missing.
+    """
+
+    index: str | None = None
+    encoder: str | None = None
+    understand: bool = False
+    shoppers: str | None = None
+    rules: dict[str, Any] | str | None = None
+    variety: Annotated[float, Field(ge=0, le=1)] = 0.0
+    candidates: Annotated[int, Field(ge=1, le=1000)] = 20
+    log: str | None = None
+
+
 class Config(Strict):
     """Everything that ``genrank serve`` can be told, by section."""
 
@@ -253,6 +278,7 @@ class Config(Strict):
     breaker: BreakerConfig = BreakerConfig()
     privacy: PrivacyConfig = PrivacyConfig()
     telemetry: TelemetryConfig = TelemetryConfig()
+    search: SearchConfig = SearchConfig()
 
 
 def load_config(
@@ -294,6 +320,8 @@ def load_config(
     fallback = model.get("fallback") if isinstance(model, dict) else None
     if isinstance(fallback, str):
         problems += _fallback_problems(fallback)
+    if isinstance(values.get("search"), dict):
+        problems += _search_problems(values["search"])
     keys = _keys(keys_file if isinstance(keys_file, str) else None, environment.get(KEYS_VARIABLE, ""), problems)
     if not problems and not keys and not config.auth.open and not _only_here(config.server.host):
         problems.append(
@@ -344,6 +372,56 @@ def _fallback_problems(folder: str) -> list[str]:
     except GenrankError as error:
         return [f"model.fallback: {error}"]
     return []
+
+
+def _search_problems(section: Mapping[str, Any]) -> list[str]:
+    """What keeps the parts of a search from being opened."""
+    if section.get("index") is None:
+        return ["search.index: is missing; name the folder that genrank index wrote"] if section else []
+    problems = []
+
+    def check(key: str, work: Callable[[Any], object], kinds: type | tuple[type, ...] = str) -> None:
+        if isinstance(section.get(key), kinds):
+            try:
+                work(section[key])
+            except (GenrankError, OSError) as error:
+                problems.append(f"search.{key}: {error}")
+
+    def open_index(folder: str) -> None:
+        from genrank.search.index import Index
+
+        Index.open(folder).close()
+
+    def open_shoppers(file: str) -> None:
+        from genrank.search.shoppers import Shoppers
+
+        if Path(file).exists():
+            Shoppers(file).close()
+        elif not Path(file).absolute().parent.is_dir():
+            raise ConfigError(f"{file}: its folder does not exist")
+
+    def read_rules(rules: Any) -> None:
+        from genrank.search.parts import make_rules
+
+        make_rules(rules)
+
+    def import_log(folder: str) -> None:
+        import genrank.search.feedback.log  # noqa: F401 - its extra may be missing
+
+        if Path(folder).exists() and not Path(folder).is_dir():
+            raise ConfigError(f"{folder}: is no folder")
+
+    def import_spelling(wanted: bool) -> None:
+        for package in ("pypinyin", "symspellpy") if wanted else ():
+            if find_spec(package) is None:
+                raise MissingExtraError(package, "search")
+
+    check("index", open_index)
+    check("shoppers", open_shoppers)
+    check("rules", read_rules, (str, dict))
+    check("log", import_log)
+    check("understand", import_spelling, bool)
+    return problems
 
 
 def _keys(path: str | None, listed: str, problems: list[str]) -> tuple[str, ...]:

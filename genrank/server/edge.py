@@ -21,15 +21,24 @@ from genrank.server.shapes import Shape, error_response
 from genrank.server.telemetry import Metrics
 
 PATHS = ("/v2/rerank", "/v1/rerank", "/rerank", "/info", "/v1/models", "/health", "/ready", "/metrics", "/openapi.json")
-"""Every path that there is without the playground."""
+"""Every path that there is without the playground and without an index."""
 
 PLAYGROUND_PATHS = ("/", "/playground/setup", "/playground/shop", "/playground/rerank", "/playground/prompt")
 """The playground's paths, besides those of its files."""
 
+PLAYGROUND_SEARCH = "/playground/search"
+"""The playground's search, where the gateway has an index."""
+
+_SHOPPERS = "/v1/shoppers/{user_id:path}"
+
+SEARCH_PATHS = ("/v1/search", "/v1/events", _SHOPPERS)
+"""The paths of searches, where the gateway has an index, and those of what it keeps of them."""
+
 _OPEN = ("/health", "/ready")
-_LIMITED = ("/rerank", "/prompt")
+_LIMITED = ("/rerank", "/prompt", "/search")
 _KEY = "genrank"
-_KNOWN = frozenset((*PATHS, *PLAYGROUND_PATHS))
+_KNOWN = frozenset((*PATHS, *SEARCH_PATHS, *PLAYGROUND_PATHS, PLAYGROUND_SEARCH))
+_SHOPPER = re.compile(r"/*(?:v\d/+)*v1/+shoppers/(.+)", re.DOTALL)
 _REQUEST_ID = re.compile(r"[\w.:-]{1,100}", re.ASCII)
 
 
@@ -73,10 +82,20 @@ def record_of(scope: Any) -> Record:
 def plain_path(path: str) -> str:
     """A path as clients mean it: no doubled or trailing slash, and of doubled versions the last one.
 
-    A client appends ``/v2/rerank`` to a base address that may end with ``/v1`` or ``/`` already.
+    A client appends ``/v2/rerank`` to a base address that may end with ``/v1`` or ``/`` already. A shopper's id stays
+    as it is, slashes and all.
     """
+    if shopper := _SHOPPER.fullmatch(path):
+        return f"/v1/shoppers/{shopper[1]}"
     path = "/" + "/".join(part for part in path.split("/") if part)
     return re.sub(r"^(/v\d)+(?=/v\d/)", "", path)
+
+
+def known_path(path: str) -> str:
+    """A path for logs: one that there is, without a shopper's id, or ``other``."""
+    if path.startswith("/v1/shoppers/"):
+        return _SHOPPERS
+    return path if path in _KNOWN else "other"
 
 
 class Edge:
@@ -85,7 +104,7 @@ class Edge:
     Args:
         app: The app.
         keys: Who may call.
-        rate: How often a key may ask for a ranking or a prompt.
+        rate: How often a key may ask for a ranking, a search or a prompt.
         metrics: Counts responses.
         open_paths: Paths that need no key, besides those of health.
     """
@@ -142,8 +161,8 @@ class Edge:
             log(
                 logging.ERROR if failed else logging.DEBUG if quiet else logging.INFO,
                 "request",
-                method=scope["method"] if scope["method"] in ("GET", "POST", "HEAD", "OPTIONS") else "other",
-                path=path if path in _KNOWN else "other",
+                method=scope["method"] if scope["method"] in ("GET", "POST", "DELETE", "HEAD", "OPTIONS") else "other",
+                path=known_path(path),
                 status=status,
                 seconds=round(time.monotonic() - arrived, 4),
                 error=failed,

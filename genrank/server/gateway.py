@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import PurePath
 
 from genrank.cascade import Cascade
@@ -25,6 +26,16 @@ Ranker = Reranker | Cascade
 
 _MARGIN = 0.05  # of the deadline, for all that comes after the model
 _AWAITED = 8  # batches at once, for an engine that can be awaited
+
+
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """A request on its way to the model: what it asks for, when it must be answered, and the seconds it has in all."""
+
+    request: Request
+    options: Options
+    ends: float
+    seconds: float
 
 
 class DownError(Exception):
@@ -52,14 +63,12 @@ class Gateway:
         self._keeping: set[asyncio.Future[None]] = set()
         self._thread = ModelThread()
         deadline = config.server.deadline
-        self._margin = max(2 * GRACE, _MARGIN * deadline)
-        self._stand_in_seconds = fallback_seconds(deadline) if self.first.fallback else 0.0
         concurrency = config.batching.concurrency or (_AWAITED if hasattr(self.first.engine, "ascore") else 1)
         self._batcher = Batcher(
             self._rank,
             config.batching,
             concurrency=concurrency,
-            slack=self._margin / 2,
+            slack=_margin(deadline) / 2,
             on_batch=self.metrics.batches.observe,
         )
         self.metrics.waiting.set_function(lambda: float(self._batcher.waiting))
@@ -77,8 +86,29 @@ class Gateway:
         """Whether requests get an answer: always, unless it is to refuse them while the engine is down."""
         return self.config.server.when_down == "answer" or self.breaker.state != "open"
 
+    @property
+    def retry_after(self) -> int:
+        """Whole seconds after which there is likely room in the queue."""
+        return self._batcher.retry_after
+
     async def rerank(
         self, request: Request, *, top_k: int | None, reasons: int, ends: float, ranker: Reranker | None = None
+    ) -> tuple[Answer, bool]:
+        """Rank a request's candidates, and count the answer; see `rank`."""
+        started = ends - self.config.server.deadline
+        answer, cached = await self.rank(request, top_k=top_k, reasons=reasons, ends=ends, ranker=ranker)
+        self.metrics.answered(answer, cached=cached, seconds=time.monotonic() - started)
+        return answer, cached
+
+    async def rank(
+        self,
+        request: Request,
+        *,
+        top_k: int | None,
+        reasons: int,
+        ends: float,
+        seconds: float | None = None,
+        ranker: Reranker | None = None,
     ) -> tuple[Answer, bool]:
         """Rank a request's candidates.
 
@@ -88,6 +118,8 @@ class Gateway:
                 other answer holds all.
             reasons: How many of the first items get a reason.
             ends: When the answer must be there, on the clock of ``time.monotonic()``.
+            seconds: How long the request may take in all, some of which the model does not get; by default the
+                server's deadline.
             ranker: Ranks in place of the gateway's own, with the same engine.
 
         Returns:
@@ -98,7 +130,7 @@ class Gateway:
             QueueFullError: When too many requests wait.
             DownError: When the model ranked nothing, and the configuration says to refuse such an answer.
         """
-        started = ends - self.config.server.deadline
+        seconds = self.config.server.deadline if seconds is None else seconds
         first = ranker or self.first
         finds_top = first.strategy == "tournament" and top_k is not None and top_k <= first.window
         options = Options(reasons, top_k if finds_top else None, ranker)
@@ -110,10 +142,11 @@ class Gateway:
         cached = answer is not None
         self.metrics.cache.labels("hit" if cached else "miss").inc()
         if answer is None:
-            answer = await self._flights.share(key, lambda: self._compute(key, request, options, ends))
+            work = _Work(request, options, ends, seconds)
+            # who has another deadline must not wait for this one, nor be cut short with it
+            answer = await self._flights.share((key, seconds), lambda: self._compute(key, work))
         if self.config.server.when_down == "refuse" and answer.outcome == "fallback" and not answer.windows:
             raise DownError
-        self.metrics.answered(answer, cached=cached, seconds=time.monotonic() - started)
         return answer, cached
 
     async def close(self) -> None:
@@ -124,25 +157,25 @@ class Gateway:
         await asyncio.to_thread(self._thread.close)
         await asyncio.to_thread(self.ranker.close)
 
-    async def _compute(self, key: str, request: Request, options: Options, ends: float) -> Answer:
+    async def _compute(self, key: str, work: _Work) -> Answer:
         trying = self.breaker.state != "closed"
         if not self.breaker.admits():
-            return await self._stand_in(request, "engine-error", ends)
+            return await self._stand_in(work, "engine-error")
+        model_ends = work.ends - _margin(work.seconds) - self._stand_in_seconds(work)
         try:
-            async with asyncio.timeout(ends - time.monotonic()):
-                leaves = ends - self._margin - self._stand_in_seconds
-                ranking = await self._batcher.submit(request, options, ends, leaves=leaves)
+            async with asyncio.timeout(work.ends - time.monotonic()):
+                ranking = await self._batcher.submit(work.request, work.options, model_ends, leaves=model_ends)
         except TimeoutError:
-            return await self._stand_in(request, "deadline", ends)
+            return await self._stand_in(work, "deadline")
         except (InputError, QueueFullError):
             raise
         except Exception as error:  # whatever a ranker or its engine raises, nothing is lost
             log(logging.ERROR, "the reranker failed", error=type(error).__name__)
-            return await self._stand_in(request, "engine-error", ends)
+            return await self._stand_in(work, "engine-error")
         finally:
             if trying:
                 self.breaker.give_up()  # no effect if its end was recorded
-        answer = Answer.of(request, ranking, reasons=options.reasons)
+        answer = Answer.of(work.request, ranking, reasons=work.options.reasons)
         if answer.outcome == "model":
             keeping = asyncio.ensure_future(self._cache.put(key, dump(answer)))  # nobody waits for a slow cache
             self._keeping.add(keeping)
@@ -150,9 +183,8 @@ class Gateway:
         return answer
 
     async def _rank(self, requests: Sequence[Request], options: Options, ends: float) -> list[Ranking]:
-        """Rank a batch in the model's thread, so that it ends shortly before the deadline, the fallback included."""
-        deadline = self.config.server.deadline
-        left = ends - time.monotonic() - self._margin - self._stand_in_seconds
+        """Rank a batch in the model's thread."""
+        left = ends - time.monotonic()
         work = (options.ranker or self.ranker).arerank_batch(
             requests, top_k=options.top_k, reasons=options.reasons, deadline=max(left, 1e-9)
         )
@@ -163,20 +195,30 @@ class Gateway:
         except Exception:
             self.breaker.record(failed=True)
             raise
-        had_time = left >= deadline / 2  # else the queue is to blame for what the engine did not finish
+        had_time = left >= self.config.server.deadline / 2  # else the queue is to blame for what was not finished
         self.breaker.record(failed=any(_engine_failed(ranking.provenance, had_time) for ranking in rankings))
         return rankings
 
-    async def _stand_in(self, request: Request, cause: Cause, ends: float) -> Answer:
+    def _stand_in_seconds(self, work: _Work) -> float:
+        """Seconds that are kept for the fallback."""
+        return fallback_seconds(work.seconds) if self.first.fallback else 0.0
+
+    async def _stand_in(self, work: _Work, cause: Cause) -> Answer:
         """The fallback's order, or the first stage's, without the model; for one candidate nobody is asked."""
         scores: Sequence[float] | str = ""
-        patience = min(self._stand_in_seconds, ends - self._margin / 2 - time.monotonic())
-        if self.first.fallback is not None and patience > 0 and len(request.candidates) > 1:
-            (scores,) = await await_fallback(FallbackCall(self.first.fallback, [request]), patience)
-        return Answer.stand_in(len(request.candidates), cause, None if isinstance(scores, str) else scores)
+        count = len(work.request.candidates)
+        patience = min(self._stand_in_seconds(work), work.ends - _margin(work.seconds) / 2 - time.monotonic())
+        if self.first.fallback is not None and patience > 0 and count > 1:
+            (scores,) = await await_fallback(FallbackCall(self.first.fallback, [work.request]), patience)
+        return Answer.stand_in(count, cause, None if isinstance(scores, str) else scores)
 
     def _cache_failed(self) -> None:
         self.metrics.cache.labels("error").inc()
+
+
+def _margin(seconds: float) -> float:
+    """Of so many seconds, those that are kept for all that comes after the model."""
+    return max(2 * GRACE, _MARGIN * seconds)
 
 
 def _engine_failed(provenance: Provenance, had_time: bool) -> bool:

@@ -100,15 +100,14 @@ class Reply:
         match shape:
             case "tei":
                 rows = [self._tei(result).model_dump(exclude_none=True) for result in self.results()]
-                return JSONResponse(rows, headers=self._headers())
+                return JSONResponse(rows, headers=tier_headers(self.answer))
             case "voyage":
                 body: RerankResponse | VoyageResponse = self._voyage()
             case _:
                 body = self.cohere()
-        return Response(body.model_dump_json(exclude_none=True), media_type="application/json", headers=self._headers())
-
-    def _headers(self) -> dict[str, str]:
-        return {"X-Genrank-Tier": self.answer.tier, "X-Genrank-Outcome": self.answer.outcome}
+        return Response(
+            body.model_dump_json(exclude_none=True), media_type="application/json", headers=tier_headers(self.answer)
+        )
 
     def _text(self, result: Result) -> str | None:
         return document_text(self.sent[result.index]) if self.with_documents else None
@@ -169,6 +168,11 @@ class Reply:
             neutralised=answer.neutralised,
             cuts=dict(answer.cuts),
         )
+
+
+def tier_headers(answer: Answer) -> dict[str, str]:
+    """The headers that say how good an answer is."""
+    return {"X-Genrank-Tier": answer.tier, "X-Genrank-Outcome": answer.outcome}
 
 
 def error_response(error: ApiError, shape: Shape = "cohere") -> Response:

@@ -22,13 +22,14 @@ class Metrics:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         make: dict[str, Any] = {"registry": self.registry}
-        self.requests = Counter("genrank_requests", "Rerank requests that were answered", ["outcome"], **make)
-        self.tiers = Counter("genrank_tiers", "Rerank requests that were answered", ["tier"], **make)
+        self.requests = Counter("genrank_requests", "Requests that got a ranking", ["outcome"], **make)
+        self.tiers = Counter("genrank_tiers", "Requests that got a ranking", ["tier"], **make)
         for tier in get_args(Tier):
             self.tiers.labels(tier)  # there from the start, so that a rise from 0 is one
         self.duration = Histogram(
             "genrank_request_duration_seconds", "From arrival to answer", buckets=_SECONDS, **make
         )
+        self.stages = Histogram("genrank_search_stage_seconds", "Of a search", ["stage"], buckets=_SECONDS, **make)
         self.tokens = Counter("genrank_tokens", "Tokens that the model read or wrote", ["kind"], **make)
         self.responses = Counter("genrank_http_responses", "Responses on every path", ["status"], **make)
         self.cache = Counter("genrank_cache_lookups", "Lookups in the cache", ["result"], **make)
@@ -92,25 +93,33 @@ class Tracing:
         self._provider.add_span_processor(BatchSpanProcessor(exporter))
         self._tracer = self._provider.get_tracer("genrank.server")
 
-    @contextlib.contextmanager
-    def rerank(self, model: str, documents: int, headers: Mapping[str, str]) -> Iterator[Span]:
+    def rerank(self, model: str, documents: int, headers: Mapping[str, str]) -> contextlib.AbstractContextManager[Span]:
         """A span for one rerank request, below the caller's own if its headers name one."""
-        if self._provider is None:
-            yield _NoSpan()
-            return
-        from opentelemetry.trace import SpanKind
-        from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
-
-        attributes = {
+        attributes: dict[str, str | int] = {
             "gen_ai.operation.name": "rerank",
             "gen_ai.request.model": model,
             "openinference.span.kind": "RERANKER",
             "reranker.model_name": model,
             "genrank.documents": documents,
         }
+        return self._span(f"rerank {model}", attributes, headers)
+
+    def search(self, model: str, headers: Mapping[str, str]) -> contextlib.AbstractContextManager[Span]:
+        """A span for one search, likewise."""
+        attributes = {"gen_ai.request.model": model, "openinference.span.kind": "CHAIN"}
+        return self._span("search", attributes, headers)
+
+    @contextlib.contextmanager
+    def _span(self, name: str, attributes: Mapping[str, str | int], headers: Mapping[str, str]) -> Iterator[Span]:
+        if self._provider is None:
+            yield _NoSpan()
+            return
+        from opentelemetry.trace import SpanKind
+        from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
         context = TraceContextTextMapPropagator().extract(dict(headers))
         with self._tracer.start_as_current_span(
-            f"rerank {model}",
+            name,
             context=context,
             kind=SpanKind.SERVER,
             attributes=attributes,

@@ -7,15 +7,17 @@ import contextlib
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from genrank.data.dataset import sample_shop
+from genrank.engines.base import ScoreRequest, ScoreResult, Stop, never
 from genrank.reranker import Reranker
 from genrank.testing import OracleEngine
+from genrank.types import Interaction, Listing, Tokens
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -40,13 +42,22 @@ HOSTILE: dict[str, Any] = {
 }
 
 
+class ReadingEngine(OracleEngine):
+    """Finds all answers to a question about a query equally likely."""
+
+    def score(self, requests: Sequence[ScoreRequest], *, stop: Stop = never) -> list[ScoreResult | None]:
+        if requests[0].listing_ids:
+            return super().score(requests, stop=stop)
+        return [ScoreResult([[0.0] * len(one.targets)] * len(one.reads), Tokens(1)) for one in requests]
+
+
 @contextlib.contextmanager
-def serving(*keys: str) -> Iterator[str]:
+def serving(*keys: str, search: dict[str, Any] | None = None) -> Iterator[str]:
     """The address of a gateway that knows the sample shop's grades."""
     shop = sample_shop()
     grades = {listing: float(grade) for judged in shop.qrels.values() for listing, grade in judged.items()}
-    ranker = Reranker(engine=OracleEngine(grades | {"p2": 3.0}), decoding="pointwise")
-    server = make_server(ranker, Config.model_validate({"server": {"port": 0}}), keys)
+    ranker = Reranker(engine=ReadingEngine(grades | {"p2": 3.0}), decoding="pointwise")
+    server = make_server(ranker, Config.model_validate({"server": {"port": 0}, "search": search or {}}), keys)
     thread = threading.Thread(target=lambda: asyncio.run(server.serve()))
     thread.start()
     try:
@@ -61,6 +72,25 @@ def serving(*keys: str) -> Iterator[str]:
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:
     with serving() as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def searching(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a gateway that searches the sample shop."""
+    pytest.importorskip("symspellpy")
+    from genrank.search.index import Index
+    from genrank.search.shoppers import Shoppers
+
+    folder = tmp_path_factory.mktemp("shop")
+    with Index.create(folder / "index") as index:
+        index.add(sample_shop().listings.values())
+        index.add([{"listing_id": "hostile", "title": f"zeppelin {MARKUP}", "brand": MARKUP}])
+    with Shoppers(folder / "shoppers") as shoppers:
+        shoppers.add("u1", [Interaction("purchase", Listing("h1", "Straw hat", brand="Ada"))])
+    rules = {"in_stock": True, "pinned": {"en-bag-001": 1}}
+    paths = {"index": str(folder / "index"), "shoppers": str(folder / "shoppers")}
+    with serving(search=paths | {"understand": True, "rules": rules}) as found:
         yield found
 
 
@@ -81,6 +111,13 @@ class Opened:
         """Rank, and wait for the order."""
         self.page.click("#rank")
         self.page.wait_for_selector(".column .score")
+
+    def search(self, query: str) -> None:
+        """Search, and wait for what is found."""
+        self.page.click("[data-mode=search]")
+        self.page.fill("#search-query", query)
+        self.page.click("#search")
+        self.page.wait_for_selector("#took-table table")
 
     def titles(self, column: int) -> list[str]:
         """The titles of a column, 0-based."""
@@ -424,3 +461,130 @@ def test_typing_stops_what_is_ranked(open_page: Open, address: str) -> None:
     sync_api.expect(page.locator("#status")).to_have_text("")
     sync_api.expect(page.locator("#results")).not_to_have_attribute("aria-busy", "true")
     assert page.locator(".score").count() == 0
+
+
+def test_without_an_index_there_is_no_search(open_page: Open, address: str) -> None:
+    opened = open_page()
+    opened.visit(address)
+    assert not opened.page.is_visible("#modes")
+    assert not opened.page.is_visible("#search-form")
+
+
+def test_a_search_shows_each_stage(open_page: Open, searching: str) -> None:
+    opened = open_page()
+    opened.visit(searching)
+    page = opened.page
+    assert page.is_visible("#request")
+    page.click("[data-mode=search]")
+    assert not page.is_visible("#request")
+    page.fill("#user", "u1")
+    page.fill("#top-k", "4")
+    page.fill("#variety", "0.3")
+    opened.search("linen summer dress under 90")
+    shown = page.locator("#found-items h4").all_text_contents()
+    assert len(shown) == 4
+    assert shown[0] in (page.text_content("#search-status") or "")
+    heads = page.locator("#order-columns h3").all_text_contents()
+    assert heads == ["Find candidates", "Rank", "Vary", "Apply rules"]
+    columns = page.locator("#order-columns .column")
+    orders = [columns.nth(i).locator("h4").all_text_contents() for i in range(4)]
+    assert all(sorted(order) == sorted(orders[0]) for order in orders), "nothing is lost on the way"
+    assert orders[3][:4] == shown
+    assert orders[0] != orders[1]
+    assert columns.nth(0).locator(".moved").count() == 0
+    assert columns.nth(1).locator(".moved").count() == len(orders[1])
+    stages = page.locator("#took-table th[scope=row]").all_text_contents()
+    assert stages == [
+        "Understand the query", "Find candidates", "Know the shopper", "Rank", "Vary", "Apply rules", "Write reasons",
+        "Network and browser", "Time in all",
+    ]  # fmt: skip
+    assert "at most 90" in (page.text_content("#meaning") or "")
+    assert page.locator("#found-items .reason").count() > 0
+    first = page.locator("#found-items .card").filter(has=page.locator(".reason")).first
+    first.locator("summary").click()
+    assert first.locator("details mark").count() > 0, "the evidence is marked"
+    columns.nth(0).locator(".card").first.hover()
+    assert columns.locator(".card.same").count() == 4
+    page.click("[data-mode=rerank]")
+    assert page.is_visible("#request")
+    assert not page.is_visible("#orders")
+    assert opened.complaints == []
+
+
+def test_a_link_to_a_search_restores_it_and_searches_nothing(open_page: Open, searching: str) -> None:
+    first = open_page()
+    first.visit(searching)
+    first.search("连衣裙 夏季")
+    first.page.fill("#top-k", "3")
+    first.page.fill("#variety", "0.45")
+    first.page.click("[data-language=zh]")
+    first.page.click("#search-share")
+    sync_api.expect(first.page.locator("#search-status")).to_contain_text("包含整个请求")
+    second = open_page()
+    second.visit(first.page.url)
+    page = second.page
+    assert page.evaluate("document.documentElement.lang") == "zh-CN"
+    assert page.is_visible("#search-form")
+    values = [page.input_value(name) for name in ("#search-query", "#top-k", "#variety")]
+    assert values == ["连衣裙 夏季", "3", "0.45"]
+    assert not [url for url in second.requests if url.endswith("/playground/search")], "only a click searches"
+    words = page.locator("h1, h2, h3, button, label").all_text_contents()
+    assert [word for word in words if word.isascii() and word not in ("English", "")] == []
+    page.click("#search")
+    page.wait_for_selector("#found-items h4")
+    assert page.locator("#found-items h4").count() == 3
+    assert first.complaints == second.complaints == []
+
+
+def test_a_search_says_what_is_wrong_and_what_is_not_found(open_page: Open, searching: str) -> None:
+    opened = open_page()
+    opened.visit(searching)
+    page = opened.page
+    page.click("[data-mode=search]")
+    page.click("#search")
+    assert page.text_content("#search-problem") == "Write a query first."
+    opened.search("qqqq")
+    sync_api.expect(page.locator("#found-items")).to_have_text("Nothing was found.")
+    opened.search("zeppelin")
+    sync_api.expect(page.locator("#found-items h4")).to_have_text([f"zeppelin {MARKUP}"])
+    assert page.evaluate("window.hacked") is None
+    assert page.locator("img, b, main script").count() == 0
+    assert opened.complaints == []
+    page.fill("#top-k", "1.5")
+    page.click("#search")
+    sync_api.expect(page.locator("#search-problem")).to_contain_text("top_k")
+
+
+def test_the_keyboard_is_enough_to_search(open_page: Open, searching: str) -> None:
+    opened = open_page()
+    opened.visit(searching)
+    page = opened.page
+    page.locator("[data-mode=search]").focus()
+    page.keyboard.press("Space")
+    for _ in range(10):
+        page.keyboard.press("Tab")
+        if page.evaluate("document.activeElement.id") == "search-query":
+            break
+    page.keyboard.type("dress")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#found-items h4")
+    page.locator("#variety").focus()
+    page.keyboard.press("ArrowRight")
+    assert page.text_content("#variety-shown") == "0.05"
+    page.locator("#skip").focus()
+    page.keyboard.press("Enter")
+    assert page.evaluate("document.activeElement.id") == "found"
+    assert opened.complaints == []
+
+
+@pytest.mark.parametrize(("locale", "width", "scheme"), [("en-US", 1280, "light"), ("zh-CN", 390, "dark")])
+def test_axe_finds_nothing_in_a_search(open_page: Open, searching: str, locale: str, width: int, scheme: str) -> None:
+    opened = open_page(color_scheme=scheme, locale=locale, viewport={"width": width, "height": 844})
+    opened.visit(searching)
+    opened.search("linen summer dress under 90")
+    page = opened.page
+    page.wait_for_timeout(400)  # colours change slowly
+    wide, inner = page.evaluate("[document.documentElement.scrollWidth, innerWidth]")
+    assert wide <= inner
+    assert violations(page) == []
+    assert opened.complaints == []

@@ -6,7 +6,7 @@ import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 from genrank.engines.base import Engine, EngineCall, ScoreRequest, ScoreResult, Stop, never
 from genrank.errors import EngineError, InputError
@@ -63,7 +63,9 @@ def choose(engine: Engine, choices: Sequence[Choice], *, stop: Stop = never) -> 
     """
     trees = [_Tree(choice.answers) for choice in choices]
     requests = [request for choice, tree in zip(choices, trees, strict=True) for request in tree.requests(choice)]
-    results = EngineCall("score", requests).run(engine, stop) if requests else []
+    results: list[Any] = [None] * len(requests)
+    if requests and not stop():
+        results = EngineCall("score", requests).run(engine, stop)
     if any(result is None for result in results):
         raise EngineError("the engine was stopped before it had read all answers")
     left = iter(results)

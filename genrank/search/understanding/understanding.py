@@ -97,12 +97,13 @@ class Understanding:
         self._leanings: dict[_Question, list[float]] = {}
         self._leads: dict[str, tuple[list[int], list[int]]] = {}
 
-    def understand(self, query: Query | str, *, deadline: float | None = None) -> Intent:
+    def understand(self, query: Query | str, *, deadline: float | None = None, stop: Stop | None = None) -> Intent:
         """Read a query.
 
         Args:
             query: What was typed.
             deadline: Seconds after which what is known so far is returned.
+            stop: Ends the model's work in the place of the deadline; another thread may cancel it.
 
         Returns:
             The intent. If the model fails or the deadline passes, what the query says in so many words, with ``source``
@@ -115,7 +116,7 @@ class Understanding:
             raise InputError(f"must be more than 0 seconds, got {deadline}", field="deadline")
         started = time.monotonic()
         text = clean((query if isinstance(query, Query) else Query(query)).text)[:_QUERY_CHARACTERS]
-        meter = _Meter(Stop(math.inf if deadline is None else started + deadline))
+        meter = _Meter(stop or Stop(math.inf if deadline is None else started + deadline))
         intent = self._literal(text)
         try:
             intent = self._ask(intent, meter)

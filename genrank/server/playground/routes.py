@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
@@ -18,12 +18,15 @@ from genrank.remote.pieces import PieceTokenizer
 from genrank.reranker import Reranker
 from genrank.server.calls import Calls
 from genrank.server.edge import Record
-from genrank.server.errors import invalid
+from genrank.server.errors import ApiError, invalid
 from genrank.server.gateway import Gateway
 from genrank.server.playground.pages import FILES, page
 from genrank.server.playground.readings import SERVED, Reading, find_readings
 from genrank.server.schemas import RerankRequest, RerankResponse
 from genrank.types import Request as RerankCall
+
+if TYPE_CHECKING:
+    from genrank.server.search_routes import SearchRoutes
 
 
 class PlaygroundRequest(RerankRequest):
@@ -81,21 +84,24 @@ class PromptResponse(BaseModel):
     exact: bool
 
 
-def add_playground(app: FastAPI, gateway: Gateway, calls: Calls) -> None:
-    """Add the playground's routes to an app."""
-    routes = _Playground(gateway, calls)
+def add_playground(app: FastAPI, gateway: Gateway, calls: Calls, searches: SearchRoutes | None = None) -> None:
+    """Add the playground's routes to an app; `searches` are those of an app that searches."""
+    routes = _Playground(gateway, calls, searches)
     for path in FILES:
         app.add_api_route(path, routes.file, include_in_schema=False)
     app.add_api_route("/playground/setup", routes.setup, include_in_schema=False)
     app.add_api_route("/playground/shop", routes.shop, include_in_schema=False)
     app.add_api_route("/playground/rerank", routes.rerank, methods=["POST"], include_in_schema=False)
     app.add_api_route("/playground/prompt", routes.prompt, methods=["POST"], include_in_schema=False)
+    if searches is not None:
+        app.add_api_route("/playground/search", routes.search, methods=["POST"], include_in_schema=False)
 
 
 class _Playground:
-    def __init__(self, gateway: Gateway, calls: Calls) -> None:
+    def __init__(self, gateway: Gateway, calls: Calls, searches: SearchRoutes | None) -> None:
         self._gateway = gateway
         self._calls = calls
+        self._searches = searches
         self._found: asyncio.Future[Mapping[str, Reading]] | None = None
 
     async def file(self, request: Request) -> Response:
@@ -120,6 +126,7 @@ class _Playground:
                 }
                 for name, one in readings.items()
             ],
+            "search": self._searches.offer() if self._searches else None,
         }
         return JSONResponse(body)
 
@@ -134,6 +141,17 @@ class _Playground:
     async def prompt(self, request: Request) -> Response:
         """A prompt that the first batch of a request would show the model."""
         return await self._calls.respond(request, self._prompt)
+
+    async def search(self, request: Request) -> Response:
+        """Search as ``/v1/search`` does, and log nothing; the answer holds the titles of all candidates too."""
+        return await self._calls.respond(request, self._search)
+
+    async def _search(self, request: Request, record: Record) -> Response:
+        if self._searches is None:
+            raise ApiError(404, "this server searches nothing")
+        body, found = await self._searches.found(request, record, logged=False)
+        titles = await self._searches.titles(found)
+        return JSONResponse({**body, "titles": titles, "seconds": time.monotonic() - record.arrived})
 
     async def _rerank(self, request: Request, record: Record) -> Response:
         call = await self._calls.read(request, record, PlaygroundRequest)

@@ -245,3 +245,41 @@ def test_bad_searches_are_named(index: Index, options: dict[str, Any], field: st
         Pipeline(index).search("dress", **options)
     with pytest.raises(InputError, match="query"):
         Pipeline(index).search(" ")
+
+
+class Awaited:
+    """Ranks by grade, where it is awaited; remembers how many reasons it was asked for."""
+
+    def __init__(self) -> None:
+        self.reasons: list[int] = []
+
+    async def arerank(
+        self,
+        query: Query,
+        candidates: Sequence[Candidate],
+        history: Sequence[Interaction],
+        *,
+        reasons: int,
+        deadline: float | None,
+    ) -> Ranking:
+        self.reasons.append(reasons)
+        assert deadline is None or deadline > 0
+        return await reranker().arerank(query, candidates, history, reasons=reasons)
+
+
+def test_what_can_only_be_awaited_ranks_and_explains(index: Index) -> None:
+    rank = Awaited()
+    result = asyncio.run(Pipeline(index, rank, variety=0.3).asearch("dress", reasons=2, deadline=9))
+    assert sorted(ids(result)) == sorted(GRADES)
+    assert rank.reasons == [0, 2]
+    assert "explain" in names(result)
+    with pytest.raises(InputError, match="rank: can only be awaited; call asearch"):
+        Pipeline(index, rank).search("dress")
+
+
+def test_reasons_are_written_under_a_blend_too(index: Index) -> None:
+    """A blend needs a score of each candidate, also when the first ones are read again for their reasons."""
+    blended = Reranker(engine=OracleEngine(GRADES), decoding="pointwise", blend=0.5)
+    result = Pipeline(index, blended, rules=Rules(in_stock=True)).search("dress", reasons=2)
+    assert names(result)[-1] == "explain"
+    assert sorted(ids(result)) == sorted(GRADES)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -33,8 +34,8 @@ class SlowEngine(OracleEngine):
         stopped: Set when a call was stopped.
     """
 
-    def __init__(self, seconds: float = 0.0) -> None:
-        super().__init__(GRADES)
+    def __init__(self, seconds: float = 0.0, grades: Mapping[str, float] = GRADES) -> None:
+        super().__init__(grades)
         self.seconds = seconds
         self.failing = False
         self.sizes: list[int] = []
@@ -107,3 +108,44 @@ def listening(engine: SlowEngine) -> Iterator[Serve]:
             return f"http://127.0.0.1:{port}"
 
         yield start
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """An index of the sample shop."""
+    pytest.importorskip("symspellpy")
+    pytest.importorskip("duckdb")
+    from genrank.data.dataset import sample_shop
+    from genrank.search.index import Index
+
+    path = tmp_path_factory.mktemp("shop") / "index"
+    with Index.create(path) as index:
+        index.add(sample_shop().listings.values())
+    return str(path)
+
+
+@pytest.fixture
+def section(folder: str, tmp_path: Path) -> dict[str, Any]:
+    """A section of the configuration that searches and keeps everything."""
+    return {
+        "index": folder,
+        "shoppers": str(tmp_path / "shoppers"),
+        "log": str(tmp_path / "log"),
+        "candidates": 12,
+    }
+
+
+Shop = tuple[Any, dict[str, Any]]
+
+
+@pytest.fixture
+def shop(serve: Serve, section: dict[str, Any]) -> Shop:
+    """A client, and the answer to a first search."""
+    client = serve(search=section)
+    return client, client.post("/v1/search", json={"query": "linen dress", "user_id": "u1", "top_k": 3}).json()
+
+
+def event(answer: dict[str, Any], **fields: Any) -> dict[str, Any]:
+    """A click on the second listing that a search showed."""
+    shown = answer["items"][1]["listing_id"]
+    return {"request_id": answer["request_id"], "listing_id": shown, "event": "click", **fields}

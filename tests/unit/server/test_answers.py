@@ -6,7 +6,7 @@ from genrank.errors import EngineError
 from genrank.reranker import Reranker
 from genrank.server.answers import Answer, dump, load
 from genrank.testing import OracleEngine, ScriptedEngine
-from genrank.types import Candidate, Listing, Query, Request
+from genrank.types import Candidate, Listing, Provenance, Query, Request
 
 REQUEST = Request(Query("red dress"), tuple(Candidate(Listing(f"l{i}", f"red dress {i}")) for i in range(3)))
 
@@ -58,3 +58,18 @@ def test_what_another_version_stored_is_nothing() -> None:
     assert load(dump(answer()), 2) is None, "a place that there is not"
     twice = dataclasses.replace(answer(), items=answer().items[:1] * 2)
     assert load(dump(twice), 3) is None
+
+
+def test_an_answer_becomes_a_ranking_of_its_candidates_again() -> None:
+    candidates = [Candidate(Listing(f"l{i}", f"title {i}"), rank=i + 3) for i in range(3)]
+    asked = Request(Query("dress", query_id="q"), tuple(candidates))
+    reranker = Reranker(engine=OracleEngine({"l2": 2.0, "l1": 1.0}), decoding="pointwise")
+    ranking = reranker.rerank(asked.query, asked.candidates)
+    again = Answer.of(asked, ranking, reasons=0).ranking(asked, Provenance(model="oracle", engine="scripted"))
+    assert again.items == ranking.items
+    assert [item.source_rank for item in again] == [5, 4, 3]
+    assert (again.provenance.model, again.provenance.outcome, again.query_id) == ("oracle", "model", "q")
+    assert again.provenance.windows == ranking.provenance.windows
+    lost = Answer.stand_in(3, "deadline").ranking(asked, Provenance())
+    assert [item.listing_id for item in lost] == ["l0", "l1", "l2"]
+    assert (lost.provenance.why, lost.provenance.stand_in) == ("the deadline passed", "first-stage")

@@ -3,6 +3,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import re
+import sys
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -174,3 +175,69 @@ def test_a_fallback_without_its_packages_is_a_problem_like_any_other(
         load_config(None, {"model.fallback": str(baseline), "server.port": -1}, {})
     words = f"model.fallback: {package} is not installed; get it with: pip install 'genrank[rankers]'"
     assert words in str(caught.value)
+
+
+def test_everything_that_keeps_a_search_from_opening_is_reported(tmp_path: Path) -> None:
+    pytest.importorskip("duckdb")
+    (tmp_path / "log").write_text("a file")
+    (tmp_path / "shoppers").write_text("no database " * 100)
+    path = write(
+        tmp_path,
+        f"""
+        [search]
+        index = "{tmp_path / "none"}"
+        shoppers = "{tmp_path / "shoppers"}"
+        log = "{tmp_path / "log"}"
+        variety = 2
+        candidates = 0
+        colour = "red"
+        rules = {{at_most = [{{by = "colour", most = 1, top = 10}}]}}
+        """,
+    )
+    with pytest.raises(ConfigError) as caught:
+        load_config(path, environment={})
+    lines = [line.strip() for line in str(caught.value).splitlines()]
+    assert lines[0] == "7 problems in the configuration:"
+    for words in (
+        f"{path}: search.variety: Input should be less than or equal to 1",
+        f"{path}: search.candidates: Input should be greater than or equal to 1",
+        f"{path}: search.colour: unknown key; there are index, encoder, understand",
+        "search.index: path: no index in",
+        f"search.shoppers: {tmp_path / 'shoppers'}: expected a file of shoppers",
+        f"search.log: {tmp_path / 'log'}: is no folder",
+        "search.rules: at_most[0].by: must be brand, seller, category or attributes.NAME",
+    ):
+        assert any(line.startswith(words) for line in lines), (words, lines)
+
+
+def test_a_search_section_needs_an_index(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"search\.index: is missing"):
+        load_config(write(tmp_path, "[search]\nunderstand = true"), environment={})
+
+
+def test_missing_extras_of_a_search_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import genrank.server.config
+
+    pytest.importorskip("numpy")
+    from genrank.search.index import Index
+
+    Index.create(tmp_path / "index").close()
+    monkeypatch.setitem(sys.modules, "genrank.search.feedback.log", None)  # as if it could not be imported
+    monkeypatch.delitem(sys.modules, "genrank.search.feedback.log")
+    monkeypatch.setitem(sys.modules, "duckdb", None)
+    monkeypatch.setattr(genrank.server.config, "find_spec", lambda _: None)
+    flags = {"search.index": str(tmp_path / "index"), "search.log": str(tmp_path / "log"), "search.understand": True}
+    with pytest.raises(ConfigError) as caught:
+        load_config(None, flags, {})
+    assert "search.log: duckdb is not installed; get it with: pip install 'genrank[feedback]'" in str(caught.value)
+    assert "search.understand: pypinyin is not installed" in str(caught.value)
+
+
+def test_flags_describe_a_search(tmp_path: Path) -> None:
+    pytest.importorskip("duckdb")
+    from genrank.search.index import Index
+
+    Index.create(tmp_path / "index").close()
+    config, _ = load_config(None, {"search.index": str(tmp_path / "index"), "search.log": str(tmp_path / "log")}, {})
+    assert (config.search.index, config.search.log) == (str(tmp_path / "index"), str(tmp_path / "log"))
+    assert not (tmp_path / "log").exists(), "nothing is made yet"

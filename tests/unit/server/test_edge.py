@@ -3,11 +3,12 @@ from __future__ import annotations
 import json
 import logging
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from genrank.server.edge import PATHS, PLAYGROUND_PATHS, plain_path
+from genrank.server.edge import PATHS, PLAYGROUND_PATHS, PLAYGROUND_SEARCH, SEARCH_PATHS, plain_path
 from genrank.server.playground.pages import FILES
 from tests.unit.server.conftest import Serve, SlowEngine
 
@@ -28,6 +29,8 @@ KEY = "a-long-secret-key"
         ("/", "/"),
         ("/v1", "/v1"),
         ("/v12/rerank", "/v12/rerank"),
+        ("/v1/v1/search/", "/v1/search"),
+        ("/v1//v1/shoppers/a//b/", "/v1/shoppers/a//b/"),
     ],
 )
 def test_paths_are_what_clients_mean(path: str, plain: str) -> None:
@@ -41,6 +44,19 @@ def test_every_path_is_known(serve: Serve) -> None:
     assert {route.path for route in client.app.routes if isinstance(route, Route)} == set(PATHS)
     client = serve(server={"playground": True})
     known = {*PATHS, *PLAYGROUND_PATHS, *FILES}
+    assert {route.path for route in client.app.routes if isinstance(route, Route)} == known
+
+
+def test_every_path_of_a_server_that_searches_is_known(serve: Serve, tmp_path: Path) -> None:
+    from starlette.routing import Route
+
+    pytest.importorskip("duckdb")
+    from genrank.search.index import Index
+
+    Index.create(tmp_path / "index").close()
+    search = {"index": str(tmp_path / "index"), "log": str(tmp_path / "log")}
+    client = serve(server={"playground": True}, search=search)
+    known = {*PATHS, *SEARCH_PATHS, *PLAYGROUND_PATHS, PLAYGROUND_SEARCH, *FILES}
     assert {route.path for route in client.app.routes if isinstance(route, Route)} == known
 
 

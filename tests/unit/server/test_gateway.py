@@ -325,3 +325,32 @@ def test_clients_see_a_name_and_no_path(model: str, section: dict[str, Any], nam
         return gateway.names
 
     assert run(pointwise(engine), use, model=section) == names
+
+
+def test_a_request_with_less_time_neither_waits_for_the_others_nor_cuts_them_short(engine: SlowEngine) -> None:
+    """The same request twice at once, with 0.3 and with 20 seconds; the engine needs one."""
+    engine.seconds = 1.0
+
+    async def use(gateway: Gateway) -> tuple[tuple[str, float], tuple[str, float]]:
+        async def rank(seconds: float) -> tuple[str, float]:
+            started = time.monotonic()
+            answer, _ = await gateway.rank(request(), top_k=None, reasons=0, ends=started + seconds, seconds=seconds)
+            return answer.cause or answer.tier, time.monotonic() - started
+
+        return await asyncio.gather(rank(0.3), rank(20.0))
+
+    short, long = run(pointwise(engine), use, batching={"concurrency": 2})
+    assert short[0] == "deadline"
+    assert short[1] < 0.8
+    assert long[0] == "model"
+
+
+def test_a_short_deadline_of_its_own_leaves_the_model_most_of_it(engine: SlowEngine) -> None:
+    engine.seconds = 0.5
+
+    async def use(gateway: Gateway) -> str:
+        ends = time.monotonic() + 1.2
+        answer, _ = await gateway.rank(request(), top_k=None, reasons=0, ends=ends, seconds=1.2)
+        return answer.tier
+
+    assert run(pointwise(engine), use, server={"deadline": 60.0}) == "model", "the margin of 60 s is 3 s"

@@ -4,7 +4,8 @@ import { byId, make } from "./dom.js";
 import { pastOf, titleOf } from "./fields.js";
 import { ask, Refused, useKey } from "./gateway.js";
 import { fromFragment, toFragment } from "./link.js";
-import { afterColumn, beforeColumn, promptSections, provenanceTable, time, waitingColumn } from "./results.js";
+import { afterColumn, beforeColumn, markSame, promptSections, provenanceTable, time, waitingColumn } from "./results.js";
+import { drawSearch, fillSearch, forgetSearch, listenToSearch, search, searchState, setOffer, showSearch } from "./search.js";
 import { speak, usualLanguage, words } from "./words.js";
 
 const SERVED = "served";
@@ -12,6 +13,7 @@ const QUIET = 250; // milliseconds without typing, after which the link is rewri
 
 const page = {
   language: usualLanguage(),
+  mode: "rerank", // or "search", where the gateway has an index
   setup: null, // what the gateway offers
   shop: null, // the sample shop
   listings: new Map(), // of the sample shop, by id
@@ -78,16 +80,16 @@ function keepLink() {
   rewriting = setTimeout(writeLink, QUIET);
 }
 
-async function writeLink() {
-  const state = {
-    lang: page.language,
-    reasons: typed("reasons"),
-    reading: typed("reading"),
-    compare: typed("compare"),
-  };
+function rerankState() {
+  const state = { reasons: typed("reasons"), reading: typed("reading"), compare: typed("compare") };
   const sample = typed("sample");
-  if (sample) state.sample = sample;
-  else Object.assign(state, { query: typed("query"), history: typed("history"), documents: typed("documents") });
+  if (sample) return { ...state, sample };
+  return { ...state, query: typed("query"), history: typed("history"), documents: typed("documents") };
+}
+
+async function writeLink() {
+  const own = searches() ? { mode: "search", ...searchState() } : rerankState();
+  const state = { lang: page.language, ...own };
   const turn = ++page.links;
   const fragment = await toFragment(state);
   if (turn !== page.links) return; // a later one is on its way
@@ -107,6 +109,12 @@ async function readLink() {
     return false;
   }
   if (state.lang === "en" || state.lang === "zh") page.language = state.lang;
+  page.mode = state.mode === "search" ? "search" : "rerank";
+  if (page.mode === "search") {
+    fillSearch(state);
+    page.link = location.hash;
+    return false; // the other form has its usual request
+  }
   if (!sampleQuery(text(state.sample))) {
     byId("sample").value = "";
     fill(text(state.query), [], []);
@@ -119,6 +127,9 @@ async function readLink() {
   page.link = location.hash;
   return true;
 }
+
+// Whether the page searches now.
+const searches = () => page.mode === "search" && Boolean(page.setup?.search);
 
 function choose(id, value, otherwise) {
   const select = byId(id);
@@ -161,11 +172,22 @@ function draw() {
   const columns = page.runs.map((run) => afterColumn(run, readingName(run.reading)));
   const before = beforeColumn(page.runs[0]?.documents ?? documents);
   byId("columns").replaceChildren(before, ...(columns.length ? columns : [waitingColumn()]));
-  byId("made").hidden = !page.runs.length;
   const names = page.runs.map((run) => readingName(run.reading));
   byId("provenance").replaceChildren(...(page.runs.length ? [provenanceTable(page.runs, names)] : []));
   drawPast();
   drawPrompt();
+  drawSearch();
+  drawMode();
+}
+
+function drawMode() {
+  byId("modes").hidden = !page.setup?.search;
+  const mode = searches() ? "search" : "rerank";
+  for (const button of document.querySelectorAll("[data-mode]"))
+    button.setAttribute("aria-pressed", String(button.dataset.mode === mode));
+  for (const id of ["request", "results", "prompt"]) byId(id).hidden = mode === "search";
+  byId("made").hidden = mode === "search" || !page.runs.length;
+  showSearch(mode === "search");
 }
 
 function drawPast() {
@@ -279,6 +301,17 @@ async function rank(event) {
   keepLink();
 }
 
+async function find(event) {
+  event.preventDefault();
+  const signal = begin();
+  try {
+    if (await search(signal)) keepLink();
+  } catch (error) {
+    complain(error, "search-problem");
+  }
+  drawMode();
+}
+
 async function showPrompt() {
   byId("prompt-problem").textContent = "";
   const request = readForm();
@@ -297,11 +330,12 @@ async function showPrompt() {
 
 async function share() {
   await writeLink();
+  const status = searches() ? "search-status" : "status";
   try {
     await navigator.clipboard.writeText(location.href);
-    byId("status").textContent = words.shared;
+    byId(status).textContent = words.shared;
   } catch {
-    byId("status").textContent = words.sharedByHand; // only pages from this machine or over HTTPS may copy
+    byId(status).textContent = words.sharedByHand; // only pages from this machine or over HTTPS may copy
   }
 }
 
@@ -318,6 +352,7 @@ async function connect() {
   page.listings = new Map(page.shop.listings.map((listing) => [listing.listing_id, listing]));
   byId("reasons").max = page.setup.reasons;
   byId("reasons").value = Math.min(3, page.setup.reasons);
+  setOffer(page.setup.search, page.setup.reasons);
   drawWords();
   return true;
 }
@@ -349,18 +384,14 @@ async function restore() {
   byId("problem").textContent = problem;
 }
 
-// Marks the same listing in every column.
-function mark(event) {
-  const place = event.target.closest?.(".card")?.dataset.place;
-  for (const card of document.querySelectorAll(".card"))
-    card.classList.toggle("same", place !== undefined && card.dataset.place === place);
-}
-
 function listen() {
   const on = (id, type, work) => byId(id).addEventListener(type, work);
   on("request", "submit", rank);
   on("share", "click", share);
-  on("skip", "click", () => byId("results").focus());
+  on("search-form", "submit", find);
+  on("search-share", "click", share);
+  listenToSearch(keepLink);
+  on("skip", "click", () => byId(searches() ? "found" : "results").focus());
   on("show-prompt", "click", showPrompt);
   on("tokens", "change", drawPrompt);
   on("sample", "change", () => {
@@ -386,11 +417,19 @@ function listen() {
       drawWords();
       keepLink();
     });
-  for (const type of ["pointerover", "focusin"]) byId("columns").addEventListener(type, mark);
-  byId("columns").addEventListener("pointerleave", () => mark({ target: document }));
+  for (const button of document.querySelectorAll("[data-mode]"))
+    button.addEventListener("click", () => {
+      page.mode = button.dataset.mode;
+      page.working?.abort();
+      drawMode();
+      keepLink();
+    });
+  for (const type of ["pointerover", "focusin"]) byId("columns").addEventListener(type, markSame);
+  byId("columns").addEventListener("pointerleave", () => markSame({ target: document }));
   addEventListener("hashchange", () => {
     if (location.hash !== page.link) {
       forget();
+      forgetSearch();
       restore();
     }
   });

@@ -70,30 +70,63 @@ function hidden(text) {
   return make("span", { class: "hidden" }, text);
 }
 
-function afterCard(result, rank, run) {
-  const { index, relevance_score: score, reason, evidence = [] } = result;
-  const document = run.documents[index];
+// A listing in its new place, with its reason.
+export function rankedCard({ rank, from, place, document, score, reason, evidence = [], history = [], wantsReason }) {
   const said = make(
     "p",
     { class: "score" },
-    movement(index + 1, rank),
+    movement(from, rank),
     bar(score, "plain"),
     make("span", {}, hidden(`${words.score}: `), score.toFixed(3)),
   );
   const parts = [said];
   if (reason) {
     parts.push(make("p", { class: "reason" }, hidden(`${words.reason}: `), reason));
-    const rows = evidenceRows(document, run.history, evidence);
+    const rows = evidenceRows(document, history, evidence);
     if (rows.length) parts.push(make("p", { class: "label" }, words.evidence), fieldList(rows, () => true));
-  } else if (rank <= run.reasons) {
+  } else if (wantsReason) {
     parts.push(make("p", { class: "quiet" }, words.noReason));
   }
-  return card(rank, index, document, [], ...parts, allFields(document, evidence));
+  return card(rank, place, document, [], ...parts, allFields(document, evidence));
 }
 
 export function afterColumn(run, name) {
-  const items = run.answer.results.map((result, i) => afterCard(result, i + 1, run));
+  const items = run.answer.results.map(({ index, relevance_score: score, reason, evidence }, i) =>
+    rankedCard({
+      rank: i + 1,
+      from: index + 1,
+      place: index,
+      document: run.documents[index],
+      score,
+      reason,
+      evidence,
+      history: run.history,
+      wantsReason: i < run.reasons,
+    }),
+  );
   return column(words.after, name, ...items);
+}
+
+// The order after a stage of a search, beside the order before it.
+export function stageColumn(stage, before, titles) {
+  const items = stage.order.map((id, i) => {
+    const from = before.indexOf(id) + 1;
+    return make(
+      "li",
+      { class: "card small", "data-place": id },
+      make("span", { class: "rank" }, String(i + 1)),
+      make("h4", { class: "content" }, titles[id] ?? id),
+      from ? movement(from, i + 1) : null,
+    );
+  });
+  return column(words.stages[stage.name] ?? stage.name, time(stage.seconds), ...items);
+}
+
+// Marks the same listing in every column.
+export function markSame(event) {
+  const place = event.target.closest?.(".card")?.dataset.place;
+  for (const card of document.querySelectorAll(".card"))
+    card.classList.toggle("same", place !== undefined && card.dataset.place === place);
 }
 
 export function waitingColumn() {

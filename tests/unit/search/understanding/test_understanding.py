@@ -11,7 +11,7 @@ pytest.importorskip("symspellpy")
 pytest.importorskip("pypinyin")
 pytest.importorskip("bm25s")
 
-from genrank.engines.base import ScoreRequest
+from genrank.engines.base import ScoreRequest, Stop
 from genrank.errors import EngineError, InputError
 from genrank.search.understanding import Guess, Understanding, Vocabulary
 from genrank.testing import ScriptedEngine
@@ -131,6 +131,15 @@ def test_a_deadline_leaves_what_the_words_say() -> None:
     intent = understanding().understand("Tessa winter dress under 50", deadline=1e-9)
     assert intent.source == "literal"
     assert intent.most_price == 50
+
+
+def test_work_that_was_cancelled_asks_the_model_nothing() -> None:
+    stop = Stop()
+    stop.cancel()
+    reader = understanding()
+    intent = reader.understand("Tessa winter dress under 50", stop=stop)
+    assert (intent.source, intent.most_price) == ("literal", 50)
+    assert reader.engine.requests == []  # type: ignore[attr-defined]
 
 
 def test_an_empty_catalogue_has_nothing_to_say() -> None:
