@@ -56,7 +56,7 @@ def measure_completion(dataset: Dataset, count: int, *, logged: int = 100_000, q
         queries: How many of them are typed, for each way of typing.
 
     Returns:
-        Seconds of making and renewing; the number of suggestions, MiB of the file; and for each way of typing the
+        Seconds of making and renewing, as time passed and as this process's processor time; the number of suggestions, MiB of the file; and for each way of typing the
         keystrokes, how many of them were answered, and their milliseconds (50th, 95th, 99th percentile and the longest)
         as time passed and as this process's processor time.
     """
@@ -69,13 +69,13 @@ def measure_completion(dataset: Dataset, count: int, *, logged: int = 100_000, q
         for i in range(0, count, _AT_ONCE):
             index.add(listings[i : i + _AT_ONCE])
         say("indexed")
-        started = time.perf_counter()
+        started = time.perf_counter(), time.process_time()
         with Completion.of(index, log) as completion:
-            result["make_s"] = round(time.perf_counter() - started, 1)
+            result |= _since("make", started)
             result["suggestions"] = len(completion)
-            started = time.perf_counter()
+            started = time.perf_counter(), time.process_time()
             completion.update(log)
-            result["renew_s"] = round(time.perf_counter() - started, 1)
+            result |= _since("renew", started)
             result["mib"] = round(completion.path.stat().st_size / 2**20, 1)
             say(f"made in {result['make_s']} s")
             ways: dict[str, Callable[[str], str]] = {
@@ -120,6 +120,13 @@ def _typing(completion: Completion, queries: Iterable[str]) -> dict[str, Any]:
     say(f"{len(passed)} keystrokes")
     times = {name: _percentiles(some) for name, some in (("ms", passed), ("processor_ms", used))}
     return {"keystrokes": len(passed), "answered": answered, **times}
+
+
+def _since(name: str, started: tuple[float, float]) -> dict[str, float]:
+    return {
+        f"{name}_s": round(time.perf_counter() - started[0], 1),
+        f"{name}_processor_s": round(time.process_time() - started[1], 1),
+    }
 
 
 def _percentiles(seconds: Sequence[float]) -> list[float]:

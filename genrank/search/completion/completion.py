@@ -3,7 +3,7 @@
 Each suggestion has a key for its text and, in Chinese, two for its pinyin. A keystroke reads one range of keys by their
 weights; for short prefixes an index of SQLite has them in that order, and long ones are sorted. So nothing is loaded
 beforehand, all processes share the memory, and an update is seen by the next keystroke in any of them. A trie in memory
-(marisa-trie) has no order by weight, so a short prefix takes longer, and it is built and loaded again after each change.
+(marisa-trie) has no order by weight, so a short prefix takes longer, and each change rebuilds it in every process.
 symspellpy corrects whole words only, not half a word (docs/results/completion.md).
 """
 
@@ -14,6 +14,7 @@ import json
 import math
 import sqlite3
 import threading
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -282,7 +283,9 @@ class Completion:
                 _replace_asked(rows, asked)
             if phrases is not None:
                 _replace_phrases(rows, phrases)
-            rows = {name: row for name, row in rows.items() if (row.asked or row.listings) and self._allowed(row.text)}
+            rows = {name: row for name, row in rows.items() if row.asked or row.listings}
+            if asked is None:  # they may have been counted before a word was blocked
+                rows = {name: row for name, row in rows.items() if self._allowed(row.text)}
             judged = dict(connection.execute("SELECT key, yes FROM judged"))
             _write(connection, rows, _weights(rows, judged, settings.model_weight))
         return len(rows)
@@ -422,10 +425,13 @@ def _rows(connection: sqlite3.Connection) -> dict[str, _Row]:
 def _write(connection: sqlite3.Connection, rows: Mapping[str, _Row], weights: Mapping[str, float]) -> None:
     """Replace all suggestions; the indexes are made at the end, which is faster."""
     run, texts, keys = connection.execute, [], []
+    known: dict[str, list[str]] = defaultdict(list)  # pinyin takes most of the time
+    for name, form in run("SELECT texts.key, keys.key FROM keys JOIN texts USING (number)"):
+        known[name].append(form)
     for number, name in enumerate(sorted(rows), start=1):
         row, weight = rows[name], weights[name]
         texts.append((number, name, row.text, row.asked, row.listings, row.listed, weight))
-        keys += [(form, number, weight) for form in {name, *sounds(name)}]
+        keys += [(form, number, weight) for form in known.get(name) or {name, *sounds(name)}]
     keys.sort()
     for length in range(1, _DEPTH + 1):
         run(f"DROP INDEX IF EXISTS first_{length}")
