@@ -56,9 +56,9 @@ def measure_completion(dataset: Dataset, count: int, *, logged: int = 100_000, q
         queries: How many of them are typed, for each way of typing.
 
     Returns:
-        Seconds of making and renewing, as time passed and as this process's processor time; the number of suggestions, MiB of the file; and for each way of typing the
-        keystrokes, how many of them were answered, and their milliseconds (50th, 95th, 99th percentile and the longest)
-        as time passed and as this process's processor time.
+        Seconds of making and renewing, the number of suggestions, MiB of the file; and for each way of typing the
+        keystrokes, how many of them were answered, and their milliseconds (50th, 95th, 99th percentile and the
+        longest). All times as they passed, and as this process's processor time.
     """
     listings = catalogue(list(dataset.listings.values()), count)
     log = logged_queries([listing.title for listing in listings], logged)
