@@ -1,6 +1,6 @@
 """How fast genrank is, side by side with the bare model and with its peers: ``python -m eval.bench [--only PART]``.
 
-Eleven parts, as JSON on stdout:
+Twelve parts, as JSON on stdout:
 
 - ``overhead``: milliseconds of processor time that `Reranker` adds to a request of 20 candidates, ``pointwise`` and
   ``inline``, with an engine double that answers at once.
@@ -24,8 +24,11 @@ Eleven parts, as JSON on stdout:
 - ``index``: a catalogue's index of ``--listings`` listings: building, searching, updates that another process sees. The
   listings are the sample shop's, or a dataset's, repeated with changes; vectors are random, or ``--dense``'s; see
   `eval.index`.
+- ``completion``: suggestions while a shopper types, for such a catalogue and ``--logged`` queries; see
+  `eval.completion`.
 
-``peers``, ``stream`` and ``strategies`` run where a dataset is named, ``serving`` and ``index`` only with ``--only``.
+``peers``, ``stream`` and ``strategies`` run where a dataset is named, ``serving``, ``index`` and ``completion`` only
+with ``--only``.
 """
 
 from __future__ import annotations
@@ -83,11 +86,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="queries in a batch (throughput, kept and int8 8, peers 20, strategies all, stream 150)",
     )
     parser.add_argument(
-        "--dataset", help="dataset folder, for peers, stream and strategies; for kept, int8, serving and index too"
+        "--dataset",
+        help="dataset folder, for peers, stream and strategies; for kept, int8, serving, index and completion too",
     )
     parser.add_argument("--split", default="test", help="split that the queries come from (%(default)s)")
     parser.add_argument(
-        "--queries", type=int, help="maximum number of queries (60, index 300), in a round of serving (200)"
+        "--queries",
+        type=int,
+        help="maximum number of queries (60, index and completion 300), in a round of serving (200)",
     )
     parser.add_argument("--candidates", type=int, help="candidates of each query (peers 20, strategies 100)")
     parser.add_argument("--texts", choices=get_args(Texts), default="titles", help="what peers read (%(default)s)")
@@ -95,7 +101,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--contenders", default="", metavar="REGEX", help="peers that take part, by name")
     parser.add_argument("--serving", nargs="+", choices=PARTS, help="what serving measures (all)")
     parser.add_argument("--engine", metavar="URL", help="vLLM's server, for serving (genrank vllm is started)")
-    parser.add_argument("--listings", type=int, default=100_000, help="listings of index (%(default)s)")
+    parser.add_argument("--listings", type=int, default=100_000, help="listings of index and completion (%(default)s)")
+    parser.add_argument("--logged", type=int, default=100_000, help="queries of completion (%(default)s)")
     parser.add_argument("--dense", metavar="MODEL", help="encoder of index (random vectors)")
     parser.add_argument("--out", type=Path, help="folder for peers.json, peers.md and the logs of engines and servers")
 
@@ -151,6 +158,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             out=arguments.out,
         ),
         "index": lambda: _index(arguments.dataset, arguments.listings, given(arguments.queries, 300), arguments.dense),
+        "completion": lambda: _completion(
+            arguments.dataset, arguments.listings, arguments.logged, given(arguments.queries, 300)
+        ),
     }
     parser.add_argument("--only", choices=[*parts, *with_dataset, *asked_for], help="run one part only")
     arguments = parser.parse_args(argv)
@@ -194,6 +204,16 @@ def _index(folder: str | None, listings: int, queries: int, dense: str | None) -
     if listings < 1:
         raise InputError(f"must be at least 1, got {listings}", field="listings")
     return measure_index(load_dataset(folder) if folder else sample_shop(), listings, queries=queries, dense=dense)
+
+
+def _completion(folder: str | None, listings: int, logged: int, queries: int) -> dict[str, Any]:
+    from eval.completion import measure_completion
+
+    for name, number in (("listings", listings), ("logged", logged), ("queries", queries)):
+        if number < 1:
+            raise InputError(f"must be at least 1, got {number}", field=name)
+    dataset = load_dataset(folder) if folder else sample_shop()
+    return measure_completion(dataset, listings, logged=logged, queries=queries)
 
 
 def _stream(folder: str, model: str, length: int) -> dict[str, Any]:

@@ -445,12 +445,12 @@ def match(
     """
     if intent is None:
         return index.search(query, filters=filters, k=count), ""
-    strict, note = _with_intent(filters, intent), ""
+    strict, note = filters_with(filters, intent), ""
     found = index.search(query, filters=strict, k=count)
     if not found and strict != filters:
         strict, note = filters, "nothing meets the query's price, brand and exclusions, which were left out"
         found = index.search(query, filters=filters, k=count)
-    rankings = [found, *(index.search(query, filters=one, k=count) for one in _raising(intent, strict))]
+    rankings = [found, *(index.search(query, filters=one, k=count) for one in raising_filters(intent, strict))]
     by_id = {one.listing.listing_id: one.listing for ranking in rankings for one in ranking}
     scores = reciprocal_rank_fusion([one.listing.listing_id for one in ranking] for ranking in rankings)
     best = list(scores.items())[:count]
@@ -472,8 +472,8 @@ def categories_of(index: Index, listings: int = 20) -> Callable[[str], list[tupl
     return search
 
 
-def _with_intent(filters: Filters, intent: Intent) -> Filters:
-    """Both the caller's conditions and those of the query; where they disagree, the caller's."""
+def filters_with(filters: Filters, intent: Intent) -> Filters:
+    """The caller's filters with the intent's price range, brand and exclusions; where they disagree, the caller's."""
     changes: dict[str, Any] = {}
     if filters.price_min is None and filters.price_max is None and intent.has_price:
         changes = {"price_min": intent.least_price, "price_max": intent.most_price}
@@ -486,8 +486,11 @@ def _with_intent(filters: Filters, intent: Intent) -> Filters:
     return dataclasses.replace(filters, **changes)
 
 
-def _raising(intent: Intent, filters: Filters) -> Iterator[Filters]:
-    """What raises a listing, each as filters of its own; the caller's decisions stand."""
+def raising_filters(intent: Intent, filters: Filters) -> Iterator[Filters]:
+    """What an intent raises: its likeliest categories and its attributes, each as filters of its own.
+
+    What the caller's filters decide already is not among them.
+    """
     if not filters.category:
         for category in intent.categories[:_MOST_CATEGORIES]:
             yield dataclasses.replace(filters, category=category.value)
