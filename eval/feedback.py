@@ -47,10 +47,9 @@ from genrank.experiment.program import exit_status, say
 from genrank.experiment.record import circumstances
 from genrank.experiment.splits import digest, with_dev
 from genrank.files import write_atomically
-from genrank.rankers.features import Featuriser, Floats, fit
+from genrank.rankers.features import Featuriser, Floats, NoEncoder, fit
 from genrank.rankers.gbdt import columns, predict
 from genrank.search.bm25 import Bm25
-from genrank.search.dense import Vectors
 from genrank.search.feedback.bias import attractions, estimate
 from genrank.search.feedback.log import FeedbackEvent, FeedbackLog, Shown
 from genrank.search.feedback.training import training_set
@@ -193,16 +192,6 @@ def _ids(requests: Mapping[str, Request]) -> dict[str, list[str]]:
     return candidate_ids(list(requests.values()))
 
 
-class _NoEncoder:
-    """Stands for BERT where no feature of it is used."""
-
-    name = "none"
-    fingerprint = "none"
-
-    def encode(self, texts: Sequence[str], *, queries: bool = False) -> Vectors:  # noqa: ARG002 - the protocol's
-        return np.ones((len(texts), 1), dtype=np.float32)
-
-
 class GbdtTrainer:
     """LightGBM's lambdarank over features of the words, without BERT: seconds a training, and no torch."""
 
@@ -229,7 +218,7 @@ class GbdtTrainer:
             rows_share=0.7,
         )
         shown = {c.listing.listing_id: c.listing for request in requests.values() for c in request.candidates}
-        featuriser = Featuriser(_NoEncoder(), fit(shown.values(), []))
+        featuriser = Featuriser(NoEncoder(), fit(shown.values(), []))
         self._values = featuriser.matrix(list(requests.values()))
         pairs = [(text, c.listing.listing_id) for text, request in requests.items() for c in request.candidates]
         self._rows = {pair: row for row, pair in enumerate(pairs)}
