@@ -153,7 +153,9 @@ def check_splits(datasets: Sequence[Dataset], train: str, others: Iterable[str])
     Raises:
         InputError: When a query is in both; the message says which.
     """
-    learned = {query_identity(query): query for dataset in datasets for query in dataset.queries if query.split == train}
+    learned = {
+        query_identity(query): query for dataset in datasets for query in dataset.queries if query.split == train
+    }
     for dataset, query in _measured(datasets, others):
         if same := learned.get(query_identity(query)):
             raise InputError(

@@ -168,7 +168,7 @@ class Trial:
             seed=seed,
         )
         values = options_of(train) | {"dataset": str(out / "original")}
-        if _here(program_of(train, values, out / "first.yaml", out / "first"), out / "first.log", ()):
+        if train_here(program_of(train, values, out / "first.yaml", out / "first"), out / "first.log", ()):
             raise GenrankError(f"the first version could not be trained; see {out / 'first.log'}")
         self._versions.promote(self._versions.add(out / "first").name)
 
@@ -180,7 +180,7 @@ class Trial:
             before = served
             clicks = self._shop(number)
             now = _FIRST_DAY + timedelta(days=number, hours=12)
-            outcome, report = retune(self._retune, self._out / "rounds", now=now, program=_here)
+            outcome, report = retune(self._retune, self._out / "rounds", now=now, program=train_here)
             trained = self._out / "rounds" / f"round-{number:04d}" / "trained"
             candidate = self._audited(trained)
             served = self._audited(self._served())
@@ -279,7 +279,7 @@ class Trial:
         return len(events)
 
 
-def _here(arguments: Sequence[str], log: Path, _: Sequence[int]) -> int:
+def train_here(arguments: Sequence[str], log: Path, _: Sequence[int]) -> int:
     """Train in this process: LightGBM takes a second, a new process several."""
     with log.open("w", encoding="utf-8") as file, contextlib.redirect_stdout(file):
         return baseline(arguments[1:])
