@@ -31,7 +31,7 @@ from typing import Any, Literal
 import pydantic
 from filelock import FileLock
 
-from genrank.adapters import FILE, load_manifest
+from genrank.adapters import FILE, FITS, load_manifest, read_values
 from genrank.errors import ChecksumError, ConfigError, InputError, ModelError
 from genrank.files import fingerprint, sha256_of, sync
 from genrank.models.weights import ADAPTER_CONFIG, check_adapter_files
@@ -57,7 +57,8 @@ class Version:
         name: Its folder's name: a number from 0001 on, and the start of the fingerprint of its files.
         made: When it was added, ISO 8601 in UTC.
         parent: Name of the version that its training went on from; None for none.
-        files: SHA-256 of each of its files, by path in its folder.
+        files: SHA-256 of each of its files, by path in its folder; of a manifest without what was fitted (`FITS` of
+            `genrank.adapters`), which may be fitted again later.
         training: What it was trained on, as JSON types.
         comparison: How it compared with the version it was to replace, as JSON types.
     """
@@ -268,7 +269,7 @@ class AdapterVersions:
         """
         for name, expected in version.files.items():
             file = self.path(version.name) / name
-            if not file.is_file() or sha256_of(file) != expected:
+            if not file.is_file() or _hash(file, name) != expected:
                 raise ChecksumError(f"{file} is missing or was changed; add the adapter again")
 
     def _switch(self, action: Action, version: Version, why: str) -> None:
@@ -293,8 +294,10 @@ class AdapterVersions:
         stack: list[str] = []
         for one in self.history():
             back = one.action == "rollback" or (one.action == "found" and one.version in stack[-2:-1])
-            if back and one.version in stack:
-                del stack[stack.index(one.version) + 1 :]
+            if back and one.version in stack[:-1]:
+                stack.pop()
+                while stack[-1] != one.version:
+                    stack.pop()
             elif stack[-1:] != [one.version]:
                 stack.append(one.version)
         return stack
@@ -361,10 +364,16 @@ def _copy(root: Path, part: Path) -> dict[str, str]:
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(file, target)
         sync(target)
-        files[name] = sha256_of(target)
+        files[name] = _hash(target, name)
     if not files:
         raise InputError(f"{root} holds no file; name the folder `adapter` of a training", field="source")
     return files
+
+
+def _hash(file: Path, name: str) -> str:
+    if name != FILE:
+        return sha256_of(file)
+    return fingerprint({key: value for key, value in read_values(file).items() if key not in FITS})
 
 
 def _now() -> str:

@@ -5,8 +5,6 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("duckdb")
-
 from eval.retune.config import RetuneConfig
 from eval.retune.trial import TrialConfig
 from genrank.experiment.config import load_config

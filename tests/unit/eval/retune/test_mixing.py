@@ -1,10 +1,7 @@
 from __future__ import annotations
 
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-pytest.importorskip("duckdb")
 
 from eval.retune.config import ReplaySettings
 from eval.retune.mixing import mixed

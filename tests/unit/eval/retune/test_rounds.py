@@ -21,7 +21,7 @@ from eval.significance import Comparison
 from genrank.data.dataset import Dataset
 from genrank.errors import ConfigError, GenrankError
 from genrank.experiment.splits import query_identity
-from tests.unit.eval.retune.conftest import Shop
+from tests.retuning import Shop
 
 
 def test_a_good_round_is_promoted_and_a_poisoned_one_refused(market: Shop) -> None:

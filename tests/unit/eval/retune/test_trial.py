@@ -6,10 +6,6 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("duckdb")
-pytest.importorskip("lightgbm")
-pytest.importorskip("ranx")
-
 from eval.retune.trial import main, summary
 from genrank.data.dataset import Dataset
 from genrank.experiment.splits import digest
