@@ -331,15 +331,9 @@ class Fold:
         if (known := self._trained(system)) is not None:
             return known
         data, out = self._data(), self._place(system)
-        values = with_dataset(self._values(system), self._config.dataset, data, system.config)
-        if isinstance(system, SftTraining):
-            values["output_dir"] = str(out)
-            more = []
-        else:
-            more = ["--out", str(out)]
+        values = with_dataset(options_of(system), self._config.dataset, data, system.config)
         file = self._folder / f"{out.name}.yaml"
-        _write_yaml(file, values)
-        status = run_program([*_PROGRAMS[system.type], "--config", str(file), *more], file.with_suffix(".log"))
+        status = run_program(program_of(system, values, file, out), file.with_suffix(".log"))
         if status:
             raise GenrankError(f"{system.name}: the training of fold {self._number} ended with status {status}; {file}")
         (self._folder / f"{out.name}.done").touch()
@@ -351,35 +345,14 @@ class Fold:
 
     def _system(self, system: Training) -> System:
         folder = self._place(system)
-        match system:
-            case BaselineTraining():
-                return BaselineSystem(type="baseline", name=system.name, folder=str(folder))
-            case CrossEncoderTraining():
-                return CrossEncoderSystem(type="cross-encoder", name=system.name, folder=str(folder))
-        adapter = folder / "adapter"
-        is_adapter = (adapter / "adapter_config.json").exists()
-        manifest = load_manifest(adapter)
-        if manifest is None:
-            raise ConfigError(f"{system.name}: {adapter} has no manifest; delete {folder}.done to train it again")
-        own = system.model_dump(exclude={"type", "config", "options"})
-        return GenrankSystem(
-            type="genrank",
-            model=manifest.base_model if is_adapter else str(adapter),
-            adapter=str(adapter) if is_adapter else None,
-            blend=False,
-            **own,
-        )
-
-    def _values(self, system: Training) -> dict[str, Any]:
-        """The options of a training."""
-        values = read_yaml(system.config)
-        if not isinstance(values, dict):
-            raise ConfigError(f"{system.config}: must be a mapping of options")
-        return {**values, **system.options}
+        try:
+            return trained_system(system, folder / "adapter" if isinstance(system, SftTraining) else folder)
+        except ConfigError as error:
+            raise ConfigError(f"{error}; delete {folder}.done to train it again") from None
 
     def _place(self, system: Training) -> Path:
         """The folder of a training, by its options and data."""
-        key = fingerprint([system.type, self._values(system), self._fingerprint()])
+        key = fingerprint([system.type, options_of(system), self._fingerprint()])
         return self._folder / f"{system.name}-{key[:8]}"
 
     def _fingerprint(self) -> str:
@@ -425,18 +398,75 @@ def with_dataset(values: Mapping[str, Any], name: str, folder: Path, config: str
     return found
 
 
-def run_program(arguments: Sequence[str], log: Path) -> int:
+def trained_system(training: Training, folder: Path) -> System:
+    """What `eval.run` measures once a training has written its folder.
+
+    Args:
+        training: How it was trained.
+        folder: The ranker, the adapter or the whole model.
+
+    Raises:
+        ConfigError: When an adapter or a model of genrank has no manifest.
+    """
+    match training:
+        case BaselineTraining():
+            return BaselineSystem(type="baseline", name=training.name, folder=str(folder))
+        case CrossEncoderTraining():
+            return CrossEncoderSystem(type="cross-encoder", name=training.name, folder=str(folder))
+    is_adapter = (folder / "adapter_config.json").exists()
+    manifest = load_manifest(folder)
+    if manifest is None:
+        raise ConfigError(f"{training.name}: {folder} has no manifest")
+    return GenrankSystem(
+        type="genrank",
+        model=manifest.base_model if is_adapter else str(folder),
+        adapter=str(folder) if is_adapter else None,
+        blend=False,
+        **training.model_dump(exclude={"type", "config", "options"}),
+    )
+
+
+def program_of(training: Training, values: Mapping[str, Any], file: Path, out: Path) -> list[str]:
+    """Write the options of a training, and give the arguments of `run_program` that start it.
+
+    Args:
+        training: What to train.
+        values: Its options.
+        file: The YAML file to write them to.
+        out: Folder that it is to write to; `finetune.sft` writes the adapter to ``adapter`` in it.
+    """
+    if isinstance(training, SftTraining):
+        _write_yaml(file, {**values, "output_dir": str(out)})
+        return [*_PROGRAMS[training.type], "--config", str(file)]
+    _write_yaml(file, values)
+    return [*_PROGRAMS[training.type], "--config", str(file), "--out", str(out)]
+
+
+def options_of(training: Training) -> dict[str, Any]:
+    """The options of a training: those in its file, and those that replace them.
+
+    Raises:
+        ConfigError: When the file cannot be read or holds no mapping.
+    """
+    values = read_yaml(training.config)
+    if not isinstance(values, dict):
+        raise ConfigError(f"{training.config}: must be a mapping of options")
+    return {**values, **training.options}
+
+
+def run_program(arguments: Sequence[str], log: Path, keep: Sequence[int] = ()) -> int:
     """Run a module as a program in a process of its own.
 
     Args:
         arguments: The module's name, and its arguments.
         log: File that gets the program's stdout.
+        keep: File descriptors that it inherits.
 
     Returns:
         Its exit status.
     """
     with log.open("w", encoding="utf-8") as out:
-        return subprocess.run([sys.executable, "-m", *arguments], stdout=out, check=False).returncode
+        return subprocess.run([sys.executable, "-m", *arguments], stdout=out, pass_fds=keep, check=False).returncode
 
 
 def _write_yaml(path: Path, values: Mapping[str, Any]) -> None:

@@ -47,10 +47,9 @@ from genrank.experiment.program import exit_status, say
 from genrank.experiment.record import circumstances
 from genrank.experiment.splits import digest, with_dev
 from genrank.files import write_atomically
-from genrank.rankers.features import Featuriser, Floats, fit
+from genrank.rankers.features import Featuriser, Floats, NoEncoder, fit
 from genrank.rankers.gbdt import columns, predict
 from genrank.search.bm25 import Bm25
-from genrank.search.dense import Vectors
 from genrank.search.feedback.bias import attractions, estimate
 from genrank.search.feedback.log import FeedbackEvent, FeedbackLog, Shown
 from genrank.search.feedback.training import training_set
@@ -122,39 +121,53 @@ def shop(dataset: Dataset, size: int) -> tuple[Dataset, dict[str, Request]]:
     return dataset, requests
 
 
-def simulate(log: FeedbackLog, dataset: Dataset, requests: Sequence[Request], config: FeedbackConfig, seed: int) -> int:
+def simulate(
+    log: FeedbackLog,
+    dataset: Dataset,
+    requests: Sequence[Request],
+    config: FeedbackConfig,
+    seed: int,
+    *,
+    day: str = "",
+    time: datetime | None = None,
+    inverted: bool = False,
+) -> int:
     """Let shoppers search, and log what they see and click.
 
     Args:
         log: The log to write to.
         dataset: Gives the true gains.
-        requests: ``[b]``; each query is asked `config.lists` times.
+        requests: ``[b]``; each query is asked `config.lists` times, and its candidates are shown in this order.
         config: How shoppers behave.
         seed: Seed of lists and clicks.
+        day: Another one brings other shoppers, and lists with other ids.
+        time: When they search; None is now.
+        inverted: Shoppers like best what has the lowest gain.
 
     Returns:
         The number of clicks.
     """
     most = max(meaning.gain for meaning in dataset.grades.values())
-    now = datetime.now(UTC)
+    now = time or datetime.now(UTC)
     clicks = 0
     for start in range(0, len(requests), _AT_ONCE):
         lists: list[Shown] = []
         events: list[FeedbackEvent] = []
         for request in requests[start : start + _AT_ONCE]:
             query_id = request.query.query_id
-            chance = random.Random(f"shoppers {seed} {query_id}")
+            chance = random.Random(f"shoppers {seed} {query_id}{day}")
             grades = dataset.qrels.get(query_id, {})
             for number in range(config.lists):
                 ids = [candidate.listing.listing_id for candidate in request.candidates]
                 if len(ids) > 1 and chance.random() < config.explore:
                     one, other = chance.sample(range(len(ids)), 2)
                     ids[one], ids[other] = ids[other], ids[one]
-                request_id = f"{query_id}-{number}"
+                request_id = f"{query_id}-{day}{number}"
                 lists.append(Shown(request_id, ids, request.query.text, time=now))
                 for rank, key in enumerate(ids, start=1):
                     gain = dataset.grades[grades[key]].gain if key in grades else 0.0
-                    attraction = config.noise + (1 - config.noise) * max(gain, 0.0) / most
+                    liked = max(gain, 0.0) / most
+                    attraction = config.noise + (1 - config.noise) * (1 - liked if inverted else liked)
                     if chance.random() < attraction * rank**-config.eta:
                         events.append(FeedbackEvent(request_id, key, "click", now))
         log.write(lists, events)
@@ -193,16 +206,6 @@ def _ids(requests: Mapping[str, Request]) -> dict[str, list[str]]:
     return candidate_ids(list(requests.values()))
 
 
-class _NoEncoder:
-    """Stands for BERT where no feature of it is used."""
-
-    name = "none"
-    fingerprint = "none"
-
-    def encode(self, texts: Sequence[str], *, queries: bool = False) -> Vectors:  # noqa: ARG002 - the protocol's
-        return np.ones((len(texts), 1), dtype=np.float32)
-
-
 class GbdtTrainer:
     """LightGBM's lambdarank over features of the words, without BERT: seconds a training, and no torch."""
 
@@ -229,7 +232,7 @@ class GbdtTrainer:
             rows_share=0.7,
         )
         shown = {c.listing.listing_id: c.listing for request in requests.values() for c in request.candidates}
-        featuriser = Featuriser(_NoEncoder(), fit(shown.values(), []))
+        featuriser = Featuriser(NoEncoder(), fit(shown.values(), []))
         self._values = featuriser.matrix(list(requests.values()))
         pairs = [(text, c.listing.listing_id) for text, request in requests.items() for c in request.candidates]
         self._rows = {pair: row for row, pair in enumerate(pairs)}
@@ -289,13 +292,14 @@ def cross_validated(
             held = [text for text in requests if fold_of[text] == fold]
             one = dataclasses.replace(taught, queries=learned)
             scores |= zip(held, trainer(one, [requests[text] for text in held], seed), strict=True)
-        found[arm] = _values(dataset, list(requests.values()), [scores[text] for text in requests], config.k)
+        found[arm] = query_values(dataset, list(requests.values()), [scores[text] for text in requests], config.k)
     return found
 
 
-def _values(
+def query_values(
     dataset: Dataset, requests: Sequence[Request], scores: Sequence[Sequence[float]], k: int
 ) -> dict[str, float]:
+    """nDCG@k of each query, ``{query_id: nDCG}``, for scores ``[b][n]`` of the candidates of requests."""
     measured = measure(run_of(requests, scores), candidate_ids(requests), dataset.qrels, dataset.grades, k=k)
     return measured.per_query[f"nDCG@{k}"]
 
@@ -359,7 +363,9 @@ def measure_seed(config: FeedbackConfig, seed: int, data: Path | None = None) ->
     say(f"seed {seed}: features of {len(requests)} queries")
     trainer = GbdtTrainer(dataset, requests)
     ordered = list(requests.values())
-    bm25 = _values(dataset, ordered, [[-float(i) for i in range(len(one.candidates))] for one in ordered], config.k)
+    bm25 = query_values(
+        dataset, ordered, [[-float(i) for i in range(len(one.candidates))] for one in ordered], config.k
+    )
     with tempfile.TemporaryDirectory() as folder:
         log = FeedbackLog(folder)
         say(f"seed {seed}: shoppers")

@@ -17,9 +17,8 @@ from dataclasses import dataclass
 from genrank.data.dataset import Dataset, DatasetQuery
 from genrank.decoding.judgements import log_odds
 from genrank.errors import InputError
+from genrank.experiment.splits import query_identity
 from genrank.reasons import lexicon
-from genrank.text.clean import clean
-from genrank.text.words import words
 from genrank.types import Candidate, Event, Interaction, Listing, Query
 
 DROPPABLE: Mapping[str, object] = {
@@ -154,9 +153,11 @@ def check_splits(datasets: Sequence[Dataset], train: str, others: Iterable[str])
     Raises:
         InputError: When a query is in both; the message says which.
     """
-    learned = {_identity(query): query for dataset in datasets for query in dataset.queries if query.split == train}
+    learned = {
+        query_identity(query): query for dataset in datasets for query in dataset.queries if query.split == train
+    }
     for dataset, query in _measured(datasets, others):
-        if same := learned.get(_identity(query)):
+        if same := learned.get(query_identity(query)):
             raise InputError(
                 f"query {query.query.query_id} of {dataset.name} ({query.split}) is query {same.query.query_id} of the "
                 f"split {train} too: {query.query.text!r}; take one of them out, or leave such queries out of training "
@@ -174,20 +175,14 @@ def drop_leaks(dataset: Dataset, datasets: Sequence[Dataset], train: str, others
         train: The split that is learned.
         others: Splits that are measured.
     """
-    measured = {_identity(query) for _, query in _measured(datasets, others)}
-    kept = [query for query in dataset.queries if query.split != train or _identity(query) not in measured]
+    measured = {query_identity(query) for _, query in _measured(datasets, others)}
+    kept = [query for query in dataset.queries if query.split != train or query_identity(query) not in measured]
     return dataclasses.replace(dataset, queries=kept), len(dataset.queries) - len(kept)
 
 
 def _measured(datasets: Sequence[Dataset], splits: Iterable[str]) -> Iterator[tuple[Dataset, DatasetQuery]]:
     splits = set(splits)
     return ((dataset, query) for dataset in datasets for query in dataset.queries if query.split in splits)
-
-
-def _identity(query: DatasetQuery) -> tuple[object, ...]:
-    text = clean(query.query.text)
-    found = sorted(words(text, cut_han=lambda run: [run], whole=True)) or [text]  # a query without words is its signs
-    return tuple(found), tuple(interaction.listing.listing_id for interaction in query.history)
 
 
 def _draw(

@@ -153,6 +153,15 @@ class Manifest(pydantic.BaseModel, frozen=True, extra="ignore"):
             )
 
 
+def pinned(adapter: str) -> str:
+    """The folder that a link such as ``adapters/current`` points to now; any other adapter as it is.
+
+    So all that is read of an adapter is of one version, even if the link moves meanwhile.
+    """
+    path = Path(adapter).expanduser()
+    return str(path.parent / path.readlink()) if path.is_symlink() else adapter
+
+
 def demo_adapter(model: str) -> Path | None:
     """The folder of the adapter that ships with genrank for a known model; None if there is none.
 

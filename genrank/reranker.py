@@ -15,7 +15,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
-from genrank.adapters import load_manifest
+from genrank.adapters import load_manifest, pinned
 from genrank.blending import is_weight, stored_blend
 from genrank.calibration import Calibration, load_calibration, stored_calibration
 from genrank.decoding import DECODINGS, Scored
@@ -95,7 +95,8 @@ class Reranker(Closing):
     Args:
         model: A known name (`genrank.models`), a local folder or a hub name; by default
             `genrank.models.registry.DEFAULT_MODEL`.
-        adapter: Folder or hub name of a LoRA adapter.
+        adapter: Folder or hub name of a LoRA adapter. A link such as ``adapters/current`` is followed once
+            (`genrank.models.versions`), and the provenance names the version.
         engine: ``transformers``; ``vllm``; the address of a server, such as ``http://127.0.0.1:8000/v1``, whose kind is
             found by asking it (`genrank.remote.connect`); or an `Engine`, which already has its model and adapter and
             is not closed with the reranker.
@@ -172,6 +173,7 @@ class Reranker(Closing):
         if decoding is not None and decoding not in get_args(Decoding):
             raise InputError(f"must be one of {list(get_args(Decoding))}, got {decoding!r}", field="decoding")
         _check_engine(engine, model, adapter, dtype, trust_remote_code)
+        adapter = None if adapter is None else pinned(adapter)
         if calibration is not False:
             _check_place("calibration", calibration, Calibration)
         if blend is not None and blend is not False and not is_weight(blend):

@@ -19,7 +19,7 @@ class BaselineConfig(Strict):
     Attributes:
         dataset: A dataset folder, relative to the current directory (``~`` is the home directory), or
             ``sample-shop`` for the one that ships with genrank.
-        encoder: The BERT: a known name, a local folder or a hub name.
+        encoder: The BERT: a known name, a local folder or a hub name. It is not loaded where no group needs it.
         objective: ``lambdarank`` learns the order from the gains of the grades (Burges 2010, "From RankNet to
             LambdaRank to LambdaMART"); ``binary`` learns the probability of a click, a grade of at least `relevant`.
         groups: The groups of features that are used.

@@ -18,9 +18,11 @@ from genrank.experiment.record import commit, versions
 from genrank.experiment.splits import with_dev
 from genrank.files import fingerprint
 from genrank.rankers.features import (
+    ENCODED,
     NAMES,
     Featuriser,
     Floats,
+    NoEncoder,
     Own,
     fit,
     own_judgements,
@@ -224,7 +226,7 @@ def train(dataset: Dataset, config: BaselineConfig, encoder: TextEncoder | None 
         MissingExtraError: When a package is missing.
     """
     divided = with_dev(dataset, config.dev_share, config.seed)
-    featuriser, made, left_out = tables(divided, config, encoder or Encoder(config.encoder))
+    featuriser, made, left_out = tables(divided, config, encoder or encoder_of(config))
     train, dev = made["train"], made["dev"]
     boosters = train_boosters(train, dev, config)
     scores = predict(boosters, dev.values[:, columns(config.groups)], config.threads)
@@ -247,6 +249,11 @@ def train(dataset: Dataset, config: BaselineConfig, encoder: TextEncoder | None 
         "versions": versions(),
     }
     return GbdtRanker(config.model_dump(mode="json"), featuriser, boosters, calibration, record)
+
+
+def encoder_of(config: BaselineConfig) -> TextEncoder:
+    """The configuration's encoder; none where its groups of features need none, so that torch is not loaded."""
+    return Encoder(config.encoder) if ENCODED & set(config.groups) else NoEncoder()
 
 
 def calibrate(scores: Floats, clicks: Floats, kind: str) -> ClickCurve:

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar, cast
 
+from genrank.adapters import pinned
 from genrank.engines.base import (
     Closing,
     PermuteRequest,
@@ -111,7 +112,7 @@ class TransformersEngine(Closing):
             raise InputError(f"must be auto or int8, got {kept_dtype!r}", field="kept_dtype")
         check_dtype(dtype)
         self.model = model
-        self.adapter = adapter
+        self.adapter = adapter = None if adapter is None else pinned(adapter)
         try:
             self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
             torch.empty(1, device=self.device)

@@ -32,6 +32,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from genrank.adapters import pinned
 from genrank.engines.base import (
     Closing,
     PermuteRequest,
@@ -118,6 +119,7 @@ class VLLMEngine(Closing):
 
         self._folder = resolve(model)
         self._trust_remote_code, self._check_adapter = trust_remote_code, check_adapter
+        adapter = None if adapter is None else pinned(adapter)
         rank = max(max_lora_rank or 0, lora_rank(adapter) if adapter is not None else 0)
         check_fit(self._folder, None, model, trust_remote_code=trust_remote_code)
         self.model = model
@@ -206,6 +208,7 @@ class VLLMEngine(Closing):
         return self._run(requests, self._write, stop)
 
     def _take(self, adapter: str) -> None:
+        adapter = pinned(adapter)
         rank = lora_rank(adapter)
         if rank > self._rank:
             allowed = f"max_lora_rank={self._rank}" if self._rank else "without adapters"

@@ -8,9 +8,11 @@ import statistics
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 
-from genrank.data.dataset import Dataset
+from genrank.data.dataset import Dataset, DatasetQuery
 from genrank.data.trec import Run
 from genrank.errors import ConfigError
+from genrank.text.clean import clean
+from genrank.text.words import words
 
 
 def with_dev(dataset: Dataset, share: float, seed: int) -> Dataset:
@@ -46,6 +48,16 @@ def digest(*parts: str) -> str:
 def query_digest(text: str) -> str:
     """SHA-256 of a query's text in NFC, without regard to letter case and white space at its ends."""
     return digest(unicodedata.normalize("NFC", text).strip().lower())
+
+
+def query_identity(query: DatasetQuery) -> tuple[object, ...]:
+    """Equal for queries with the same words, whatever their case, order and punctuation, and the same history.
+
+    Accents count, and so do the signs inside numbers (`genrank.text.words.words`).
+    """
+    text = clean(query.query.text)
+    found = sorted(words(text, cut_han=lambda run: [run], whole=True)) or [text]  # a query without words is its signs
+    return tuple(found), tuple(interaction.listing.listing_id for interaction in query.history)
 
 
 def query_id(text: str) -> str:

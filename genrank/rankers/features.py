@@ -82,6 +82,9 @@ FEATURES: Mapping[Group, tuple[str, ...]] = {
 """Names of the features by group, in the order of the matrix's columns."""
 
 GROUPS: tuple[Group, ...] = tuple(FEATURES)
+ENCODED: frozenset[Group] = frozenset({"semantic", "quality", "history"})
+"""The groups that need the encoder."""
+
 NAMES: tuple[str, ...] = tuple(name for names in FEATURES.values() for name in names)
 
 _K1, _B = 1.2, 0.75
@@ -213,6 +216,17 @@ def fit(listings: Iterable[Listing], queries: Iterable[tuple[DatasetQuery, Own]]
         in_histories=dict(in_histories),
         rate=positives.total() / max(judged.total(), 1),
     )
+
+
+class NoEncoder:
+    """Stands for the encoder where no group of features needs one (`ENCODED`): all vectors are the same."""
+
+    name = "none"
+    fingerprint = "none"
+
+    def encode(self, texts: Sequence[str], *, queries: bool = False) -> Vectors:  # noqa: ARG002 - the protocol's
+        """Vectors ``[texts, 1]``."""
+        return np.ones((len(texts), 1), dtype=np.float32)
 
 
 class Featuriser:

@@ -27,6 +27,7 @@ from genrank.rankers.features import (
     Featuriser,
     Floats,
     Group,
+    NoEncoder,
     Statistics,
     listing_texts,
 )
@@ -245,7 +246,7 @@ class GbdtRanker:
         ) as e:
             why = " ".join(str(e).split())[:200]
             raise ModelError(f"{root / MANIFEST} is damaged ({type(e).__name__}: {why}); train it again") from None
-        encoder = encoder or Encoder(name)
+        encoder = encoder or (NoEncoder() if name == NoEncoder.name else Encoder(name))
         if encoder.fingerprint != fingerprint:
             raise ModelError(
                 f"{root} was trained with another version of the encoder {name} ({fingerprint}, here "

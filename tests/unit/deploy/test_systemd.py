@@ -50,6 +50,24 @@ def test_it_runs_without_rights() -> None:
     assert values("CapabilityBoundingSet") == [""]
 
 
+def test_rounds_of_retuning_are_started_and_what_they_promote_is_served() -> None:
+    pytest.importorskip("duckdb")
+    from eval.retune.__main__ import STATUS, main
+    from genrank.models.versions import HISTORY
+
+    unit = (DEPLOY / "systemd/genrank-retune.service").read_text(encoding="utf-8")
+    (start,) = re.findall(r"^ExecStart=(.*)$", unit, flags=re.MULTILINE)
+    python, dash, module, *options = shlex.split(start)
+    assert (python, dash, module) == ("/opt/genrank/bin/python", "-m", "eval.retune")
+    assert main([word.replace("/etc/genrank", "/nowhere") for word in options]) == 2  # the options are known
+    assert f"SuccessExitStatus={STATUS['waiting']}\n" in unit
+    assert STATUS["waiting"] == STATUS["busy"] != STATUS["refused"]
+    watched = (DEPLOY / "systemd/genrank-adapter.path").read_text(encoding="utf-8")
+    assert f"PathChanged=/srv/genrank/adapters/{HISTORY}\n" in watched
+    assert (DEPLOY / "systemd/genrank-adapter.service").is_file()
+    assert "OnCalendar=" in (DEPLOY / "systemd/genrank-retune.timer").read_text(encoding="utf-8")
+
+
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")
 def test_systemd_accepts_the_unit(tmp_path: Path) -> None:
     file = tmp_path / "genrank.service"
