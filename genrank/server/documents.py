@@ -15,7 +15,7 @@ from genrank.types import Candidate, Listing, is_visible
 _IDS = ("listing_id", "id")
 _STAGE = ("score", "rank")
 _TEXTS = ("title", "description", "brand", "image_url", "seller_id")
-_LISTING = (*_TEXTS, "category", "price", "attributes", "rating", "rating_count", "reviews", "in_stock")
+_LISTING = (*_TEXTS, "category", "price", "attributes", "rating", "rating_count", "reviews", "in_stock", "aspects")
 
 
 @dataclass(frozen=True, slots=True)
