@@ -7,7 +7,8 @@
 A label line has ``sentence``, ``aspects`` (``{aspect: positive | negative | mixed}``) and ``listing_id`` of the sample
 shop, or ``category`` (a path). Each is read as the only review of a listing of that category. A pair of sentence and
 aspect is right where its polarity is too; precision, recall and F1 are over all pairs together (micro), by language.
-``found`` counts the aspects alone, whatever the polarity.
+``found`` counts the aspects alone, whatever the polarity; ``shop`` and ``own`` are sentences with and without
+``listing_id``.
 """
 
 from __future__ import annotations
@@ -86,7 +87,10 @@ def read_labels(path: Path) -> list[tuple[Listing, dict[str, Polarity]]]:
             known = shop[line["listing_id"]] if "listing_id" in line else None
             category = known.category if known else tuple(line["category"])
             title, aspects = known.title if known else line["sentence"], dict(line["aspects"])
-            listing = Listing(f"line-{number}", title, category=category, reviews=(line["sentence"],))
+            attributes = known.attributes if known else {}
+            listing = Listing(
+                "shop" if known else "own", title, category=category, attributes=attributes, reviews=(line["sentence"],)
+            )
         except (KeyError, TypeError, ValueError) as error:
             wanted = "sentence, aspects, and a known listing_id or a category"
             raise DataFormatError(str(path), number, wanted, f"{type(error).__name__}: {error}") from None
@@ -105,7 +109,7 @@ def measure(labels: Sequence[tuple[Listing, dict[str, Polarity]]], reader: Aspec
     lines = []
     for (listing, label), reading in zip(labels, readings, strict=True):
         found = {one.aspect: one.polarity for one in reading.opinions if one.polarity != "none"}
-        for key in ("all", language(listing.reviews[0])):
+        for key in ("all", language(listing.reviews[0]), f"{listing.listing_id} sentences"):
             counts[key].update(scored(set(found.items()), set(label.items())))
             counts[f"{key} found"].update(scored(set(found), set(label)))
         lines.append({"sentence": listing.reviews[0], "found": found, "label": label})

@@ -338,7 +338,7 @@ def describe(facts: Facts, chars: int = 2 * MAX_CHARS) -> tuple[str, tuple[str, 
             said[field] = _clause(field, (), facts)
             text = longer
             evidence.append(field.name)
-    return text, tuple(evidence)
+    return text, tuple(dict.fromkeys(evidence))
 
 
 def shorten(text: str, chars: int) -> str:

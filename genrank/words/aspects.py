@@ -1,7 +1,7 @@
 """Finds out what reviews say of a listing, by aspect: its fit, its battery, its smell, and whether they praise it.
 
 Which aspects a sentence speaks of is read from its words: those of the lexicon for this kind of product
-(`genrank.words.lexicon`), and the catalogue's own attribute names. Whether it praises or blames one is a question to
+(`genrank.words.lexicon`), and the listing's attribute names. Whether it praises or blames one is a question to
 the model, which can answer nothing but positive, negative, mixed or none (`choose`). Without a model, or if it fails,
 word lists decide.
 """
@@ -84,7 +84,7 @@ class AspectReader:
 
     Args:
         engine: A model that can be read by ``score``, such as `genrank.Reranker.engine`; None: word lists decide.
-        names: The catalogue's attribute names, which may be aspects too.
+        names: Further aspects that are called by their names. Each listing's attribute names are such anyway.
         prompt: Name of a prompt in ``prompts/words``, or a ``.toml`` file.
         leaning: How much of the answer that the model gives to a sentence without an opinion is taken off, 0 to 1
             (contextual calibration, arXiv 2102.09690).
@@ -106,7 +106,7 @@ class AspectReader:
             raise InputError(f"must be within 0..1, got {leaning}", field="leaning")
         self.engine = engine
         self.prompt = load_prompt(prompt, AspectPrompt)
-        self._names = _attribute_aspects(names)
+        self._names = _attribute_aspects(tuple(names))
         self._leaning = leaning
         self._leanings: dict[tuple[Language, str], list[float]] = {}
         self._leads: dict[Language, tuple[list[int], list[int]]] = {}
@@ -159,14 +159,19 @@ class AspectReader:
         ]
 
     def mentions(self, listing: Listing) -> list[tuple[str, AspectWords]]:
-        """The sentences of a listing's reviews, each with an aspect that its words speak of."""
-        known = [*_aspects_of(listing.category), *self._names]
-        return [
-            (sentence, words)
-            for sentence in itertools.islice(review_sentences(listing), _MOST_SENTENCES)
-            for words in known
-            if _places(words, normalise(sentence))
-        ]
+        """The sentences of a listing's reviews, each with an aspect that its words speak of.
+
+        The longest words decide: ``too warm`` speaks of breathability, and not of warmth.
+        """
+        known = [*_aspects_of(listing.category), *self._names, *_attribute_aspects(tuple(listing.attributes))]
+        known = list({words.key: words for words in reversed(known)}.values())[::-1]
+        found = []
+        for sentence in itertools.islice(review_sentences(listing), _MOST_SENTENCES):
+            said = normalise(sentence)
+            places = [(span, words) for words in known for span, _ in _places(words, said)]
+            whole = {words.key: words for span, words in places if not any(_inside(span, other) for other, _ in places)}
+            found += [(sentence, words) for words in whole.values()]
+        return found
 
     def _ask(self, asked: Sequence[tuple[str, AspectWords]], stop: Stop) -> tuple[list[tuple[Polarity, float]], Tokens]:
         engine = cast(Engine, self.engine)
@@ -280,7 +285,8 @@ def _aspects_of(category: tuple[str, ...]) -> tuple[AspectWords, ...]:
     return tuple(one for one in lexicon.ASPECTS if not one.groups or not kinds or one.groups & kinds)
 
 
-def _attribute_aspects(names: Iterable[str]) -> tuple[AspectWords, ...]:
+@functools.lru_cache(4096)
+def _attribute_aspects(names: tuple[str, ...]) -> tuple[AspectWords, ...]:
     """Attribute names that are aspects of their own: no common words, and none that the lexicon has already."""
     known = {word.rstrip("+-*") for one in lexicon.ASPECTS for word in (one.key, one.chinese, *one.words)}
     found = {}
@@ -330,6 +336,10 @@ def _general() -> re.Pattern[str]:
 def _asked(form: AspectForm, sentence: str, aspect: str) -> str:
     before, between, behind = re.split(r"\{sentence\}|\{aspect\}", form.question)
     return f"{before}{sentence}{between}{aspect}{behind}"
+
+
+def _inside(span: tuple[int, int], other: tuple[int, int]) -> bool:
+    return span != other and other[0] <= span[0] and span[1] <= other[1]
 
 
 def _softmax(scores: Sequence[float]) -> list[float]:

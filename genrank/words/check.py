@@ -165,16 +165,13 @@ def _unsaid_han(
     text, start = run.group(), run.start()
     i = 0
     while i < len(text):
-        span = next((span for span in covered if span[0] <= start + i < span[1]), None)
-        if span:
-            i = span[1] - start
-            continue
+        claimed = max((end for begin, end in covered if begin <= start + i < end), default=start + i) - start - i
         lengths = range(len(text) - i, 1, -1)
         known = next((n for n in lengths if stands(text[i : i + n], start + i, start + i + n)), 0)
         filler = max((len(word) for word in lexicon.HAN_FILLERS if text.startswith(word, i)), default=0)
-        if not max(known, filler):
+        if not max(claimed, known, filler):
             yield text[i]
-        i += max(known, filler, 1)
+        i += max(claimed, known, filler, 1)
 
 
 def lost_words(original: str, variant: str) -> tuple[str, ...]:

@@ -137,7 +137,7 @@ exactly finally 超 好 不错 很棒 棒 满意 喜欢 推荐 完美 清晰 清
 BAD = frozenset(
     _split("""
 bad poor terrible awful horrible disappointing disappointed worst hate hates stuck crushed damaged late
-never useless hurts weak slow annoying unfortunately problem problems waste wrong missing scratched 差 糟
+useless hurts weak slow annoying unfortunately problem problems waste wrong missing scratched 差 糟
 糟糕 失望 慢 破损 破了 坏 坏了 烂 一般 拖 不行 不耐 后悔 垃圾 有问题
 """)
 )

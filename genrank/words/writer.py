@@ -359,7 +359,7 @@ class _Call:
 
     def _written(self, spoken: Language, job: _Job, result: TextResult | None, why: str) -> Written:
         listing = job.listing
-        facts = Facts(self.query or Query(listing.title), listing, self.history)
+        facts = Facts(self.query or Query("?"), listing, self.history)
         facts.language = spoken
         raw = result.text if result else ""
         kept, cut = [], []
