@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from genrank.reasons.grounding import (
     Claim,
     Facts,
+    Span,
     evidence_of,
     find_claims,
     find_words,
@@ -124,6 +125,7 @@ def unsaid(text: str, facts: Facts, claims: Sequence[Claim], fillers: Set[str] |
     said = normalise(text)
     past = {int(at[1]) for claim in claims for name in claim.fields if (at := re.match(r"history\[(\d+)\]", name))}
     fields = [field for field in facts.fields if field.past is None or field.past in past]
+    fillers = fillers | {*lexicon.HAN_FILLERS} | ({*lexicon.PAST_WORDS} if past else set())
     covered = [span for claim in claims if claim.fields for span in _all(claim.text, said)]
     covered += [span for claim in claims if claim.kind == "history" for span in _all(claim.text, said)]
     denials = list(covered)
@@ -149,7 +151,7 @@ def unsaid(text: str, facts: Facts, claims: Sequence[Claim], fillers: Set[str] |
         ):
             strange.append(word)
     for run in _HAN_RUN.finditer(said):
-        strange += _unsaid_han(run, covered, stands)
+        strange += _unsaid_han(run, covered, fillers, stands)
     for match in _NEGATOR.finditer(said):
         if not _inside(match.span(), denials):
             strange.append(match[0])
@@ -159,7 +161,7 @@ def unsaid(text: str, facts: Facts, claims: Sequence[Claim], fillers: Set[str] |
 
 
 def _unsaid_han(
-    run: re.Match[str], covered: Collection[tuple[int, int]], stands: Callable[[str, int, int], bool]
+    run: re.Match[str], covered: Collection[Span], fillers: Set[str], stands: Callable[[str, int, int], bool]
 ) -> Iterator[str]:
     """The characters of a run of Chinese that belong to no word of a field; the longest words are tried first."""
     text, start = run.group(), run.start()
@@ -168,7 +170,7 @@ def _unsaid_han(
         claimed = max((end for begin, end in covered if begin <= start + i < end), default=start + i) - start - i
         lengths = range(len(text) - i, 1, -1)
         known = next((n for n in lengths if stands(text[i : i + n], start + i, start + i + n)), 0)
-        filler = max((len(word) for word in lexicon.HAN_FILLERS if text.startswith(word, i)), default=0)
+        filler = next((n for n in range(4, 0, -1) if text[i : i + n] in fillers), 0)
         if not max(claimed, known, filler):
             yield text[i]
         i += max(claimed, known, filler, 1)
@@ -298,11 +300,11 @@ def _in_language(text: str, spoken: Language) -> bool:
     return bool(script) and found[script] * 2 >= found.total() > 0
 
 
-def _all(words: str, said: str) -> list[tuple[int, int]]:
+def _all(words: str, said: str) -> list[Span]:
     return [match.span() for match in re.finditer(re.escape(words), said)]
 
 
-def _inside(span: tuple[int, int], others: Iterable[tuple[int, int]]) -> bool:
+def _inside(span: Span, others: Iterable[Span]) -> bool:
     return any(start <= span[0] and span[1] <= end for start, end in others)
 
 

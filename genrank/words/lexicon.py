@@ -168,10 +168,13 @@ come comes coming made make makes feature features featuring include includes in
 contains containing design designed suit suits suitable offer offers provide provides use used uses
 available listing item product products piece pieces brand branded price priced cost costs rated rating
 type kind size sizes sized colour colours color colors coloured material keep keeps stay stays wear fit
-fits like same option options add adds
+fits option options add adds
 """)
 )
 """Words that a text about a product needs, and that claim nothing by themselves."""
+
+PAST_WORDS = _split("like same 一样 相同 同款 类似 配套 相配 之前 过的")
+"""Words that compare a listing with one of the shopper's past; they need one."""
 
 HAN_FILLERS = _split("""
 这款 这件 这双 这条 这个 这是 一款 一件 一双 一条 商品 产品 采用 选用 使用 适合 适用 具有 拥有 带有 配有
