@@ -39,7 +39,8 @@ _ATTRIBUTION_AT_ALL = re.compile(rf"\b{lexicon.REVIEWERS}\b|评价|评论|买家
 _FIRST_PERSON = re.compile(lexicon.FIRST_PERSON)
 _NEGATOR = re.compile(rf"(?<![a-z])(?:{'|'.join(map(re.escape, NEGATORS))})(?![a-z-])|n't\b|[不没无未别非]")
 _NUMBER = re.compile(r"\d+(?:[.,:/]\d+)*")
-_WORD = re.compile(rf"[^\W\d_{HAN}]+(?:['-][^\W\d_{HAN}]+)*")
+# letters beside a digit are a unit or a model number, which `find_claims` finds
+_WORD = re.compile(rf"(?<![a-z0-9])[a-z]+(?:['-][a-z]+)*(?![a-z0-9])|[^\W\d_a-z{HAN}]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +141,7 @@ def unsaid(text: str, facts: Facts, claims: Sequence[Claim], fillers: Set[str] |
 
     for match in _WORD.finditer(said):
         word = match.group()
-        if word in fillers or _inside(match.span(), covered) or word in NEGATORS or (len(word) == 1 and word != "i"):
+        if word in fillers or _inside(match.span(), covered) or word in NEGATORS:
             continue
         if stands(word, *match.span()):
             continue
@@ -250,7 +251,7 @@ def _repeats(rest: str, unit: str, facts: Facts) -> bool:
     named = 0
     for match in _WORD.finditer(rest):
         word = match.group()
-        if word in lexicon.FUNCTION_WORDS or word in NEGATORS or len(word) == 1:
+        if word in lexicon.FUNCTION_WORDS or word in NEGATORS:
             continue
         if find_words(word, unit):
             own += 1
