@@ -6,9 +6,9 @@
 
 A label line has ``sentence``, ``aspects`` (``{aspect: positive | negative | mixed}``) and ``listing_id`` of the sample
 shop, or ``category`` (a path). Each is read as the only review of a listing of that category. A pair of sentence and
-aspect is right where its polarity is too; precision, recall and F1 are over all pairs together (micro), by language.
-``found`` counts the aspects alone, whatever the polarity; ``shop`` and ``own`` are sentences with and without
-``listing_id``.
+aspect is right where its polarity is too; precision, recall and F1 are over all pairs together (micro), by split and language.
+``found`` counts the aspects alone, whatever the polarity. ``split`` is ``dev`` for sentences that were known when the
+word lists were written, and ``test`` for those that were written afterwards.
 """
 
 from __future__ import annotations
@@ -88,9 +88,8 @@ def read_labels(path: Path) -> list[tuple[Listing, dict[str, Polarity]]]:
             category = known.category if known else tuple(line["category"])
             title, aspects = known.title if known else line["sentence"], dict(line["aspects"])
             attributes = known.attributes if known else {}
-            listing = Listing(
-                "shop" if known else "own", title, category=category, attributes=attributes, reviews=(line["sentence"],)
-            )
+            split = line.get("split", "dev")
+            listing = Listing(split, title, category=category, attributes=attributes, reviews=(line["sentence"],))
         except (KeyError, TypeError, ValueError) as error:
             wanted = "sentence, aspects, and a known listing_id or a category"
             raise DataFormatError(str(path), number, wanted, f"{type(error).__name__}: {error}") from None
@@ -109,7 +108,8 @@ def measure(labels: Sequence[tuple[Listing, dict[str, Polarity]]], reader: Aspec
     lines = []
     for (listing, label), reading in zip(labels, readings, strict=True):
         found = {one.aspect: one.polarity for one in reading.opinions if one.polarity != "none"}
-        for key in ("all", language(listing.reviews[0]), f"{listing.listing_id} sentences"):
+        spoken, split = language(listing.reviews[0]), listing.listing_id
+        for key in ("all", split, f"{split} {spoken}"):
             counts[key].update(scored(set(found.items()), set(label.items())))
             counts[f"{key} found"].update(scored(set(found), set(label)))
         lines.append({"sentence": listing.reviews[0], "found": found, "label": label})
