@@ -2,12 +2,12 @@
 
 ::
 
-    python -m eval.aspects [--labels FILE] [--literal] [--model M] [--adapter A] [--leaning X] [--out FILE]
+    python -m eval.aspects [--labels FILE] [--literal] [--model M] [--adapter A] [--ask] [--leaning X] [--out FILE]
 
 A label line has ``sentence``, ``aspects`` (``{aspect: positive | negative | mixed}``) and ``listing_id`` of the sample
 shop, or ``category`` (a path). Each is read as the only review of a listing of that category. A pair of sentence and
-aspect is right where its polarity is too; precision, recall and F1 are over all pairs together (micro), by split and language.
-``found`` counts the aspects alone, whatever the polarity. ``split`` is ``dev`` for sentences that were known when the
+aspect is right where its polarity is too; precision, recall and F1 are over all pairs together (micro), by split and
+language. ``found`` counts the aspects alone, whatever the polarity. ``split`` is ``dev`` for sentences that were known when the
 word lists were written, and ``test`` for those that were written afterwards.
 """
 
@@ -48,6 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--literal", action="store_true", help="word lists, no model")
     parser.add_argument("--model", default=DEFAULT_MODEL, help="%(default)s")
     parser.add_argument("--adapter", help="folder or hub name of a LoRA adapter")
+    parser.add_argument("--ask", action="store_true", help="ask the model for aspects that no word tells")
     parser.add_argument("--leaning", type=float, default=0.5, help="see AspectReader (%(default)s)")
     parser.add_argument("--out", type=Path, help="a JSON file for all sentences")
     options = parser.parse_args(arguments)
@@ -62,7 +63,7 @@ def _run(options: argparse.Namespace) -> None:
         from genrank.engines.transformers import TransformersEngine  # late: labels are checked without torch
 
         with TransformersEngine(options.model, adapter=options.adapter) as engine:
-            results = measure(labels, AspectReader(engine, leaning=options.leaning))
+            results = measure(labels, AspectReader(engine, ask=options.ask, leaning=options.leaning))
     for line in results["sentences"]:
         if line["found"] != line["label"]:
             say(f"{line['sentence']}: found {line['found']}, label {line['label']}")

@@ -30,6 +30,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     aspects.add_argument("--out", metavar="FILE", required=True, help="the enriched catalogue")
     aspects.add_argument("--resume", action="store_true", help="go on where the file ends")
     aspects.add_argument("--literal", action="store_true", help="word lists instead of a model")
+    aspects.add_argument("--ask", action="store_true", help="ask the model for aspects that no word tells")
     aspects.add_argument("--model", help=f"known name, local folder or hub name ({DEFAULT_MODEL})")
     aspects.add_argument("--adapter", help="folder or hub name of a LoRA adapter")
     aspects.add_argument("--engine", default="transformers", metavar="E", help="as for genrank rerank (%(default)s)")
@@ -63,7 +64,7 @@ def _aspects(arguments: argparse.Namespace) -> int:
 
         quiet_libraries()
         engine = Reranker(arguments.model, adapter=arguments.adapter, engine=arguments.engine).engine
-    reader = AspectReader(engine, prompt=arguments.prompt)
+    reader = AspectReader(engine, ask=arguments.ask, prompt=arguments.prompt)
     counts = Counter({"listings": done, "resumed": done, "with_aspects": 0, "opinions": 0, "literal": 0})
     why = ""
     with path.open("a" if done else "w", encoding="utf-8", newline="\n") as out:

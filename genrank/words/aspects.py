@@ -1,9 +1,9 @@
 """Finds out what reviews say of a listing, by aspect: its fit, its battery, its smell, and whether they praise it.
 
 Which aspects a sentence speaks of is read from its words: those of the lexicon for this kind of product
-(`genrank.words.lexicon`), and the listing's attribute names. Whether it praises or blames one is a question to
-the model, which can answer nothing but positive, negative, mixed or none (`choose`). Without a model, or if it fails,
-word lists decide.
+(`genrank.words.lexicon`), and the listing's attribute names. Where no word tells, the model can be asked. Whether it
+praises or blames one is a question to the model, which can answer nothing but positive, negative, mixed or none
+(`choose`). Without a model, or if it fails, word lists decide.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import re
 import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, cast
 
@@ -31,16 +31,31 @@ from genrank.types import Aspect, Listing, Tokens
 from genrank.words import lexicon
 from genrank.words.lexicon import AspectWords
 from genrank.words.reviews import clauses, review_sentences
-from genrank.words.template import AspectForm, AspectPrompt, load_prompt
+from genrank.words.template import AspectPrompt, load_prompt
 
 Polarity = Literal["positive", "negative", "mixed", "none"]
 """What a sentence says of an aspect; ``none``: it speaks of it without an opinion."""
 
 _POLARITIES: tuple[Polarity, ...] = ("positive", "negative", "mixed", "none")
-_SENTENCE_TOKENS, _ASPECT_TOKENS = 64, 16
+_SENTENCE_TOKENS = 64
+_MOST_TOPICS = 24  # aspects that the model chooses from
 _MOST_SENTENCES = 200  # of one listing
 _MOST_QUOTED = 160  # characters
 _MOST_NAME = 30  # characters of an attribute's name that can be an aspect
+
+
+Mention = tuple[str, AspectWords]
+"""A sentence, and an aspect that it speaks of."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Question:
+    """A question on a sentence: what it says of an aspect, or, without a name, which aspect it speaks of."""
+
+    spoken: Language
+    sentence: str
+    name: str
+    options: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +100,7 @@ class AspectReader:
     Args:
         engine: A model that can be read by ``score``, such as `genrank.Reranker.engine`; None: word lists decide.
         names: Further aspects that are called by their names. Each listing's attribute names are such anyway.
+        ask: Whether the model is also asked which aspect a sentence speaks of, where no word tells.
         prompt: Name of a prompt in ``prompts/words``, or a ``.toml`` file.
         leaning: How much of the answer that the model gives to a sentence without an opinion is taken off, 0 to 1
             (contextual calibration, arXiv 2102.09690).
@@ -99,6 +115,7 @@ class AspectReader:
         engine: Engine | None = None,
         *,
         names: Iterable[str] = (),
+        ask: bool = False,
         prompt: str | Path = "aspects",
         leaning: float = 0.5,
     ) -> None:
@@ -106,10 +123,11 @@ class AspectReader:
             raise InputError(f"must be within 0..1, got {leaning}", field="leaning")
         self.engine = engine
         self.prompt = load_prompt(prompt, AspectPrompt)
+        self._asks = ask
         self._names = _attribute_aspects(tuple(names))
         self._leaning = leaning
-        self._leanings: dict[tuple[Language, str], list[float]] = {}
-        self._leads: dict[Language, tuple[list[int], list[int]]] = {}
+        self._leanings: dict[_Question, list[float]] = {}
+        self._leads: dict[tuple[Language, bool], tuple[list[int], list[int]]] = {}
 
     def read(self, listings: Sequence[Listing], *, deadline: float | None = None) -> list[Reading]:
         """Read the reviews of listings, as one batch.
@@ -128,16 +146,20 @@ class AspectReader:
             raise InputError(f"must be more than 0 seconds, got {deadline}", field="deadline")
         stop = Stop(math.inf if deadline is None else time.monotonic() + deadline)
         found = [self.mentions(listing) for listing in listings]
-        asked = [mention for mentions in found for mention in mentions]
-        why, tokens, polarities = "", Tokens(), None
-        if self.engine is not None and asked:
+        why, tokens = "", Tokens()
+        polarities: list[tuple[Polarity, float]] | None = None
+        if self.engine is not None:
             try:
-                polarities, tokens = self._ask(asked, stop)
+                if self._asks:
+                    found, tokens = self._with_topics(listings, found, stop)
+                polarities, more = self._polarities([one for mentions in found for one in mentions], stop)
+                tokens += more
             except EngineError as error:
                 why = str(error)
+                found = [self.mentions(listing) for listing in listings]
         source: Literal["model", "literal"] = "literal" if polarities is None else "model"
         if polarities is None:
-            polarities = [(literal_polarity(sentence, words), 1.0) for sentence, words in asked]
+            polarities = [(literal_polarity(*mention), 1.0) for mentions in found for mention in mentions]
         left = iter(polarities)
         readings = []
         for listing, mentions in zip(listings, found, strict=True):
@@ -158,63 +180,102 @@ class AspectReader:
             for listing, reading in zip(listings, readings, strict=True)
         ]
 
-    def mentions(self, listing: Listing) -> list[tuple[str, AspectWords]]:
+    def mentions(self, listing: Listing) -> list[Mention]:
         """The sentences of a listing's reviews, each with an aspect that its words speak of.
 
         The longest words decide: ``too warm`` speaks of breathability, and not of warmth.
         """
-        known = [*_aspects_of(listing.category), *self._names, *_attribute_aspects(tuple(listing.attributes))]
-        known = list({words.key: words for words in reversed(known)}.values())[::-1]
+        known = self._known(listing)
         found = []
-        for sentence in itertools.islice(review_sentences(listing), _MOST_SENTENCES):
+        for sentence in _sentences(listing):
             said = normalise(sentence)
             places = [(span, words) for words in known for span, _ in _places(words, said)]
             whole = {words.key: words for span, words in places if not any(_inside(span, other) for other, _ in places)}
             found += [(sentence, words) for words in whole.values()]
         return found
 
-    def _ask(self, asked: Sequence[tuple[str, AspectWords]], stop: Stop) -> tuple[list[tuple[Polarity, float]], Tokens]:
-        engine = cast(Engine, self.engine)
-        spoken = [language(sentence) for sentence, _ in asked]
-        new: list[tuple[Language, AspectWords]] = []
-        if self._leaning:
-            kinds = {(one, words.key): (one, words) for one, (_, words) in zip(spoken, asked, strict=True)}
-            new = [kind for key, kind in kinds.items() if key not in self._leanings]
-        choices = [self._choice(one, sentence, words) for one, (sentence, words) in zip(spoken, asked, strict=True)]
-        choices += [self._choice(one, self.prompt.form(one).nothing, words) for one, words in new]
-        scores, tokens = choose(engine, choices, stop=stop)
-        for (one, words), row in zip(new, scores[len(asked) :], strict=True):
-            self._leanings[one, words.key] = row
-        found: list[tuple[Polarity, float]] = []
-        for one, (_, words), row in zip(spoken, asked, scores, strict=False):
-            lean = self._leanings.get((one, words.key), [0.0] * len(row))
-            shares = _softmax([score - self._leaning * less for score, less in zip(row, lean, strict=True)])
-            best = max(range(len(shares)), key=shares.__getitem__)
-            found.append((_POLARITIES[best], shares[best]))
+    def _known(self, listing: Listing) -> list[AspectWords]:
+        """The aspects that a listing may have, each once."""
+        known = [*_aspects_of(listing.category), *self._names, *_attribute_aspects(tuple(listing.attributes))]
+        return list({words.key: words for words in reversed(known)}.values())[::-1]
+
+    def _with_topics(
+        self, listings: Sequence[Listing], found: Sequence[list[Mention]], stop: Stop
+    ) -> tuple[list[list[Mention]], Tokens]:
+        """What was found, and what the model says that the other sentences speak of."""
+        silent: list[tuple[int, _Question, dict[str, AspectWords]]] = []
+        for place, (listing, mentions) in enumerate(zip(listings, found, strict=True)):
+            told = {sentence for sentence, _ in mentions}
+            for sentence in _sentences(listing):
+                if sentence not in told:
+                    spoken = language(sentence)
+                    names = {words.name(spoken): words for words in self._known(listing)[:_MOST_TOPICS]}
+                    question = _Question(spoken, sentence, "", (*names, self.prompt.form(spoken).topic.none))
+                    silent.append((place, question, names))
+        shares, tokens = self._shares([question for _, question, _ in silent], stop)
+        more = [list(mentions) for mentions in found]
+        for (place, question, names), row in zip(silent, shares, strict=True):
+            name = question.options[max(range(len(row)), key=row.__getitem__)]
+            if name in names:
+                more[place].append((question.sentence, names[name]))
+        return more, tokens
+
+    def _polarities(self, asked: Sequence[Mention], stop: Stop) -> tuple[list[tuple[Polarity, float]], Tokens]:
+        """What the model says of each sentence and aspect."""
+        questions = []
+        for sentence, words in asked:
+            spoken = language(sentence)
+            questions.append(_Question(spoken, sentence, words.name(spoken), self.prompt.form(spoken).answers))
+        shares, tokens = self._shares(questions, stop)
+        best = [max(range(len(row)), key=row.__getitem__) for row in shares]
+        return [(_POLARITIES[i], row[i]) for i, row in zip(best, shares, strict=True)], tokens
+
+    def _shares(self, questions: Sequence[_Question], stop: Stop) -> tuple[list[list[float]], Tokens]:
+        """The probabilities of each question's options, without the model's leaning."""
+        empty = [replace(one, sentence=self.prompt.form(one.spoken).nothing) for one in questions]
+        new = [one for one in dict.fromkeys(empty) if one not in self._leanings] if self._leaning else []
+        scores, tokens = choose(cast(Engine, self.engine), [self._choice(one) for one in (*questions, *new)], stop=stop)
+        self._leanings |= dict(zip(new, scores[len(questions) :], strict=True))
+        found = []
+        for one, row in zip(empty, scores, strict=False):
+            lean = self._leanings.get(one, [0.0] * len(row))
+            found.append(_softmax([score - self._leaning * less for score, less in zip(row, lean, strict=True)]))
         return found, tokens
 
-    def _choice(self, spoken: Language, sentence: str, words: AspectWords) -> Choice:
+    def _choice(self, question: _Question) -> Choice:
         tokenizer = cast(Engine, self.engine).tokenizer
-        form = self.prompt.form(spoken)
-        lead, after = self._lead(spoken)
-        before, between, behind = re.split(r"\{sentence\}|\{aspect\}", form.question)
-        parts = tokenizer.encode([before, sentence, between, words.name(spoken), behind, *form.answers])
-        head, said, middle, name, tail, *answers = parts
+        lead, after = self._lead(question.spoken, bool(question.name))
+        before, behind = self._around(question.spoken, question.name, question.options)
+        head, said, tail, *answers = tokenizer.encode([before, question.sentence, behind, *question.options])
         end = tokenizer.turn()[:1]
-        asked = (*head.ids, *said.cut(_SENTENCE_TOKENS), *middle.ids, *name.cut(_ASPECT_TOKENS), *tail.ids, *after)
-        return Choice((*lead, *asked), [(*answer.ids, *end) for answer in answers], lead=len(lead))
+        ids = (*lead, *head.ids, *said.cut(_SENTENCE_TOKENS), *tail.ids, *after)
+        return Choice(ids, [(*answer.ids, *end) for answer in answers], lead=len(lead))
 
-    def _lead(self, spoken: Language) -> tuple[list[int], list[int]]:
+    def _around(self, spoken: Language, name: str, options: Sequence[str]) -> tuple[str, str]:
+        """The texts before and after the sentence in a question: about one aspect, or without a name which one."""
+        form = self.prompt.form(spoken)
+        asked, what = (form.question, name) if name else (form.topic.question, form.topic.between.join(options))
+        before, between, behind = re.split(r"\{sentence\}|\{aspects?\}", asked)
+        return before, between + what + behind
+
+    def _lead(self, spoken: Language, named: bool) -> tuple[list[int], list[int]]:
         """The tokens before the question, examples included, and those between question and answer."""
-        if spoken not in self._leads:
+        if (spoken, named) not in self._leads:
             form = self.prompt.form(spoken)
             tokenizer = cast(Engine, self.engine).tokenizer
-            ids, after = tokenizer.frame(form.system)
-            for example in form.examples:
-                question, answer = tokenizer.encode([_asked(form, example.sentence, example.aspect), example.answer])
-                ids = [*ids, *question.ids, *after, *answer.ids, *tokenizer.turn()]
-            self._leads[spoken] = ids, after
-        return self._leads[spoken]
+            ids, after = tokenizer.frame(form.system if named else form.topic.system)
+            shown = [(one.sentence, one.aspect, (), one.answer) for one in form.examples]
+            if not named:
+                shown = [(one.sentence, "", (*one.aspects, form.topic.none), one.answer) for one in form.topic.examples]
+            for sentence, name, options, answer in shown:
+                question, said = tokenizer.encode([sentence.join(self._around(spoken, name, options)), answer])
+                ids = [*ids, *question.ids, *after, *said.ids, *tokenizer.turn()]
+            self._leads[spoken, named] = ids, after
+        return self._leads[spoken, named]
+
+
+def _sentences(listing: Listing) -> list[str]:
+    return list(itertools.islice(review_sentences(listing), _MOST_SENTENCES))
 
 
 def literal_polarity(sentence: str, words: AspectWords) -> Polarity:
@@ -331,11 +392,6 @@ def _general() -> re.Pattern[str]:
     for name, words in (("good", lexicon.GOOD), ("bad", lexicon.BAD)):
         forms.append(f"(?P<{name}>{'|'.join(_form(word) for word in sorted(words, key=len, reverse=True))})")
     return re.compile("|".join(reversed(forms)))
-
-
-def _asked(form: AspectForm, sentence: str, aspect: str) -> str:
-    before, between, behind = re.split(r"\{sentence\}|\{aspect\}", form.question)
-    return f"{before}{sentence}{between}{aspect}{behind}"
 
 
 def _inside(span: tuple[int, int], other: tuple[int, int]) -> bool:

@@ -63,6 +63,45 @@ class AspectExample(pydantic.BaseModel, extra="forbid", frozen=True):
     answer: str
 
 
+class TopicExample(pydantic.BaseModel, extra="forbid", frozen=True):
+    """A sentence with the aspect that it speaks of.
+
+    Attributes:
+        sentence: Of a review.
+        aspects: Names to choose from.
+        answer: One of them, or the form's ``none``.
+    """
+
+    sentence: str
+    aspects: tuple[str, ...]
+    answer: str
+
+
+class TopicForm(pydantic.BaseModel, extra="forbid", frozen=True):
+    """How it is asked which aspect a sentence speaks of.
+
+    Attributes:
+        system: The system text.
+        question: Holds ``{sentence}`` and ``{aspects}``, in this order.
+        between: Comes between two aspects.
+        none: The answer that means none of them.
+        examples: Sentences with their answers.
+    """
+
+    system: str
+    question: str
+    between: str
+    none: str
+    examples: tuple[TopicExample, ...]
+
+    @pydantic.model_validator(mode="after")
+    def _check(self) -> TopicForm:
+        split_form("topic.question", self.question, "sentence", "aspects")
+        if wrong := [one.answer for one in self.examples if one.answer not in (*one.aspects, self.none)]:
+            raise ValueError(f"topic.examples: {wrong[0]!r} is neither one of its aspects nor {self.none!r}")
+        return self
+
+
 class AspectForm(pydantic.BaseModel, extra="forbid", frozen=True):
     """How the polarity of a sentence is asked for, in the words of one language.
 
@@ -75,6 +114,7 @@ class AspectForm(pydantic.BaseModel, extra="forbid", frozen=True):
         mixed: The answer that means both.
         none: The answer that means no opinion.
         examples: Sentences with their answers.
+        topic: How it is asked which aspect a sentence speaks of.
     """
 
     system: str
@@ -85,6 +125,7 @@ class AspectForm(pydantic.BaseModel, extra="forbid", frozen=True):
     mixed: str
     none: str
     examples: tuple[AspectExample, ...]
+    topic: TopicForm
 
     @pydantic.model_validator(mode="after")
     def _check(self) -> AspectForm:

@@ -10,7 +10,12 @@ from genrank.words import AspectReader
 
 LINES = [
     {"category": ["Dresses"], "sentence": "Runs small.", "aspects": {"fit": "negative"}},
-    {"category": ["Dresses"], "sentence": "The fabric is lovely.", "aspects": {"material": "negative"}},
+    {
+        "category": ["Dresses"],
+        "split": "test",
+        "sentence": "The fabric is lovely.",
+        "aspects": {"material": "negative"},
+    },
     {"listing_id": "zh-dress-004", "sentence": "冬天一件就够暖。", "aspects": {"warmth": "positive"}},
     {"category": [], "sentence": "Bought in May.", "aspects": {"price": "positive"}},
 ]
@@ -25,8 +30,17 @@ def test_pairs_are_scored_with_and_without_their_polarity(tmp_path: Path) -> Non
     results = measure(read_labels(write(tmp_path / "labels.jsonl", *LINES)), AspectReader())
     assert results["scores"]["all"] == {"precision": 2 / 3, "recall": 2 / 4, "F1": 4 / 7, "labels": 4}
     assert results["scores"]["all found"]["precision"] == 1.0
-    assert results["scores"]["zh"]["F1"] == 1.0
-    assert results["scores"]["own sentences"]["labels"] == 3
+    assert results["scores"]["dev zh"]["F1"] == 1.0
+    assert (
+        results["scores"]["test"]
+        == results["scores"]["test en"]
+        == {
+            "precision": 0.0,
+            "recall": 0.0,
+            "F1": 0.0,
+            "labels": 1,
+        }
+    )
     assert results["source"] == "literal"
 
 
@@ -55,5 +69,6 @@ def test_a_broken_label_is_named(line: object, says: str, tmp_path: Path, capsys
 def test_the_shops_labels_are_of_sentences_that_stand_in_its_reviews(tmp_path: Path) -> None:
     assert main(["--literal", "--out", str(tmp_path / "out.json")]) == 0
     results = json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))
-    assert len(results["sentences"]) == 105
-    assert results["scores"]["all"]["F1"] > 0.8
+    assert len(results["sentences"]) == 149
+    assert results["scores"]["dev"]["F1"] > 0.8
+    assert results["scores"]["test"]["precision"] > 0.8

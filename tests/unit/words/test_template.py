@@ -30,6 +30,7 @@ def test_examples_come_with_and_without_a_history_in_both_languages() -> None:
         ('answer = "none"', 'answer = "neutral"', "'neutral' is no answer"),
         ('negative = "negative"', 'negative = "positive"', "must differ"),
         ("{aspect}? One", "Which? One", "question must hold the placeholders"),
+        ('answer = "packaging"', 'answer = "taste"', "'taste' is neither one of its aspects"),
         ("version = 1", "version = one", "not TOML"),
         ("version = 1", 'version = "x"', "version"),
     ],
