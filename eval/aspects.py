@@ -7,8 +7,8 @@
 A label line has ``sentence``, ``aspects`` (``{aspect: positive | negative | mixed}``) and ``listing_id`` of the sample
 shop, or ``category`` (a path). Each is read as the only review of a listing of that category. A pair of sentence and
 aspect is right where its polarity is too; precision, recall and F1 are over all pairs together (micro), by split and
-language. ``found`` counts the aspects alone, whatever the polarity. ``split`` is ``dev`` for sentences that were known when the
-word lists were written, and ``test`` for those that were written afterwards.
+language. ``found`` counts the aspects alone, whatever the polarity. ``split`` is ``dev`` for sentences that were known
+when the word lists were written, and ``test`` for those that were written afterwards.
 """
 
 from __future__ import annotations
