@@ -19,19 +19,21 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal, cast
+from typing import TYPE_CHECKING, Literal, cast
 
 from genrank.engines.base import Engine, Stop
 from genrank.errors import EngineError, InputError
 from genrank.reasons.grounding import normalise
 from genrank.reasons.lexicon import COMMON
-from genrank.search.understanding.choosing import Choice, choose
 from genrank.text.language import Language, language
 from genrank.types import Aspect, Listing, Tokens
 from genrank.words import lexicon
 from genrank.words.lexicon import AspectWords
 from genrank.words.reviews import clauses, review_sentences
 from genrank.words.template import AspectPrompt, load_prompt
+
+if TYPE_CHECKING:
+    from genrank.search.understanding.choosing import Choice
 
 Polarity = Literal["positive", "negative", "mixed", "none"]
 """What a sentence says of an aspect; ``none``: it speaks of it without an opinion."""
@@ -141,6 +143,7 @@ class AspectReader:
 
         Raises:
             InputError: When the deadline is not positive.
+            MissingExtraError: When there is an engine, and NumPy is not installed.
         """
         if deadline is not None and not deadline > 0:
             raise InputError(f"must be more than 0 seconds, got {deadline}", field="deadline")
@@ -232,6 +235,8 @@ class AspectReader:
 
     def _shares(self, questions: Sequence[_Question], stop: Stop) -> tuple[list[list[float]], Tokens]:
         """The probabilities of each question's options, without the model's leaning."""
+        from genrank.search.understanding.choosing import choose  # with NumPy, which word lists do without
+
         empty = [replace(one, sentence=self.prompt.form(one.spoken).nothing) for one in questions]
         new = [one for one in dict.fromkeys(empty) if one not in self._leanings] if self._leaning else []
         scores, tokens = choose(cast(Engine, self.engine), [self._choice(one) for one in (*questions, *new)], stop=stop)
@@ -243,6 +248,8 @@ class AspectReader:
         return found, tokens
 
     def _choice(self, question: _Question) -> Choice:
+        from genrank.search.understanding.choosing import Choice
+
         tokenizer = cast(Engine, self.engine).tokenizer
         lead, after = self._lead(question.spoken, bool(question.name))
         before, behind = self._around(question.spoken, question.name, question.options)

@@ -10,7 +10,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol, cast, get_args
+from typing import Any, Literal, cast, get_args
 
 from genrank.decoding.checks import check_count
 from genrank.engines.base import AsyncEngine, Engine, EngineCall, Stop, TextRequest, TextResult
@@ -86,10 +86,6 @@ class Written:
         fields = dataclasses.asdict(self) | {"evidence": list(self.evidence)}
         fields["left_out"] = [dataclasses.asdict(one) for one in self.left_out]
         return compact({key: value for key, value in fields.items() if key != "written"})
-
-
-class _Finish(Protocol):
-    def __call__(self, listing: Listing, text: str) -> Written: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,13 +203,31 @@ class Words:
         call = self._call("title", listings, query, history, spoken, deadline, max_chars)
         return call.finish(self._run(call))
 
-    async def asummary(self, listing: Listing, query: Query | str | None = None, *args: Any, **options: Any) -> Written:
+    async def asummary(
+        self,
+        listing: Listing,
+        query: Query | str | None = None,
+        history: Sequence[Interaction] = (),
+        *,
+        spoken: Language | None = None,
+        deadline: float | None = None,
+    ) -> Written:
         """`summary` for asyncio."""
-        return (await self.asummaries([listing], query, *args, **options))[0]
+        return (await self.asummaries([listing], query, history, spoken=spoken, deadline=deadline))[0]
 
-    async def atitle(self, listing: Listing, query: Query | str | None = None, *args: Any, **options: Any) -> Written:
+    async def atitle(
+        self,
+        listing: Listing,
+        query: Query | str | None = None,
+        history: Sequence[Interaction] = (),
+        *,
+        max_chars: int = 60,
+        spoken: Language | None = None,
+        deadline: float | None = None,
+    ) -> Written:
         """`title` for asyncio."""
-        return (await self.atitles([listing], query, *args, **options))[0]
+        texts = await self.atitles([listing], query, history, max_chars=max_chars, spoken=spoken, deadline=deadline)
+        return texts[0]
 
     async def asummaries(
         self,
