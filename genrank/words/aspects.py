@@ -271,11 +271,14 @@ class AspectReader:
             form = self.prompt.form(spoken)
             tokenizer = cast(Engine, self.engine).tokenizer
             ids, after = tokenizer.frame(form.system if named else form.topic.system)
-            shown = [(one.sentence, one.aspect, (), one.answer) for one in form.examples]
+            examples = [(one.sentence, self._around(spoken, one.aspect, ()), one.answer) for one in form.examples]
             if not named:
-                shown = [(one.sentence, "", (*one.aspects, form.topic.none), one.answer) for one in form.topic.examples]
-            for sentence, name, options, answer in shown:
-                question, said = tokenizer.encode([sentence.join(self._around(spoken, name, options)), answer])
+                examples = [
+                    (one.sentence, self._around(spoken, "", (*one.aspects, form.topic.none)), one.answer)
+                    for one in form.topic.examples
+                ]
+            for sentence, around, answer in examples:
+                question, said = tokenizer.encode([sentence.join(around), answer])
                 ids = [*ids, *question.ids, *after, *said.ids, *tokenizer.turn()]
             self._leads[spoken, named] = ids, after
         return self._leads[spoken, named]

@@ -376,7 +376,8 @@ class _Call:
         facts = Facts(self.query or Query("?"), listing, self.history)
         facts.language = spoken
         raw = result.text if result else ""
-        kept, cut = [], []
+        kept: list[Checked] = []
+        cut: list[Checked] = []
         for one in self._checks(raw, facts, listing, spoken) if result else ():
             (cut if one.why else kept).append(one)
         left_out = tuple(LeftOut(one.text, one.why) for one in cut)

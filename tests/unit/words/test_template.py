@@ -11,10 +11,11 @@ PROMPTS = Path(__file__).resolve().parents[3] / "prompts" / "words"
 
 
 def test_every_shipped_prompt_loads_and_is_named_like_its_file() -> None:
-    kinds = {"summary": WritingPrompt, "title": WritingPrompt, "aspects": AspectPrompt}
-    assert {path.stem for path in PROMPTS.glob("*.toml")} == set(kinds)
-    for name, kind in kinds.items():
-        assert load_prompt(name, kind).name == name
+    names = {path.stem for path in PROMPTS.glob("*.toml")}
+    assert names == {"summary", "title", "aspects"}
+    assert load_prompt("aspects", AspectPrompt).name == "aspects"
+    for name in names - {"aspects"}:
+        assert load_prompt(name, WritingPrompt).name == name
 
 
 def test_examples_come_with_and_without_a_history_in_both_languages() -> None:
