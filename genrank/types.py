@@ -249,6 +249,25 @@ class Price:
 
 
 @checked
+class Aspect:
+    """What the reviews of a listing say of one aspect, such as its fit; see `genrank.words.aspects`.
+
+    Attributes:
+        name: Such as ``fit``; not blank.
+        positive: Sentences that speak well of it.
+        negative: Sentences that speak badly of it.
+        mixed: Sentences that do both.
+        quote: One of these sentences, as evidence.
+    """
+
+    name: Text
+    positive: Annotated[Whole, Field(ge=0)] = 0
+    negative: Annotated[Whole, Field(ge=0)] = 0
+    mixed: Annotated[Whole, Field(ge=0)] = 0
+    quote: _OptionalText = ""
+
+
+@checked
 class Listing:
     """One article in a shop. None (JSON ``null``) in an optional field means that the field is left out.
 
@@ -266,6 +285,7 @@ class Listing:
         image_url: Address of a picture.
         in_stock: Whether it can be bought now; None when unknown.
         seller_id: Who sells it.
+        aspects: What its reviews say, by aspect; ``genrank aspects`` finds it out.
     """
 
     listing_id: Id
@@ -281,6 +301,7 @@ class Listing:
     image_url: _OptionalText = ""
     in_stock: Annotated[bool | None, BeforeValidator(_plain)] = None
     seller_id: _OptionalText = ""
+    aspects: Annotated[tuple[Aspect, ...], BeforeValidator(_ordered), _Nullable()] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """The listing as JSON types, without empty fields."""

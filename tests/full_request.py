@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta, timezone
 
-from genrank.types import Interaction, Listing, Price
+from genrank.types import Aspect, Interaction, Listing, Price
 
 HISTORY = (
     Interaction(
@@ -28,4 +28,5 @@ FULL = Listing(
     image_url="https://shop.example/p1.jpg",
     in_stock=False,
     seller_id="s1",
+    aspects=(Aspect("合身", 12, 3, quote="Fits."),),
 )

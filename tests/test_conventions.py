@@ -25,7 +25,9 @@ LIBRARY = sorted(ROOT.glob("genrank/**/*.py"))
 HEAVY = ("torch", "transformers", "vllm", "huggingface_hub", "numpy", "eval", "finetune")
 
 
-@pytest.mark.parametrize("module", ["genrank", "genrank.cli.main", "genrank.models.store", "genrank.testing"])
+@pytest.mark.parametrize(
+    "module", ["genrank", "genrank.cli.main", "genrank.models.store", "genrank.testing", "genrank.words"]
+)
 def test_importing_is_light(module: str) -> None:
     code = f"import sys, {module}; print(*[name for name in {HEAVY} if name in sys.modules])"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
@@ -116,8 +118,8 @@ def arrows(path: Path) -> set[str]:
 ROOMS = (
     "errors", "progress", "files", "text", "types", "inputs", "windows", "permutation", "adapters", "calibration",
     "data", "models", "engines", "remote", "prompting", "decoding", "blending", "reasons", "fallback", "scheduling",
-    "warming", "testing", "reranker", "cascade", "search", "rankers", "experiment", "server", "integrations", "doctor",
-    "cli", "__main__",
+    "warming", "testing", "reranker", "cascade", "search", "words", "rankers", "experiment", "server", "integrations",
+    "doctor", "cli", "__main__",
 )  # fmt: skip
 """The rooms of the library, lowest first: each imports only those before it."""
 

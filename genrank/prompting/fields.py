@@ -41,6 +41,15 @@ def _price(listing: Listing) -> str:
     return f"{number_text(listing.price.amount)} {listing.price.currency}".strip() if listing.price else ""
 
 
+def _aspects(listing: Listing) -> str:
+    """Such as ``fit +12 -3, battery +4``; ``±2`` counts mixed opinions."""
+    signs = (("+", "positive"), ("-", "negative"), ("±", "mixed"))
+    return ", ".join(
+        " ".join([aspect.name, *(f"{sign}{count}" for sign, kind in signs if (count := getattr(aspect, kind)))])
+        for aspect in listing.aspects
+    )
+
+
 FIELD_VALUES: Mapping[str, Callable[[Listing], FieldValue | None]] = {
     "title": lambda listing: listing.title,
     "description": lambda listing: listing.description,
@@ -51,6 +60,7 @@ FIELD_VALUES: Mapping[str, Callable[[Listing], FieldValue | None]] = {
     "rating": lambda listing: listing.rating,
     "reviews": lambda listing: listing.reviews,
     "in_stock": lambda listing: listing.in_stock,
+    "aspects": _aspects,
 }
 
 

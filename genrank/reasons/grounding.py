@@ -36,6 +36,7 @@ Span = tuple[int, int]
 _MAX_FIELD_CHARS = 20_000
 _MAX_QUOTE_CHARS = 120
 _MAX_CLAUSES = 3
+_MAX_SHORT = 40  # characters of a value that `describe` names
 _MOST_SIZES = 40
 _OLDEST = 100
 _NO_LATIN_BEFORE, _NO_LATIN_AFTER = r"(?<![a-z0-9])", r"(?![a-z0-9])"
@@ -135,7 +136,7 @@ class Facts:
         history: Sequence[Interaction] | Mapping[int, Interaction] = (),
         others: Sequence[Listing] = (),
     ) -> None:
-        self.query = _normalise(query.text)
+        self.query = normalise(query.text)
         self.language = language(query.text)
         self.history = dict(history if isinstance(history, Mapping) else enumerate(history))
         self.fields = list(_fields(listing))
@@ -165,12 +166,12 @@ def find_claims(text: str, facts: Facts) -> list[Claim]:
         text: A reason.
         facts: The facts it may mention.
     """
-    said = _normalise(text)
+    said = normalise(text)
     claims: list[Claim] = []
     taken: list[Span] = []
     past: dict[Span, set[int]] = {}  # interactions, by the clause that speaks of them
     clauses = _clauses(said)
-    for at in re.finditer(re.escape(_normalise(_quoted(facts.title))), said):  # a citation, whatever the title says
+    for at in re.finditer(re.escape(normalise(_quoted(facts.title))), said):  # a citation, whatever the title says
         taken.append(at.span())
         claims.append(Claim("value", at.group(), ("title",)))
     for event, match in _past_events(said):
@@ -200,7 +201,7 @@ def find_claims(text: str, facts: Facts) -> list[Claim]:
     lexemes = list(_lexemes().finditer(said))
     whole = [measure.span for measure in measures] + [match.span() for match in lexemes]
     for value, names in facts.names.items():
-        for span in _places(value, said):
+        for span in find_words(value, said):
             if not _free(span, taken) or any(_cuts(span, other) for other in whole):
                 continue
             allowed = allowed_at(span)
@@ -208,7 +209,7 @@ def find_claims(text: str, facts: Facts) -> list[Claim]:
             standing = standing or [field for field in allowed if _stands(value, field.said)]
             if standing or facts.telling & names:
                 taken.append(span)
-                denied = _negated(said, *span)
+                denied = negated(said, *span)
                 claims.append(_claim("value", said, span, denied, [] if denied else standing))
     for measure in measures:
         if _free(measure.span, taken):
@@ -221,7 +222,7 @@ def find_claims(text: str, facts: Facts) -> list[Claim]:
             kind = "number" if measure.kind not in ("price", "rating", "size", "reviews") else measure.kind
             claims.append(_claim(kind, said, measure.span, None, standing))
     for value in facts.strange:
-        for span in _places(value, said):
+        for span in find_words(value, said):
             if _free(span, taken):
                 taken.append(span)
                 standing = [field for field in allowed_at(span) if past and _stands(value, field.said)]
@@ -236,9 +237,9 @@ def find_claims(text: str, facts: Facts) -> list[Claim]:
             continue
         if kind == "use" and any(_stands(word, facts.query) for word in words):
             continue
-        denied = _negated(said, *match.span())
+        denied = negated(said, *match.span())
         allowed = allowed_at(match.span())
-        standing = [] if kind == "praise" else [f for f in allowed if _says(f, words, denied=denied is not None)]
+        standing = [] if kind == "praise" else [f for f in allowed if says(f, words, denied=denied is not None)]
         claims.append(_claim(kind, said, match.span(), denied, standing))
     for span in _name_places(text, said, facts.language, taken):
         name, allowed = said[slice(*span)], allowed_at(span)
@@ -265,7 +266,7 @@ def ground(text: str, facts: Facts) -> Grounded:
     """
     text = shorten(clean(text), MAX_CHARS)
     claims = tuple(find_claims(text, facts))
-    evidence = _evidence(claims, facts)
+    evidence = evidence_of(claims, facts)
     if proof := _proof(text, claims, facts):
         return Grounded(text, proof, claims, rewritten=False)
     for _, end in reversed(_clauses(text)[:-1]):
@@ -279,10 +280,10 @@ def ground(text: str, facts: Facts) -> Grounded:
 
 def _proof(text: str, claims: Sequence[Claim], facts: Facts) -> tuple[str, ...]:
     """The evidence of a reason that may stay as it is; empty for one that may not."""
-    evidence = _evidence(claims, facts)
-    if not evidence and _shares(_normalise(text), facts.fields[0].said):
+    evidence = evidence_of(claims, facts)
+    if not evidence and _shares(normalise(text), facts.fields[0].said):
         evidence = ("title",)
-    stays = all(claim.fields for claim in claims) and not _broken(text) and _same_script(text, facts)
+    stays = all(claim.fields for claim in claims) and not is_broken(text) and in_script_of_query(text, facts)
     return evidence if stays else ()
 
 
@@ -297,12 +298,47 @@ def named_wishes(text: str, facts: Facts) -> tuple[str, ...]:
         Words of the query that the reason says too (or a synonym that the lexicon knows), in the query's order, then
         what it says of the past. Empty where it names no wish; a free paraphrase is not recognised.
     """
-    said = _normalise(text)
+    said = normalise(text)
     field = _Field("title", "", text, said)
     measures = [(measure, field) for measure in _measures(said)]
     words = [facts.query[slice(*wish.span)] for wish in _wishes(facts.query, [field], measures)]
     past = [claim.text for claim in find_claims(text, facts) if claim.kind == "history" and claim.fields]
     return (*words, *past)
+
+
+def describe(facts: Facts, chars: int = 2 * MAX_CHARS) -> tuple[str, tuple[str, ...]]:
+    """A listing in words that are taken from its fields alone, and the fields.
+
+    It is the title, the query's words that fields say too, and some attributes, as far as they fit.
+
+    Args:
+        facts: The listing.
+        chars: The most characters; a longer title is returned as it is.
+    """
+    title = _quoted(facts.title) if facts.language in ("en", "zh") else facts.title
+    end = {"en": ".", "zh": "。"}.get(facts.language, "")
+    text, evidence = title + end, ["title"]
+    if not _holds(text, facts):
+        return facts.title, ("title",)
+    own = [
+        field for field in facts.fields if field.past is None and field.kind in ("brand", "attributes") and field.key
+    ]
+    own = [field for field in facts.fields if field.past is None and field.kind == "brand"] + own
+    between = {"en": " ", "zh": ""}.get(facts.language, " · ")
+    met, named = _rewrite((), facts)
+    if met and len(text + between + met) <= chars and _holds(text + between + met, facts):
+        text, evidence = text + between + met, [*evidence, *named]
+    said: dict[_Field, str] = {}
+    before = text
+    for field in own:
+        if field.name in evidence or len(field.value) > _MAX_SHORT or field.said in lexicon.YES_OR_NO:
+            continue
+        longer = before + between + _sentence((), said | {field: _clause(field, (), facts)}, facts)
+        if len(said) < _MAX_CLAUSES and len(longer) <= chars and _holds(longer, facts):
+            said[field] = _clause(field, (), facts)
+            text = longer
+            evidence.append(field.name)
+    return text, tuple(dict.fromkeys(evidence))
 
 
 def shorten(text: str, chars: int) -> str:
@@ -321,7 +357,7 @@ def _fields(listing: Listing, prefix: str = "") -> Iterator[_Field]:
     """The fields that hold something, the title first."""
 
     def field(kind: str, value: str, inside: str = "", key: str = "") -> _Field:
-        return _Field(kind, f"{prefix}{kind}{inside}", clean(value), _normalise(value), key=_normalise(key))
+        return _Field(kind, f"{prefix}{kind}{inside}", clean(value), normalise(value), key=normalise(key))
 
     yield field("title", listing.title)
     for key, value in listing.attributes.items():
@@ -378,7 +414,7 @@ def _names(fields: Iterable[_Field], title: str) -> dict[str, set[str]]:
             continue
         values = [field.said]
         if field.kind == "title":
-            values.append(_normalise(_quote(field.value)))
+            values.append(normalise(_quote(field.value)))
             if field.past is not None:
                 values += re.findall(f"[{HAN}]{{4,}}", field.said)
         elif field.kind == "attributes":
@@ -386,7 +422,7 @@ def _names(fields: Iterable[_Field], title: str) -> dict[str, set[str]]:
         for value in values:
             if field.kind == "title" or _worth_naming(value):
                 names.setdefault(value, set()).add(field.name)
-    names.setdefault(_normalise(shorten(title, MAX_CHARS)), set()).add("title")
+    names.setdefault(normalise(shorten(title, MAX_CHARS)), set()).add("title")
     return dict(sorted(names.items(), key=lambda item: -len(item[0])))
 
 
@@ -397,9 +433,9 @@ def _worth_naming(value: str) -> bool:
 
 def _strange(other: Listing, own: Sequence[_Field]) -> Iterator[str]:
     """Brand and attribute values of another listing that do not occur in this one."""
-    values = [_normalise(other.brand)]
+    values = [normalise(other.brand)]
     for value in other.attributes.values():
-        values += re.split(r"\s*[,;/|、，；]\s*", _normalise(value))
+        values += re.split(r"\s*[,;/|、，；]\s*", normalise(value))
     for value in values:
         if _worth_naming(value) and len(value) <= MAX_CHARS and not any(_stands(value, f.said) for f in own):
             yield value
@@ -408,7 +444,7 @@ def _strange(other: Listing, own: Sequence[_Field]) -> Iterator[str]:
 # --- words and their places
 
 
-def _normalise(text: str) -> str:
+def normalise(text: str) -> str:
     """One width, lower case (but for the B of ``MB/s``), one kind of hyphen, apostrophe and inch mark."""
     text = unicodedata.normalize("NFKC", re.sub("[º˚](?=\\s?[cf])", "°", clean(text[:_MAX_FIELD_CHARS]), flags=re.I))
     text = clean(_BYTES_A_SECOND.sub("\1", text).casefold().replace("\1", "B"))
@@ -432,7 +468,8 @@ def _pattern(words: str, strict: bool = False) -> re.Pattern[str]:
     return re.compile(before + form + after)
 
 
-def _places(words: str, said: str, strict: bool = False) -> list[Span]:
+def find_words(words: str, said: str, strict: bool = False) -> list[Span]:
+    """Where words stand in a normalised text: whole ones, in the plural too unless `strict`."""
     probe = words if strict else re.split(r"[\s-]", words)[0][:3]
     if not words or probe not in said:
         return []
@@ -440,7 +477,7 @@ def _places(words: str, said: str, strict: bool = False) -> list[Span]:
 
 
 def _stands(words: str, said: str, strict: bool = False) -> bool:
-    return bool(_places(words, said, strict))
+    return bool(find_words(words, said, strict))
 
 
 _WISH = re.compile(
@@ -465,7 +502,7 @@ def _negation() -> re.Pattern[str]:
     return re.compile(rf"(?:(?:(?<![a-z])(?:{words})|n't)[\s-]+(?!only\b|just\b){gap}|(?:{han}))$")
 
 
-def _negated(said: str, start: int, end: int) -> Span | None:
+def negated(said: str, start: int, end: int) -> Span | None:
     """The span of the words that negate those from `start` to `end`; None if there are none."""
     if match := _negation().search(said, max(0, start - 40), start):
         return match.start(), start
@@ -522,10 +559,10 @@ def _meaning(match: re.Match[str]) -> tuple[str, tuple[str, ...]]:
     return kind, (*words, *lexicon.IMPLIED_BY.get(words[0], ())) if words else ()
 
 
-def _says(field: _Field, words: Iterable[str], *, denied: bool) -> bool:
+def says(field: _Field, words: Iterable[str], *, denied: bool) -> bool:
     """Whether a field says one of the words, or denies it."""
     for word in words:
-        if any((_negated(field.said, *span) is not None) == denied for span in _places(word, field.said)):
+        if any((negated(field.said, *span) is not None) == denied for span in find_words(word, field.said)):
             return True
         if field.kind == "attributes" and _stands(word, field.key) and (field.said in lexicon.NO) == denied:
             return True
@@ -736,12 +773,12 @@ def _past_words(facts: Facts, place: int) -> set[str]:
     return {word for field in facts.fields if field.past == place for word in _content(field.said)}
 
 
-def _same_script(text: str, facts: Facts) -> bool:
+def in_script_of_query(text: str, facts: Facts) -> bool:
     """Whether most of a reason is in the query's script, but for the names in it."""
     asked = scripts(facts.query)
     cjk = [name for name in ("han", "kana", "hangul") if asked[name]]
     script = cjk[-1] if cjk else asked.most_common(1)[0][0] if asked else ""
-    said = _normalise(text)
+    said = normalise(text)
     for value in facts.names:
         said = said.replace(value, " ") if not value.isascii() or script != "latin" else said
     found = scripts(said)
@@ -751,7 +788,7 @@ def _same_script(text: str, facts: Facts) -> bool:
     return not script or own * 2 >= found.total()
 
 
-def _broken(text: str) -> bool:
+def is_broken(text: str) -> bool:
     """Whether a text is no whole statement: without words, cut off, a question, a copied listing, or a loop."""
     words = LATIN_WORD.findall(text.casefold())
     looped = len(words) >= 10 and len(set(words)) * 2 <= len(words)
@@ -763,7 +800,7 @@ def _broken(text: str) -> bool:
 # --- rewriting
 
 
-def _evidence(claims: Iterable[Claim], facts: Facts) -> tuple[str, ...]:
+def evidence_of(claims: Iterable[Claim], facts: Facts) -> tuple[str, ...]:
     """For each claim, the field that says it most exactly, and another one from the shopper's past."""
     fields = {field.name: field for field in facts.fields}
     named = set()
@@ -852,8 +889,8 @@ def _wishes(query: str, fields: Sequence[_Field], measures: Sequence[tuple[_Meas
         if not _free(span, taken):
             return
         taken.append(span)
-        denied = _negated(query, *span)
-        if standing := [*standing, *(field for field in fields if _says(field, words, denied=denied is not None))]:
+        denied = negated(query, *span)
+        if standing := [*standing, *(field for field in fields if says(field, words, denied=denied is not None))]:
             start, end = (min(span[0], denied[0]), max(span[1], denied[1])) if denied else span
             found.append(_Wish((start, end), span, list(dict.fromkeys(standing))))
 
@@ -918,8 +955,8 @@ def _spans(wish: str, field: _Field) -> list[Span]:
     """Where a field says a wish's words, or a synonym."""
     match = _lexemes().fullmatch(wish)
     words = _meaning(match)[1] if match else ()
-    places = [span for word in (wish, *words) for span in _places(word, field.said)]
-    denied = [_negated(field.said, *span) or span for span in places]
+    places = [span for word in (wish, *words) for span in find_words(word, field.said)]
+    denied = [negated(field.said, *span) or span for span in places]
     return [(min(a, c), max(b, d)) for (a, b), (c, d) in zip(places, denied, strict=True)]
 
 

@@ -15,7 +15,7 @@ from genrank.types import Candidate, Listing, is_visible
 _IDS = ("listing_id", "id")
 _STAGE = ("score", "rank")
 _TEXTS = ("title", "description", "brand", "image_url", "seller_id")
-_LISTING = (*_TEXTS, "category", "price", "attributes", "rating", "rating_count", "reviews", "in_stock")
+_LISTING = (*_TEXTS, "category", "price", "attributes", "rating", "rating_count", "reviews", "in_stock", "aspects")
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +113,9 @@ def _listing(listing_id: str, fields: Mapping[str, Any]) -> Listing:
         known["price"] = {"amount": price}
     elif isinstance(price, str):  # a client that sends texts only; the model reads it as it is
         own["price"] = known.pop("price")
+    aspects = known.get("aspects", [])
+    if not isinstance(aspects, list) or not all(isinstance(one, dict) for one in aspects):
+        own["aspects"] = known.pop("aspects")  # the shop's own field of that name
     attributes = known.get("attributes", {})
     if not isinstance(attributes, dict):
         raise InputError(f"must be an object of names and texts, got {shown(attributes)}", field="attributes")

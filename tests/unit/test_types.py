@@ -15,6 +15,7 @@ import pytest
 
 from genrank.errors import InputError
 from genrank.types import (
+    Aspect,
     Candidate,
     Interaction,
     Listing,
@@ -85,6 +86,9 @@ WRONG = [
     (Listing, "image_url", 5, "image_url", "write it as text"),
     (Listing, "in_stock", "maybe", "in_stock", "valid boolean"),
     (Listing, "seller_id", 5, "seller_id", "write it as text"),
+    (Listing, "aspects", [{"name": " "}], "aspects[0].name", "must hold a visible character"),
+    (Listing, "aspects", [{"name": "fit", "positive": -1}], "aspects[0].positive", "greater than or equal to 0"),
+    (Listing, "aspects", {"fit": 1}, "aspects", "valid tuple"),
     (Listing, "colour", "red", "colour", "a shop's own fields go under 'attributes'"),
     (Interaction, "event", "buy", "event", "'view', 'click', 'cart', 'purchase' or 'rating'"),
     (Interaction, "listing", "Hat", "listing", "write it as an object"),
@@ -257,6 +261,13 @@ def test_to_dict_drops_what_holds_nothing_and_keeps_zero_and_false() -> None:
         "reviews": ["good"],
     }
     assert make_listing(json.loads(json.dumps(full.to_dict()))) == full
+
+
+def test_aspects_survive_json() -> None:
+    listing = Listing("p1", "Dress", aspects=({"name": "fit", "positive": 2, "quote": "Fits."},))  # type: ignore[arg-type]
+    assert listing.aspects == (Aspect("fit", 2, quote="Fits."),)
+    assert Listing(**json.loads(json.dumps(listing.to_dict()))) == listing
+    assert Listing("p1", "Dress", aspects=None).aspects == ()  # type: ignore[arg-type]
 
 
 def test_compact_works_at_every_level() -> None:

@@ -13,7 +13,7 @@ from genrank.errors import InputError
 from genrank.rankers.features import FEATURES, NAMES, Featuriser, Own, Statistics, fit, own_judgements
 from genrank.search.bm25 import FIELDS, Bm25, TextField
 from genrank.search.dense import TextEncoder, encoded_text
-from genrank.types import Candidate, Interaction, Listing, Price, Query, Request, make_listing
+from genrank.types import Aspect, Candidate, Interaction, Listing, Price, Query, Request, make_listing
 
 NOTHING = fit([], [])
 
@@ -341,3 +341,24 @@ def test_statistics_survive_json(encoder: TextEncoder, bazaar: Dataset) -> None:
     own = [own_judgements(bazaar, query, 2) for query in bazaar.queries]
     statistics = fit(bazaar.listings.values(), zip(bazaar.queries, own, strict=True))
     assert Statistics.from_dict(json.loads(json.dumps(statistics.to_dict()))) == statistics
+
+
+# aspects ----------------------------------------------------------------------------------------------------------
+
+
+def test_aspects(encoder: TextEncoder) -> None:
+    opinions = (Aspect("fit", 5, 2), Aspect("colour", 0, 1, 2))
+    listings = [
+        Listing("1", "lamp", aspects=opinions),
+        Listing("2", "lamp"),
+        Listing("3", "lamp", aspects=(Aspect("fit"),)),
+        Listing("4", "lamp", aspects=(Aspect("fit", 10**4000),)),
+    ]
+    found = [taken(row, *FEATURES["aspects"]) for row in rows(encoder, "lamp", listings)]
+    nan = math.nan
+    assert found[:3] == [
+        names(aspects_positive_share=6 / 10, log_aspect_opinions=math.log(11)),
+        names(aspects_positive_share=nan, log_aspect_opinions=nan),
+        names(aspects_positive_share=nan, log_aspect_opinions=0.0),
+    ]
+    assert all(map(math.isfinite, found[3].values()))

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from genrank.reasons import lexicon
-from genrank.reasons.grounding import _normalise
+from genrank.reasons.grounding import normalise
 
 LISTS = {
     "colours": lexicon.COLOURS,
@@ -15,7 +15,7 @@ def test_words_are_written_as_texts_are_compared() -> None:
     words = [word for groups in LISTS.values() for group in groups for word in group]
     words += [*lexicon.BRANDS, *lexicon.NO_CLAIMS, *lexicon.NEGATORS, *lexicon.COMMON, *lexicon.CURRENCIES]
     words += [unit for table in lexicon.UNITS.values() for unit in table]
-    assert [word for word in words if _normalise(word) != word or not word] == []
+    assert [word for word in words if normalise(word) != word or not word] == []
 
 
 def test_no_word_means_two_things() -> None:

@@ -7,7 +7,7 @@ import pytest
 from genrank.errors import InputError
 from genrank.server.documents import Documents, document_text, read_documents
 from genrank.server.errors import ApiError
-from genrank.types import Candidate, Listing, Price
+from genrank.types import Aspect, Candidate, Listing, Price
 
 
 def read(*documents: object, most_text: int = 1000, **options: Any) -> Documents:
@@ -50,6 +50,12 @@ def test_an_object_with_a_title_is_a_listing() -> None:
         score=0.7,
         rank=4,
     )
+
+
+def test_aspects_of_reviews_are_a_field_and_others_an_attribute() -> None:
+    assert listing({"title": "A", "aspects": [{"name": "fit", "positive": 2}]}).aspects == (Aspect("fit", 2),)
+    assert listing({"title": "A", "aspects": ["soft", "warm"]}).attributes == {"aspects": "soft, warm"}
+    assert listing({"title": "A", "aspects": None}) == Listing("document-0", "A")
 
 
 def test_clients_that_send_texts_only_can_send_listings_too() -> None:

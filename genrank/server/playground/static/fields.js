@@ -3,7 +3,7 @@
 import { words } from "./words.js";
 
 const KNOWN = ["description", "brand", "category", "price", "rating", "rating_count", "reviews", "in_stock", "seller_id"];
-const HIDDEN = ["listing_id", "id", "title", "text", "image_url", "score", "rank", "attributes"];
+const HIDDEN = ["listing_id", "id", "title", "text", "image_url", "aspects", "score", "rank", "attributes"];
 
 const isObject = (value) => typeof value === "object" && value !== null && !Array.isArray(value);
 
