@@ -64,6 +64,7 @@ from genrank.permutation import Permutation
 from genrank.prompting.template import Template, load_template
 from genrank.reranker import Reranker
 from genrank.types import (
+    Aspect,
     Candidate,
     Cause,
     Claims,
@@ -87,6 +88,7 @@ from genrank.types import (
 __version__ = "0.2.0"  # pyproject.toml reads it from here
 
 __all__ = [
+    "Aspect",
     "AsyncEngine",
     "BudgetError",
     "Candidate",

@@ -139,3 +139,24 @@ def test_a_title_loses_nothing_and_gains_no_praise(case: tuple[str, Listing], da
     added = {word for word in praise if re.search(rf"(?<![a-z]){re.escape(word)}(?![a-z])", after)}
     assert not {word for word in added if word not in before}
     assert words_of(written.text) <= known(listing, ())
+
+
+@given(
+    st.lists(scraps("en") | scraps("zh") | st.text(max_size=30), min_size=5, max_size=5),
+    st.sampled_from([None, "red dress", "红色 连衣裙", "501"]),
+    scraps("en") | scraps("zh"),
+)
+def test_any_listing_gets_words_that_claim_only_what_stands(texts: list[str], query: str | None, said: str) -> None:
+    title, description, brand, value, review = texts
+    title = title if clean(title).strip("\u200c\u200d ") else f"x{title}"
+    attributes = {value: title, "colour": value}
+    listing = Listing("a", title, description=description, brand=brand, attributes=attributes, reviews=(review, title))
+    words = Words(ScriptedEngine([said, said]))
+    summary = words.summary(listing, query, (PAST,))
+    assert words.title(listing, query).text
+    assert summary.evidence
+    assert clean(summary.text) == summary.text != ""
+    if summary.fate == "fallback" and summary.text != clean(title):
+        facts = Facts(Query(query or "?"), listing, (PAST,))
+        facts.language = summary.spoken
+        assert [claim.text for claim in find_claims(summary.text, facts) if not claim.fields] == []
