@@ -95,7 +95,7 @@ class Completion:
     """Suggestions while a shopper types; see the module's text.
 
     Make one with `Completion.of` or `Completion.open`, and close it, or use it as a context manager. Threads may share
-    one. Any number of processes may read while one writes.
+    one, and any number of processes may read while one writes. A process that forks opens its own afterwards.
 
     Attributes:
         path: The file.

@@ -129,7 +129,7 @@ def catalogue_phrases(listings: Iterable[Listing], allowed: Callable[[str], bool
     They are brands; categories, each part of the path; values of attributes; a brand or a value before the narrowest
     category (``red dresses``); and the most frequent phrases of one to three words in titles.
     """
-    counts: dict[Source, Counter[str]] = {name: Counter() for name in ("category", "brand", "attribute", "title")}
+    counts: dict[Source, Counter[str]] = {"category": Counter(), "brand": Counter(), "attribute": Counter()}
     titles: list[list[list[str]]] = []
     for listing in listings:
         for name, texts in _fields(listing).items():

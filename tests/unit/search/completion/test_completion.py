@@ -150,7 +150,8 @@ def test_another_process_sees_an_update_at_its_next_keystroke(completion: Comple
 
 
 def test_threads_type_while_it_is_updated(completion: Completion) -> None:
-    done, wrong = threading.Event(), []
+    done = threading.Event()
+    wrong: list[list[str]] = []
 
     def typing() -> None:
         while not done.is_set():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from genrank.types import Listing
 
 NOW = datetime(2026, 6, 1)
 ALLOWED = suggestible(())
+_NUMBERS = itertools.count()
 
 
 def asked(queries: dict[str, int] | FeedbackLog, least: int = 2, *, visits: bool = False) -> dict[str, Counted]:
@@ -30,9 +32,8 @@ def log(tmp_path: Path) -> FeedbackLog:
 
 
 def shown(log: FeedbackLog, query: str, user: str | None, day: int = 0, session: str | None = None) -> None:
-    number = len(log.query("SELECT DISTINCT request_id FROM impressions"))
     time = NOW - timedelta(days=day)
-    log.write([Shown(f"r{number}", ["p1", "p2"], query, user_id=user, session=session, time=time)])
+    log.write([Shown(f"r{next(_NUMBERS)}", ["p1", "p2"], query, user_id=user, session=session, time=time)])
 
 
 def test_shoppers_count_once_and_less_as_time_passes(log: FeedbackLog) -> None:
