@@ -11,7 +11,21 @@ import sys
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 
-from genrank.cli import adapters, aspects, complete, doctor, index, models, prompts, rerank, search, serve, vllm, warm, words
+from genrank.cli import (
+    adapters,
+    aspects,
+    complete,
+    doctor,
+    index,
+    models,
+    prompts,
+    rerank,
+    search,
+    serve,
+    vllm,
+    warm,
+    words,
+)
 from genrank.cli.console import say
 from genrank.errors import ConfigError, GenrankError, InputError
 from genrank.experiment.program import drop_output, flush_output
@@ -64,7 +78,21 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"genrank {version('genrank')}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    for command in (rerank, serve, vllm, warm, index, search, aspects, words, complete, models, adapters, prompts, doctor):
+    for command in (
+        rerank,
+        serve,
+        vllm,
+        warm,
+        index,
+        search,
+        aspects,
+        words,
+        complete,
+        models,
+        adapters,
+        prompts,
+        doctor,
+    ):
         command.add_parser(commands)
     return parser
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from genrank.engines.base import Engine
+from genrank.search.completion import Completion
 from genrank.search.index import Index
 from genrank.search.pipeline import Pipeline, categories_of
 from genrank.search.rules import Rules, load_rules
@@ -28,12 +29,14 @@ class Parts:
         shoppers: What shoppers did; None without.
         rules: Business rules; None without.
         log: Where what is shown is logged; None without.
+        completion: The suggestions in the index's folder; None without.
     """
 
     index: Index
     shoppers: Shoppers | None = None
     rules: Rules | None = None
     log: FeedbackLog | None = None
+    completion: Completion | None = None
     _open: contextlib.ExitStack = field(default_factory=contextlib.ExitStack, repr=False)
 
     @classmethod
@@ -72,7 +75,8 @@ class Parts:
                 from genrank.search.feedback.log import FeedbackLog
 
                 kept = FeedbackLog(log)
-            return cls(found, known, make_rules(rules), kept, stack.pop_all())
+            suggested = stack.enter_context(Completion.open(index)) if Completion.exists(index) else None
+            return cls(found, known, make_rules(rules), kept, suggested, stack.pop_all())
 
     def understanding(self, engine: Engine) -> Understanding:
         """What reads queries in the words of the index, as they are now."""

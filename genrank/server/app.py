@@ -205,7 +205,8 @@ async def _http_error(request: Request, error: Exception) -> Response:
     status = error.status_code if isinstance(error, HTTPException) else 500
     nothing = "there is nothing at this path"
     if known_path(request.scope["path"]) in SEARCH_PATHS:
-        nothing += " on this server; [search] of its configuration needs an index, and a log or shoppers to keep things"
+        nothing += " on this server; [search] of its configuration needs an index; a log or shoppers keep things, "
+        nothing += "and genrank complete makes suggestions"
     words = {404: nothing, 405: "this path does not take this method"}
     response = error_response(ApiError(status, words.get(status, "the request cannot be read")))
     response.headers.update(getattr(error, "headers", None) or {})

@@ -31,7 +31,7 @@ PLAYGROUND_SEARCH = "/playground/search"
 
 _SHOPPERS = "/v1/shoppers/{user_id:path}"
 
-SEARCH_PATHS = ("/v1/search", "/v1/events", _SHOPPERS)
+SEARCH_PATHS = ("/v1/search", "/v1/complete", "/v1/events", _SHOPPERS)
 """The paths of searches, where the gateway has an index, and those of what it keeps of them."""
 
 _OPEN = ("/health", "/ready")

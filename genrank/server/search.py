@@ -16,6 +16,7 @@ import cachetools
 
 from genrank.engines.base import Stop
 from genrank.errors import InputError
+from genrank.search.completion import Suggestion
 from genrank.search.filters import Filters
 from genrank.search.parts import Parts
 from genrank.search.pipeline import SearchResult, Stage
@@ -184,6 +185,11 @@ class Searcher:
             ids = frozenset(item.listing_id for item in result.ranking)
             self._shown[asked.request_id] = _Shown(result.query.text, ids)
         return found
+
+    async def complete(self, prefix: str, count: int) -> list[Suggestion]:
+        """Suggestions for what has been typed so far; none where there are no suggestions."""
+        completion = self.parts.completion
+        return await asyncio.to_thread(completion.complete, prefix, count) if completion else []
 
     async def shown(self, request_id: str) -> frozenset[str] | None:
         """The ids of the listings that a search showed; None for one that the log does not know."""

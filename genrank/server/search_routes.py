@@ -23,6 +23,8 @@ from genrank.server.search import Asked, Found, Searcher
 from genrank.server.search_schemas import (
     EVENT_EXAMPLES,
     SEARCH_EXAMPLES,
+    CompleteRequest,
+    CompleteResponse,
     EventRequest,
     EventResponse,
     ForgottenResponse,
@@ -52,9 +54,20 @@ def add_search(
     """
     routes = SearchRoutes(gateway, calls, searcher, tracing)
 
-    def add(path: str, method: str, work: Any, summary: str, model: Any, body: str = "", examples: Any = None) -> None:
+    def add(
+        path: str,
+        method: str,
+        work: Any,
+        summary: str,
+        model: Any,
+        body: str = "",
+        examples: Any = None,
+        asked: type[BaseModel] | None = None,
+    ) -> None:
         schema = {"schema": {"$ref": f"#/components/schemas/{body}"}, "examples": examples}
-        extra = {"requestBody": {"required": True, "content": {"application/json": schema}}} if body else None
+        extra = {"requestBody": {"required": True, "content": {"application/json": schema}}} if body else {}
+        if asked is not None:
+            extra = {"parameters": _parameters(asked)}
         app.add_api_route(
             path,
             work,
@@ -66,6 +79,9 @@ def add_search(
         )
 
     add("/v1/search", "POST", routes.search, "Search", SearchResponse, "SearchRequest", SEARCH_EXAMPLES)
+    if searcher.parts.completion is not None:
+        what = "Suggest queries for what has been typed so far"
+        add("/v1/complete", "GET", routes.complete, what, CompleteResponse, asked=CompleteRequest)
     if searcher.parts.log is not None:
         what = "Log what a shopper did with a listing that a search showed"
         add("/v1/events", "POST", routes.event, what, EventResponse, "EventRequest", EVENT_EXAMPLES)
@@ -90,6 +106,16 @@ class SearchRoutes:
 
         async def work(request: Request, record: Record) -> Response:
             return _response(*await self.found(request, record))
+
+        return await self._calls.respond(request, work)
+
+    async def complete(self, request: Request) -> Response:
+        """Suggest queries for what has been typed so far."""
+
+        async def work(request: Request, _: Record) -> Response:
+            asked = validated(CompleteRequest, dict(request.query_params))
+            found = await self._searcher.complete(asked.prefix, asked.count)
+            return JSONResponse({"prefix": asked.prefix, "suggestions": [one.to_dict() for one in found]})
 
         return await self._calls.respond(request, work)
 
@@ -150,6 +176,7 @@ class SearchRoutes:
         return {
             "users": self._searcher.parts.shoppers is not None,
             "reasons": bool(last.template.reason),
+            "completion": self._searcher.parts.completion is not None,
             "variety": config.variety,
             "candidates": config.candidates,
         }
@@ -203,6 +230,16 @@ class SearchRoutes:
             variety=body.variety,
             logged=logged,
         )
+
+
+def _parameters(schema: type[BaseModel]) -> list[dict[str, Any]]:
+    """The fields of a schema as parameters of an address, for the OpenAPI document."""
+    found = schema.model_json_schema()
+    required = found.get("required", ())
+    return [
+        {"name": name, "in": "query", "required": name in required, "schema": field}
+        for name, field in found["properties"].items()
+    ]
 
 
 def _filters(asked: SearchFilters | None) -> Filters | None:

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictStr
 
+from genrank.search.completion.suggestion import Match, Source
 from genrank.server.answers import Tier
 from genrank.server.schemas import Limit
 from genrank.types import Interaction
@@ -85,6 +86,29 @@ class SearchResponse(BaseModel):
     tier: Tier = Field(description="How good the answer is; see `Details`.")
     stages: list[SearchStage]
     provenance: dict[str, Any]
+
+
+class CompleteRequest(BaseModel):
+    """What has been typed so far, in the address."""
+
+    prefix: str = Field(max_length=1000, description="A space at its end ends the last word.")
+    count: int = Field(8, ge=1, le=50, description="How many suggestions, at most.")
+
+
+class CompletedQuery(BaseModel):
+    """A query that the shopper may be about to type; see `genrank.search.completion.Suggestion`."""
+
+    text: str
+    score: float
+    source: Source
+    match: Match
+
+
+class CompleteResponse(BaseModel):
+    """Suggestions, best first."""
+
+    prefix: str
+    suggestions: list[CompletedQuery]
 
 
 class EventRequest(BaseModel):

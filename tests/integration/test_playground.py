@@ -79,6 +79,7 @@ def address() -> Iterator[str]:
 def searching(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a gateway that searches the sample shop."""
     pytest.importorskip("symspellpy")
+    from genrank.search.completion import Completion
     from genrank.search.index import Index
     from genrank.search.shoppers import Shoppers
 
@@ -86,6 +87,7 @@ def searching(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with Index.create(folder / "index") as index:
         index.add(sample_shop().listings.values())
         index.add([{"listing_id": "hostile", "title": f"zeppelin {MARKUP}", "brand": MARKUP}])
+        Completion.of(index).close()
     with Shoppers(folder / "shoppers") as shoppers:
         shoppers.add("u1", [Interaction("purchase", Listing("h1", "Straw hat", brand="Ada"))])
     rules = {"in_stock": True, "pinned": {"en-bag-001": 1}}
@@ -508,6 +510,21 @@ def test_a_search_shows_each_stage(open_page: Open, searching: str) -> None:
     page.click("[data-mode=rerank]")
     assert page.is_visible("#request")
     assert not page.is_visible("#orders")
+    assert opened.complaints == []
+
+
+def test_queries_are_suggested_while_a_shopper_types(open_page: Open, searching: str) -> None:
+    opened = open_page()
+    opened.visit(searching)
+    page = opened.page
+    page.click("[data-mode=search]")
+    page.locator("#search-query").press_sequentially("lin")
+    page.wait_for_selector("#suggestions option", state="attached")
+    suggested = page.eval_on_selector_all("#suggestions option", "all => all.map(one => one.value)")
+    assert suggested
+    assert all(text.lower().startswith("lin") for text in suggested)
+    page.fill("#search-query", "")
+    page.wait_for_selector("#suggestions option", state="detached")
     assert opened.complaints == []
 
 

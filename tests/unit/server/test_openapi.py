@@ -45,7 +45,7 @@ def examine(
             body = case.body if isinstance(case.body, (dict, list, str, int, float, bool, type(None))) else None
             sent = {} if method != "POST" else {"content": json.dumps(body).encode()}
             names = {name: quote(str(value), safe="") for name, value in (case.path_parameters or {}).items()}
-            answer = client.request(method, path.format(**names), **sent)
+            answer = client.request(method, path.format(**names), params=case.query or None, **sent)
             statuses.add(answer.status_code)
             assert answer.status_code < 500, answer.text
             if answer.headers["content-type"].startswith("application/json"):

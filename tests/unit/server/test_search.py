@@ -422,5 +422,5 @@ def test_the_playgrounds_search_is_not_logged_and_names_all_candidates(serve: Se
     assert set(body["titles"]) == set(stages(answer)["match"]["order"])
     assert len(FeedbackLog(section["log"]).query("SELECT * FROM impressions")) == 0
     offer = client.get("/playground/setup").json()["search"]
-    assert offer == {"users": True, "reasons": True, "variety": 0.0, "candidates": 12}
+    assert offer == {"users": True, "reasons": True, "completion": False, "variety": 0.0, "candidates": 12}
     assert serve().get("/playground/setup").json()["search"] is None

@@ -16,6 +16,15 @@ export class Refused extends Error {
   }
 }
 
+// Queries for what has been typed so far; none where the gateway refuses.
+export async function suggestions(prefix, signal) {
+  const address = new URL("v1/complete", document.baseURI);
+  address.searchParams.set("prefix", prefix);
+  const headers = key ? { Authorization: `Bearer ${key}` } : {};
+  const response = await fetch(address, { headers, signal, credentials: "omit", redirect: "error" });
+  return response.ok ? (await response.json()).suggestions.map((one) => one.text) : [];
+}
+
 export async function ask(name, body, signal) {
   const options = { headers: {}, signal, cache: "no-store", credentials: "omit", redirect: "error" };
   if (key) options.headers.Authorization = `Bearer ${key}`;

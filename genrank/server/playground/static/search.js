@@ -1,7 +1,7 @@
 // The page's search: from a query to shown results, with what each stage did.
 
 import { bar, byId, make } from "./dom.js";
-import { ask } from "./gateway.js";
+import { ask, suggestions } from "./gateway.js";
 import { markSame, rankedCard, stageColumn, time } from "./results.js";
 import { words } from "./words.js";
 
@@ -22,6 +22,22 @@ export function setOffer(search, mostReasons) {
   byId("search-reasons").value = search.reasons ? Math.min(3, mostReasons) : 0;
   byId("top-k").value = Math.min(10, search.candidates);
   byId("variety").value = search.variety;
+}
+
+let typing = new AbortController();
+
+// Suggests queries for what has been typed so far. Only the last keystroke's answer counts.
+async function suggest() {
+  typing.abort();
+  typing = new AbortController();
+  const prefix = byId("search-query").value;
+  if (!offer?.completion) return;
+  try {
+    const found = prefix.trim() ? await suggestions(prefix, typing.signal) : [];
+    byId("suggestions").replaceChildren(...found.map((text) => make("option", { value: text })));
+  } catch {
+    // the next keystroke asks again
+  }
 }
 
 // What stands in the form, for the link.
@@ -169,6 +185,7 @@ function tookTable() {
 
 export function listenToSearch(edited) {
   for (const id of Object.values(FIELDS)) byId(id).addEventListener("input", edited);
+  byId("search-query").addEventListener("input", suggest);
   byId("variety").addEventListener("input", () => {
     byId("variety-shown").textContent = Number(byId("variety").value).toFixed(2);
   });
