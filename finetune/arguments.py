@@ -61,6 +61,7 @@ class DataArguments:
     drop_history: float = _option(0.0, "chance that a window has no history")
     cut_history: float = _option(0.0, "chance that a history is cut to its latest interactions")
     random_history: float = _option(0.0, "chance that a query without a history gets one of a few random listings")
+    drop_intent: float = _option(0.0, "chance that a window has no intent, where the queries have some")
     most_windows: int | None = _option(
         None, "maximum number of windows from one dataset; further queries are left out (all)"
     )

@@ -161,7 +161,7 @@ def make_example(
     n = len(window.candidates)
     order = sorted(range(n), key=lambda place: (-window.gains[place], chance.random()))
     room = max_tokens - (n * (1 + len(answer.between)) if form == "listwise" else 0)
-    prepared = renderer.prepare(window.query, window.candidates, window.history)
+    prepared = renderer.prepare(window.query, window.candidates, window.history, window.intent)
     ids: list[int] = []
     starts: list[int] = []
     reads: list[int] = []
@@ -197,7 +197,7 @@ def make_reason_example(window: TrainingWindow, place: int, renderer: Renderer, 
         BudgetError: When `max_tokens` cannot hold the request and the reason.
     """
     reason = _reason_tokens(renderer, text)
-    prepared = renderer.prepare(window.query, window.candidates, window.history)
+    prepared = renderer.prepare(window.query, window.candidates, window.history, window.intent)
     asked = prepared.reason(place, max_tokens=max_tokens - len(reason)).ids
     answers = [len(asked) - 1 + i for i in range(len(reason))]
     return Example("reason", [*asked, *reason], [0], [], [], [], [], answers, [[token] for token in reason])

@@ -140,9 +140,13 @@ class _Search:
         """Seconds left; None without a deadline."""
         return None if self.ends is None else max(_LEAST_SECONDS, self.ends - time.monotonic())
 
+    def request(self) -> Request:
+        """What is to be ranked."""
+        return Request(self.query, self.candidates, self.history, self.intent)
+
     def rerank(self, ranker: Reranker | Cascade, candidates: Sequence[Candidate], reasons: int) -> _Rerank:
         """A call of the reranker for this search."""
-        options = {"reasons": reasons, "deadline": self.left()}
+        options = {"intent": self.intent, "reasons": reasons, "deadline": self.left()}
         return _Rerank(ranker, (self.query, candidates, self.history), options)
 
     @contextmanager
@@ -317,7 +321,7 @@ class Pipeline:
             elif isinstance(self._rank, (Reranker, Cascade)):
                 reasons = 0 if self._moves(search) else search.reasons
                 ranking = yield search.rerank(self._rank, search.candidates, reasons)
-            elif (ranked := self._rank(Request(search.query, search.candidates, search.history))) is not None:
+            elif (ranked := self._rank(search.request())) is not None:
                 ranking = ranked
             else:
                 raise EngineError("the rank stage returned nothing")

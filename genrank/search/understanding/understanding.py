@@ -13,14 +13,13 @@ from genrank.engines.base import Engine, Stop
 from genrank.errors import EngineError, InputError
 from genrank.search.bm25 import tokenise
 from genrank.search.understanding.choosing import Choice, choose
-from genrank.search.understanding.intent import Guess, Intent
 from genrank.search.understanding.literal import exclusions, prices, with_digits
 from genrank.search.understanding.spelling import Spelling, is_usual
 from genrank.search.understanding.vocabulary import Path, Vocabulary
 from genrank.search.understanding.wording import CHINESE, ENGLISH, Wording
 from genrank.text.clean import clean
 from genrank.text.language import language
-from genrank.types import Query, Tokens
+from genrank.types import Guess, Intent, Query, Tokens
 
 _QUERY_CHARACTERS, _QUERY_TOKENS = 500, 64  # read of a query
 _LONGEST = 60  # characters of a value; a longer one is prose

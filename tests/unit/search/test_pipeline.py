@@ -16,6 +16,7 @@ pytest.importorskip("symspellpy")
 pytest.importorskip("duckdb")
 
 from genrank import Reranker
+from genrank.cascade import Cascade
 from genrank.errors import EngineError, InputError
 from genrank.search.feedback.log import FeedbackLog
 from genrank.search.filters import Filters
@@ -112,6 +113,7 @@ def test_every_stage_has_its_turn(index: Index, tmp_path: Path) -> None:
         result = pipeline.search("dress", user_id="u1", request_id="r1")
     assert names(result) == ["understand", "match", "personalise", "rank", "vary", "rules", "log"]
     assert [event.listing.listing_id for event in seen[0].history] == ["h"]
+    assert seen[0].intent == result.intent is not None
     assert ids(result)[0] == "m1"
     assert ids(result)[-1] == "c1"
     assert result.ranking.provenance.diversified is not None
@@ -245,3 +247,18 @@ def test_bad_searches_are_named(index: Index, options: dict[str, Any], field: st
         Pipeline(index).search("dress", **options)
     with pytest.raises(InputError, match="query"):
         Pipeline(index).search(" ")
+
+
+@pytest.mark.parametrize("cascade", [False, True])
+def test_the_model_reads_what_the_query_means(index: Index, cascade: bool) -> None:
+    engine = OracleEngine(GRADES)
+    ranker: Any = Reranker(engine=engine, prompt="pointwise-intent")
+    if cascade:
+        ranker = Cascade(ranker, Reranker(engine=engine, prompt="pointwise-intent"), top=2)
+    pipeline = Pipeline(index, ranker, understand=lambda query: intent_of(query, categories=(Guess(DRESSES, 0.9),)))
+    for result in (pipeline.search("dress"), asyncio.run(pipeline.asearch("dress"))):
+        assert result.ranking.provenance.outcome == "model"
+        assert sum(result.ranking.provenance.cuts.values()) == 0
+    prompts = [engine.tokenizer.decode(request.ids) for request in engine.requests]
+    assert len(prompts) == 2 * (5 + 2 * cascade)
+    assert all("The search means: category Women > Dresses\n" in prompt for prompt in prompts)
