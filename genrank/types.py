@@ -603,6 +603,8 @@ class Provenance:
         calibration: What the scores' calibration was fitted on; None when scores are not calibrated, or blended.
         blend: Weight of the model's scores beside the first stage's, 0 to 1 (`genrank.blending`); None when the two are
             not blended.
+        estimates: Weight of the ranking's scores beside estimates of clicks, 0 to 1
+            (`genrank.search.feedback.estimates`); None where these had no part.
         seconds: Wall time from the start of the call until this query's answer was complete. In a batch, queries take
             turns, so one that finished early took fewer seconds than the batch.
         then: What the second stage of a `genrank.Cascade` did; its costs and troubles are in the other fields too, but
@@ -638,6 +640,7 @@ class Provenance:
     claims: Claims = Claims()
     calibration: str | None = None
     blend: float | None = None
+    estimates: float | None = None
     seconds: float = 0.0
     then: Provenance | None = None
     diversified: Diversified | None = None

@@ -17,7 +17,9 @@ pytest.importorskip("duckdb")
 
 from genrank import Reranker
 from genrank.cascade import Cascade
+from genrank.engines.base import TextRequest
 from genrank.errors import EngineError, InputError
+from genrank.search.feedback.estimates import ClickEstimates, Looks
 from genrank.search.feedback.log import FeedbackLog
 from genrank.search.filters import Filters
 from genrank.search.index import Index
@@ -262,3 +264,42 @@ def test_the_model_reads_what_the_query_means(index: Index, cascade: bool) -> No
     prompts = [engine.tokenizer.decode(request.ids) for request in engine.requests]
     assert len(prompts) == 2 * (5 + 2 * cascade)
     assert all("The search means: category Women > Dresses\n" in prompt for prompt in prompts)
+
+
+def test_what_was_clicked_comes_higher(index: Index) -> None:
+    estimates = ClickEstimates({"dress": {"d3": Looks(100, 1), "m1": Looks(100, 60)}})
+    pipeline = Pipeline(index, reranker(), estimates=estimates, weight=0.1)
+    result = pipeline.search("dress")
+    assert names(result) == ["match", "rank", "blend"]
+    assert result.stages[1].order[0] == "d3"
+    assert ids(result)[0] == "m1"
+    assert ids(result)[-1] == "d3"
+    assert result.ranking.provenance.estimates == 0.1
+    assert [one for one in ids(result) if one in ("c1", "d2", "d1")] == ["c1", "d2", "d1"]
+    other = pipeline.search("beach dress")
+    assert ids(other) == ids(Pipeline(index, reranker()).search("beach dress"))
+    assert other.ranking.provenance.estimates is None
+
+
+def test_reasons_are_for_the_listings_that_clicks_raised(index: Index) -> None:
+    engine = ScriptedEngine(lambda request: "It is a mug." if isinstance(request, TextRequest) else [[0.0] * 8])
+    estimates = ClickEstimates({"dress": {"d3": Looks(100, 1), "m1": Looks(100, 60)}})
+    pipeline = Pipeline(index, Reranker(engine=engine), estimates=estimates, weight=0.1)
+    result = pipeline.search("dress", reasons=1)
+    assert names(result) == ["match", "rank", "blend", "explain"]
+    assert [item.listing_id for item in result.ranking if item.reason] == ["m1"]
+
+
+@pytest.mark.parametrize(
+    ("options", "field"),
+    [
+        ({"estimates": {"dress": 1}, "weight": 0.5}, "estimates"),
+        ({"estimates": ClickEstimates({})}, "weight"),
+        ({"estimates": ClickEstimates({}), "weight": 2}, "weight"),
+        ({"weight": 0.5}, "weight"),
+    ],
+)
+def test_estimates_have_a_weight(index: Index, options: Any, field: str) -> None:
+    with pytest.raises(InputError) as caught:
+        Pipeline(index, **options)
+    assert caught.value.field == field
