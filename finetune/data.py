@@ -26,8 +26,9 @@ from genrank.files import files_fingerprint, fingerprint
 from genrank.prompting.renderer import AnswerTokens, Renderer
 from genrank.types import Decoding
 
-Form = Literal["pointwise", "inline", "listwise", "reason"]
-"""Which prompt: ``listwise`` serves the decodings ``listwise`` and ``first-token``; ``reason`` asks for a reason."""
+Form = Literal["pointwise", "inline", "listwise", "reason", "understanding"]
+"""Which prompt: ``listwise`` serves the decodings ``listwise`` and ``first-token``; ``reason`` asks for a reason,
+``understanding`` for what a query means (`finetune.understanding`)."""
 
 SCORED_BY: Mapping[Form, Decoding] = {"pointwise": "pointwise", "inline": "inline", "listwise": "first-token"}
 """The decoding whose scores a form learns, and by which it is measured during training."""
@@ -39,6 +40,9 @@ _ROOT = Path(__file__).resolve().parents[1]
 _CODE = (
     "genrank/prompting/*.py",
     "genrank/text/*.py",
+    "genrank/search/understanding/*.py",
+    "genrank/search/bm25.py",
+    "finetune/understanding.py",
     "finetune/data.py",
     "finetune/windows.py",
     "finetune/reasons.py",

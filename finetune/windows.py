@@ -44,6 +44,9 @@ MOST_SEEN = 4
 EVENTS: tuple[Event, ...] = ("view", "cart", "purchase")
 """What a shopper did with them."""
 
+MEASURED = ("dev", "test")
+"""Splits that are never trained on."""
+
 _CHANCES = (
     "best_first", "drop_fields", "query_noise", "drop_history", "cut_history", "random_history", "drop_intent",
 )  # fmt: skip
