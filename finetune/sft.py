@@ -54,7 +54,7 @@ from finetune.training import (
 )
 from finetune.understanding import METRIC, dev_reader, labels_of, learned_words, make_understanding_examples
 from finetune.windows import draw_windows
-from genrank.adapters import Manifest
+from genrank.adapters import Manifest, TrainedPrompt
 from genrank.data.dataset import Dataset
 from genrank.engines.tokenizer import HubTokenizer, check_tokens, load_tokenizer
 from genrank.errors import InputError
@@ -410,7 +410,8 @@ def train(ranking: RankingArguments, training: SFTConfig, model: ModelConfig) ->
     out = Path(training.output_dir or "trainer_output")
     name, rows = model_name(model), trainer.train_dataset._fingerprint
     trainer.train(resume_from_checkpoint=checkpoint_to_go_on_from(out, ranking, training, model, rows))
-    learned = learned_prompts(_prompts(ranking), trainer.processing_class) | learned_words(ranking.forms)
+    prompts = learned_prompts(_prompts(ranking), trainer.processing_class)
+    learned: dict[Any, TrainedPrompt] = {**prompts, **learned_words(ranking.forms)}
     data = data_of(ranking, rows, start)
     return save_adapter(trainer, out / "adapter", name, learned, data, trainer.rank_dev)
 

@@ -278,7 +278,7 @@ def save_adapter(
     trainer: Any,
     adapter: Path,
     model: str,
-    prompts: Mapping[str, TrainedPrompt],
+    prompts: Mapping[Any, TrainedPrompt],
     data: Mapping[str, Any],
     rank_dev: Callable[[Path], dict[str, float]],
 ) -> Manifest | None:
@@ -288,7 +288,7 @@ def save_adapter(
         trainer: A trainer of TRL.
         adapter: The folder.
         model: The base model.
-        prompts: Its prompts, by the decodings that they serve.
+        prompts: Its prompts, by the decodings that they serve; `finetune.understanding` has a name of its own.
         data: The manifest's ``data``.
         rank_dev: Measures the folder.
 

@@ -36,7 +36,7 @@ LISTINGS = [
     Listing("d2", "Party dress", category=("Women", "Dresses"), attributes={"season": "winter"}),
     Listing("c1", "Winter coat dress", category=("Women", "Coats"), attributes={"season": "winter"}),
 ]
-LABELS = {
+LABELS: dict[str, dict[str, Any]] = {
     "q1": {"query_id": "q1", "categories": [["Women", "Dresses"]], "attributes": {"season": "summer"}},
     "q2": {"query_id": "q2", "categories": [["Women", "Coats"]]},
     "q3": {"query_id": "q3", "categories": [["Women", "Dresses"]]},

@@ -138,7 +138,8 @@ def test_a_log_is_corrected_for_position(tmp_path: Path) -> None:
     assert bought.estimate("red dress", "b") == pytest.approx(1 / 2.5)
     both = ClickEstimates.of(log, [1.0, 0.25], worth={"click": 1, "purchase": 10}, prior=1e-9)
     assert both.estimate("red dress", "b") == pytest.approx((2 + 10) / 2.5)
-    for worth in ({}, {"click": -1}):
+    wrong: list[Any] = [{}, {"click": -1}]
+    for worth in wrong:
         with pytest.raises(InputError, match="worth"):
             ClickEstimates.of(log, [1.0], worth=worth)
     with pytest.raises(InputError, match="propensities: the log has none"):

@@ -176,7 +176,7 @@ def test_it_can_be_awaited() -> None:
     assert asyncio.run(understanding().aunderstand("party dress")).categories[0].value == DRESSES
 
 
-EXAMPLES = [
+EXAMPLES: list[dict[str, Any]] = [
     {"query": "autumn dress", "categories": [["Women", "Dresses"]]},
     {"query": "long summer dress", "categories": [["Women", "Dresses"]], "attributes": {"season": "summer"}},
     {"query": "winter coat", "categories": [["Women", "Coats"]], "attributes": {"season": "winter"}},
