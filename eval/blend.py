@@ -61,23 +61,24 @@ def worth_of_weights(
     return {weight: _each(dataset, requests, mixed(first, second, weight), k) for weight in WEIGHTS}
 
 
-def fit_weight(worth: Mapping[float, Sequence[float]]) -> float:
-    """Of the weights within one standard error of the best, the one nearest to one half.
+def fit_weight(worth: Mapping[float, Sequence[float]], towards: float = 0.5) -> float:
+    """Of the weights within one standard error of the best, the one nearest to `towards`.
 
     The rule of one standard error (Breiman et al., Classification and Regression Trees, 1984): the few queries of a dev
     split cannot tell similar weights apart, and the best one is often 0 or 1 by chance.
 
     Args:
         worth: nDCG of each query by weight, for the same queries; at least one.
+        towards: The weight that needs no evidence, 0 to 1.
     """
-    best = max(worth, key=lambda weight: (round(statistics.fmean(worth[weight]), 9), -abs(weight - 0.5)))
+    best = max(worth, key=lambda weight: (round(statistics.fmean(worth[weight]), 9), -abs(weight - towards)))
 
     def is_as_good(weight: float) -> bool:
         lost = [most - found for most, found in zip(worth[best], worth[weight], strict=True)]
         error = statistics.stdev(lost) / math.sqrt(len(lost)) if len(lost) > 1 else 0.0
         return statistics.fmean(lost) <= error + 1e-9
 
-    return min(filter(is_as_good, worth), key=lambda weight: abs(weight - 0.5))
+    return min(filter(is_as_good, worth), key=lambda weight: abs(weight - towards))
 
 
 def _each(dataset: Dataset, requests: Sequence[Request], scores: Scores, k: int) -> list[float]:

@@ -3,7 +3,8 @@
 ::
 
     python -m eval.calibrate --config eval/configs/NAME.yaml [--system NAME] [--split dev] [--test SPLIT]
-                             [--blend [SYSTEM]] [--out FOLDER|FILE.json] [--cache FOLDER | --no-cache]
+                             [--blend [SYSTEM]] [--estimates FILE] [--out FOLDER|FILE.json]
+                             [--cache FOLDER | --no-cache]
 
 The configuration is one of `eval.run`; its split is not used. The fit minimises the negative log-likelihood of the
 split's judged queries, each in one window (`genrank.calibration`). What was fitted, and how good the probabilities are
@@ -13,6 +14,10 @@ the adapter's folder.
 ``--blend`` also fits and stores the weight that the reranker's scores get beside the first stage's
 (`genrank.blending`, `eval.blend.fit_weight`). The first stage is a system of the configuration; without a name it is
 the score that each candidate has in the dataset. A reranker whose decoding gives no probabilities gets only a weight.
+
+``--estimates`` prints the weight that `genrank.search.pipeline.Pipeline` should give the reranker's scores beside click
+estimates (`genrank.search.feedback.estimates`). Of similar weights it is the greatest: estimates that do not help count
+for nothing.
 """
 
 from __future__ import annotations
@@ -23,7 +28,7 @@ import json
 import math
 import statistics
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +49,7 @@ from genrank.experiment.datasets import load_dataset
 from genrank.experiment.metrics import relevant_grade
 from genrank.experiment.program import exit_status, say
 from genrank.experiment.systems import GenrankSystem, decoding_of
+from genrank.search.feedback.estimates import ClickEstimates
 from genrank.types import Request
 
 Windows = Sequence[tuple[Sequence[float], Sequence[float]]]
@@ -78,6 +84,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         const=_CANDIDATES,
         help="also fit a weight beside this system's scores (those of the candidates)",
     )
+    parser.add_argument(
+        "--estimates", type=Path, help="also fit a weight beside these click estimates (ClickEstimates)"
+    )
     parser.add_argument("--out", type=Path, help="an adapter's folder, or a .json file, that keeps it (none)")
     add_options(parser)
     options = parser.parse_args(arguments)
@@ -87,7 +96,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(options: argparse.Namespace) -> None:
     config = load_config(options.config, RunConfig)
     dataset = load_dataset(config.dataset, config.seed)
-    system = _chosen(config, options.system, with_blend=options.blend is not None)
+    system = _chosen(config, options.system, with_blend=bool(options.blend or options.estimates))
     cache = chosen_folder(options)
     ranked = {}
     for split in dict.fromkeys([options.split, *([options.test] if options.test else [])]):
@@ -106,21 +115,45 @@ def _run(options: argparse.Namespace) -> None:
             split: first_stage_scores(options.blend, config, dataset, requests, cache)
             for split, (requests, _) in ranked.items()
         }
-        mixes = {
-            split: worth_of_weights(standard_scores(result, requests), scores[split], requests, dataset, config.k)
-            for split, (requests, result) in ranked.items()
-        }
+        mixes = _mixes(ranked, scores, dataset, config.k)
         blend = _blend(fit_weight(mixes[options.split]), ranked[options.split], dataset, options)
         stored = str(save_blend(blend, options.out)) if options.out else None
-        worths = {
-            split: {
-                f"ndcg@{config.k}_{name}": statistics.fmean(worth[weight])
-                for name, weight in (("first_stage", 0.0), ("model", 1.0), ("blended", blend.weight))
-            }
-            for split, worth in mixes.items()
-        }
-        found["blend"] = dataclasses.asdict(blend) | {"splits": worths}
+        weights = {"first_stage": 0.0, "model": 1.0, "blended": blend.weight}
+        found["blend"] = dataclasses.asdict(blend) | {"splits": _means(mixes, weights, config.k)}
+    if options.estimates is not None:
+        estimates = ClickEstimates.load(options.estimates)
+        scores = {split: [click_scores(estimates, one) for one in requests] for split, (requests, _) in ranked.items()}
+        mixes = _mixes(ranked, scores, dataset, config.k)
+        weight = fit_weight(mixes[options.split], towards=1.0)
+        means = _means(mixes, {"estimates": 0.0, "model": 1.0, "blended": weight}, config.k)
+        with_data = {split: sum(map(any, some)) for split, some in scores.items()}
+        found["estimates"] = {"weight": weight, "queries_with_data": with_data, "splits": means}
     print(json.dumps(found | {"out": stored}, indent=2, ensure_ascii=False))
+
+
+def click_scores(estimates: ClickEstimates, request: Request) -> list[float]:
+    """``[n]`` scores of a request's candidates, see `ClickEstimates.standard_scores`."""
+    return estimates.standard_scores(request.query.text, [one.listing.listing_id for one in request.candidates])
+
+
+def _mixes(
+    ranked: Mapping[str, Judged], others: Mapping[str, Scores], dataset: Dataset, k: int
+) -> dict[str, dict[float, list[float]]]:
+    """`worth_of_weights` of the reranker and other standard scores, by split."""
+    return {
+        split: worth_of_weights(standard_scores(result, requests), others[split], requests, dataset, k)
+        for split, (requests, result) in ranked.items()
+    }
+
+
+def _means(
+    mixes: Mapping[str, Mapping[float, Sequence[float]]], weights: Mapping[str, float], k: int
+) -> dict[str, dict[str, float]]:
+    """Mean nDCG by split and by the names of some weights."""
+    return {
+        split: {f"ndcg@{k}_{name}": statistics.fmean(worth[weight]) for name, weight in weights.items()}
+        for split, worth in mixes.items()
+    }
 
 
 def _chosen(config: RunConfig, name: str | None, *, with_blend: bool) -> GenrankSystem:

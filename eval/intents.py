@@ -2,12 +2,16 @@
 
 ::
 
-    python -m eval.intents [--dataset FOLDER] [--labels FILE] [--split SPLIT ...] [--model M] [--adapter A] [--out FILE]
+    python -m eval.intents [--dataset FOLDER] [--labels FILE] [--split SPLIT ...] [--model M] [--adapter A]
+                           [--examples SPLIT] [--shots K] [--leaning L] [--out FILE]
 
 Every distinct query of the splits is read by `genrank.search.understanding`, with the vocabulary of the dataset's
 listings. A label line has ``query_id`` and the slots that the query asks for: ``categories`` (paths; any path that
 begins with one is right, and one that is found is enough), ``brand``, ``attributes``, ``least_price``, ``most_price``,
 ``excluded`` and ``corrected``. Precision, recall and F1 are over all slots of all queries together (micro).
+
+Without an adapter and examples, this is how well the model does untrained. ``--examples`` shows it the nearest labelled
+queries of another split, and an adapter may have learned from them (`finetune.sft`, form ``understanding``).
 """
 
 from __future__ import annotations
@@ -21,13 +25,13 @@ from pathlib import Path
 from typing import Any
 
 from genrank.data.dataset import Dataset
-from genrank.data.jsonl import read_jsonl
-from genrank.errors import DataFormatError, InputError
+from genrank.errors import InputError
 from genrank.experiment.datasets import load_dataset
 from genrank.experiment.program import exit_status, say
 from genrank.files import write_atomically
 from genrank.models.registry import DEFAULT_MODEL
-from genrank.search.understanding import Understanding, Vocabulary
+from genrank.search.understanding import LabelledQuery, Understanding, Vocabulary
+from genrank.search.understanding.labels import labelled_queries, read_labels
 
 Slot = tuple[str, str]
 _SHOP = Path(__file__).parent.parent / "genrank" / "data" / "sample_shop" / "intents.jsonl"
@@ -48,6 +52,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--split", action="append", help="may be repeated (all of them)")
     parser.add_argument("--model", default=DEFAULT_MODEL, help="%(default)s")
     parser.add_argument("--adapter", help="folder or hub name of a LoRA adapter")
+    parser.add_argument("--examples", metavar="SPLIT", help="split whose labelled queries are shown as examples (none)")
+    parser.add_argument("--shots", type=int, default=3, help="examples before each question (%(default)s)")
+    parser.add_argument("--leaning", type=float, default=0.5, help="of the model, that is taken off (%(default)s)")
     parser.add_argument("--out", type=Path, help="a JSON file for all queries")
     options = parser.parse_args(arguments)
     return exit_status(lambda: _run(options))
@@ -60,7 +67,12 @@ def _run(options: argparse.Namespace) -> None:
     from genrank.engines.transformers import TransformersEngine  # late: labels are checked without torch
 
     with TransformersEngine(options.model, adapter=options.adapter) as engine:
-        results = measure(dataset, labels, Understanding(engine, vocabulary), options.split)
+        examples = examples_of(dataset, labels, options.examples, options.split)
+        understanding = Understanding(
+            engine, vocabulary, leaning=options.leaning, examples=examples, shots=options.shots
+        )
+        results = measure(dataset, labels, understanding, options.split)
+    results["examples"] = len(examples)
     for line in results["queries"]:
         if line["missing"] or line["wrong"]:
             say(f"{line['query']}: missing {line['missing']}, wrong {line['wrong']}")
@@ -70,19 +82,31 @@ def _run(options: argparse.Namespace) -> None:
             file.write_text(json.dumps(results, ensure_ascii=False, indent=1))
 
 
-def read_labels(path: Path) -> dict[str, dict[str, Any]]:
-    """The labels by query id.
+def examples_of(
+    dataset: Dataset, labels: Mapping[str, Mapping[str, Any]], split: str | None, measured: Sequence[str] | None
+) -> list[LabelledQuery]:
+    """The labelled queries of a split, without those whose text is measured too.
+
+    Args:
+        dataset: With the queries.
+        labels: By query id.
+        split: Whose queries; None for no examples.
+        measured: Splits that are measured; None for all.
 
     Raises:
-        DataFormatError: When a line has no ``query_id``, or one comes twice.
+        InputError: When the split is measured, or has no other labelled query.
     """
-    labels: dict[str, dict[str, Any]] = {}
-    for number, line in read_jsonl(path):
-        query_id = line.get("query_id") if isinstance(line, dict) else None
-        if not isinstance(query_id, str) or query_id in labels:
-            raise DataFormatError(str(path), number, "a query_id that no line before has", repr(query_id))
-        labels[query_id] = line
-    return labels
+    if split is None:
+        return []
+    if not measured or split in measured:
+        raise InputError(f"{split} is measured; name other splits with --split", field="examples")
+    asked = {query.query.text for query in dataset.queries if query.split in measured}
+    texts = [
+        (query.query.query_id, query.query.text) for query in dataset.split(split) if query.query.text not in asked
+    ]
+    if found := labelled_queries(labels, texts):
+        return list(found.values())
+    raise InputError(f"no labelled query in {split} that is not measured", field="examples")
 
 
 def measure(

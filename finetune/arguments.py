@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from trl import GRPOConfig, ModelConfig, SFTConfig
 
 FORMS = ("pointwise", "inline", "listwise")
+ALL_FORMS = (*FORMS, "understanding")
 LANGUAGES = ("en", "zh", "other")
 
 
@@ -61,6 +62,7 @@ class DataArguments:
     drop_history: float = _option(0.0, "chance that a window has no history")
     cut_history: float = _option(0.0, "chance that a history is cut to its latest interactions")
     random_history: float = _option(0.0, "chance that a query without a history gets one of a few random listings")
+    drop_intent: float = _option(0.0, "chance that a window has no intent, where the queries have some")
     most_windows: int | None = _option(
         None, "maximum number of windows from one dataset; further queries are left out (all)"
     )
@@ -117,13 +119,17 @@ class RankingArguments(DataArguments):
         InputError: When an option is wrong; the message names it.
     """
 
-    forms: list[str] = _option([*FORMS], "prompts that are learned: pointwise, inline, listwise (and first-token)")
+    forms: list[str] = _option(
+        [*FORMS], "prompts that are learned: pointwise, inline, listwise (and first-token), understanding"
+    )
     pointwise_prompt: str = _option("pointwise-lean", "prompt template: a name or a file")
     inline_prompt: str = _option("inline", "prompt template: a name or a file")
     reasons: float = _option(0.0, "chance that the reason for one of a window's best listings is learned too")
     ranking_loss: Literal["ranknet", "listnet", "lambda"] = _option("ranknet", "loss of the scores")
     ranking_weight: float = _option(1.0, "weight of the ranking loss; 0: only text is learned")
-    text_weight: float = _option(0.2, "weight of the loss of permutations and reasons; 0: only scores are learned")
+    text_weight: float = _option(
+        0.2, "weight of the loss of texts (permutations, reasons, what queries mean); 0: only scores are learned"
+    )
     lora_top_layers: int | None = _option(None, "number of upper layers that get adapters (all)")
     compile_layers: bool = _option(False, "PyTorch compiles the model's layers: faster steps after a slow first one")
     adalora: bool = _option(False, "AdaLoRA (arXiv 2303.10512) instead of LoRA; starts at 1.5 times lora_r")
@@ -133,13 +139,17 @@ class RankingArguments(DataArguments):
         super().__post_init__()
         self._check_filled("forms")
         for form in self.forms:
-            if form not in FORMS or self.forms.count(form) > 1:
-                raise InputError(f"must be of {', '.join(FORMS)}, each once, got {self.forms}", field="forms")
+            if form not in ALL_FORMS or self.forms.count(form) > 1:
+                raise InputError(f"must be of {', '.join(ALL_FORMS)}, each once, got {self.forms}", field="forms")
         self._check_weights("ranking_weight", "text_weight")
         if not self.ranking_weight + self.text_weight:
             raise InputError("must not be 0 as ranking_weight is: nothing would be learned", field="text_weight")
-        if "listwise" not in self.forms and not self.ranking_weight:
+        if not {"listwise", "understanding"} & set(self.forms) and not self.ranking_weight:
             raise InputError("must not be 0 where listwise is not learned", field="ranking_weight")
+        if "understanding" in self.forms and not self.text_weight:
+            raise InputError("must not be 0 where understanding is learned", field="text_weight")
+        if self.forms == ["understanding"] and self.reasons:
+            raise InputError("must be 0 where only understanding is learned", field="reasons")
         self._check_chances("reasons")
         self._check_counts("lora_top_layers")
 

@@ -26,8 +26,9 @@ from genrank.files import files_fingerprint, fingerprint
 from genrank.prompting.renderer import AnswerTokens, Renderer
 from genrank.types import Decoding
 
-Form = Literal["pointwise", "inline", "listwise", "reason"]
-"""Which prompt: ``listwise`` serves the decodings ``listwise`` and ``first-token``; ``reason`` asks for a reason."""
+Form = Literal["pointwise", "inline", "listwise", "reason", "understanding"]
+"""Which prompt: ``listwise`` serves the decodings ``listwise`` and ``first-token``; ``reason`` asks for a reason,
+``understanding`` for what a query means (`finetune.understanding`)."""
 
 SCORED_BY: Mapping[Form, Decoding] = {"pointwise": "pointwise", "inline": "inline", "listwise": "first-token"}
 """The decoding whose scores a form learns, and by which it is measured during training."""
@@ -39,6 +40,9 @@ _ROOT = Path(__file__).resolve().parents[1]
 _CODE = (
     "genrank/prompting/*.py",
     "genrank/text/*.py",
+    "genrank/search/understanding/*.py",
+    "genrank/search/bm25.py",
+    "finetune/understanding.py",
     "finetune/data.py",
     "finetune/windows.py",
     "finetune/reasons.py",
@@ -161,7 +165,7 @@ def make_example(
     n = len(window.candidates)
     order = sorted(range(n), key=lambda place: (-window.gains[place], chance.random()))
     room = max_tokens - (n * (1 + len(answer.between)) if form == "listwise" else 0)
-    prepared = renderer.prepare(window.query, window.candidates, window.history)
+    prepared = renderer.prepare(window.query, window.candidates, window.history, window.intent)
     ids: list[int] = []
     starts: list[int] = []
     reads: list[int] = []
@@ -197,7 +201,7 @@ def make_reason_example(window: TrainingWindow, place: int, renderer: Renderer, 
         BudgetError: When `max_tokens` cannot hold the request and the reason.
     """
     reason = _reason_tokens(renderer, text)
-    prepared = renderer.prepare(window.query, window.candidates, window.history)
+    prepared = renderer.prepare(window.query, window.candidates, window.history, window.intent)
     asked = prepared.reason(place, max_tokens=max_tokens - len(reason)).ids
     answers = [len(asked) - 1 + i for i in range(len(reason))]
     return Example("reason", [*asked, *reason], [0], [], [], [], [], answers, [[token] for token in reason])

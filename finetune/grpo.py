@@ -112,7 +112,7 @@ def make_questions(
         order = sorted(range(len(window.candidates)), key=lambda place: (-window.gains[place], chance.random()))
         asks_reason = chance.random() < reasons and window.gains[order[0]] > 0
         try:
-            prepared = renderer.prepare(window.query, window.candidates, window.history)
+            prepared = renderer.prepare(window.query, window.candidates, window.history, window.intent)
             if asks_reason:
                 yield Question(prepared.reason(order[0], max_tokens=max_tokens).ids, window, order[0])
             else:

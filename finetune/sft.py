@@ -2,8 +2,9 @@
 
 TRL's `SFTTrainer` with PEFT, on windows of dataset folders rendered as in serving. One forward pass of a batch gives
 the loss of everything that is served: a ranking loss on the scores that ``pointwise``, ``inline`` and ``first-token``
-read, and the text of permutations and reasons. Options are those of `finetune.arguments.RankingArguments`, of
-``trl.SFTConfig`` and of ``trl.ModelConfig``; the configuration file holds the same names.
+read, and the text of permutations, reasons and what queries mean. Options are those of
+`finetune.arguments.RankingArguments`, of ``trl.SFTConfig`` and of ``trl.ModelConfig``; the configuration file holds the
+same names.
 
 A run that was killed continues from its last complete checkpoint in ``output_dir`` when it is started again. The best
 adapter by dev nDCG@10 ends up in ``output_dir/adapter`` with its manifest.
@@ -51,8 +52,9 @@ from finetune.training import (
     save_adapter,
     shortened,
 )
+from finetune.understanding import METRIC, dev_reader, labels_of, learned_words, make_understanding_examples
 from finetune.windows import draw_windows
-from genrank.adapters import Manifest
+from genrank.adapters import Manifest, TrainedPrompt
 from genrank.data.dataset import Dataset
 from genrank.engines.tokenizer import HubTokenizer, check_tokens, load_tokenizer
 from genrank.errors import InputError
@@ -60,6 +62,7 @@ from genrank.experiment.program import exit_status, say
 from genrank.models.store import home, resolve
 from genrank.prompting.renderer import Renderer
 from genrank.prompting.template import load_template
+from genrank.search.understanding.wording import TRAINED
 
 Logits = Callable[[Sequence[int] | None], torch.Tensor]
 """``[p, t]`` logits at the places that a batch reads, of ``[t]`` tokens; None means the whole vocabulary."""
@@ -140,7 +143,7 @@ def batch_losses(logits: Logits, rows: Sequence[Mapping[str, Any]], loss: Kind) 
         reads = found[start : start + len(row["reads"])]
         answers = found[start + len(reads) : start + len(reads) + len(row["answers"])]
         start += len(reads) + len(answers)
-        if row["form"] != "reason":
+        if row["form"] in SCORED_BY:
             scores = _log_sums(reads, row["above"], column)
             if row["below"][0]:
                 scores = scores - _log_sums(reads, row["below"], column)
@@ -270,6 +273,7 @@ def train_rows(
     skipped = Skipped()
 
     learned = [shortened(dataset, ranking) for dataset in loaded]
+    labels = [labels_of(name) if TRAINED in ranking.forms else {} for name in names]
 
     def rows() -> Iterator[dict[str, Any]]:
         for dataset, write_reason in zip(learned, reason_writers(names), strict=True):
@@ -285,6 +289,11 @@ def train_rows(
             )
             for example in examples:
                 yield example.to_row()
+        for dataset, known in zip(learned, labels, strict=True):
+            for example in make_understanding_examples(
+                dataset, known, HubTokenizer(tokenizer), max_tokens=ranking.max_tokens, skipped=skipped
+            ):
+                yield example.to_row()
 
     settings = [
         vars(ranking),
@@ -292,6 +301,7 @@ def train_rows(
         [[query.query.query_id for query in dataset.split("train")] for dataset in learned],
         {form: renderer.template.digest for form, renderer in renderers.items()},
         {form: tuple(renderer.answer.identifiers) for form, renderer in renderers.items()},
+        labels,
     ]
     folders = [Path(name).expanduser() for name in names if name != "sample-shop"]
     table = datasets.Dataset.from_generator(
@@ -300,12 +310,14 @@ def train_rows(
     for why, count in skipped.why.items():
         say(f"left out: {count} rows, {why}")
     if not len(table):
-        raise InputError("no query of these has candidates of two gains in its train split", field="datasets")
+        raise InputError(
+            "no query of these has candidates of two gains, or a label to learn, in its train split", field="datasets"
+        )
     return table
 
 
 def _prompts(ranking: RankingArguments) -> list[tuple[Form, str]]:
-    return [(cast(Form, form), getattr(ranking, f"{form}_prompt")) for form in ranking.forms]
+    return [(cast(Form, form), getattr(ranking, f"{form}_prompt")) for form in ranking.forms if form != TRAINED]
 
 
 def adapter_config(model: ModelConfig, ranking: RankingArguments, layers: int, steps: int) -> LoraConfig | None:
@@ -344,6 +356,8 @@ def make_trainer(
     ranking: RankingArguments, training: SFTConfig, model: ModelConfig
 ) -> tuple[RankingTrainer, Manifest | None]:
     """A trainer with everything it needs, and the manifest of the adapter that it continues, if there is one."""
+    if ranking.forms == [TRAINED] and training.metric_for_best_model == "ndcg@10":
+        training.metric_for_best_model = METRIC
     name = model_name(model)
     folder = resolve(name)
     loaded, dev, requests = load_data(ranking, training.seed)
@@ -362,7 +376,10 @@ def make_trainer(
     steps = training.max_steps if training.max_steps > 0 else int(training.num_train_epochs * len(table) / batch)
     training.dataset_kwargs = {"skip_prepare_dataset": True}
     training.remove_unused_columns = False
-    rank_dev = dev_ranker(dev, requests, name, {SCORED_BY[form]: prompt for form, prompt in _prompts(ranking)})
+    read = None
+    if TRAINED in ranking.forms:
+        read = dev_reader(dev, labels_of(ranking.dev or ranking.datasets[0]), ranking.dev_queries)
+    rank_dev = dev_ranker(dev, requests, name, {SCORED_BY[form]: prompt for form, prompt in _prompts(ranking)}, read)
     trainer = RankingTrainer(
         ranking=ranking,
         rank_dev=rank_dev,
@@ -393,7 +410,8 @@ def train(ranking: RankingArguments, training: SFTConfig, model: ModelConfig) ->
     out = Path(training.output_dir or "trainer_output")
     name, rows = model_name(model), trainer.train_dataset._fingerprint
     trainer.train(resume_from_checkpoint=checkpoint_to_go_on_from(out, ranking, training, model, rows))
-    learned = learned_prompts(_prompts(ranking), trainer.processing_class)
+    prompts = learned_prompts(_prompts(ranking), trainer.processing_class)
+    learned: dict[Any, TrainedPrompt] = {**prompts, **learned_words(ranking.forms)}
     data = data_of(ranking, rows, start)
     return save_adapter(trainer, out / "adapter", name, learned, data, trainer.rank_dev)
 

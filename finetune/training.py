@@ -18,7 +18,7 @@ from trl.trainer.utils import get_quantization_config
 
 from finetune.arguments import DataArguments
 from finetune.data import SCORED_BY, Form
-from finetune.windows import check_splits, drop_leaks
+from finetune.windows import MEASURED, check_splits, drop_leaks
 from genrank import Request, Reranker
 from genrank.adapters import Manifest, TrainedPrompt, best_served, load_manifest, merge_values, save_manifest
 from genrank.data.dataset import Dataset
@@ -40,9 +40,6 @@ from genrank.prompting.template import Template, load_template, template_names
 from genrank.reranker import DEFAULT_PASSES
 from genrank.text.language import language
 from genrank.types import Decoding, Strategy
-
-MEASURED = ("dev", "test")
-"""Splits that are never trained on."""
 
 
 def load_data(data: DataArguments, seed: int) -> tuple[list[Dataset], Dataset, list[Request]]:
@@ -200,7 +197,11 @@ def load_start(
 
 
 def dev_ranker(
-    dataset: Dataset, requests: Sequence[Request], model: str, prompts: Mapping[Decoding, str]
+    dataset: Dataset,
+    requests: Sequence[Request],
+    model: str,
+    prompts: Mapping[Decoding, str],
+    read: Callable[[Any], dict[str, float]] | None = None,
 ) -> Callable[[Path], dict[str, float]]:
     """A function that ranks requests with the adapter, or the whole model, of a folder.
 
@@ -211,9 +212,10 @@ def dev_ranker(
         requests: The requests to rank.
         model: The base model.
         prompts: Template by decoding.
+        read: Measures something else with the engine; returns figures by name.
 
     Returns:
-        nDCG@10 of each decoding, and of the first of them as ``ndcg@10``.
+        nDCG@10 of each decoding, and of the first of them as ``ndcg@10``; what `read` returns.
     """
 
     def rank(folder: Path) -> dict[str, float]:
@@ -225,7 +227,8 @@ def dev_ranker(
             reranker = Reranker(engine=engine, prompt=prompt, decoding=decoding, strategy=strategy, passes=1)
             orders = [listing_ids(ranking) for ranking in reranker.rerank_batch(requests)]
             found[f"ndcg@10_{decoding}"] = ndcg_of(dataset, requests, orders)
-        return {"ndcg@10": next(iter(found.values())), **found}
+        first = {"ndcg@10": next(iter(found.values()))} if found else {}
+        return first | found | (read(engine) if read else {})
 
     return rank
 
@@ -275,7 +278,7 @@ def save_adapter(
     trainer: Any,
     adapter: Path,
     model: str,
-    prompts: Mapping[Decoding, TrainedPrompt],
+    prompts: Mapping[Any, TrainedPrompt],
     data: Mapping[str, Any],
     rank_dev: Callable[[Path], dict[str, float]],
 ) -> Manifest | None:
@@ -285,7 +288,7 @@ def save_adapter(
         trainer: A trainer of TRL.
         adapter: The folder.
         model: The base model.
-        prompts: Its prompts, by the decodings that they serve.
+        prompts: Its prompts, by the decodings that they serve; `finetune.understanding` has a name of its own.
         data: The manifest's ``data``.
         rank_dev: Measures the folder.
 

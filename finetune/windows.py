@@ -19,7 +19,7 @@ from genrank.decoding.judgements import log_odds
 from genrank.errors import InputError
 from genrank.experiment.splits import query_identity
 from genrank.reasons import lexicon
-from genrank.types import Candidate, Event, Interaction, Listing, Query
+from genrank.types import Candidate, Event, Intent, Interaction, Listing, Query
 
 DROPPABLE: Mapping[str, object] = {
     "description": "",
@@ -43,6 +43,12 @@ MOST_SEEN = 4
 EVENTS: tuple[Event, ...] = ("view", "cart", "purchase")
 """What a shopper did with them."""
 
+MEASURED = ("dev", "test")
+"""Splits that are never trained on."""
+
+_CHANCES = (
+    "best_first", "drop_fields", "query_noise", "drop_history", "cut_history", "random_history", "drop_intent",
+)  # fmt: skip
 _LEAST = 0.005  # probability; a teacher's are rounded to hundredths
 
 
@@ -56,12 +62,14 @@ class TrainingWindow:
         candidates: ``[n]`` in the order in which the model sees them. If a teacher labelled them, their scores are the
             log-odds of its labels, and a template with ``grade`` shows them, as in the second stage of a cascade.
         gains: ``[n]``; equal gains are no preference.
+        intent: What the query means, for a template that says so; None when unknown.
     """
 
     query: Query
     history: tuple[Interaction, ...]
     candidates: tuple[Candidate, ...]
     gains: tuple[float, ...]
+    intent: Intent | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +90,7 @@ class WindowOptions:
         query_noise: Chance that a query is varied: case, plural, word order, a lost letter, a synonym.
         drop_history: Chance that a window has no history, so that the model works without one too.
         cut_history: Chance that a history is cut to a random number of its latest interactions.
+        drop_intent: Chance that a window has no intent, so that the model works without one too.
         random_history: Chance that a query without a history gets one of a few of the catalogue's listings, which
             changes no gain: so the model learns that a past may say nothing about a search.
     """
@@ -98,6 +107,7 @@ class WindowOptions:
     drop_history: float = 0.0
     cut_history: float = 0.0
     random_history: float = 0.0
+    drop_intent: float = 0.0
 
     def __post_init__(self) -> None:
         """Check the numbers.
@@ -114,7 +124,7 @@ class WindowOptions:
         ):
             if number < least:
                 raise InputError(f"must be at least {least}, got {number}", field=name)
-        for name in ("best_first", "drop_fields", "query_noise", "drop_history", "cut_history", "random_history"):
+        for name in _CHANCES:
             if not 0 <= (chance := getattr(self, name)) <= 1:
                 raise InputError(f"must be a chance, 0 to 1, got {chance}", field=name)
 
@@ -222,11 +232,15 @@ def _draw(
     if not query.history and chance.random() < options.random_history:
         seen = _others(catalogue, set(chosen), chance.randint(1, MOST_SEEN), chance)
         history = tuple(Interaction(chance.choice(EVENTS), dataset.listings[key]) for key in seen)
+    intent = query.intent
+    if intent and options.drop_intent and chance.random() < options.drop_intent:
+        intent = None
     return TrainingWindow(
         Query(text, query_id),
         history,
         tuple(Candidate(without(dataset.listings[key], lost), score=_judged(dataset, gains[key])) for key in chosen),
         tuple(gains[key] for key in chosen),
+        intent,
     )
 
 

@@ -10,8 +10,9 @@ Start with `Reranker`::
 
 Where to look, in the order in which a call passes through:
 
-- What goes in and comes out: `genrank.types` (`Query`, `Listing`, `Interaction`, `Candidate`, `Request`; `Ranking`,
-  `RankedItem`, `Provenance`). `genrank.inputs` builds these from JSON. `genrank.errors` lists every error, as a tree.
+- What goes in and comes out: `genrank.types` (`Query`, `Listing`, `Interaction`, `Candidate`, `Intent`, `Request`;
+  `Ranking`, `RankedItem`, `Provenance`). `genrank.inputs` builds these from JSON. `genrank.errors` lists every error,
+  as a tree.
 - The call itself: `genrank.reranker`. It uses `genrank.windows` (how a long list is split), `genrank.scheduling` (the
   loop, sync and async), `genrank.fallback` (the order when the model fails), `genrank.calibration` (scores as
   probabilities) and `genrank.blending` (the first stage's scores beside the model's).
@@ -71,6 +72,8 @@ from genrank.types import (
     Decoding,
     Diversified,
     Event,
+    Guess,
+    Intent,
     Interaction,
     Listing,
     Outcome,
@@ -106,7 +109,9 @@ __all__ = [
     "EngineError",
     "Event",
     "GenrankError",
+    "Guess",
     "InputError",
+    "Intent",
     "Interaction",
     "LicenceError",
     "Listing",

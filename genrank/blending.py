@@ -22,7 +22,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, get_args
+from typing import Literal, NamedTuple, get_args
 
 from genrank.adapters import save_fit, stored_fit
 from genrank.decoding.judgements import log_odds, sigmoid
@@ -90,8 +90,22 @@ def blended(scores: Sequence[float], first_stage: Sequence[float], weight: float
         weight: Weight of the model, 0 to 1.
         decoding: Where the model's scores come from.
     """
+    return blended_standard(scores, standardised(first_stage), weight, decoding)
+
+
+def blended_standard(
+    scores: Sequence[float], others: Sequence[float], weight: float, decoding: Decoding | Literal[""]
+) -> Blended:
+    """Blend the model's scores of one query with others that are on the scale of `standardised` already.
+
+    Args:
+        scores: ``[n]`` the model's scores, 0 to 1.
+        others: ``[n]`` the other scores; higher is better.
+        weight: Weight of the model, 0 to 1.
+        decoding: Where the model's scores come from; empty where no model made them.
+    """
     scale = scaled(scores, decoding)
-    sums = weighted(standardised(scale), standardised(first_stage), weight)
+    sums = weighted(standardised(scale), others, weight)
     mean = math.fsum(scale) / len(scale)
     deviation = math.sqrt(math.fsum((value - mean) ** 2 for value in scale) / len(scale))
     order = sorted(range(len(sums)), key=lambda i: -sums[i])
@@ -118,20 +132,20 @@ def standardised(scores: Sequence[float]) -> list[float]:
     return [(score - mean) / deviation if deviation else 0.0 for score in within]
 
 
-def scaled(scores: Sequence[float], decoding: Decoding) -> list[float]:
+def scaled(scores: Sequence[float], decoding: Decoding | Literal[""]) -> list[float]:
     """``[n]`` scores of a decoding, 0 to 1, on the scale on which they are blended; see the module's text."""
     match decoding:
-        case "listwise":
+        case "listwise" | "":
             return list(scores)
         case "first-token":
             return [math.log(max(score, _LEAST)) for score in scores]
     return [log_odds(score) for score in scores]
 
 
-def _unscaled(values: Sequence[float], decoding: Decoding) -> list[float]:
+def _unscaled(values: Sequence[float], decoding: Decoding | Literal[""]) -> list[float]:
     """The inverse of `scaled`; of ``first-token``, scores add up to 1."""
     match decoding:
-        case "listwise":
+        case "listwise" | "":
             return [min(max(value, 0.0), 1.0) for value in values]
         case "first-token":
             top = max(values)

@@ -7,15 +7,15 @@ import hashlib
 import json
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from typing import cast, get_args
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, cast, get_args
 
 from genrank.decoding.judgements import log_odds, sigmoid
 from genrank.engines.base import Closing
 from genrank.errors import InputError
 from genrank.inputs import items, make_request, whole_number
 from genrank.reranker import Candidates, History, Reranker
-from genrank.types import Combine, Provenance, Query, RankedItem, Ranking, Request, in_order
+from genrank.types import Combine, Intent, Provenance, Query, RankedItem, Ranking, Request, in_order
 
 _JUDGING = ("pointwise", "inline")  # decodings whose scores are log-odds, which can be added
 
@@ -78,12 +78,13 @@ class Cascade(Closing):
         candidates: Candidates,
         history: History = (),
         *,
+        intent: Intent | Mapping[str, Any] | None = None,
         top_k: int | None = None,
         reasons: int = 0,
         deadline: float | None = None,
     ) -> Ranking:
         """Rank candidates for a query; see `Reranker.rerank`."""
-        asked = map(make_request, [query], [candidates], [history])  # made when the clock runs
+        asked = map(make_request, [query], [candidates], [history], [intent])  # made when the clock runs
         return self.rerank_batch(asked, top_k=top_k, reasons=reasons, deadline=deadline)[0]
 
     async def arerank(
@@ -92,12 +93,13 @@ class Cascade(Closing):
         candidates: Candidates,
         history: History = (),
         *,
+        intent: Intent | Mapping[str, Any] | None = None,
         top_k: int | None = None,
         reasons: int = 0,
         deadline: float | None = None,
     ) -> Ranking:
         """`rerank` for asyncio; see `Reranker.arerank`."""
-        asked = map(make_request, [query], [candidates], [history])
+        asked = map(make_request, [query], [candidates], [history], [intent])
         return (await self.arerank_batch(asked, top_k=top_k, reasons=reasons, deadline=deadline))[0]
 
     def rerank_batch(

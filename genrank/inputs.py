@@ -8,12 +8,26 @@ from __future__ import annotations
 import contextlib
 import operator
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, Literal
 
-from genrank.errors import InputError, shown
-from genrank.types import Candidate, Interaction, Listing, Query, Request, make_interaction, make_listing
+import pydantic
 
-_REQUEST_FIELDS = ("query_id", "query", "history", "candidates")
+from genrank.errors import InputError, first_problem, shown
+from genrank.text.language import Language, language
+from genrank.types import (
+    FIELD_FIXES,
+    Candidate,
+    Guess,
+    Intent,
+    Interaction,
+    Listing,
+    Query,
+    Request,
+    make_interaction,
+    make_listing,
+)
+
+_REQUEST_FIELDS = ("query_id", "query", "history", "candidates", "intent")
 
 
 def make_query(value: Query | str) -> Query:
@@ -47,7 +61,8 @@ def parse_request(fields: object) -> Request:
     query_id, history = fields.get("query_id"), fields.get("history")
     with at("query"):
         query = Query(fields["query"], query_id="" if query_id is None else query_id)
-    return Request(query, make_candidates(fields["candidates"]), make_history(() if history is None else history))
+    candidates, past = make_candidates(fields["candidates"]), make_history(() if history is None else history)
+    return Request(query, candidates, past, make_intent(fields.get("intent"), query))
 
 
 def make_candidates(values: object) -> tuple[Candidate, ...]:
@@ -65,13 +80,94 @@ def make_candidates(values: object) -> tuple[Candidate, ...]:
     return tuple(candidates)
 
 
-def make_request(query: Query | str, candidates: object, history: object) -> Request:
+def make_request(query: Query | str, candidates: object, history: object, intent: object = None) -> Request:
     """Make a request from what a caller of `genrank.Reranker.rerank` passes.
 
     Raises:
         InputError: When a part of it is wrong; `field` holds its path.
     """
-    return Request(make_query(query), make_candidates(candidates), make_history(history))
+    asked = make_query(query)
+    return Request(asked, make_candidates(candidates), make_history(history), make_intent(intent, asked))
+
+
+def make_intent(value: object, query: Query) -> Intent | None:
+    """Make an intent from an `Intent` or what `Intent.to_dict` returns; None for None.
+
+    Every field of the dict may be left out: the query's text and language then come from the query, and a confidence is
+    1.
+
+    Args:
+        value: The intent.
+        query: Whose intent it is.
+
+    Raises:
+        InputError: When it is something else, or a field is wrong.
+    """
+    if value is None or isinstance(value, Intent):
+        return value
+    if not isinstance(value, Mapping):
+        raise InputError(f"must be an Intent or dict, got {type(value).__name__}", field="intent")
+    try:
+        fields = _IntentFields.model_validate({name: part for name, part in value.items() if part is not None})
+    except pydantic.ValidationError as error:
+        path, message = first_problem(error.errors(include_url=False), fixes=FIELD_FIXES)
+        raise InputError(message, field=f"intent.{path}") from None
+    text = fields.query or query.text
+    return Intent(
+        query=text,
+        language=fields.language or language(text),
+        corrected=fields.corrected or text,
+        categories=tuple(Guess(one.path, one.confidence) for one in fields.categories),
+        brand=Guess(fields.brand.name, fields.brand.confidence) if fields.brand else None,
+        attributes={name: Guess(one.value, one.confidence) for name, one in fields.attributes.items()},
+        least_price=fields.price.least,
+        most_price=fields.price.most,
+        currency=fields.price.currency,
+        excluded=fields.excluded,
+        source=fields.source,
+        why=fields.why,
+    )
+
+
+class _Fields(pydantic.BaseModel, extra="forbid", allow_inf_nan=False):
+    """An object of JSON."""
+
+
+class _Guessed(_Fields):
+    confidence: float = pydantic.Field(default=1.0, ge=0, le=1)
+
+
+class _CategoryFields(_Guessed):
+    path: tuple[str, ...] = pydantic.Field(min_length=1)
+
+
+class _BrandFields(_Guessed):
+    name: str
+
+
+class _ValueFields(_Guessed):
+    value: str
+
+
+class _PriceFields(_Fields):
+    least: float | None = pydantic.Field(default=None, ge=0)
+    most: float | None = pydantic.Field(default=None, ge=0)
+    currency: str = ""
+
+
+class _IntentFields(_Fields):
+    """An intent as `Intent.to_dict` writes it."""
+
+    query: str = ""
+    language: Language | None = None
+    corrected: str = ""
+    categories: tuple[_CategoryFields, ...] = ()
+    brand: _BrandFields | None = None
+    attributes: dict[str, _ValueFields] = {}
+    price: _PriceFields = _PriceFields()
+    excluded: tuple[str, ...] = ()
+    source: Literal["model", "literal"] = "model"
+    why: str = ""
 
 
 def items(values: object, field: str, what: str) -> Iterable[object]:

@@ -35,6 +35,7 @@ from genrank.types import (
     Cause,
     Decoding,
     Dtype,
+    Intent,
     Interaction,
     Listing,
     Provenance,
@@ -294,6 +295,7 @@ class Reranker(Closing):
         candidates: Candidates,
         history: History = (),
         *,
+        intent: Intent | Mapping[str, Any] | None = None,
         top_k: int | None = None,
         reasons: int = 0,
         deadline: float | None = None,
@@ -304,6 +306,8 @@ class Reranker(Closing):
             query: What the shopper typed.
             candidates: ``[n]`` in the first stage's order. A plain text is a title; its id is its position, 0-based.
             history: The shopper's past; times decide the order, see `genrank.prompting.history.time_order`.
+            intent: What the query means, or what `Intent.to_dict` returns, for a prompt template that says so, such as
+                ``pointwise-intent``; any other ignores it.
             top_k: How many items to return; by default all. A ``tournament`` looks for this many top items, by default
                 10.
             reasons: How many of the first items get a reason.
@@ -324,7 +328,7 @@ class Reranker(Closing):
             BudgetError: When `max_prompt_tokens` cannot hold a window.
         """
         until = self._begin(top_k, reasons, deadline)
-        request = make_request(query, candidates, history)
+        request = make_request(query, candidates, history, intent)
         return drive(self._loop([request], top_k, reasons, until), self.engine, until)[0]
 
     async def arerank(
@@ -333,6 +337,7 @@ class Reranker(Closing):
         candidates: Candidates,
         history: History = (),
         *,
+        intent: Intent | Mapping[str, Any] | None = None,
         top_k: int | None = None,
         reasons: int = 0,
         deadline: float | None = None,
@@ -343,7 +348,7 @@ class Reranker(Closing):
         a thread. When the task is cancelled, the engine drops the work, at the latest before its next forward pass.
         """
         until = self._begin(top_k, reasons, deadline)
-        request = make_request(query, candidates, history)
+        request = make_request(query, candidates, history, intent)
         return (await adrive(self._loop([request], top_k, reasons, until), self.engine, until))[0]
 
     def rerank_batch(
@@ -507,7 +512,7 @@ class Reranker(Closing):
             raise InputError(f"must be a Request, got {type(request).__name__}", field=f"requests[{i}]")
         if self._must_blend:
             _check_scores(request, self._weight)
-        prepared = self._renderer.prepare(request.query, request.candidates, request.history)
+        prepared = self._renderer.prepare(request.query, request.candidates, request.history, request.intent)
         places = range(len(request.candidates))
         match self.strategy:
             case "each":

@@ -15,7 +15,7 @@ import numbers
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Annotated, Any, Literal, TypeVar, cast, dataclass_transform, overload
+from typing import Annotated, Any, Generic, Literal, TypeVar, cast, dataclass_transform, overload
 
 import pydantic
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, GetCoreSchemaHandler
@@ -24,6 +24,7 @@ from pydantic_core import CoreSchema, core_schema
 
 from genrank.errors import InputError, first_problem
 from genrank.text.clean import clean
+from genrank.text.language import Language
 
 T = TypeVar("T")
 
@@ -62,7 +63,7 @@ _EXAMPLES = {
 }
 _PANDAS = "make it None: df.astype(object).where(df.notna(), None)"
 _REQUIRED = "this field is required; give it a value"
-_FIXES = {
+FIELD_FIXES: Mapping[str, str] = {
     "missing": "give it a value",
     "unexpected_keyword_argument": "remove it; a shop's own fields go under 'attributes'",
     "dataclass_type": "write it as an object",
@@ -80,6 +81,7 @@ _FIXES = {
     "datetime_parsing": "write it as ISO 8601, such as 2026-05-01T10:00:00Z",
     "datetime_from_date_parsing": "write it as ISO 8601, such as 2026-05-01T10:00:00Z",
 }
+"""How to fix a wrong field, by the type of pydantic's error."""
 
 
 def _input_error(error: pydantic.ValidationError, names: tuple[str, ...]) -> InputError:
@@ -87,7 +89,7 @@ def _input_error(error: pydantic.ValidationError, names: tuple[str, ...]) -> Inp
     first = error.errors(include_url=False)[0]
     if first["loc"] and isinstance(top := first["loc"][0], int) and top < len(names):
         first["loc"] = (names[top], *first["loc"][1:])
-    path, message = first_problem([first], fixes=_FIXES)
+    path, message = first_problem([first], fixes=FIELD_FIXES)
     if first["type"] == "dataclass_type":
         message += f", such as {_EXAMPLES[first['ctx']['class_name']]}"
     value = first["input"]
@@ -454,6 +456,94 @@ class Tokens:
 
 
 @dataclass(frozen=True, slots=True)
+class Guess(Generic[T]):
+    """A value that the model has chosen.
+
+    Attributes:
+        value: One of the catalogue's.
+        confidence: Probability, 0 to 1, among the values that it could choose from, "any" included.
+    """
+
+    value: T
+    confidence: float
+
+
+@dataclass(frozen=True, slots=True)
+class Intent:
+    """A query as a search engine can use it. What the query does not say is empty.
+
+    Attributes:
+        query: The query as it was typed.
+        language: Of the query.
+        corrected: The query with its spelling corrected; the query itself where nothing is wrong with it.
+        categories: The categories that it asks for, the likeliest first.
+        brand: The brand that it names.
+        attributes: By name.
+        least_price: The lowest price, in units of the currency.
+        most_price: The highest price.
+        currency: ISO 4217 code; empty where neither the query nor the catalogue tells.
+        excluded: Words that the shopper does not want.
+        source: ``model``, or ``literal`` where the model could not be asked, so that only what stands in the query in
+            so many words is known (price, brand, exclusions).
+        why: Why the model could not be asked.
+        tokens: Token counts.
+        seconds: Time taken.
+    """
+
+    query: str
+    language: Language
+    corrected: str
+    categories: tuple[Guess[tuple[str, ...]], ...] = ()
+    brand: Guess[str] | None = None
+    attributes: dict[str, Guess[str]] = field(default_factory=dict)
+    least_price: float | None = None
+    most_price: float | None = None
+    currency: str = ""
+    excluded: tuple[str, ...] = ()
+    source: str = "model"
+    why: str = ""
+    tokens: Tokens = field(default_factory=Tokens)
+    seconds: float = 0.0
+
+    @property
+    def has_price(self) -> bool:
+        """Whether the query names a price."""
+        return self.least_price is not None or self.most_price is not None
+
+    def slots(self) -> set[tuple[str, str]]:
+        """The slots and values, as text, to be compared with labels."""
+        found = {("category", " > ".join(guess.value)) for guess in self.categories}
+        found |= {(f"attributes.{name}", guess.value) for name, guess in self.attributes.items()}
+        found |= {("excluded", word) for word in self.excluded}
+        if self.brand is not None:
+            found.add(("brand", self.brand.value))
+        if self.least_price is not None:
+            found.add(("least_price", f"{self.least_price:g}"))
+        if self.most_price is not None:
+            found.add(("most_price", f"{self.most_price:g}"))
+        if self.corrected != self.query:
+            found.add(("corrected", self.corrected))
+        return found
+
+    def to_dict(self) -> dict[str, Any]:
+        """The intent as JSON types, without empty fields."""
+        price = {"least": self.least_price, "most": self.most_price, "currency": self.currency}
+        plain: dict[str, Any] = {
+            "query": self.query,
+            "language": self.language,
+            "corrected": self.corrected,
+            "categories": [_guess("path", list(one.value), one.confidence) for one in self.categories],
+            "brand": self.brand and _guess("name", self.brand.value, self.brand.confidence),
+            "attributes": {name: _guess("value", one.value, one.confidence) for name, one in self.attributes.items()},
+            "price": compact(price) if self.has_price else {},
+            "excluded": list(self.excluded),
+            "source": self.source,
+            "why": self.why,
+        }
+        return compact(plain)
+
+
+@dataclass(frozen=True, slots=True)
 class Claims:
     """The claims in the model's reasons, and what the check did with them.
 
@@ -534,6 +624,8 @@ class Provenance:
         calibration: What the scores' calibration was fitted on; None when scores are not calibrated, or blended.
         blend: Weight of the model's scores beside the first stage's, 0 to 1 (`genrank.blending`); None when the two are
             not blended.
+        estimates: Weight of the ranking's scores beside estimates of clicks, 0 to 1
+            (`genrank.search.feedback.estimates`); None where these had no part.
         seconds: Wall time from the start of the call until this query's answer was complete. In a batch, queries take
             turns, so one that finished early took fewer seconds than the batch.
         then: What the second stage of a `genrank.Cascade` did; its costs and troubles are in the other fields too, but
@@ -569,6 +661,7 @@ class Provenance:
     claims: Claims = Claims()
     calibration: str | None = None
     blend: float | None = None
+    estimates: float | None = None
     seconds: float = 0.0
     then: Provenance | None = None
     diversified: Diversified | None = None
@@ -635,6 +728,7 @@ class Request:
         query: The query.
         candidates: ``[n]`` in the first stage's order; at least one, with distinct ids. Lists become tuples.
         history: The shopper's past, in any order; times decide.
+        intent: What the query means, for prompt templates that say so; None when unknown.
 
     Raises:
         InputError: When a field is wrong; `field` names it.
@@ -643,10 +737,15 @@ class Request:
     query: Query
     candidates: tuple[Candidate, ...]
     history: tuple[Interaction, ...] = ()
+    intent: Intent | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.query, Query):
             raise InputError(f"must be a Query, got {type(self.query).__name__}; write Query(text)", field="query")
+        if self.intent is not None and not isinstance(self.intent, Intent):
+            raise InputError(
+                f"must be an Intent, got {type(self.intent).__name__}; genrank.parse_request reads JSON", field="intent"
+            )
         for name, kind in (("candidates", Candidate), ("history", Interaction)):
             values = getattr(self, name)
             if not isinstance(values, (tuple, list)):
@@ -673,6 +772,10 @@ def _check_ids(candidates: tuple[Candidate, ...]) -> None:
                 f"the id {listing_id!r} is already that of candidates[{places[listing_id]}]; give each its own",
                 field=f"candidates[{i}].listing_id",
             )
+
+
+def _guess(name: str, value: object, confidence: float) -> dict[str, object]:
+    return {name: value, "confidence": round(confidence, 4)}
 
 
 def _json_types(value: Any) -> Any:

@@ -121,7 +121,7 @@ def _prompts_render(arguments: argparse.Namespace) -> int:
     candidates = request.candidates[: 1 if reranker.strategy == "each" else reranker.window]
     budget = reranker.max_prompt_tokens
     prompt = Renderer(template, reads).render(
-        request.query, candidates, request.history, max_tokens=budget, decoding=decoding
+        request.query, candidates, request.history, request.intent, max_tokens=budget, decoding=decoding
     )
     if arguments.messages:
         messages = chat_messages(prompt, template, reads, decoding)

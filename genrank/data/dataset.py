@@ -22,8 +22,8 @@ from genrank.data.jsonl import interaction_fields, iso_time, read_jsonl, write_j
 from genrank.data.trec import Qrels, Run, read_qrels, read_run, repeated_error, write_qrels, write_run
 from genrank.errors import DataFormatError, InputError
 from genrank.files import read_text, write_atomically
-from genrank.inputs import at, make_history
-from genrank.types import Candidate, Interaction, Listing, Query, Request, make_listing
+from genrank.inputs import at, make_history, make_intent
+from genrank.types import Candidate, Intent, Interaction, Listing, Query, Request, make_listing
 
 B = TypeVar("B")
 
@@ -51,6 +51,7 @@ class DatasetQuery:
         history: The shopper's past, in any order; times decide.
         time: When it was asked; None when unknown. No interaction in the history is later.
         frequency: How often it was asked, from logs, 1 or more; None when unknown.
+        intent: What it means, as `genrank.search.understanding` or a person found; None when unknown.
     """
 
     query: Query
@@ -58,6 +59,7 @@ class DatasetQuery:
     history: tuple[Interaction, ...] = ()
     time: datetime | None = None
     frequency: int | None = None
+    intent: Intent | None = None
 
 
 @dataclass(frozen=True)
@@ -200,7 +202,7 @@ class Dataset:
             Candidate(self.listings[listing_id], score=score, rank=None if score is None else rank)
             for rank, (listing_id, score) in enumerate(ranked, start=1)
         )
-        return Request(query.query, candidates, query.history)
+        return Request(query.query, candidates, query.history, query.intent)
 
 
 def sample_shop() -> Dataset:
@@ -226,7 +228,7 @@ def _build(path: Path, number: int, make: Callable[[dict[str, Any]], B], fields:
 
 
 def _dataset_query(fields: Mapping[str, Any]) -> DatasetQuery:
-    known = ("query_id", "query", "split", "history", "time", "frequency")
+    known = ("query_id", "query", "split", "history", "time", "frequency", "intent")
     for key in fields:
         if key not in known:
             raise InputError(f"unknown field; a query has {', '.join(known)}", field=key)
@@ -248,7 +250,7 @@ def _dataset_query(fields: Mapping[str, Any]) -> DatasetQuery:
     frequency = fields.get("frequency")
     if frequency is not None and (isinstance(frequency, bool) or not isinstance(frequency, int) or frequency < 1):
         raise InputError(f"must be a whole number, 1 or more, got {frequency!r}", field="frequency")
-    return DatasetQuery(query, fields["split"], history, time, frequency)
+    return DatasetQuery(query, fields["split"], history, time, frequency, make_intent(fields.get("intent"), query))
 
 
 def _time(value: Any) -> datetime | None:
@@ -276,6 +278,8 @@ def _dataset_query_fields(query: DatasetQuery) -> dict[str, Any]:
         fields["frequency"] = query.frequency
     if query.history:
         fields["history"] = [interaction_fields(interaction) for interaction in query.history]
+    if query.intent is not None:
+        fields["intent"] = query.intent.to_dict()
     return fields
 
 

@@ -25,7 +25,7 @@ from genrank.prompting.listings import MIN_LISTING_TOKENS, EncodedListing, Listi
 from genrank.prompting.template import ReasonExample, Template, split_form, split_query_form
 from genrank.text.clean import clean, fold
 from genrank.text.language import language
-from genrank.types import Candidate, Decoding, Interaction, Listing, Query
+from genrank.types import Candidate, Decoding, Intent, Interaction, Listing, Query
 
 MOST_IDENTIFIERS = 100
 """The most candidates that can be named in one window; after the letters come one-token pairs of letters (``AA``)."""
@@ -44,7 +44,8 @@ class Prompt:
         reads: ``[n]`` position, 0-based, of the token after which each candidate's question is answered; empty without
             questions.
         listing_ids: ``[n]`` in the order of the prompt.
-        cuts: Tokens cut from each section (``query``, ``history``, ``candidates``) to keep the budget.
+        cuts: Tokens cut from each section (``query``, ``history``, ``candidates``, and ``intent`` where the template
+            has it) to keep the budget.
         tokens: Tokens of each section, and of ``system`` before and ``instruction`` after them; they add up.
         neutralised: Texts (a title, an attribute's name or value, the query ...) that neutralising changed.
         lead: How many of the first tokens every prompt of the template begins with, if that is known.
@@ -98,6 +99,10 @@ class Renderer:
         self._listings = ListingEncoder(template, tokenizer, self._harmless)
         self._before, self._after = tokenizer.frame(template.system, chat=template.chat)
         self._query_open, self._query_close = self._encode(*split_form("query", template.query, "query"))
+        self._intent_open, self._intent_close = self._encode(*(template.intent.around if template.intent else ("", "")))
+        self._sections: list[str] = [*template.order]
+        if template.intent:
+            self._sections.insert(self._sections.index("query") + 1, "intent")
         self._history_head, self._candidates_head, self._end, self._open = self._encode(
             template.history_head, template.candidates_head, template.candidate_end, template.answer_open
         )
@@ -182,7 +187,11 @@ class Renderer:
         return tuple(dict.fromkeys(tokens))
 
     def prepare(
-        self, query: Query, candidates: Sequence[Candidate], history: Sequence[Interaction] = ()
+        self,
+        query: Query,
+        candidates: Sequence[Candidate],
+        history: Sequence[Interaction] = (),
+        intent: Intent | None = None,
     ) -> PreparedRequest:
         """Prepare to render the windows of one request; each text is read and tokenised once, when first shown.
 
@@ -190,14 +199,16 @@ class Renderer:
             query: The query.
             candidates: All candidates of the request.
             history: In any order, see `genrank.prompting.history.time_order`.
+            intent: What the query means; a template without the section does not show it.
         """
-        return PreparedRequest(self, query, candidates, history)
+        return PreparedRequest(self, query, candidates, history, intent)
 
     def render(
         self,
         query: Query,
         candidates: Sequence[Candidate],
         history: Sequence[Interaction] = (),
+        intent: Intent | None = None,
         *,
         max_tokens: int,
         decoding: Decoding,
@@ -208,6 +219,7 @@ class Renderer:
             query: The query.
             candidates: ``[n]`` in the order in which the model is to see them.
             history: In any order, see `genrank.prompting.history.time_order`.
+            intent: What the query means; a template without the section does not show it.
             max_tokens: The budget for the prompt's tokens.
             decoding: ``pointwise`` takes a single candidate, and its question comes at the end. ``inline`` has the
                 question after each candidate and nothing behind the last. The others have the instruction and the
@@ -218,7 +230,7 @@ class Renderer:
             InputError: When there is no candidate, or more than the decoding takes in one prompt.
             ConfigError: When the template is for other decodings.
         """
-        prepared = self.prepare(query, candidates, history)
+        prepared = self.prepare(query, candidates, history, intent)
         return prepared.window(range(len(candidates)), max_tokens=max_tokens, decoding=decoding)
 
     def heads(self, listings: Sequence[Listing], *, max_tokens: int) -> list[Prompt]:
@@ -292,6 +304,10 @@ class Renderer:
         )
         return [*question, *self._after, *answer, *self.tokenizer.turn()]
 
+    def _cuts(self, *, intent: int, **cuts: int) -> dict[str, int]:
+        """Tokens cut from each section; the intent's only where the template has it."""
+        return cuts | ({"intent": intent} if self.template.intent else {})
+
     def _name(self, i: int) -> list[int]:
         """Tokens before the listing of candidate `i`; after the last identifier, its 1-based number."""
         return self._names[i] if i < len(self._names) else self._encode(self._name_text(str(i + 1)))[0]
@@ -322,15 +338,22 @@ class PreparedRequest:
         query: The query.
         candidates: All candidates.
         history: In any order.
+        intent: What the query means; None when unknown.
     """
 
     def __init__(
-        self, renderer: Renderer, query: Query, candidates: Sequence[Candidate], history: Sequence[Interaction]
+        self,
+        renderer: Renderer,
+        query: Query,
+        candidates: Sequence[Candidate],
+        history: Sequence[Interaction],
+        intent: Intent | None = None,
     ) -> None:
         self._renderer = renderer
         self._query_asked = query
         self._candidates = candidates
         self._history_given = history
+        self._intent_given = intent
         self._listings: dict[int, EncodedListing] = {}  # by the candidate's place
         self._lines: dict[int, _HistoryLine] = {}  # by the interaction's place in time
         self._best: dict[frozenset[str], list[int]] = {}  # by the categories of a window
@@ -342,7 +365,8 @@ class PreparedRequest:
 
         The query is cut to its limit first. If the budget is tight, the history is cut before the candidates (down to a
         quarter of the room for both), starting with the least useful interactions. Then the longest candidates are cut
-        to the same length, each from its least important field.
+        to the same length, each from its least important field. What the query means shares the history's room and is
+        cut after it, clause by clause from the end.
 
         Of a long history only the most useful interactions are read, as many as could fit into its limit, and at least
         32. ``cuts["history"]`` counts each of the others as the mean of those that are read, and `Prompt.neutralised`
@@ -391,9 +415,10 @@ class PreparedRequest:
                 f"{max_tokens} tokens cannot hold {n} candidates; give at least {taken + least}, or a smaller window",
                 least=taken + least,
             )
-        history_room = min(max(room - sum(needs), (room - least) // 4), template.limits.history)
-        history = self._history(order, history_room)
-        cap = _fair_cap(needs, room - len(history.ids))
+        left = max(room - sum(needs), (room - least) // 4)
+        intent = self._intent(left)
+        history = self._history(order, min(left - len(intent.ids), template.limits.history))
+        cap = _fair_cap(needs, room - len(intent.ids) - len(history.ids))
 
         shown = list(renderer._candidates_head)
         reads = []  # places in `shown`
@@ -407,17 +432,18 @@ class PreparedRequest:
         if inline:
             del shown[reads[-1] + 1 :]
         sections: dict[str, Sequence[int]] = {"query": asked, "history": history.ids, "candidates": shown}
+        sections["intent"] = intent.ids
         parts: dict[str, Sequence[int]] = {"system": renderer._before}
-        parts |= {name: sections[name] for name in template.order}
+        parts |= {name: sections[name] for name in renderer._sections}
         parts["instruction"] = tail
         before = sum(len(ids) for ids in parts.values()) - len(shown)  # with questions, the candidates come last
         return Prompt(
             ids=tuple(itertools.chain.from_iterable(parts.values())),
             reads=tuple(before + place for place in reads) if inline else (),
             listing_ids=tuple(self._candidates[place].listing.listing_id for place in order),
-            cuts={"query": query.cut, "history": history.cut, "candidates": cut},
+            cuts=renderer._cuts(query=query.cut, intent=intent.cut, history=history.cut, candidates=cut),
             tokens={name: len(ids) for name, ids in parts.items()},
-            neutralised=query.changed + history.changed + sum(listing.changed for listing in listings),
+            neutralised=query.changed + intent.changed + history.changed + sum(listing.changed for listing in listings),
         )
 
     def point(self, place: int, *, max_tokens: int) -> Prompt:
@@ -479,28 +505,30 @@ class PreparedRequest:
         around = [*renderer._candidates_head, *name]
         taken = len(renderer._before) + len(asked) + len(around) + len(renderer._end) + len(tail)
         room = max_tokens - taken
-        history_room = min(max(room - template.limits.listing, room // 4), template.limits.history)
-        history = self._history(range(len(self._candidates)), history_room)
+        left = max(room - template.limits.listing, room // 4)
+        intent = self._intent(left)
+        history = self._history(range(len(self._candidates)), min(left - len(intent.ids), template.limits.history))
         sections: dict[str, Sequence[int]] = {"query": asked, "history": history.ids, "candidates": around}
-        place = template.order.index("candidates")
+        sections["intent"] = intent.ids
+        place = renderer._sections.index("candidates")
         before = [*renderer._before]
-        for section in template.order[: place + 1]:
+        for section in renderer._sections[: place + 1]:
             before += sections[section]
         after = [*renderer._end]
-        for section in template.order[place + 1 :]:
+        for section in renderer._sections[place + 1 :]:
             after += sections[section]
         sections["candidates"] = [*around, *renderer._end]
         return _Frame(
             max_tokens=max_tokens,
             before=before,
             after=[*after, *tail],
-            room=min(room - len(history.ids), template.limits.listing),
+            room=min(room - len(intent.ids) - len(history.ids), template.limits.listing),
             lead=len(renderer._before) + (len(around) if place == 0 else 0),
-            cuts={"query": query.cut, "history": history.cut},
+            cuts=renderer._cuts(query=query.cut, intent=intent.cut, history=history.cut),
             tokens={"system": len(renderer._before)}
-            | {name: len(sections[name]) for name in template.order}
+            | {name: len(sections[name]) for name in renderer._sections}
             | {"instruction": len(tail)},
-            changed=query.changed + history.changed,
+            changed=query.changed + intent.changed + history.changed,
             opening=len(renderer._end)
             + (0 if history.ids and template.order[1] == "history" else len(renderer._query_open)),
         )
@@ -576,6 +604,35 @@ class PreparedRequest:
         if not spread:
             return {}
         return {place: round((_GRADES - 1) * ((score / 2 - low) / spread)) for place, score in enumerate(scores)}
+
+    @functools.cached_property
+    def _clauses(self) -> tuple[list[Sequence[int]], int, int]:
+        """The clauses of what the query means, as tokens; tokens left unread; and texts that neutralising changed."""
+        form = self._renderer.template.intent
+        if form is None or self._intent_given is None:
+            return [], 0, 0
+        reader = FieldReader(self._renderer._harmless)
+        texts = form.clauses(self._intent_given, reader)
+        encoded = self._renderer.tokenizer.encode([*texts[:1], *(form.between + text for text in texts[1:])])
+        unread = unread_tokens(encoded[-1], reader.unread) if texts else 0
+        return [one.ids for one in encoded], unread, reader.changed
+
+    def _intent(self, room: int) -> _Section:
+        """The first clauses of what the query means, as many as fit into `room` tokens and the section's limit."""
+        clauses, unread, changed = self._clauses
+        if not clauses:
+            return _Section([], unread, changed)
+        opening, closing, form = (
+            self._renderer._intent_open,
+            self._renderer._intent_close,
+            self._renderer.template.intent,
+        )
+        left = min(room - len(opening) - len(closing), form.limit if form else 0)
+        lengths = itertools.accumulate(map(len, clauses))
+        fitting = [clause for clause, length in zip(clauses, lengths, strict=True) if length <= left]
+        ids = list(itertools.chain.from_iterable(fitting))
+        cut = sum(map(len, clauses)) - len(ids) + unread
+        return _Section([*opening, *ids, *closing] if ids else [], cut, changed)
 
     def _history(self, order: Sequence[int], room: int) -> _Section:
         """The most useful interactions that fit into `room` tokens, oldest first."""
@@ -678,6 +735,7 @@ def _own_words(template: Template) -> re.Pattern[str]:
     """What data must not contain in this template's prompts: its question with an answer, and its sections' labels."""
     said = []
     labels = [split_form("query", template.query, "query")[0], template.history_head, template.candidates_head]
+    labels += [template.intent.around[0]] if template.intent else []
     questions = [template.question] if template.question else []
     if not questions and template._candidate_holds == ("listing",):  # a single candidate
         labels.append(split_form("candidate", template.candidate, "listing")[0])

@@ -17,6 +17,7 @@ from genrank.errors import ConfigError, first_problem
 from genrank.files import read_text
 from genrank.prompting.fields import FIELD_VALUES
 from genrank.prompting.history import EVENT_WORDS
+from genrank.prompting.intent import IntentForm
 from genrank.text.language import Language
 from genrank.types import Decoding
 
@@ -31,6 +32,7 @@ _LATER_KEYS = (
     "past",
     "chat",
     "grade",
+    "intent",
 )  # not hashed where unused
 
 
@@ -155,6 +157,8 @@ class Template(pydantic.BaseModel, extra="forbid", frozen=True):
             model answers a question from the text before it. For ``pointwise``, what comes before the query is the same
             for every query, so its keys and values can be kept.
         query: Holds ``{query}``.
+        intent: How what the query means is said, right after the query; left out where it is not known. None: the
+            prompt does not say. In a file, the table ``[intent]``.
         history_head: Comes before the interactions; left out without a history.
         interaction: Holds ``{event}`` and ``{listing}``.
         events: Words for the events; those left out are in English.
@@ -197,6 +201,7 @@ class Template(pydantic.BaseModel, extra="forbid", frozen=True):
     chat: bool = True
     order: tuple[Section, ...] = get_args(Section)
     query: str
+    intent: IntentForm | None = None
     history_head: str = ""
     interaction: str = ""
     events: dict[str, str] = {}

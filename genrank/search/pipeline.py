@@ -11,25 +11,26 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
-from genrank.blending import is_weight
+from genrank.blending import blended_standard, is_weight
 from genrank.cascade import Cascade
 from genrank.errors import EngineError, GenrankError, InputError, shown
 from genrank.inputs import make_history, make_query, whole_number
 from genrank.reranker import Reranker
 from genrank.search.diversity import diversify
+from genrank.search.feedback.estimates import ClickEstimates
 from genrank.search.filters import Filters
 from genrank.search.fusion import reciprocal_rank_fusion
 from genrank.search.index import Index
 from genrank.search.rules import Rules, apply_rules
 from genrank.search.shoppers import Shoppers, check_user, profile
 from genrank.search.understanding import Intent, Understanding
-from genrank.types import Candidate, Interaction, Query, RankedItem, Ranking, Request, Variety, compact
+from genrank.types import Candidate, Interaction, Query, RankedItem, Ranking, Request, Variety, compact, in_order
 
 if TYPE_CHECKING:  # a pipeline without a log needs neither pyarrow nor DuckDB
     from genrank.search.feedback.log import FeedbackLog
 
 
-StageName = Literal["understand", "match", "personalise", "rank", "vary", "rules", "explain", "log"]
+StageName = Literal["understand", "match", "personalise", "rank", "blend", "vary", "rules", "explain", "log"]
 """The stages, in their order."""
 
 Understand = Callable[[Query], Intent]
@@ -52,6 +53,7 @@ class AwaitedRank(Protocol):
         candidates: Sequence[Candidate],
         history: Sequence[Interaction],
         *,
+        intent: Intent | None,
         reasons: int,
         deadline: float | None,
     ) -> Ranking:
@@ -157,9 +159,13 @@ class _Search:
         """Seconds left; None without a deadline."""
         return None if self.ends is None else max(_LEAST_SECONDS, self.ends - time.monotonic())
 
+    def request(self) -> Request:
+        """What is to be ranked."""
+        return Request(self.query, self.candidates, self.history, self.intent)
+
     def rerank(self, ranker: AwaitedRank, candidates: Sequence[Candidate], reasons: int) -> _Rerank:
         """A call of the reranker for this search."""
-        options = {"reasons": reasons, "deadline": self.left()}
+        options = {"intent": self.intent, "reasons": reasons, "deadline": self.left()}
         return _Rerank(ranker, (self.query, candidates, self.history), options)
 
     @contextmanager
@@ -180,9 +186,12 @@ class Pipeline:
        (without them if nothing is left); a listing in a category that it means, or with an attribute, comes higher.
     3. ``personalise``: a short profile of the shopper.
     4. ``rank``: the reranker reads the candidates.
-    5. ``vary``, 6. ``rules``: `genrank.search.diversity` and `genrank.search.rules`.
-    7. ``explain``: reasons for the first items, where a stage after the ranking may have moved others there.
-    8. ``log``: what is returned counts as shown.
+    5. ``blend``: what shoppers clicked for this query, blended with the ranking's scores. Listings that nobody looked
+       at for it keep their order among themselves, and so does the whole ranking where that goes for all. A ranking
+       whose outcome is ``fallback`` stays as it is.
+    6. ``vary``, 7. ``rules``: `genrank.search.diversity` and `genrank.search.rules`.
+    8. ``explain``: reasons for the first items, where a stage after the ranking may have moved others there.
+    9. ``log``: what is returned counts as shown.
 
     If ``personalise`` or ``log`` fails, the search goes on without it, and the stage's note says why.
 
@@ -191,6 +200,9 @@ class Pipeline:
         rank: A `Reranker` or `Cascade`, an `AwaitedRank`, or a callable; None keeps the order of the candidates.
         understand: An `Understanding`, or a callable.
         personalise: `Shoppers`, or a callable; used where a search names a user and gives no history.
+        estimates: Estimates of clicks or purchases.
+        weight: Weight of the ranking's scores beside `estimates`, 0 to 1; needed with them. In a clone,
+            ``python -m eval.calibrate --estimates`` fits it.
         vary: A callable in the place of `diversify`.
         variety: The knob of `diversify`, 0 to 1, for searches that do not give their own.
         method: The method of `diversify`.
@@ -210,6 +222,8 @@ class Pipeline:
         *,
         understand: Understanding | Understand | None = None,
         personalise: Shoppers | Personalise | None = None,
+        estimates: ClickEstimates | None = None,
+        weight: float | None = None,
         vary: Vary | None = None,
         variety: float = 0.0,
         method: Variety = "mmr",
@@ -228,6 +242,14 @@ class Pipeline:
             if not isinstance(value, kinds) and not callable(value) and (value is not None or name == "match"):
                 names = " or ".join([*(kind.__name__ for kind in kinds), "a callable"])
                 raise InputError(f"must be {names}, got {shown(value)}", field=name)
+        if estimates is not None and not isinstance(estimates, ClickEstimates):
+            raise InputError(f"must be ClickEstimates, got {shown(estimates)}", field="estimates")
+        if (estimates is None) != (weight is None) or not (weight is None or is_weight(weight)):
+            raise InputError(
+                f"must be a number within 0..1 with estimates, and left out without, got {shown(weight)}",
+                field="weight",
+            )
+        self._estimates, self._weight = estimates, 1.0 if weight is None else float(weight)
         self._match, self._rank, self._understand, self._personalise = match, rank, understand, personalise
         self._vary, self._variety, self._method = vary, _knob(variety), method
         self._rules, self._log = rules, log
@@ -336,7 +358,7 @@ class Pipeline:
             elif isinstance(self._rank, AwaitedRank):
                 reasons = 0 if self._moves(search) else search.reasons
                 ranking = yield search.rerank(self._rank, search.candidates, reasons)
-            elif (ranked := self._rank(Request(search.query, search.candidates, search.history))) is not None:
+            elif (ranked := self._rank(search.request())) is not None:
                 ranking = ranked
             else:
                 raise EngineError("the rank stage returned nothing")
@@ -387,6 +409,10 @@ class Pipeline:
 
     def _moved(self, search: _Search, ranking: Ranking) -> Ranking:
         """The ranking after the stages that change its order, cut to what is wanted."""
+        if self._estimates is not None:
+            with search.stage("blend") as told:
+                ranking = with_estimates(ranking, search.query, self._estimates, self._weight)
+                told["order"] = tuple(item.listing_id for item in ranking)
         if self._vary is not None or search.variety:
             with search.stage("vary") as told:
                 if self._vary is not None:
@@ -404,7 +430,7 @@ class Pipeline:
 
     def _moves(self, search: _Search) -> bool:
         """Whether a stage after the ranking may change its order."""
-        return bool(self._vary is not None or search.variety or self._rules is not None)
+        return bool(self._estimates is not None or self._vary is not None or search.variety or self._rules is not None)
 
 
 def _next(steps: _Steps, ranking: Ranking | None = None) -> _Rerank | SearchResult:
@@ -455,6 +481,27 @@ def match(
     scores = reciprocal_rank_fusion([one.listing.listing_id for one in ranking] for ranking in rankings)
     best = list(scores.items())[:count]
     return [Candidate(by_id[one], score=score, rank=rank) for rank, (one, score) in enumerate(best, start=1)], note
+
+
+def with_estimates(ranking: Ranking, query: Query, estimates: ClickEstimates, weight: float) -> Ranking:
+    """Blend a ranking's scores with estimates of clicks; see `genrank.blending` and `ClickEstimates.standard_scores`.
+
+    Args:
+        ranking: The ranking.
+        query: What it answers.
+        estimates: The estimates.
+        weight: Weight of the ranking's scores, 0 to 1.
+
+    Returns:
+        The same items. Where no listing was looked at for this query, or the outcome is ``fallback``, the ranking.
+    """
+    others = estimates.standard_scores(query.text, [item.listing_id for item in ranking])
+    if not any(others) or ranking.provenance.outcome == "fallback":
+        return ranking
+    found = blended_standard([item.score for item in ranking], others, weight, ranking.provenance.decoding)
+    items = in_order(dataclasses.replace(ranking[place], score=found.scores[place]) for place in found.order)
+    provenance = dataclasses.replace(ranking.provenance, estimates=weight, calibration=None)
+    return dataclasses.replace(ranking, items=items, provenance=provenance)
 
 
 def categories_of(index: Index, listings: int = 20) -> Callable[[str], list[tuple[Sequence[str], float]]]:

@@ -316,12 +316,13 @@ class _GatewayRank:
         candidates: Sequence[Candidate],
         history: Sequence[Interaction],
         *,
+        intent: Intent | None,
         reasons: int,
         deadline: float | None,
     ) -> Ranking:
         """See `genrank.search.pipeline.AwaitedRank`; the search's own deadline counts."""
         del deadline
-        request = Request(query, tuple(candidates), masked(history, self._gateway.config.privacy.mask))
+        request = Request(query, tuple(candidates), masked(history, self._gateway.config.privacy.mask), intent)
         try:
             answer, cached = await self._gateway.rank(
                 request, top_k=None, reasons=reasons, ends=self._asked.ends, seconds=self._asked.seconds

@@ -199,3 +199,25 @@ def test_languages_a_share_or_a_number_of_windows_choose_queries() -> None:
     assert [q for q in shortened(shop, RankingArguments(share=0.1)).queries if q.split != "train"] == [
         q for q in shop.queries if q.split != "train"
     ]
+
+
+def test_understanding_is_learned_and_served(tiny: Path, tmp_path: Path) -> None:
+    from finetune.understanding import METRIC
+    from genrank.engines.transformers import TransformersEngine
+    from genrank.search.understanding import Understanding, Vocabulary
+    from genrank.search.understanding.wording import digest
+
+    more = ("--forms", "understanding", "--reasons", "0", "--max_steps", "8", "--share", "0.3", "--eval_steps", "8")
+    manifest = train(*parse(sft_options(tiny, tmp_path, *more, "--save_steps", "8"), "sft"))
+    assert manifest is not None
+    assert manifest == load_manifest(tmp_path / "adapter")
+    assert {key: prompt.hash for key, prompt in manifest.prompts.items()} == {"understanding": digest()}
+    assert set(manifest.metrics) == {METRIC}
+    assert manifest.serve is None
+    steps = losses(tmp_path)
+    assert statistics.mean([steps[7], steps[8]]) < steps[1]
+    with TransformersEngine(str(tiny), adapter=str(tmp_path / "adapter")) as engine:
+        vocabulary = Vocabulary.of(sample_shop().listings.values())
+        intent = Understanding(engine, vocabulary).understand("winter coat for women")
+    assert intent.source == "model"
+    assert intent.categories

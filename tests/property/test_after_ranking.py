@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from hypothesis import given
@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 
 from genrank.blending import standardised
 from genrank.search.diversity import Floats, dpp, mmr
+from genrank.search.feedback.estimates import ClickEstimates, Looks
+from genrank.search.pipeline import with_estimates
 from genrank.search.rules import AtLeast, AtMost, Rules, apply_rules
-from genrank.types import Listing, RankedItem, Ranking
+from genrank.types import Decoding, Listing, Provenance, Query, RankedItem, Ranking
 
 
 @st.composite
@@ -113,3 +115,38 @@ def test_nothing_is_lost_and_every_rule_holds_or_is_reported(ranking: Ranking, r
     assert levels == sorted(levels), "in stock, then out of stock, then buried"
     assert Counter(levels)[2] == report.buried
     assert Counter(levels)[1] == report.out_of_stock
+
+
+KEYS = [f"l{i}" for i in range(12)]
+SCORES = st.lists(st.floats(0, 1), min_size=1, max_size=10).map(lambda some: sorted(some, reverse=True))
+LOOKS = st.dictionaries(
+    st.sampled_from(KEYS), st.builds(Looks, st.floats(0, 1e6), st.floats(0, 1e6) | st.just(0.0)), max_size=12
+)
+
+
+@given(
+    scores=SCORES,
+    decoding=st.sampled_from(["", *get_args(Decoding)]),
+    here=LOOKS,
+    elsewhere=LOOKS,
+    prior=st.floats(0.01, 1e4),
+    weight=st.floats(0, 1),
+)
+def test_clicks_move_only_what_was_looked_at(
+    scores: list[float], decoding: Any, here: Any, elsewhere: Any, prior: float, weight: float
+) -> None:
+    items = (RankedItem(Listing(KEYS[i], "title"), i + 1, score, i + 1) for i, score in enumerate(scores))
+    ranking = Ranking("q", tuple(items), Provenance(decoding=decoding))
+    ids = [item.listing_id for item in ranking]
+    estimates = ClickEstimates({"dress": here, "mug": elsewhere}, prior=prior)
+    found = with_estimates(ranking, Query("dress"), estimates, weight)
+    assert sorted(item.listing_id for item in found) == sorted(ids)
+    after = [item.score for item in found]
+    assert after == sorted(after, reverse=True)
+    assert all(0 <= score <= 1 for score in after)
+    unknown = [key for key in ids if key not in here or not here[key].examined]
+    assert [item.listing_id for item in found if item.listing_id in unknown] == unknown
+    if len(unknown) == len(ids):
+        assert found is ranking
+    assert with_estimates(ranking, Query("never asked"), estimates, weight) is ranking
+    assert [item.listing_id for item in with_estimates(ranking, Query("dress"), estimates, 1.0)] == ids

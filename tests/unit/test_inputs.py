@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from genrank.errors import InputError
-from genrank.inputs import at, make_candidates, make_history, make_query, parse_request
-from genrank.types import Candidate, Interaction, Listing, Price, Query, Request
+from genrank.inputs import at, make_candidates, make_history, make_intent, make_query, parse_request
+from genrank.types import Candidate, Guess, Intent, Interaction, Listing, Price, Query, Request
 
 
 def test_make_query() -> None:
@@ -273,3 +273,53 @@ def test_tables_of_arrow_and_arrays_of_no_dimension() -> None:
         make_candidates(Table())
     with pytest.raises(InputError, match="history: must be a list of interactions, got ndarray"):
         make_history(numpy.array("Dress"))
+
+
+FULL_INTENT = Intent(
+    query="wintr coat",
+    language="en",
+    corrected="winter coat",
+    categories=(Guess(("Women", "Coats"), 0.75),),
+    brand=Guess("Tessa", 1.0),
+    attributes={"season": Guess("winter", 0.5)},
+    least_price=10.0,
+    most_price=99.5,
+    currency="EUR",
+    excluded=("fur",),
+)
+
+
+def test_an_intent_comes_back_from_its_json() -> None:
+    assert make_intent(FULL_INTENT.to_dict(), Query("another")) == FULL_INTENT
+    assert make_intent(FULL_INTENT, Query("q")) is FULL_INTENT
+    assert make_intent(None, Query("q")) is None
+    assert make_intent({"brand": None}, Query("连衣裙")) == Intent("连衣裙", "zh", "连衣裙")
+
+
+def test_a_request_line_may_have_an_intent() -> None:
+    line = {"query": "wintr coat", "candidates": ["Coat"], "intent": {"categories": [{"path": ["Women", "Coats"]}]}}
+    found = parse_request(line).intent
+    assert found == Intent("wintr coat", "en", "wintr coat", categories=(Guess(("Women", "Coats"), 1.0),))
+    assert parse_request({"query": "coat", "candidates": ["Coat"]}).intent is None
+
+
+@pytest.mark.parametrize(
+    ("value", "field"),
+    [
+        ("winter", "intent"),
+        ({"colour": "red"}, "intent.colour"),
+        ({"categories": [{"path": []}]}, "intent.categories[0].path"),
+        ({"brand": {"name": 3}}, "intent.brand.name"),
+        ({"attributes": {"season": {"value": "winter", "confidence": 2}}}, "intent.attributes.season.confidence"),
+        ({"price": {"most": -1}}, "intent.price.most"),
+    ],
+)
+def test_a_wrong_intent_is_named_by_its_path(value: Any, field: str) -> None:
+    with pytest.raises(InputError) as caught:
+        make_intent(value, Query("coat"))
+    assert caught.value.field == field
+
+
+def test_a_request_takes_no_other_kind_of_intent() -> None:
+    with pytest.raises(InputError, match=r"intent: must be an Intent, got dict; genrank\.parse_request reads JSON"):
+        Request(Query("coat"), make_candidates(["Coat"]), intent={})  # type: ignore[arg-type]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import hashlib
+import json
+from dataclasses import asdict, dataclass
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,3 +89,12 @@ CHINESE = Wording(
         Example("便宜的雨伞", "商品类别", ("园艺 > 工具", "家居 > 雨伞"), "家居 > 雨伞"),
     ),
 )
+
+TRAINED = "understanding"
+"""Where an adapter's manifest (`genrank.adapters`) names the words that it was trained with."""
+
+
+def digest() -> str:
+    """First 16 hex digits of the SHA-256 of all words, which an adapter's manifest names."""
+    content = json.dumps([asdict(ENGLISH), asdict(CHINESE)], sort_keys=True)
+    return hashlib.sha256(content.encode()).hexdigest()[:16]

@@ -10,7 +10,7 @@ import pytest
 
 from genrank.data.dataset import Dataset, DatasetQuery, Grade, sample_shop
 from genrank.errors import DataFormatError, InputError
-from genrank.types import Candidate, Listing, Query, Request
+from genrank.types import Candidate, Guess, Intent, Listing, Query, Request
 from tests.full_request import FULL, HISTORY
 
 
@@ -32,6 +32,9 @@ def _dataset(**change: Any) -> Dataset:
     return Dataset(**fields | change)
 
 
+INTENT = Intent("连衣裙", "zh", "连衣裙", categories=(Guess(("Women", "Dresses"), 0.5),), most_price=9.0)
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A dataset folder without a fault."""
@@ -47,6 +50,7 @@ def folder(tmp_path: Path) -> Path:
         {"qrels": {}},
         {"name": "", "source": "\t\x7f\r\x00\\\u2028"},
         {"first_stage": "BM25 of titles"},
+        {"queries": (DatasetQuery(Query("连衣裙", "q1"), "train", intent=INTENT), _dataset().queries[1])},
     ],
 )
 def test_save_and_load_round_trip(change: dict[str, Any], tmp_path: Path) -> None:
@@ -243,3 +247,15 @@ def test_null_in_an_optional_field_of_a_query_is_as_if_left_out(folder: Path) ->
     nulls = json.dumps(fields | {"history": None, "time": None, "frequency": None})
     path.write_text("\n".join([nulls, *others]), encoding="utf-8")
     assert Dataset.load(folder).queries[0] == bare
+
+
+def test_an_intent_is_part_of_the_request() -> None:
+    query = DatasetQuery(Query("连衣裙", "q1"), "train", intent=INTENT)
+    assert _dataset().request(query).intent == INTENT
+
+
+def test_a_wrong_intent_is_told_with_its_place(folder: Path) -> None:
+    line = {"query_id": "q1", "query": "coat", "split": "test", "intent": {"price": 9}}
+    (folder / "queries.jsonl").write_text(json.dumps(line), encoding="utf-8")
+    with pytest.raises(DataFormatError, match=r"queries\.jsonl:1: expected valid fields, found intent\.price"):
+        Dataset.load(folder)

@@ -22,6 +22,7 @@ from genrank.experiment.config import load_config
 from genrank.experiment.metrics import listing_ids, ndcg_of
 from genrank.experiment.systems import GenrankSystem
 from genrank.reranker import Reranker
+from genrank.search.feedback.estimates import ClickEstimates, Looks
 from genrank.testing import OracleEngine, ScriptedEngine
 
 INLINE = "[{type: genrank, name: g, model: m, decoding: inline}, {type: bm25}]"
@@ -295,3 +296,21 @@ def test_a_first_stage_without_scores_is_told(
     dataclasses.replace(shop, queries=queries).save(shop_folder / "shop")
     assert call(shop_folder, *blend) == 2
     assert re.search(words, capsys.readouterr().err)
+
+
+def test_a_weight_beside_click_estimates(shop_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    # the engine puts l3 first for "red lamp", shoppers click l1, which is right
+    clicks = {"Red lamp": {"l1": Looks(900, 300), "l2": Looks(900, 90), "l3": Looks(900, 1)}}
+    ClickEstimates(clicks).save(shop_folder / "clicks.json")
+    assert call(shop_folder, "--estimates", str(shop_folder / "clicks.json"), "--test", "test") == 0
+    found = json.loads(capsys.readouterr().out)["estimates"]
+    assert found["queries_with_data"] == {"dev": 1, "test": 0}
+    dev, test = found["splits"]["dev"], found["splits"]["test"]
+    assert dev["ndcg@10_blended"] >= dev["ndcg@10_model"]
+    assert test["ndcg@10_blended"] == test["ndcg@10_model"]
+
+
+def test_estimates_that_say_nothing_get_no_weight(shop_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ClickEstimates({"other": {"l1": Looks(9, 3)}}).save(shop_folder / "clicks.json")
+    assert call(shop_folder, "--estimates", str(shop_folder / "clicks.json")) == 0
+    assert json.loads(capsys.readouterr().out)["estimates"]["weight"] == 1.0

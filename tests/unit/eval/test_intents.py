@@ -10,10 +10,11 @@ import pytest
 pytest.importorskip("symspellpy")
 pytest.importorskip("pypinyin")
 
-from eval.intents import compare, main, measure, read_labels, scores, slots_of
+from eval.intents import compare, examples_of, main, measure, scores, slots_of
 from genrank.data.dataset import sample_shop
 from genrank.errors import DataFormatError, InputError
 from genrank.search.understanding import Understanding, Vocabulary
+from genrank.search.understanding.labels import read_labels
 from genrank.testing import ScriptedEngine
 
 SHOP = Path("genrank/data/sample_shop/intents.jsonl")
@@ -84,3 +85,16 @@ def test_a_missing_file_ends_the_program(capsys: pytest.CaptureFixture[str], tmp
     assert "none.jsonl" in capsys.readouterr().err
     (tmp_path / "list.jsonl").write_text(json.dumps([1]))
     assert main(["--labels", str(tmp_path / "list.jsonl")]) == 1
+
+
+def test_examples_are_of_another_split_and_not_measured() -> None:
+    dataset, labels = sample_shop(), read_labels(SHOP)
+    found = examples_of(dataset, labels, "train", ["dev", "test"])
+    texts = [example.query for example in found]
+    measured = {query.query.text for query in dataset.queries if query.split != "train"}
+    assert len(texts) == len(set(texts)) > 10
+    assert not measured & set(texts)
+    assert examples_of(dataset, labels, None, None) == []
+    for split, others in (("train", None), ("test", ["test"])):
+        with pytest.raises(InputError, match=f"examples: {split} is measured"):
+            examples_of(dataset, labels, split, others)

@@ -21,7 +21,7 @@ from finetune.arguments import RankingArguments, parse
         (
             "forms",
             ["inline", "pairwise"],
-            "must be of pointwise, inline, listwise, each once, got ['inline', 'pairwise']",
+            "must be of pointwise, inline, listwise, understanding, each once, got ['inline', 'pairwise']",
         ),
         ("forms", ["inline", "inline"], "each once"),
         ("ranking_weight", -1.0, "must not be negative, got -1.0"),
@@ -47,6 +47,8 @@ def test_a_wrong_option_is_named_with_its_value(option: str, value: Any, words: 
     [
         ({"ranking_weight": 0.0, "text_weight": 0.0}, "text_weight"),
         ({"ranking_weight": 0.0, "forms": ["pointwise", "inline"]}, "ranking_weight"),
+        ({"text_weight": 0.0, "forms": ["pointwise", "understanding"]}, "text_weight"),
+        ({"reasons": 0.5, "forms": ["understanding"]}, "reasons"),
     ],
 )
 def test_something_must_be_learned(options: dict[str, Any], field: str) -> None:

@@ -24,7 +24,7 @@ from genrank.prompting.renderer import Renderer
 from genrank.prompting.template import load_template
 from genrank.reranker import Reranker
 from genrank.testing import AnyRequest, ScriptedEngine, WordTokenizer
-from genrank.types import Candidate, Listing, Query, Request, Strategy
+from genrank.types import Candidate, Intent, Listing, Query, Request, Strategy
 
 FORMS: tuple[Form, ...] = ("pointwise", "inline", "listwise")
 CHANCE = random.Random(0)
@@ -38,6 +38,14 @@ def window(*gains: float) -> TrainingWindow:
 def renderers(*, chat: bool = True) -> dict[Form, Renderer]:
     tokenizer = WordTokenizer(chat=chat)
     return {form: Renderer(load_template(form), tokenizer) for form in FORMS}
+
+
+def test_what_the_query_means_is_rendered_as_in_serving() -> None:
+    tokenizer = WordTokenizer()
+    renderer = Renderer(load_template("pointwise-intent"), tokenizer)
+    one = dataclasses.replace(window(1.0, 0.0), intent=Intent("q", "en", "q", most_price=9.0))
+    example = make_example(one, "pointwise", renderer, 500, CHANCE)
+    assert tokenizer.decode(example.input_ids).count("The search means: at most 9\n") == 2
 
 
 def write(window: TrainingWindow, place: int, chance: random.Random) -> str:

@@ -11,7 +11,7 @@ import pytest
 from finetune.windows import TrainingWindow, WindowOptions, check_splits, draw_windows, drop_leaks, noisy, without
 from genrank.data.dataset import Dataset, DatasetQuery, Grade, sample_shop
 from genrank.errors import InputError
-from genrank.types import Interaction, Listing, Price, Query
+from genrank.types import Intent, Interaction, Listing, Price, Query
 
 
 def shop(**changes: Any) -> Dataset:
@@ -180,6 +180,7 @@ def test_a_listing_without_fields_keeps_its_title() -> None:
         ("query_noise", -0.1),
         ("drop_history", 2),
         ("cut_history", float("nan")),
+        ("drop_intent", 1.5),
     ],
 )
 def test_wrong_options_are_named(option: str, value: float) -> None:
@@ -255,3 +256,13 @@ def test_the_same_words_are_a_leak(learned: str, measured: str) -> None:
     queries = [DatasetQuery(Query(learned, "q1"), "train"), DatasetQuery(Query(measured, "q2"), "test")]
     with pytest.raises(InputError, match="q2"):
         check_splits([shop(queries=queries)], "train", ["test"])
+
+
+def test_a_window_carries_what_its_query_means() -> None:
+    intent = Intent("red lamps", "en", "red lamps", most_price=9.0)
+    queries = [dataclasses.replace(query, intent=intent) for query in shop().queries]
+    carried = [window.intent for window in drawn(WindowOptions(), queries=queries)]
+    assert carried
+    assert all(one == intent for one in carried)
+    assert not any(window.intent for window in drawn(WindowOptions(drop_intent=1.0), queries=queries))
+    assert not any(window.intent for window in drawn(WindowOptions()))

@@ -19,7 +19,7 @@ from genrank.prompting.listings import MIN_LISTING_TOKENS
 from genrank.prompting.renderer import MOST_IDENTIFIERS, Renderer
 from genrank.prompting.template import Template, load_template, template_names
 from genrank.testing import WordTokenizer
-from genrank.types import Candidate, Decoding, Interaction, Listing, Price, Query
+from genrank.types import Candidate, Decoding, Guess, Intent, Interaction, Listing, Price, Query
 from tests.prompt_rig import FIELDS, HEAD, HISTORY, NO_CUTS, Rig, candidates_of, make_template, past, words
 
 PAIRS = [first + second for first in string.ascii_uppercase for second in string.ascii_uppercase]
@@ -243,6 +243,18 @@ TEXTS = st.text(max_size=40).map("x{}".format)
 LISTINGS = st.builds(Listing, st.just("x"), TEXTS, brand=TEXTS, attributes=st.dictionaries(TEXTS, TEXTS, max_size=3))
 
 
+INTENTS = st.none() | st.builds(
+    Intent,
+    TEXTS,
+    st.just("en"),
+    TEXTS,
+    categories=st.lists(st.builds(Guess, st.tuples(TEXTS), st.just(1.0)), max_size=3).map(tuple),
+    attributes=st.dictionaries(TEXTS, st.builds(Guess, TEXTS, st.just(1.0)), max_size=40),
+    most_price=st.none() | st.floats(0, 1e9),
+    excluded=st.lists(TEXTS, max_size=2).map(tuple),
+)
+
+
 @settings(max_examples=300)
 @given(data=st.data(), template=st.sampled_from(TEMPLATES), budget=st.integers(1, 1500), chat=st.booleans())
 def test_every_template_of_the_house_keeps_every_budget(
@@ -258,7 +270,8 @@ def test_every_template_of_the_house_keeps_every_budget(
     if decoding == "pointwise":
         candidates = candidates[:1]
     try:
-        prompt = renderer.render(Query(data.draw(TEXTS)), candidates, history, max_tokens=budget, decoding=decoding)
+        query, intent = Query(data.draw(TEXTS)), data.draw(INTENTS)
+        prompt = renderer.render(query, candidates, history, intent, max_tokens=budget, decoding=decoding)
     except BudgetError as error:
         assert error.least > budget
         return
@@ -485,13 +498,26 @@ GOLDEN_CANDIDATES = (
 )
 
 
+GOLDEN_INTENT = Intent(
+    query="连衣裙  夏季 {query}",
+    language="zh",
+    corrected="连衣裙 夏季 {query}",
+    categories=(Guess(("Women", "Dresses"), 0.8), Guess(("女装", "连衣裙"), 0.7)),
+    brand=Guess("云裳", 1.0),
+    attributes={"season": Guess("summer", 0.9)},
+    most_price=200.0,
+    currency="CNY",
+    excluded=("plastic",),
+)
+
+
 def _golden(name: str) -> str:
     template = load_template(name)
     tokenizer = WordTokenizer()
     renderer = Renderer(template, tokenizer)
     decoding = template.decodings[0]
     shown = GOLDEN_CANDIDATES[:1] if decoding == "pointwise" else GOLDEN_CANDIDATES
-    prompt = renderer.render(GOLDEN_QUERY, shown, GOLDEN_HISTORY, max_tokens=2000, decoding=decoding)
+    prompt = renderer.render(GOLDEN_QUERY, shown, GOLDEN_HISTORY, GOLDEN_INTENT, max_tokens=2000, decoding=decoding)
     return tokenizer.decode(prompt.ids) + "\n"
 
 

@@ -16,7 +16,10 @@ pytest.importorskip("symspellpy")
 pytest.importorskip("duckdb")
 
 from genrank import Reranker
+from genrank.cascade import Cascade
+from genrank.engines.base import TextRequest
 from genrank.errors import EngineError, InputError
+from genrank.search.feedback.estimates import ClickEstimates, Looks
 from genrank.search.feedback.log import FeedbackLog
 from genrank.search.filters import Filters
 from genrank.search.index import Index
@@ -112,6 +115,7 @@ def test_every_stage_has_its_turn(index: Index, tmp_path: Path) -> None:
         result = pipeline.search("dress", user_id="u1", request_id="r1")
     assert names(result) == ["understand", "match", "personalise", "rank", "vary", "rules", "log"]
     assert [event.listing.listing_id for event in seen[0].history] == ["h"]
+    assert seen[0].intent == result.intent is not None
     assert ids(result)[0] == "m1"
     assert ids(result)[-1] == "c1"
     assert result.ranking.provenance.diversified is not None
@@ -259,9 +263,11 @@ class Awaited:
         candidates: Sequence[Candidate],
         history: Sequence[Interaction],
         *,
+        intent: Intent | None,
         reasons: int,
         deadline: float | None,
     ) -> Ranking:
+        assert intent is None
         self.reasons.append(reasons)
         assert deadline is None or deadline > 0
         return await reranker().arerank(query, candidates, history, reasons=reasons)
@@ -283,3 +289,57 @@ def test_reasons_are_written_under_a_blend_too(index: Index) -> None:
     result = Pipeline(index, blended, rules=Rules(in_stock=True)).search("dress", reasons=2)
     assert names(result)[-1] == "explain"
     assert sorted(ids(result)) == sorted(GRADES)
+
+
+@pytest.mark.parametrize("cascade", [False, True])
+def test_the_model_reads_what_the_query_means(index: Index, cascade: bool) -> None:
+    engine = OracleEngine(GRADES)
+    ranker: Any = Reranker(engine=engine, prompt="pointwise-intent")
+    if cascade:
+        ranker = Cascade(ranker, Reranker(engine=engine, prompt="pointwise-intent"), top=2)
+    pipeline = Pipeline(index, ranker, understand=lambda query: intent_of(query, categories=(Guess(DRESSES, 0.9),)))
+    for result in (pipeline.search("dress"), asyncio.run(pipeline.asearch("dress"))):
+        assert result.ranking.provenance.outcome == "model"
+        assert sum(result.ranking.provenance.cuts.values()) == 0
+    prompts = [engine.tokenizer.decode(request.ids) for request in engine.requests]
+    assert len(prompts) == 2 * (5 + 2 * cascade)
+    assert all("The search means: category Women > Dresses\n" in prompt for prompt in prompts)
+
+
+def test_what_was_clicked_comes_higher(index: Index) -> None:
+    estimates = ClickEstimates({"dress": {"d3": Looks(100, 1), "m1": Looks(100, 60)}})
+    pipeline = Pipeline(index, reranker(), estimates=estimates, weight=0.1)
+    result = pipeline.search("dress")
+    assert names(result) == ["match", "rank", "blend"]
+    assert result.stages[1].order[0] == "d3"
+    assert ids(result)[0] == "m1"
+    assert ids(result)[-1] == "d3"
+    assert result.ranking.provenance.estimates == 0.1
+    assert [one for one in ids(result) if one in ("c1", "d2", "d1")] == ["c1", "d2", "d1"]
+    other = pipeline.search("beach dress")
+    assert ids(other) == ids(Pipeline(index, reranker()).search("beach dress"))
+    assert other.ranking.provenance.estimates is None
+
+
+def test_reasons_are_for_the_listings_that_clicks_raised(index: Index) -> None:
+    engine = ScriptedEngine(lambda request: "It is a mug." if isinstance(request, TextRequest) else [[0.0] * 8])
+    estimates = ClickEstimates({"dress": {"d3": Looks(100, 1), "m1": Looks(100, 60)}})
+    pipeline = Pipeline(index, Reranker(engine=engine), estimates=estimates, weight=0.1)
+    result = pipeline.search("dress", reasons=1)
+    assert names(result) == ["match", "rank", "blend", "explain"]
+    assert [item.listing_id for item in result.ranking if item.reason] == ["m1"]
+
+
+@pytest.mark.parametrize(
+    ("options", "field"),
+    [
+        ({"estimates": {"dress": 1}, "weight": 0.5}, "estimates"),
+        ({"estimates": ClickEstimates({})}, "weight"),
+        ({"estimates": ClickEstimates({}), "weight": 2}, "weight"),
+        ({"weight": 0.5}, "weight"),
+    ],
+)
+def test_estimates_have_a_weight(index: Index, options: Any, field: str) -> None:
+    with pytest.raises(InputError) as caught:
+        Pipeline(index, **options)
+    assert caught.value.field == field

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import re
 from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,9 +15,11 @@ pytest.importorskip("symspellpy")
 pytest.importorskip("pypinyin")
 pytest.importorskip("bm25s")
 
+from genrank.adapters import Manifest, TrainedPrompt, save_manifest
 from genrank.engines.base import ScoreRequest, Stop
-from genrank.errors import EngineError, InputError
-from genrank.search.understanding import Guess, Understanding, Vocabulary
+from genrank.errors import ConfigError, EngineError, InputError
+from genrank.search.understanding import Guess, LabelledQuery, Lesson, Understanding, Vocabulary
+from genrank.search.understanding.wording import digest
 from genrank.testing import ScriptedEngine
 from genrank.types import Listing, Price, Query
 
@@ -177,3 +183,96 @@ def test_bad_queries_are_named() -> None:
 
 def test_it_can_be_awaited() -> None:
     assert asyncio.run(understanding().aunderstand("party dress")).categories[0].value == DRESSES
+
+
+EXAMPLES: list[dict[str, Any]] = [
+    {"query": "autumn dress", "categories": [["Women", "Dresses"]]},
+    {"query": "long summer dress", "categories": [["Women", "Dresses"]], "attributes": {"season": "summer"}},
+    {"query": "winter coat", "categories": [["Women", "Coats"]], "attributes": {"season": "winter"}},
+    {"query": "连衣裙 夏季", "categories": [["女装", "连衣裙"]], "attributes": {"季节": "夏季"}},
+    {"query": "saw", "categories": [["Tools"]], "brand": "Ada", "most_price": 9},
+]
+
+
+def prompts_of(query: str, **options: Any) -> list[str]:
+    """The prompts about a query, each once, from behind the examples of the wording."""
+    engine = engine_that_likes({})
+    Understanding(engine, Vocabulary.of(LISTINGS), leaning=0, **options).understand(query)
+    texts = dict.fromkeys(engine.tokenizer.decode(request.ids) for request in engine.requests)
+    return [text.rsplit("Travel > Umbrellas</assistant><user>", 1)[-1] for text in texts]
+
+
+def test_the_nearest_examples_are_shown_as_turns() -> None:
+    plain = prompts_of("winter dress")
+    category, season = prompts_of("winter dress", examples=EXAMPLES, shots=2)
+    searches = re.findall(r"Search: (.*)\n", category)
+    assert searches == ["winter coat", "autumn dress", "winter dress"]
+    assert "<assistant>Women > Coats</assistant><user>Search: autumn dress" in category
+    assert "<assistant>Women > Dresses</assistant><user>Search: winter dress" in category
+    assert category.endswith(plain[0])
+    assert re.findall(r"Search: (.*)\n", season) == ["long summer dress", "winter coat", "winter dress"]
+    assert "<assistant>winter</assistant>" in season
+    assert "<assistant>summer</assistant>" in season
+    assert season.endswith(plain[1])
+
+
+def test_examples_are_of_the_querys_language() -> None:
+    engine = engine_that_likes({})
+    Understanding(engine, Vocabulary.of(LISTINGS), examples=EXAMPLES).understand("夏季 连衣裙 红色")
+    shown = "".join(engine.tokenizer.decode(request.ids) for request in engine.requests)
+    assert "搜索词：连衣裙 夏季\n季节？" in shown
+    assert "summer" not in shown
+
+
+def test_an_example_can_change_the_leaning_too() -> None:
+    """What a query that says nothing is answered with is asked behind the same examples."""
+    engine = engine_that_likes({})
+    Understanding(engine, Vocabulary.of(LISTINGS), examples=EXAMPLES, shots=1).understand("summer dress")
+    texts = [engine.tokenizer.decode(request.ids) for request in engine.requests]
+    nothing = [text for text in texts if "Search: something\n" in text]
+    assert nothing
+    assert all("Search: long summer dress\n" in text for text in nothing)
+
+
+def test_lessons_are_a_labelled_querys_questions() -> None:
+    asks = understanding()
+    label = LabelledQuery("winter dress or coat", (("Women", "Coats"),), {"season": "winter"})
+    category, season = asks.lessons(label)
+    tokenizer = asks.engine.tokenizer
+
+    def right(lesson: Lesson) -> list[str]:
+        return [tokenizer.decode(lesson.choice.answers[place]).partition("<")[0] for place in lesson.right]
+
+    assert (category.name, right(category)) == ("kind of product", ["Women > Coats"])
+    assert (season.name, right(season)) == ("season", ["winter"])
+    assert right(asks.lessons(LabelledQuery("winter coat", (("Women",),)))[0]) == ["Women > Coats", "Women > Dresses"]
+    assert right(asks.lessons(LabelledQuery("winter coat", (("Women", "Coats"),)))[1]) == ["any"]
+    assert asks.lessons(LabelledQuery("chain saw", (("Tools",),))) == []
+
+
+def test_a_lesson_does_not_show_its_own_answer() -> None:
+    engine = engine_that_likes({})
+    asks = Understanding(engine, Vocabulary.of(LISTINGS), examples=EXAMPLES)
+    (category, _) = asks.lessons(LabelledQuery("winter coat", (("Women", "Coats"),), {"season": "winter"}))
+    assert engine.tokenizer.decode(category.choice.ids).count("Search: winter coat\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("example", "field"),
+    [({"categories": []}, "examples[1].query"), ({"query": "x", "colour": "red"}, "examples[1].colour"),
+     ({"query": "x", "categories": "A"}, "examples[1].categories")],
+)  # fmt: skip
+def test_a_wrong_example_is_named(example: dict[str, Any], field: str) -> None:
+    with pytest.raises(InputError) as caught:
+        Understanding(engine_that_likes({}), Vocabulary.of(LISTINGS), examples=[EXAMPLES[0], example])
+    assert caught.value.field == field
+
+
+def test_an_adapter_that_learned_other_words_is_refused(tmp_path: Path) -> None:
+    engine = engine_that_likes({})
+    engine.adapter = str(tmp_path)
+    for trained, refused in ((digest(), False), ("0" * 16, True)):
+        prompts = {"understanding": TrainedPrompt(name="understanding", hash=trained)}
+        save_manifest(Manifest(base_model="m", base_weights="w", prompts=prompts), tmp_path)
+        with pytest.raises(ConfigError, match="in words of hash 0000") if refused else contextlib.nullcontext():
+            Understanding(engine, Vocabulary.of(LISTINGS))
