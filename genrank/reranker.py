@@ -289,7 +289,7 @@ class Reranker(Closing):
         Two rerankers with the same one rank alike, as long as the names of their models and adapters mean the same
         weights. The fallback is not part of it.
         """
-        settings = {
+        settings: dict[str, Any] = {
             "provenance": dataclasses.asdict(self._provenance),
             "calibration": self._calibration and dataclasses.asdict(self._calibration),
             "blend": self._weight,
@@ -880,7 +880,7 @@ def _pictured(state: QueryState) -> Pictured:
     """What became of the pictures of a query's candidates."""
     addresses = [candidate.listing.image_url for candidate in state.request.candidates]
     found = [state.pictures.get(address) for address in addresses if address]
-    failed = Counter(one for one in found if isinstance(one, str))
+    failed = Counter[str](one for one in found if isinstance(one, str))
     return Pictured(state.pictures_used, addresses.count(""), dict(failed))
 
 

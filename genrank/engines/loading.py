@@ -315,7 +315,7 @@ def check_seeing(folder: Path, config: Mapping[str, Any], *, trust_remote_code: 
     if trust_remote_code and isinstance(own, dict) and "AutoModelForImageTextToText" in own:
         return
     known = modeling_auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
-    kind, names = config.get("model_type"), config.get("architectures")
+    kind, names = str(config.get("model_type")), config.get("architectures")
     name = names[0] if isinstance(names, list) and names else known.get(kind)
     if kind not in known or name != known[kind] or config.get("is_encoder_decoder"):
         raise InputError(
