@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import base64
-import functools
-import hashlib
 import io
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -21,7 +19,7 @@ _QUALITY = 90
 _MOST_LENGTHENED = 50  # the longer edge by the shorter one; processors of models refuse more at 200
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Picture:
     """A listing's picture as the model sees it.
 
@@ -34,11 +32,6 @@ class Picture:
     data: bytes
     width: int
     height: int
-
-    @functools.cached_property
-    def digest(self) -> str:
-        """SHA-256 of `data`, in hex."""
-        return hashlib.sha256(self.data).hexdigest()
 
     def data_url(self) -> str:
         """The picture as an address that holds it."""
