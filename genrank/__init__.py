@@ -17,6 +17,7 @@ Where to look, in the order in which a call passes through:
   loop, sync and async), `genrank.fallback` (the order when the model fails), `genrank.calibration` (scores as
   probabilities) and `genrank.blending` (the first stage's scores beside the model's).
   `genrank.cascade` ranks in two stages.
+- Pictures of listings, for models that look at pictures: `genrank.pictures`.
 - Listings read before anyone searches for them: `genrank.warming`.
 - The prompt: `genrank.prompting` turns a query, a history and listings into tokens, following a `Template`.
   `genrank.text` cleans the text and removes instructions aimed at the model.
@@ -62,6 +63,7 @@ from genrank.errors import (
 )
 from genrank.inputs import parse_request
 from genrank.permutation import Permutation
+from genrank.pictures import Pictures
 from genrank.prompting.template import Template, load_template
 from genrank.reranker import Reranker
 from genrank.types import (
@@ -77,6 +79,7 @@ from genrank.types import (
     Interaction,
     Listing,
     Outcome,
+    Pictured,
     Price,
     Provenance,
     Query,
@@ -121,6 +124,8 @@ __all__ = [
     "Outcome",
     "OutputError",
     "Permutation",
+    "Pictured",
+    "Pictures",
     "Price",
     "Provenance",
     "Query",

@@ -10,6 +10,7 @@ import json
 import numbers
 import random
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
@@ -25,11 +26,12 @@ from genrank.fallback import Fallback
 from genrank.inputs import items, make_request, whole_number
 from genrank.models.registry import DEFAULT_MODEL
 from genrank.permutation import Permutation, mean_tau
+from genrank.pictures import Picture, PictureLoader, Pictures
 from genrank.prompting.history import usefulness
 from genrank.prompting.renderer import Prompt, Renderer
 from genrank.prompting.template import Template, load_template
 from genrank.reasons.write import Reason, ReasonRequest, ask_reasons, read_reasons, warm_up
-from genrank.scheduling import Deadline, FallbackCall, Loop, QueryState, adrive, drive
+from genrank.scheduling import Deadline, FallbackCall, Loop, PictureCall, QueryState, adrive, drive
 from genrank.types import (
     Candidate,
     Cause,
@@ -38,6 +40,7 @@ from genrank.types import (
     Intent,
     Interaction,
     Listing,
+    Pictured,
     Provenance,
     Query,
     RankedItem,
@@ -133,6 +136,9 @@ class Reranker(Closing):
             default the adapter's own weight, if it has one for this decoding, prompt and model, in requests whose
             candidates all have a score; without one nothing is blended. False turns it off. A ranking whose outcome is
             ``fallback`` is not blended.
+        pictures: Where pictures of the listings may come from (`genrank.pictures`), for a model that looks at pictures,
+            with ``pointwise``: on a server that is asked in chat messages, or with transformers. None, the default,
+            fetches nothing. A listing whose picture cannot be had is ranked without; `Provenance.pictures` counts.
         neutralise: Whether to remove text that the model could take for instructions or for its own words. Turn it off
             only to measure its effect.
         check_adapter: Whether to refuse an adapter whose manifest (`genrank.adapters`) says that it was trained with
@@ -167,6 +173,7 @@ class Reranker(Closing):
         fallback: Fallback | None = None,
         calibration: Calibration | str | Path | Literal[False] | None = None,
         blend: float | Literal[False] | None = None,
+        pictures: Pictures | None = None,
         neutralise: bool = True,
         check_adapter: bool = True,
         trust_remote_code: bool = False,
@@ -175,6 +182,7 @@ class Reranker(Closing):
             raise InputError(f"must be one of {list(get_args(Decoding))}, got {decoding!r}", field="decoding")
         _check_engine(engine, model, adapter, dtype, trust_remote_code)
         adapter = None if adapter is None else pinned(adapter)
+        allowed = _check_pictures(pictures, engine)
         if calibration is not False:
             _check_place("calibration", calibration, Calibration)
         if blend is not None and blend is not False and not is_weight(blend):
@@ -191,18 +199,35 @@ class Reranker(Closing):
         if isinstance(engine, str) and is_address(engine):
             from genrank.remote.connect import connect
 
-            engine = connect(engine, model, adapter=adapter, trust_remote_code=trust_remote_code)
+            engine = connect(
+                engine, model, adapter=adapter, pictures=allowed is not None, trust_remote_code=trust_remote_code
+            )
+        self._loader: PictureLoader | None = None
         try:
+            self._loader = PictureLoader(allowed) if allowed else None
             used = adapter if isinstance(engine, str) else engine.adapter
             self.decoding = _decoding(decoding, engine, used, prompt)
+            if allowed and self.decoding != "pointwise":
+                raise InputError(
+                    f"are shown with decoding pointwise, one prompt a listing, got {self.decoding}; pass "
+                    "decoding='pointwise', or leave pictures out",
+                    field="pictures",
+                )
             self.strategy = _strategy(self.decoding, strategy, window=window, stride=stride, passes=passes)
             passes = _served_passes(self.decoding, used) if passes is None else passes
             self.window, self.stride = _sizes(self.strategy, window, stride)
             self.passes = whole_number("passes", passes, at_least=1)
             template = _find_template(prompt, self.decoding, used, check_adapter)
             engine = self.engine = _load_engine(
-                engine, DEFAULT_MODEL if model is None else model, adapter, dtype, check_adapter, trust_remote_code
+                engine,
+                DEFAULT_MODEL if model is None else model,
+                adapter,
+                dtype,
+                check_adapter,
+                trust_remote_code,
+                allowed is not None,
             )
+            self._picture_tokens = _picture_tokens(self.engine, allowed) if allowed else 0
             self._set_up(template, max_prompt_tokens, calibration, blend, neutralise=neutralise)
         except BaseException:
             self._close(engine)
@@ -267,7 +292,7 @@ class Reranker(Closing):
         Two rerankers with the same one rank alike, as long as the names of their models and adapters mean the same
         weights. The fallback is not part of it.
         """
-        settings = {
+        settings: dict[str, Any] = {
             "provenance": dataclasses.asdict(self._provenance),
             "calibration": self._calibration and dataclasses.asdict(self._calibration),
             "blend": self._weight,
@@ -277,6 +302,10 @@ class Reranker(Closing):
             "max_reason_tokens": self.max_reason_tokens,
             "neutralise": self._neutralises,
         }
+        if self._loader is None:  # the same as before there were any
+            del settings["provenance"]["pictures"]
+        else:
+            settings["pictures"] = dataclasses.asdict(self._loader.pictures)
         return hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
     def close(self) -> None:
@@ -285,6 +314,8 @@ class Reranker(Closing):
         self._close(self.engine)
 
     def _close(self, engine: object) -> None:
+        if self._loader is not None:
+            self._loader.close()
         close = getattr(engine, "close", None)
         if self._owns_engine and close is not None:
             close()
@@ -421,6 +452,10 @@ class Reranker(Closing):
             OSError: When the snapshot cannot be written.
         """
         self._begin(None, 0, deadline)
+        if self._loader is not None:
+            raise ConfigError(
+                "a listing with a picture is read again for each query; create a reranker without pictures"
+            )
         if self.decoding != "pointwise":
             raise ConfigError(f"decoding {self.decoding} reads whole lists; listings are kept for pointwise only")
         most = min(self.max_prompt_tokens, self._longest(1))
@@ -493,6 +528,8 @@ class Reranker(Closing):
         """`rerank_batch` as a loop for `genrank.scheduling`."""
         top_k = None if top_k is None else int(top_k)
         states = [self._start(i, request, top_k) for i, request in enumerate(items(requests, "requests", "Request"))]
+        if self._loader is not None:
+            yield from self._load_pictures(self._loader, states)
         while ready := [state for state in states if state.windows]:
             if deadline.passed():
                 for state in ready:
@@ -506,6 +543,17 @@ class Reranker(Closing):
         if reasons:
             yield from self._write_reasons(states, reasons, deadline)
         return [self._ranking(state, top_k, deadline) for state in states]
+
+    def _load_pictures(self, loader: PictureLoader, states: Sequence[QueryState]) -> Loop[None]:
+        """Load the pictures of all candidates, each once."""
+        listings = [candidate.listing for state in states for candidate in state.request.candidates]
+        addresses = list(dict.fromkeys(listing.image_url for listing in listings if listing.image_url))
+        try:
+            loaded = (yield PictureCall(loader, addresses)) if addresses else {}
+        except EngineError:  # closed meanwhile, and so is the engine
+            loaded = dict.fromkeys(addresses, "timeout")
+        for state in states:
+            state.pictures = loaded
 
     def _start(self, i: int, request: object, top_k: int | None) -> QueryState:
         if not isinstance(request, Request):
@@ -580,6 +628,7 @@ class Reranker(Closing):
             state.cuts.update(one.prompt.cuts)
             state.neutralised += one.prompt.neutralised
             state.kept += one.found
+            state.pictures_used += one.prompt.picture is not None
             if one.repairs:
                 state.repaired(one.repairs)
             for place, score in zip(one.order, one.scores, strict=True):
@@ -627,7 +676,7 @@ class Reranker(Closing):
     def _longest(self, candidates: int) -> int:
         """The most prompt tokens that leave room for the answer."""
         answer = 0 if self.decoding not in _NAMING else candidates * (1 + len(self._answer.between))
-        return self.engine.context - answer
+        return self.engine.context - answer - self._picture_tokens
 
     def _presentations(self, window: Window) -> list[Window]:
         """The window's places in the order in which each pass shows them."""
@@ -639,11 +688,13 @@ class Reranker(Closing):
         return orders
 
     def _render(self, state: QueryState, order: Window) -> Prompt:
-        return state.prepared.window(
+        prompt = state.prepared.window(
             order,
             max_tokens=min(self.max_prompt_tokens, self._longest(len(order))),
             decoding=self.decoding,
         )
+        picture = state.pictures.get(state.request.candidates[order[0]].listing.image_url) if state.pictures else None
+        return prompt.with_picture(picture) if isinstance(picture, Picture) else prompt
 
     def _write_reasons(self, states: Sequence[QueryState], count: int, deadline: Deadline) -> Loop[None]:
         """Write reasons for the first `count` items of every query, as one batch."""
@@ -729,6 +780,7 @@ class Reranker(Closing):
             calibration=self._provenance.calibration if state.blend is None else None,
             blend=state.blend,
             seconds=state.ended - deadline.started,
+            pictures=None if self._loader is None else _pictured(state),
         )
         return Ranking(state.request.query.query_id, tuple(ranked[:top_k]), provenance)
 
@@ -783,6 +835,60 @@ def _check_engine(engine: object, model: object, adapter: object, dtype: object,
                 "the engine that was passed has loaded its model already; leave it out, or make the engine with it",
                 field=name,
             )
+
+
+def _check_pictures(pictures: Pictures | None, engine: object) -> Pictures | None:
+    """The pictures' settings, if they allow any.
+
+    Raises:
+        InputError: When they are no settings, or an engine of this name shows no pictures.
+    """
+    if pictures is not None and not isinstance(pictures, Pictures):
+        raise InputError(
+            f"must be genrank.Pictures(hosts=[...]), got {type(pictures).__name__}; leave it out for none",
+            field="pictures",
+        )
+    if pictures is None or not pictures.on:
+        return None
+    if engine == "vllm":
+        raise InputError(
+            "the engine vllm shows none in this process; start vLLM's server (vllm serve MODEL) and pass its address, "
+            "engine='http://...', or leave pictures out",
+            field="pictures",
+        )
+    return pictures
+
+
+def _picture_tokens(engine: Engine, pictures: Pictures) -> int:
+    """The most tokens that a picture takes.
+
+    Raises:
+        InputError: When the engine or its model shows none, or they leave no room in its context.
+    """
+    count = getattr(engine, "picture_tokens", None)
+    if count is None:
+        raise InputError(
+            f"the engine {engine.name} shows none; pass engine='transformers' with a model that looks at pictures, or "
+            "the address of a server that is asked in chat messages (engine='http://...', vLLM's too), or leave "
+            "pictures out",
+            field="pictures",
+        )
+    most: int = count(pictures.max_edge)
+    if most >= engine.context:
+        raise InputError(
+            f"a picture of {pictures.max_edge} pixels takes {most} tokens, and the model takes {engine.context}; lower "
+            "Pictures.max_edge",
+            field="pictures",
+        )
+    return most
+
+
+def _pictured(state: QueryState) -> Pictured:
+    """What became of the pictures of a query's candidates."""
+    addresses = [candidate.listing.image_url for candidate in state.request.candidates]
+    found = [state.pictures.get(address) for address in addresses if address]
+    failed = Counter[str](one for one in found if isinstance(one, str))
+    return Pictured(state.pictures_used, addresses.count(""), dict(failed))
 
 
 _ENGINES = "transformers, vllm, a server's address (http://...) or an Engine"
@@ -910,6 +1016,7 @@ def _load_engine(
     dtype: Dtype,
     check_adapter: bool,
     trust_remote_code: bool,
+    pictures: bool,
 ) -> Engine:
     options: Any = {"check_adapter": check_adapter, "trust_remote_code": trust_remote_code}
     options |= {"adapter": adapter, "dtype": dtype}
@@ -921,7 +1028,7 @@ def _load_engine(
         return VLLMEngine(model, **options)
     from genrank.engines.transformers import TransformersEngine
 
-    return TransformersEngine(model, **options)
+    return TransformersEngine(model, **(options | {"pictures": True} if pictures else options))
 
 
 def _find_template(

@@ -1,8 +1,8 @@
 """The loop behind `genrank.Reranker`: ranks windows of many queries, batch by batch, until done or out of time.
 
-The loop itself makes no calls. It is a generator that yields the next call to make, an `EngineCall` or a
-`FallbackCall`, and is sent the answer. `drive` makes these calls and waits for them; `adrive` awaits them. So the sync
-and async ways share all decisions.
+The loop itself makes no calls. It is a generator that yields the next call to make, an `EngineCall`, a `FallbackCall`
+or a `PictureCall`, and is sent the answer. `drive` makes these calls and waits for them; `adrive` awaits them. So the
+sync and async ways share all decisions.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from genrank.blending import blended
 from genrank.engines.base import Engine, EngineCall, Stop
 from genrank.errors import EngineError
 from genrank.fallback import Fallback, ask_fallback, failed
+from genrank.pictures.loader import Loaded, PictureLoader
 from genrank.prompting.renderer import PreparedRequest
 from genrank.reasons.write import Reason
 from genrank.types import Cause, Claims, Decoding, Interaction, Request, StandIn, Tokens
@@ -92,7 +93,20 @@ class FallbackCall:
 _running: set[FallbackCall] = set()
 
 
-Loop = Generator[EngineCall | FallbackCall, Any, T]
+@dataclass(frozen=True, slots=True)
+class PictureCall:
+    """The pictures of a batch, which are to be loaded.
+
+    Attributes:
+        loader: Loads them.
+        addresses: Where they are.
+    """
+
+    loader: PictureLoader
+    addresses: Sequence[str]
+
+
+Loop = Generator[EngineCall | FallbackCall | PictureCall, Any, T]
 """Yields calls, is sent their answers (an `EngineError` is thrown in), and returns its result."""
 
 
@@ -130,6 +144,10 @@ class Deadline:
             return None
         return min(max(0.0, self.ends - time.monotonic()) + GRACE, threading.TIMEOUT_MAX)
 
+    def picture_patience(self) -> float | None:
+        """Seconds to wait for pictures from now on: half of what is left, so that the model has its part; or None."""
+        return None if self.ends == math.inf else max(0.0, self.ends - time.monotonic()) / 2
+
     def fallback_patience(self) -> float | None:
         """Seconds to wait for a fallback from now on; None for as long as it takes."""
         if self.ends == math.inf:
@@ -143,7 +161,7 @@ def drive(loop: Loop[T], engine: Engine, deadline: Deadline) -> T:
 
     With a deadline, the engine and the fallback work in separate threads, so that they can be abandoned if they hang.
     """
-    go_on: Callable[[], EngineCall | FallbackCall] = functools.partial(next, loop)
+    go_on: Callable[[], EngineCall | FallbackCall | PictureCall] = functools.partial(next, loop)
     while True:
         try:
             call = go_on()
@@ -151,7 +169,12 @@ def drive(loop: Loop[T], engine: Engine, deadline: Deadline) -> T:
             result: T = stop.value
             return result
         try:
-            answer = _run_fallback(call, deadline) if isinstance(call, FallbackCall) else _run(call, engine, deadline)
+            if isinstance(call, FallbackCall):
+                answer: Any = _run_fallback(call, deadline)
+            elif isinstance(call, PictureCall):
+                answer = call.loader.load(call.addresses, deadline.picture_patience())
+            else:
+                answer = _run(call, engine, deadline)
             go_on = functools.partial(loop.send, answer)
         except EngineError as error:
             go_on = functools.partial(loop.throw, error)
@@ -162,7 +185,7 @@ async def adrive(loop: Loop[T], engine: Engine, deadline: Deadline) -> T:
 
     A `genrank.engines.base.AsyncEngine` is awaited; any other engine, and the fallback, run in a thread.
     """
-    go_on: Callable[[], EngineCall | FallbackCall] = functools.partial(next, loop)
+    go_on: Callable[[], EngineCall | FallbackCall | PictureCall] = functools.partial(next, loop)
     while True:
         try:
             call = go_on()
@@ -172,6 +195,8 @@ async def adrive(loop: Loop[T], engine: Engine, deadline: Deadline) -> T:
         try:
             if isinstance(call, FallbackCall):
                 answer: Any = await await_fallback(call, deadline.fallback_patience())
+            elif isinstance(call, PictureCall):
+                answer = await call.loader.aload(call.addresses, deadline.picture_patience())
             else:
                 answer = await _arun(call, engine, deadline)
             go_on = functools.partial(loop.send, answer)
@@ -279,6 +304,8 @@ class QueryState:
         self.blend: float | None = None  # the model's weight beside the first stage
         self.reasons: dict[int, Reason] = {}
         self.claims = Claims()
+        self.pictures: Loaded = MappingProxyType({})  # by address
+        self.pictures_used = 0
         self.past: Mapping[int, Interaction] | None = None  # interactions for reasons, by place in the history
         self.ended = 0.0  # when its answer was last complete
         self._steps = steps

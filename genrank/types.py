@@ -284,7 +284,7 @@ class Listing:
         rating: Mean rating, 0 to 5.
         rating_count: Number of ratings.
         reviews: Texts of some reviews.
-        image_url: Address of a picture.
+        image_url: Address of a picture; see `genrank.pictures`.
         in_stock: Whether it can be bought now; None when unknown.
         seller_id: Who sells it.
         aspects: What its reviews say, by aspect; ``genrank aspects`` finds it out.
@@ -590,6 +590,21 @@ class Diversified:
 
 
 @dataclass(frozen=True, slots=True)
+class Pictured:
+    """The pictures of a ranking's candidates; see `genrank.pictures`.
+
+    Attributes:
+        used: Candidates that the model saw with their picture.
+        without: Candidates that have no address of a picture.
+        failed: Candidates that were ranked without theirs, by what went wrong; `genrank.pictures.sources.Trouble`.
+    """
+
+    used: int = 0
+    without: int = 0
+    failed: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class Provenance:
     """How a ranking was made.
 
@@ -633,6 +648,7 @@ class Provenance:
         diversified: How the order was made more varied after ranking; None when it was not.
         rules: Names of the business rules that were applied after ranking, such as ``at_most[0]``
             (`genrank.search.rules`).
+        pictures: How many pictures the model saw; None when pictures are off.
     """
 
     model: str = ""
@@ -666,6 +682,7 @@ class Provenance:
     then: Provenance | None = None
     diversified: Diversified | None = None
     rules: tuple[str, ...] = ()
+    pictures: Pictured | None = None
 
 
 @dataclass(frozen=True, slots=True)

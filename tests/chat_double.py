@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import httpx
 
@@ -34,6 +36,9 @@ class ChatDouble:
         say: A function from the messages to the text, in place of the oracle's.
         finish_reason: Why it says that the model stopped.
         likeliest: The likeliest first tokens, in place of the oracle's.
+        sees: What it does with pictures: it ``refuses`` them, ``ignores`` them, or looks at their ``redness``, which
+            counts as a grade from 0 to 6.
+        counts: Whether it says how many tokens it read; a picture has 49.
         bodies: Bodies of the requests so far.
     """
 
@@ -49,6 +54,8 @@ class ChatDouble:
     say: Callable[[list[dict[str, str]]], str] | None = None
     finish_reason: str | None = "stop"
     likeliest: Sequence[dict[str, Any]] | None = None
+    sees: Literal["refuses", "ignores", "redness"] = "refuses"
+    counts: bool = True
     bodies: list[dict[str, Any]] = field(default_factory=list)
 
     @property
@@ -61,6 +68,9 @@ class ChatDouble:
         assert request.url.path == "/v1/chat/completions"
         body = json.loads(request.content)
         self.bodies.append(body)
+        pictures = _pictures(body["messages"])
+        if pictures and self.sees == "refuses":
+            return httpx.Response(400, json={"error": {"message": "m is not a multimodal model"}})
         if wrong := [name for name in self.refuses if name in body]:
             return httpx.Response(self.refusal, json={"error": {"message": f"unknown field {wrong[0]}"}})
         if any(name in body for name in self.fails):
@@ -72,8 +82,9 @@ class ChatDouble:
                 return httpx.Response(400, json={"error": {"message": f"top_logprobs must be at most {self.top}"}})
             top = self.likeliest or self._likeliest(body["messages"])
             choice["logprobs"] = {"content": [{"token": "x", "top_logprobs": top}]}
-        usage = {"prompt_tokens": 70, "completion_tokens": 5, "prompt_tokens_details": {"cached_tokens": 64}}
-        return httpx.Response(200, json={"choices": [choice], "usage": usage})
+        seen = 49 * len(pictures) if self.sees == "redness" else 0
+        usage = {"prompt_tokens": 70 + seen, "completion_tokens": 5, "prompt_tokens_details": {"cached_tokens": 64}}
+        return httpx.Response(200, json={"choices": [choice], "usage": usage if self.counts else None})
 
     def _text(self, body: dict[str, Any]) -> str:
         messages = body["messages"]
@@ -102,11 +113,32 @@ class ChatDouble:
 
     def order(self, messages: list[dict[str, str]]) -> list[str]:
         """The oracle's order of the listings in the last message."""
-        listings = LETTERED.findall(messages[-1]["content"])
+        listings = LETTERED.findall(_text_of(messages[-1]))
         return [name for name, i in sorted(listings, key=lambda listing: -self.grades.get(listing[1], 0.0))]
 
     def _likeliest(self, messages: list[dict[str, str]]) -> list[dict[str, Any]]:
-        text = messages[-1]["content"]
+        text = _text_of(messages[-1])
         odds = 3.0 if "snow" in text else self.grades.get((TITLE.findall(text) or ["0"])[-1], 0.0)
+        odds += sum(map(_redness, _pictures(messages))) if self.sees == "redness" else 0.0
         scores = {"Yes": -math.log1p(math.exp(-odds)), "No": -math.log1p(math.exp(odds)), "Maybe": -40.0}
         return [{"token": token, "logprob": score} for token, score in scores.items()]
+
+
+def _text_of(message: Mapping[str, Any]) -> str:
+    content = message["content"]
+    return content if isinstance(content, str) else "".join(part.get("text", "") for part in content)
+
+
+def _pictures(messages: Sequence[Mapping[str, Any]]) -> list[bytes]:
+    """The pictures in messages; each is an address that holds it."""
+    parts = [part for message in messages if isinstance(message["content"], list) for part in message["content"]]
+    urls = [part["image_url"]["url"] for part in parts if part["type"] == "image_url"]
+    assert all(url.startswith("data:image/jpeg;base64,") for url in urls)
+    return [base64.b64decode(url.partition(",")[2], validate=True) for url in urls]
+
+
+def _redness(data: bytes) -> float:
+    from PIL import Image
+
+    with Image.open(io.BytesIO(data)) as image:
+        return 6.0 * image.convert("RGB").resize((1, 1)).tobytes()[0] / 255

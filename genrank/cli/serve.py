@@ -92,5 +92,5 @@ def _serve(arguments: argparse.Namespace) -> int:
         say(f"the settings are right; keys: {len(keys)}")
         return 0
     quiet_libraries()
-    serve(load_ranker(config.model), config, keys)
+    serve(load_ranker(config.model, config.pictures.settings()), config, keys)
     return 0

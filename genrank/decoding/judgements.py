@@ -15,7 +15,10 @@ def ask(prompts: Sequence[Prompt], answer: AnswerTokens) -> EngineCall:
     targets = (*answer.yes, *answer.no)
     return EngineCall(
         "score",
-        [ScoreRequest(p.ids, p.reads, targets, p.listing_ids, p.lead, p.head, p.opening) for p in prompts],
+        [
+            ScoreRequest(p.ids, p.reads, targets, p.listing_ids, p.lead, p.head, p.opening, p.picture, p.picture_at)
+            for p in prompts
+        ],
     )
 
 

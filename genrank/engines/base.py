@@ -18,6 +18,7 @@ from typing import Any, Literal, Protocol, Self, get_args
 
 from genrank.engines.tokenizer import Tokenizer
 from genrank.errors import EngineError, InputError
+from genrank.pictures.preparing import Picture
 from genrank.types import Dtype, Tokens
 
 
@@ -105,6 +106,10 @@ class ScoreRequest:
             listing that comes before the query. An engine may keep their keys and values; 0 makes no promise.
         opening: How many tokens after the head every request without a history has: what comes before the query. An
             engine that keeps the head may keep them with it.
+        picture: A picture that the model sees before the token at `picture_at`; `ids` hold no place for it, so the
+            engine adds the tokens that its model wants there. None without one. Only an engine with the method
+            ``picture_tokens`` gets one; see `Engine`.
+        picture_at: 0-based.
     """
 
     ids: Sequence[int]
@@ -114,6 +119,8 @@ class ScoreRequest:
     lead: int = 0
     head: int = 0
     opening: int = 0
+    picture: Picture | None = None
+    picture_at: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,6 +286,10 @@ class Engine(Protocol):
 
     An engine that cannot serve every decoding says so in an attribute ``decodings``: those that it serves, the best one
     first. `genrank.Reranker` refuses the others.
+
+    An engine whose model looks at pictures has a method ``picture_tokens(edge)``: the most tokens that a picture takes
+    whose longer edge has `edge` pixels. It raises an `InputError` whose field is ``pictures`` if the model turns out to
+    see none.
     """
 
     @property

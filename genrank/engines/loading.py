@@ -19,7 +19,7 @@ from genrank.adapters import load_manifest
 from genrank.engines.attention import group_heads
 from genrank.engines.quantised import quantise, replace_linear
 from genrank.engines.tokenizer import check_tokens, load_config, load_tokenizer
-from genrank.errors import MissingExtraError, ModelError
+from genrank.errors import InputError, MissingExtraError, ModelError
 from genrank.models.hub import hub_adapter
 from genrank.models.quantisation import check_not_rounded_again, check_readable
 from genrank.models.registry import KNOWN_MODELS
@@ -40,7 +40,7 @@ from genrank.progress import Silent, quiet_loading
 try:
     import torch
     from safetensors import safe_open
-    from transformers import CONFIG_MAPPING, AutoModelForCausalLM
+    from transformers import CONFIG_MAPPING, AutoModelForCausalLM, AutoModelForImageTextToText
     from transformers.models.auto import modeling_auto
     from transformers.quantizers import auto as quantizers
 except ImportError as error:
@@ -58,6 +58,7 @@ def load(
     dtype: torch.dtype,
     *,
     int8: bool = False,
+    pictures: bool = False,
     trust_remote_code: bool = False,
     check_adapter: bool = True,
 ) -> tuple[Any, Any]:
@@ -69,6 +70,7 @@ def load(
         device: Where the model runs.
         dtype: The dtype of its weights.
         int8: Whether linear layers become `genrank.engines.quantised.Int8Linear`.
+        pictures: Whether it is a model that looks at pictures.
         trust_remote_code: Whether to run code in the model's folder.
         check_adapter: Whether to refuse an adapter that was trained on other weights.
 
@@ -79,7 +81,7 @@ def load(
         ConfigError: When the adapter was trained on another model; or the weights are quantised already, and this
             machine cannot read them, or `int8` is asked for on top.
         MissingExtraError: When there is an adapter, and peft is not installed.
-        InputError: When the model cannot be in int8.
+        InputError: When the model cannot be in int8, or does not look at pictures.
     """
     folder = resolve(model)
     if int8:
@@ -87,7 +89,7 @@ def load(
     found = None if adapter is None else find_adapter(adapter)
     if found is not None and check_adapter:
         check_base(found, model, folder)
-    loaded = load_model(folder, trust_remote_code=trust_remote_code, dtype=dtype)
+    loaded = load_model(folder, pictures=pictures, trust_remote_code=trust_remote_code, dtype=dtype)
     tokenizer = load_fitting_tokenizer(loaded, folder, trust_remote_code=trust_remote_code)
     if found is not None:
         adapted = load_adapter(loaded, found, model)
@@ -95,19 +97,21 @@ def load(
             loaded = adapted.merge_and_unload()
         check_numbers(loaded, found)
     loaded = loaded.to(device).eval()
-    group_heads(loaded)
+    writer = loaded.get_decoder() if pictures else loaded  # what looks at pictures stays as it is
+    group_heads(writer)
     if int8:
         quantise(loaded)
     elif device.type == "cpu" and dtype == torch.bfloat16:
-        _pack(loaded)
+        _pack(writer)
     return loaded, tokenizer
 
 
-def load_model(folder: Path, *, trust_remote_code: bool = False, **options: Any) -> Any:
+def load_model(folder: Path, *, pictures: bool = False, trust_remote_code: bool = False, **options: Any) -> Any:
     """A causal language model whose weights all come from the folder.
 
     Args:
         folder: The model's folder.
+        pictures: Whether it is one that looks at pictures.
         trust_remote_code: Whether to run code in it.
         options: Options of transformers' ``from_pretrained``, such as ``dtype``.
 
@@ -115,16 +119,17 @@ def load_model(folder: Path, *, trust_remote_code: bool = False, **options: Any)
         ModelError: When the files are broken, the model is not a causal language model, or weights are missing, left
             over or of another shape.
         ConfigError: When the weights are quantised, and a package or a GPU for them is missing.
+        InputError: When it is to look at pictures, and does not.
     """
     values = check_files(folder)
     check_readable(folder, values, gpu=torch.cuda.is_available())
-    check_causal(folder, values, trust_remote_code=trust_remote_code)
+    (check_seeing if pictures else check_causal)(folder, values, trust_remote_code=trust_remote_code)
+    kind: Any = AutoModelForImageTextToText if pictures else AutoModelForCausalLM
     config = load_config(folder, trust_remote_code=trust_remote_code)
     # then the files have other names and shapes than the loaded model
     quantised = values.get("quantization_config") is not None
     if not quantised:
-        check_weights(AutoModelForCausalLM, folder, config, trust_remote_code=trust_remote_code)
-    kind: Any = AutoModelForCausalLM
+        check_weights(kind, folder, config, trust_remote_code=trust_remote_code)
     quantizer: Any = quantizers.AutoHfQuantizer
     with reading(folder):
         if quantised and not quantizer.supports_quant_method(values["quantization_config"]):
@@ -292,6 +297,31 @@ def check_causal(folder: Path, config: Mapping[str, Any], *, trust_remote_code: 
         found = f"{names[0]} ({file}: architectures)" if names else f"{kind} ({file}: model_type)"
         raise ModelError(
             f"{folder} is not a causal language model but a {found}; give a model such as a LlamaForCausalLM"
+        )
+
+
+def check_seeing(folder: Path, config: Mapping[str, Any], *, trust_remote_code: bool = False) -> None:
+    """Check by its configuration that a model looks at pictures and writes text, before anything is loaded.
+
+    Args:
+        folder: The model's folder.
+        config: The content of its ``config.json``.
+        trust_remote_code: Whether to accept a class whose code is in the folder.
+
+    Raises:
+        InputError: When it does not; names the architecture.
+    """
+    own = config.get("auto_map")
+    if trust_remote_code and isinstance(own, dict) and "AutoModelForImageTextToText" in own:
+        return
+    known = modeling_auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+    kind, names = str(config.get("model_type")), config.get("architectures")
+    name = names[0] if isinstance(names, list) and names else known.get(kind)
+    if kind not in known or name != known[kind] or config.get("is_encoder_decoder"):
+        raise InputError(
+            f"{folder} is a {name or kind} ({folder / 'config.json'}), which looks at no pictures; leave pictures out, "
+            "or give a model such as a LlavaForConditionalGeneration",
+            field="pictures",
         )
 
 

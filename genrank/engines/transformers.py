@@ -40,11 +40,13 @@ from genrank.engines.mask import PermutationMask
 from genrank.engines.prefixes import share
 from genrank.engines.snapshots import Snapshot, SnapshotWriter
 from genrank.engines.tokenizer import HubTokenizer, longest_context
+from genrank.engines.vision import PictureReader, SeeingTokenizer, Seen, batch
 from genrank.errors import EngineError, InputError, MissingExtraError
 from genrank.files import files_fingerprint
 from genrank.models.registry import DEFAULT_MODEL
 from genrank.models.store import resolve
 from genrank.models.weights import model_fingerprint, reading
+from genrank.pictures.preparing import plain_picture
 from genrank.types import Dtype, Tokens
 
 try:
@@ -58,6 +60,7 @@ A = TypeVar("A")
 Done = Callable[[int, A], None]  # takes a row's index in its batch, and its answer
 _WAIT = 0.02  # seconds between two checks of `stop` while another thread runs the model
 _MEASURED = 64  # tokens; a smaller pass says little about the time for one token
+_SEEN_TOGETHER = 64  # pictures; what a model reads of one may take megabytes
 _MOST_SCRATCH = 256 << 20  # bytes
 _BEHIND_COST = 0.15  # extra cost of a token after a prefix, whose attention needs a full mask
 
@@ -78,6 +81,8 @@ class TransformersEngine(Closing):
             the CPU and 4 GiB on a GPU. 0 keeps nothing.
         kept_dtype: How they are kept: ``auto`` as they are, ``int8`` in about half the memory (of bfloat16), with
             scores that differ a little.
+        pictures: Whether the model is one that looks at pictures, and is to see them (`ScoreRequest.picture`). A prompt
+            with a picture is read as a whole: nothing of it is kept or shared.
         trust_remote_code: Whether to run code in the model's folder; read it first.
         check_adapter: Whether to refuse an adapter whose manifest says that it was trained on other weights.
 
@@ -101,6 +106,7 @@ class TransformersEngine(Closing):
         batch_tokens: int | None = None,
         kept_bytes: int | None = None,
         kept_dtype: Literal["auto", "int8"] = "auto",
+        pictures: bool = False,
         trust_remote_code: bool = False,
         check_adapter: bool = True,
     ) -> None:
@@ -126,6 +132,8 @@ class TransformersEngine(Closing):
                 "int8 is for the CPU; on a GPU take a checkpoint in AWQ or GPTQ with vLLM, or leave it out",
                 field="dtype",
             )
+        if dtype == "int8" and pictures:
+            raise InputError("int8 is for models of text alone; leave it out, or pictures", field="dtype")
         native = dtype in ("auto", "int8")
         self.dtype: torch.dtype = native_dtype(self.device) if native else getattr(torch, dtype)
         self.dtype_name = dtype if dtype == "int8" else str(self.dtype).removeprefix("torch.")
@@ -143,6 +151,7 @@ class TransformersEngine(Closing):
             self.device,
             self.dtype,
             int8=dtype == "int8",
+            pictures=pictures,
             trust_remote_code=trust_remote_code,
             check_adapter=check_adapter,
         )
@@ -151,10 +160,15 @@ class TransformersEngine(Closing):
         self._pad = 0  # any token with an embedding will do: nothing reads the padding
         self._ends = end_tokens(self._lm, tokenizer)
         self.context = longest_context(self._config)
-        self.tokenizer = HubTokenizer(tokenizer)
+        self.tokenizer = SeeingTokenizer(tokenizer) if pictures else HubTokenizer(tokenizer)
         with reading(model):  # the first time that it runs
             self._own_head = self._head_agrees()
             self._layout = self._find_layout()
+        self._reader: PictureReader | None = None
+        if isinstance(self.tokenizer, SeeingTokenizer):
+            self._reader = PictureReader(resolve(model), self.tokenizer, trust_remote_code=trust_remote_code)
+            with reading(model), torch.inference_mode():
+                self._see([self._reader.see([0, 0], plain_picture(32, 32), 1)])
         room = (1 << 30 if on_cpu else 4 << 30) if kept_bytes is None else kept_bytes
         packing = Int8(self._layout) if kept_dtype == "int8" and self._layout is not None else Exact()
         self._kept = KeptHeads(room, packing)
@@ -197,16 +211,83 @@ class TransformersEngine(Closing):
                 scores = iter(self._read(states, list(targets)).tolist())
                 for row, places in zip(members, reads, strict=True):
                     request = requests[row.place]
-                    tokens = Tokens(prompt=len(request.ids), cached=row.cached)
+                    tokens = Tokens(prompt=len(row.ids), cached=row.cached)
                     answer = ScoreResult(list(itertools.islice(scores, len(places))), tokens, row.found)
                     answers[row.place] = answer
                     stop.publish(request, answer)
 
         with contextlib.suppress(_Stopped):
             for places in self._rounds(requests):
-                limits = {i: min(requests[i].reads, default=0) for i in places}
+                limits = {i: min(requests[i].reads, default=0) for i in places if requests[i].picture is None}
                 self._prefill(requests, limits, read, stop, caches=False)
+            pictured = [i for i, request in enumerate(requests) if request.picture is not None]
+            for start in range(0, len(pictured), _SEEN_TOGETHER):
+                self._read_pictures(requests, pictured[start : start + _SEEN_TOGETHER], read, stop)
         return answers
+
+    def picture_tokens(self, edge: int) -> int:
+        """The most tokens that a picture takes whose longer edge has `edge` pixels.
+
+        Raises:
+            InputError: When the engine was created without pictures.
+        """
+        if self._reader is None:
+            raise InputError(
+                "the engine transformers was created without them; create it with TransformersEngine(model, "
+                "pictures=True) and a model that looks at pictures, or leave pictures out",
+                field="pictures",
+            )
+        sizes = ((edge, edge), (edge, max(1, edge // 2)), (max(1, edge // 2), edge))
+        return max(self._reader.see([], plain_picture(*size), 0).added for size in sizes)
+
+    def _read_pictures(
+        self, requests: Sequence[ScoreRequest], places: Sequence[int], use: Callable[[list[_Row]], None], stop: Stop
+    ) -> None:
+        """Read prompts with pictures, each as a whole, in batches of similar length.
+
+        Args:
+            requests: The call's requests.
+            places: Those with a picture.
+            use: Called with the rows of each batch.
+            stop: Checked before each forward pass.
+        """
+        if self._reader is None:
+            raise EngineError(f"the engine of {self.model} was created without pictures")
+        alike = defaultdict[tuple[object, ...], list[tuple[int, Seen]]](list)
+        for i in places:
+            request = requests[i]
+            if stop():
+                return
+            if request.picture is not None:
+                if min(request.reads, default=request.picture_at) < request.picture_at:
+                    raise EngineError("a prompt with a picture is read behind it only")
+                seen = self._reader.see(request.ids, request.picture, request.picture_at)
+                if len(seen.ids) > self.context:
+                    raise EngineError(f"{len(seen.ids)} tokens exceed the {self.context} that {self.model} takes")
+                alike[seen.shape].append((i, seen))
+        for members in alike.values():
+            left = sorted(members, key=lambda member: -len(member[1].ids))
+            while left:
+                most = max(1, self.batch_tokens // len(left[0][1].ids))
+                chosen, left = left[:most], left[most:]
+                with self._turn(stop) as go:
+                    if not go:
+                        return
+                    states = self._see([seen for _, seen in chosen])
+                    # reads are places in the prompt without its picture, whose tokens come before all of them
+                    use(
+                        [
+                            _Row(i, s.ids, -s.added, states[row], None, 0, found=False)
+                            for row, (i, s) in enumerate(chosen)
+                        ]
+                    )
+
+    def _see(self, prompts: Sequence[Seen]) -> torch.Tensor:
+        """`_forward` of whole prompts with pictures."""
+        inputs = batch(prompts, self._pad, self.device, self.dtype)
+        if self._own_head:
+            return cast(torch.Tensor, self._lm.base_model(**inputs, use_cache=False).last_hidden_state)
+        return cast(torch.Tensor, self._lm(**inputs, use_cache=False).logits)
 
     def keep(
         self, requests: Sequence[ScoreRequest], *, stop: Stop = never, into: SnapshotWriter | None = None

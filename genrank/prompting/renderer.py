@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from genrank.engines.tokenizer import Tokenizer
 from genrank.errors import BudgetError, ConfigError, InputError
 from genrank.permutation import IDENTIFIERS, NUMBERS
+from genrank.pictures.preparing import Picture
 from genrank.prompting.fields import FieldReader, neutraliser, readable
 from genrank.prompting.history import EVENT_WORDS, Usefulness, event_weight, in_time_order, last_category
 from genrank.prompting.listings import MIN_LISTING_TOKENS, EncodedListing, ListingEncoder, unread_tokens
@@ -52,6 +53,8 @@ class Prompt:
         head: How many of the first tokens are the same for every request, `lead` included: up to the end of a listing
             that comes first; 0 if the query comes first.
         opening: How many tokens after the head are the same for every request without a history.
+        picture: What the model sees of the listing besides; see `genrank.engines.base.ScoreRequest`.
+        picture_at: Place of the token that comes after it, 0-based: the first one of the user's turn.
     """
 
     ids: tuple[int, ...]
@@ -63,6 +66,12 @@ class Prompt:
     lead: int = 0
     head: int = 0
     opening: int = 0
+    picture: Picture | None = None
+    picture_at: int = 0
+
+    def with_picture(self, picture: Picture) -> Prompt:
+        """The prompt with a picture at the beginning of the user's turn, before all sections."""
+        return dataclasses.replace(self, picture=picture, picture_at=self.tokens["system"])
 
 
 @dataclass(frozen=True, slots=True)

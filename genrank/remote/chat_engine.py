@@ -19,6 +19,7 @@ from genrank.engines.base import PermuteRequest, PermuteResult, ScoreRequest, Sc
 from genrank.engines.loops import Answers, answer_each
 from genrank.errors import EngineError, InputError, OutputError
 from genrank.permutation import IDENTIFIERS
+from genrank.pictures.preparing import Picture, plain_picture
 from genrank.remote.answers import read_answer
 from genrank.remote.calls import HTTPEngine
 from genrank.remote.chat import message_text, token_usage, unfinished
@@ -42,6 +43,7 @@ _PROBED = OrderForm("ABC", "[", "] > [")
 _USUAL_CONTEXT = 8192
 _THINKING = 256  # tokens that an answer may have beside what was asked for
 _LOWEST = -9999.0  # in place of minus infinity
+_PICTURE = 1024  # tokens of a picture, where the server does not count them
 _TOP = (20, 5)  # how many likeliest tokens to ask for; some servers give fewer
 _AS_JSON = (
     '\nAnswer with one JSON object and nothing else, in this form: {"ranking": ["C", "A", "B"]}\n'
@@ -187,7 +189,7 @@ class ChatEngine(HTTPEngine):
                 break
         return answered
 
-    async def _try(self, messages: Sequence[Mapping[str, str]], **fields: Any) -> _Said | None:
+    async def _try(self, messages: Sequence[Mapping[str, Any]], **fields: Any) -> _Said | None:
         """What the endpoint answers; None if it does not take these fields.
 
         Raises:
@@ -203,6 +205,34 @@ class ChatEngine(HTTPEngine):
                 raise
         return None
 
+    def picture_tokens(self, edge: int) -> int:
+        """The most tokens that a picture takes whose longer edge has `edge` pixels, as the endpoint counts them.
+
+        Found by asking with a picture and without: a server whose model sees none may ignore it without a word.
+
+        Raises:
+            InputError: When the endpoint refuses the picture, or reads no more tokens with it than without.
+            EngineError: When it does not answer.
+        """
+        tokens: int | None = self._http.wait(self._count_picture(edge))
+        return tokens or 0
+
+    async def _count_picture(self, edge: int) -> int:
+        asked = "What colour is it? Answer with one word."
+        plain = await self._chat([{"role": "user", "content": asked}], max_tokens=1)
+        said = await self._try(
+            [_with_picture({"role": "user", "content": asked}, plain_picture(edge, edge))], max_tokens=1
+        )
+        more = None if said is None or said.read is None or plain.read is None else said.read - plain.read
+        if said is None or (more is not None and more <= 0):
+            did = "refuses pictures" if said is None else "reads no more tokens with a picture than without"
+            raise InputError(
+                f"the server at {self._http.url} {did}, so {self.model} sees none; serve a model that looks at "
+                "pictures, or leave pictures out",
+                field="pictures",
+            )
+        return _PICTURE if more is None else more
+
     async def _score_all(self, requests: Sequence[ScoreRequest], answers: Answers[ScoreResult]) -> None:
         await answer_each(requests, self._score, answers)
 
@@ -215,9 +245,10 @@ class ChatEngine(HTTPEngine):
     async def _score(self, request: ScoreRequest) -> ScoreResult:
         if tuple(request.reads) != (len(request.ids) - 1,):
             raise EngineError("a chat endpoint gives scores at the end of a prompt only; take pointwise or listwise")
-        said = await self._chat(
-            self.tokenizer.messages(request.ids), max_tokens=1, logprobs=True, top_logprobs=self._top or _TOP[0]
-        )
+        messages: list[dict[str, Any]] = [*self.tokenizer.messages(request.ids)]
+        if request.picture is not None:
+            messages[-1] = _with_picture(messages[-1], request.picture)
+        said = await self._chat(messages, max_tokens=1, logprobs=True, top_logprobs=self._top or _TOP[0])
         if not said.first:
             raise UnservedError(f"the server at {self._http.url} gave no top_logprobs; take decoding listwise")
         # a token that is not among the likeliest has at most the score of the last of these
@@ -308,10 +339,19 @@ class ChatEngine(HTTPEngine):
             text = text.partition("\n")[0]
         return TextResult(text, said.tokens(request.ids))
 
-    async def _chat(self, messages: Sequence[Mapping[str, str]], **fields: Any) -> _Said:
+    async def _chat(self, messages: Sequence[Mapping[str, Any]], **fields: Any) -> _Said:
         body = {"model": self._served, "messages": list(messages), "temperature": 0.0, **fields, **self._options}
         body = {name: value for name, value in body.items() if value is not None}
         return _read(await self._http.post("/chat/completions", body), self._http.url)
+
+
+def _with_picture(message: Mapping[str, Any], picture: Picture) -> dict[str, Any]:
+    """A message with a picture before its text; the picture is in the message, so the server fetches nothing."""
+    parts = [
+        {"type": "image_url", "image_url": {"url": picture.data_url()}},
+        {"type": "text", "text": message["content"]},
+    ]
+    return {**message, "content": parts}
 
 
 def _read(answer: Any, url: str) -> _Said:

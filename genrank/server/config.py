@@ -12,11 +12,12 @@ from typing import Annotated, Any, Literal
 
 import limits
 import pydantic
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 
 from genrank.errors import ConfigError, GenrankError, MissingExtraError, first_problem
 from genrank.experiment.config import Strict
 from genrank.files import read_text
+from genrank.pictures import Pictures
 from genrank.reranker import is_address
 from genrank.server.privacy import check_mask
 from genrank.types import Combine, Decoding, Dtype, Strategy
@@ -28,6 +29,7 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.:/-]*$")]
 KEYS_VARIABLE = "GENRANK_API_KEYS"
 REDIS_VARIABLE = "GENRANK_REDIS_URL"
 _SHORTEST_KEY = 8  # characters
+_PICTURES = Pictures()
 
 
 class ServerConfig(Strict):
@@ -103,6 +105,33 @@ class ModelConfig(Strict):
         if engine not in ("transformers", "vllm") and not is_address(engine):
             raise ValueError("must be transformers, vllm or a server's address (http://...)")
         return engine
+
+
+class PicturesConfig(Strict):
+    """Pictures of listings, for a model that looks at them; the settings are those of `genrank.Pictures`.
+
+    They are off unless `hosts`, `folders` or `data_urls` allows some.
+    """
+
+    hosts: tuple[str, ...] = ()
+    folders: tuple[str, ...] = ()
+    data_urls: bool = False
+    max_bytes: int = _PICTURES.max_bytes
+    max_pixels: int = _PICTURES.max_pixels
+    max_edge: int = _PICTURES.max_edge
+    timeout: Seconds = _PICTURES.timeout
+    in_flight: int = _PICTURES.in_flight
+    kept_bytes: int = _PICTURES.kept_bytes
+    kept_seconds: float = _PICTURES.kept_seconds
+
+    @model_validator(mode="after")
+    def _fits(self) -> PicturesConfig:
+        self.settings()
+        return self
+
+    def settings(self) -> Pictures:
+        """The same as `genrank.Reranker` takes it."""
+        return Pictures(**self.model_dump())
 
 
 class AuthConfig(Strict):
@@ -271,6 +300,7 @@ class Config(Strict):
 
     server: ServerConfig = ServerConfig()
     model: ModelConfig = ModelConfig()
+    pictures: PicturesConfig = PicturesConfig()
     auth: AuthConfig = AuthConfig()
     limits: LimitsConfig = LimitsConfig()
     batching: BatchingConfig = BatchingConfig()

@@ -10,6 +10,7 @@ from typing import Any
 import uvicorn
 
 from genrank.cascade import Cascade
+from genrank.pictures import Pictures
 from genrank.reranker import Reranker
 from genrank.server import logs
 from genrank.server.app import create_app
@@ -19,8 +20,12 @@ from genrank.server.gateway import Gateway, Ranker
 _OWN = frozenset({"name", "aliases", "instructions", "snapshot", "then", "then_top", "then_scores"})
 
 
-def load_ranker(config: ModelConfig) -> Ranker:
+def load_ranker(config: ModelConfig, pictures: Pictures | None = None) -> Ranker:
     """The reranker that a configuration describes.
+
+    Args:
+        config: All but the pictures.
+        pictures: Which pictures the model sees; with a second stage, the first one alone.
 
     Raises:
         GenrankError: See `genrank.Reranker`.
@@ -30,7 +35,7 @@ def load_ranker(config: ModelConfig) -> Ranker:
         from genrank.rankers.gbdt import load_fallback
 
         options["fallback"] = load_fallback(config.fallback)
-    reranker = Reranker(options.pop("model"), **options)
+    reranker = Reranker(options.pop("model"), pictures=pictures, **options)
     if config.snapshot:
         reranker.open_snapshot(config.snapshot)
     if config.then is None:

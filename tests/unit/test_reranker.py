@@ -25,11 +25,13 @@ from genrank.engines.base import PermuteRequest, ScoreRequest, ScoreResult, Stop
 from genrank.engines.tokenizer import Encoded
 from genrank.errors import BudgetError, ConfigError, EngineError, InputError
 from genrank.permutation import kendall_tau
+from genrank.pictures import Pictures
 from genrank.prompting.template import load_template
 from genrank.reranker import MAX_PROMPT_TOKENS, Reranker
 from genrank.testing import AnyRequest, OracleEngine, ScriptedAnswer, ScriptedEngine, WordTokenizer
-from genrank.types import Candidate, Decoding, Interaction, Listing, Query, Ranking, Request, Tokens
+from genrank.types import Candidate, Decoding, Interaction, Listing, Pictured, Query, Ranking, Request, Tokens
 from genrank.windows import tournament_sizes
+from tests.picture_rig import data_url, file
 
 WINDOWED = [decoding for decoding in DECODINGS if decoding != "pointwise"]
 """The decodings that show several candidates in a prompt."""
@@ -1608,3 +1610,123 @@ def test_the_first_prompts_are_those_that_the_engine_gets_first(decoding: Decodi
     reranker.rerank_batch([request])
     assert [prompt.ids for prompt in prompts] == [sent.ids for sent in engine.requests[:count]]
     assert len(prompts) == count
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Pictures
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+class _Seeing(ScriptedEngine):
+    """Scores a listing by the width of its picture."""
+
+    name = "seeing"
+
+    def __init__(self, *, tokens: int = 30, **options: Any) -> None:
+        super().__init__(self._look, **options)
+        self.tokens = tokens
+
+    def _look(self, request: AnyRequest) -> ScriptedAnswer:
+        assert isinstance(request, ScoreRequest)
+        width = request.picture.width if request.picture else 0
+        return [[width / 100, *[0.0] * (len(request.targets) - 1)]]
+
+    def picture_tokens(self, edge: int) -> int:
+        return self.tokens
+
+
+def _pictured(*widths: int) -> list[Listing]:
+    """Listings with pictures of these widths; none for 0."""
+    return [
+        Listing(f"p{i}", f"title {i}", image_url=data_url(file(size=(width, 20))) if width else "")
+        for i, width in enumerate(widths)
+    ]
+
+
+DATA = Pictures(data_urls=True)
+
+
+def test_the_model_sees_each_listings_own_picture_before_the_sections() -> None:
+    pytest.importorskip("PIL")
+    engine = _Seeing()
+    with Reranker(engine=engine, pictures=DATA) as reranker:
+        ranking = reranker.rerank("q", _pictured(10, 0, 300, 40))
+        assert _ids(ranking) == ["p2", "p3", "p0", "p1"]
+        assert ranking.provenance.pictures == Pictured(used=3, without=1)
+        system = len(engine.tokenizer.frame(reranker.template.system)[0])
+        requests = [request for request in engine.requests if isinstance(request, ScoreRequest)]
+        assert [request.picture_at for request in requests] == [system, 0, system, system]
+        again = asyncio.run(reranker.arerank("q", _pictured(10, 0, 300, 40)))
+        both = reranker.rerank_batch([_request_of(_pictured(10, 40)), _request_of(_pictured(0, 0))])
+    assert (again.items, again.provenance.pictures) == (ranking.items, ranking.provenance.pictures)
+    assert [one.provenance.pictures for one in both] == [Pictured(used=2), Pictured(without=2)]
+
+
+def _request_of(listings: list[Listing]) -> Request:
+    return Request(Query("q"), tuple(map(Candidate, listings)))
+
+
+def test_without_pictures_requests_are_what_they_were() -> None:
+    pytest.importorskip("PIL")
+    asked = []
+    for pictures in (None, Pictures(), DATA):
+        engine = _Seeing()
+        with Reranker(engine=engine, pictures=pictures) as reranker:
+            ranking = reranker.rerank("q", _pictured(0, 0))
+            counted = ranking.provenance.pictures
+            asked.append((engine.requests, reranker.fingerprint))
+            assert counted == (Pictured(without=2) if pictures is DATA else None)
+    assert asked[0] == asked[1]
+    assert asked[0][0] == asked[2][0]
+    assert asked[0][1] != asked[2][1], "with pictures on, answers may differ"
+
+
+def test_half_of_the_time_that_is_left_is_for_the_pictures() -> None:
+    pytest.importorskip("PIL")
+    engine = _Seeing()
+    with Reranker(engine=engine, pictures=Pictures(hosts=("img.shop.example",), timeout=30)) as reranker:
+
+        async def hang(host: str, port: int) -> list[str]:
+            await asyncio.sleep(60)
+            return []
+
+        assert reranker._loader
+        reranker._loader._resolve = hang
+        listings = [Listing("a", "title", image_url="https://img.shop.example/a.jpg"), Listing("b", "title b")]
+        for ranking in (
+            reranker.rerank("q", listings, deadline=1.0),
+            asyncio.run(reranker.arerank("q", listings, deadline=1.0)),
+        ):
+            assert ranking.provenance.outcome == "model"
+            assert ranking.provenance.pictures == Pictured(0, 1, {"timeout": 1})
+            assert 0.3 < ranking.provenance.seconds < 0.9
+
+
+def test_a_pictures_tokens_leave_less_room_for_the_prompt() -> None:
+    pytest.importorskip("PIL")
+    with Reranker(engine=_Seeing(context=1000), pictures=DATA) as reranker:
+        assert reranker.max_prompt_tokens == 970
+    with pytest.raises(InputError, match=r"takes 30 tokens, and the model takes 30; lower Pictures\.max_edge"):
+        Reranker(engine=_Seeing(context=30), pictures=DATA)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"engine": _Seeing(), "pictures": ["img.shop.example"]}, "must be genrank.Pictures"),
+        ({"engine": _Seeing(), "pictures": DATA, "decoding": "inline"}, "decoding pointwise"),
+        ({"engine": OracleEngine({}), "pictures": DATA}, "the engine oracle shows none; pass engine='transformers'"),
+        ({"engine": "vllm", "pictures": DATA}, "start vLLM's server"),
+    ],
+)
+def test_pictures_that_nobody_would_see_are_refused(options: dict[str, Any], message: str) -> None:
+    pytest.importorskip("PIL")
+    with pytest.raises(InputError, match=message) as why:
+        Reranker(**options)
+    assert why.value.field == "pictures"
+
+
+def test_listings_with_pictures_are_not_read_beforehand() -> None:
+    pytest.importorskip("PIL")
+    with Reranker(engine=_Seeing(), pictures=DATA) as reranker, pytest.raises(ConfigError, match="without pictures"):
+        reranker.warm(_pictured(10))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from typing import Any
@@ -13,12 +14,14 @@ import pytest
 
 from genrank.engines.base import PermuteRequest, ScoreRequest, TextRequest
 from genrank.errors import EngineError, InputError, ModelNotFoundError
+from genrank.pictures import Pictures
 from genrank.remote.chat_engine import ChatEngine
 from genrank.remote.http import FailedError, RefusedError
 from genrank.reranker import Reranker
 from genrank.testing import OracleEngine
-from genrank.types import Ranking
+from genrank.types import Listing, Pictured, Ranking
 from tests.chat_double import ChatDouble
+from tests.picture_rig import data_url, file
 
 URL = "http://chat:8000/v1"
 GRADES = {str(i): grade / 2 for i, grade in enumerate(random.Random(1).sample(range(12), 12))}
@@ -330,3 +333,76 @@ def test_what_is_no_chat_completion_is_an_engine_error(change: Callable[[Any], A
         ranking = Reranker(engine=made).rerank("q", TITLES)
     assert (ranking.provenance.outcome, ranking.provenance.cause) == ("fallback", "engine-error")
     assert "gave no chat completion" in ranking.provenance.why
+
+
+def shop(reds: dict[int, int]) -> list[Listing]:
+    """Twelve listings; those in `reds` have a picture of so much red, from 0 to 255."""
+    return [
+        Listing(f"p{i}", title, image_url=data_url(file((reds[i], 0, 0))) if i in reds else "")
+        for i, title in enumerate(TITLES)
+    ]
+
+
+def pictured(server: ChatDouble, listings: list[Listing], **options: Any) -> Ranking:
+    with engine(server) as made, Reranker(engine=made, pictures=Pictures(data_urls=True, **options)) as reranker:
+        return reranker.rerank("q", listings)
+
+
+def test_a_picture_goes_beside_the_listings_text() -> None:
+    pytest.importorskip("PIL")
+    server = ChatDouble({}, top=20, sees="redness")
+    reds = {0: 10, 3: 250, 5: 120}
+    ranking = pictured(server, shop(reds))
+    assert ids(ranking)[:3] == ["p3", "p5", "p0"]
+    assert ranking.provenance.outcome == "model"
+    assert ranking.provenance.pictures == Pictured(used=3, without=9)
+    asked = [body["messages"] for body in server.bodies[-12:]]
+    with_picture = [messages for messages in asked if isinstance(messages[-1]["content"], list)]
+    assert len(with_picture) == 3
+    for messages in with_picture:
+        assert messages[0]["role"] == "system"
+        first, second = messages[-1]["content"]
+        assert (first["type"], second["type"]) == ("image_url", "text")
+        assert re.search(r"Listing: title [035]\b", second["text"])
+    plain = [messages for messages in asked if messages not in with_picture]
+    with engine(server) as made:
+        Reranker(engine=made).rerank("q", shop({}))
+    texts = [body["messages"] for body in server.bodies[-12:]]
+    assert [messages for messages in plain if messages not in texts] == [], "as they are without pictures"
+    assert sorted(messages[-1]["content"][1]["text"] for messages in with_picture) == sorted(
+        messages[-1]["content"] for messages in texts if messages not in plain
+    )
+
+
+def test_a_listing_whose_picture_cannot_be_had_is_ranked_without() -> None:
+    pytest.importorskip("PIL")
+    server = ChatDouble({"4": 3.0}, top=20, sees="redness")
+    listings = shop({1: 200})
+    listings[4] = Listing("p4", TITLES[4], image_url="https://img.shop.example/4.jpg")
+    listings[5] = Listing("p5", TITLES[5], image_url=data_url(b"no picture"))
+    ranking = pictured(server, listings)
+    assert ids(ranking)[:2] == ["p1", "p4"]
+    assert ranking.provenance.pictures == Pictured(1, 9, {"source": 1, "format": 1})
+    assert ranking.to_dict()["provenance"]["pictures"]["failed"] == {"source": 1, "format": 1}
+
+
+@pytest.mark.parametrize("sees", ["refuses", "ignores"])
+def test_a_model_that_sees_no_pictures_is_refused_at_once(sees: Any) -> None:
+    pytest.importorskip("PIL")
+    with pytest.raises(
+        InputError, match="sees none; serve a model that looks at pictures, or leave pictures out"
+    ) as why:
+        pictured(ChatDouble(GRADES, top=20, sees=sees), shop({}))
+    assert why.value.field == "pictures"
+
+
+def test_a_pictures_tokens_are_those_that_the_endpoint_counts() -> None:
+    pytest.importorskip("PIL")
+    with engine(ChatDouble({}, top=20, sees="redness")) as made:
+        assert made.picture_tokens(64) == 49
+    with engine(ChatDouble({}, top=20, sees="redness", counts=False)) as made:
+        assert made.picture_tokens(64) == 1024
+    with engine(ChatDouble({}, top=20, sees="redness"), context=600) as made:
+        reranker = Reranker(engine=made, pictures=Pictures(data_urls=True))
+        assert reranker.max_prompt_tokens == 551
+        reranker.close()

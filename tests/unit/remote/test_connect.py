@@ -6,6 +6,7 @@ import httpx
 import pytest
 
 from genrank.errors import EngineError, InputError, ModelNotFoundError
+from genrank.pictures import Pictures
 from genrank.remote import connect as module
 from genrank.remote.chat_engine import ChatEngine
 from genrank.remote.connect import connect
@@ -49,6 +50,22 @@ def test_a_vllm_that_scores_no_chosen_tokens_is_asked_as_a_chat(vllm: VLLMDouble
 def test_any_other_server_is_asked_as_a_chat(models: list[dict[str, str]] | None) -> None:
     with closing(connect(URL, "m", transport=ChatDouble({}, models=models).transport)) as made:
         assert isinstance(made, ChatEngine)
+
+
+def test_vllm_is_asked_as_a_chat_where_the_model_is_to_see_pictures() -> None:
+    listed = [{"id": "m", "owned_by": "vllm", "max_model_len": 4096}]
+    with closing(connect(URL, pictures=True, transport=ChatDouble({}, models=listed, top=20).transport)) as made:
+        assert isinstance(made, ChatEngine)
+        assert made.context == 4096
+
+
+def test_tokens_hold_no_pictures(vllm: VLLMDouble) -> None:
+    with (
+        closing(connect(URL, transport=vllm.transport)) as made,
+        pytest.raises(InputError, match="chat messages") as why,
+    ):
+        Reranker(engine=made, pictures=Pictures(data_urls=True))
+    assert why.value.field == "pictures"
 
 
 def test_a_model_that_vllm_does_not_serve_is_an_error_and_no_chat(vllm: VLLMDouble) -> None:

@@ -12,6 +12,7 @@ import pytest
 
 import genrank.server
 from genrank.errors import ConfigError, MissingExtraError
+from genrank.pictures import Pictures
 from genrank.server.config import Config, load_config
 
 
@@ -118,6 +119,27 @@ def test_others_are_served_only_with_keys(host: str, refused: bool) -> None:
         load_config(None, {"server.host": host}, {})
     load_config(None, {"server.host": host}, {"GENRANK_API_KEYS": "key-for-all"})
     load_config(None, {"server.host": host, "auth.open": True}, {})
+
+
+def test_pictures_are_off_unless_a_source_is_named(tmp_path: Path) -> None:
+    config, _ = load_config(None, environment={})
+    assert not config.pictures.settings().on
+    path = write(tmp_path, f'[pictures]\nhosts = ["img.shop.example"]\nfolders = ["{tmp_path}"]\nmax_edge = 256')
+    config, _ = load_config(path, environment={})
+    assert config.pictures.settings() == Pictures(hosts=("img.shop.example",), folders=(tmp_path,), max_edge=256)
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ('hosts = ["http://img.shop.example"]', r"pictures: hosts\[0\]: must be a host such as img.shop.example"),
+        ("max_edge = 1", "pictures: max_edge: "),
+        ("host = []", r"pictures.host: unknown key; there are hosts, folders"),
+    ],
+)
+def test_wrong_settings_of_pictures_are_named(tmp_path: Path, line: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        load_config(write(tmp_path, f"[pictures]\n{line}"), environment={})
 
 
 def test_a_missing_package_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,6 +18,8 @@ import pytest
 
 from genrank.cascade import Cascade
 from genrank.engines.base import Engine
+from genrank.errors import InputError
+from genrank.pictures import Pictures
 from genrank.reranker import Reranker
 from genrank.server.config import ModelConfig
 from genrank.server.run import load_ranker
@@ -120,6 +122,13 @@ def test_the_configuration_describes_the_reranker(doubles: list[tuple[object, ..
     assert isinstance(ranker, Reranker)
     assert doubles == [("vllm", "m", None, "float16")]
     assert (ranker.decoding, ranker.window) == ("inline", 5)
+
+
+def test_pictures_are_for_models_that_see_them(doubles: list[tuple[object, ...]]) -> None:
+    pytest.importorskip("PIL")
+    load_ranker(ModelConfig(model="m"), Pictures()).close()
+    with pytest.raises(InputError, match="the engine oracle shows none"):
+        load_ranker(ModelConfig(model="m", decoding="pointwise"), Pictures(data_urls=True))
 
 
 def test_a_second_stage_shares_the_engine(doubles: list[tuple[object, ...]]) -> None:
