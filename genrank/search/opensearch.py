@@ -218,7 +218,7 @@ class OpenSearchIndex:
             batch = made[start : start + _AT_ONCE]
             vectors: Sequence[Any] = [None] * len(batch)
             if self._encoder is not None:
-                vectors = self._encoder.encode([encoded_text(listing) for listing in batch])
+                vectors = list(self._encoder.encode([encoded_text(listing) for listing in batch]))
             self._bulk(
                 {"_op_type": "index", "_index": self.name, "_id": one.listing_id, "_source": document(one, vector)}
                 for one, vector in zip(batch, vectors, strict=True)

@@ -65,7 +65,9 @@ def add_search(
         asked: type[BaseModel] | None = None,
     ) -> None:
         schema = {"schema": {"$ref": f"#/components/schemas/{body}"}, "examples": examples}
-        extra = {"requestBody": {"required": True, "content": {"application/json": schema}}} if body else {}
+        extra: dict[str, Any] = (
+            {"requestBody": {"required": True, "content": {"application/json": schema}}} if body else {}
+        )
         if asked is not None:
             extra = {"parameters": _parameters(asked)}
         app.add_api_route(

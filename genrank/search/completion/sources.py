@@ -132,8 +132,8 @@ def catalogue_phrases(listings: Iterable[Listing], allowed: Callable[[str], bool
     counts: dict[Source, Counter[str]] = {"category": Counter(), "brand": Counter(), "attribute": Counter()}
     titles: list[list[list[str]]] = []
     for listing in listings:
-        for name, texts in _fields(listing).items():
-            counts[name].update(set(texts))
+        for source, texts in _fields(listing).items():
+            counts[source].update(set(texts))
         titles.append([phrase for part in _SIGN.split(listing.title) if (phrase := words(part, cut_han=_cut))])
     counts["attribute"] = Counter({text: n for text, n in counts["attribute"].items() if n >= LEAST_LISTINGS})
     counts["title"] = _frequent(titles)

@@ -138,6 +138,7 @@ def opened(server: Server, client: Any, encoder: Any = None, fingerprint: str = 
 class Lengths:
     """An encoder by the lengths of texts."""
 
+    name = "lengths"
     fingerprint = "lengths"
 
     def encode(self, texts: Sequence[str], *, queries: bool = False) -> Vectors:
