@@ -42,6 +42,8 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     search.add_argument("--snapshot", metavar="FILE", help="listings that genrank warm read beforehand (none)")
     search.add_argument("--variety", type=float, default=0.0, metavar="V", help="0 to 1 (%(default)g)")
     search.add_argument("--rules", metavar="FILE", help="business rules, .toml or .json (none)")
+    search.add_argument("--estimates", metavar="FILE", help="click estimates (genrank.search.feedback.estimates)")
+    search.add_argument("--weight", type=float, metavar="W", help="of the model beside the estimates, 0 to 1")
     search.add_argument("--reasons", type=int, default=0, metavar="K", help="reasons for the first K items (none)")
     search.add_argument("--top-k", type=int, default=10, metavar="K", help="how many items to return (%(default)s)")
     search.add_argument("--deadline", type=float, metavar="SECONDS", help="for the whole search")
@@ -67,6 +69,7 @@ def _search(arguments: argparse.Namespace) -> int:
         shoppers=arguments.shoppers,
         rules=arguments.rules,
         log=arguments.log,
+        estimates=arguments.estimates,
     ) as parts:
         reranker = None
         if not arguments.no_rank:
@@ -84,6 +87,7 @@ def _search(arguments: argparse.Namespace) -> int:
             understand=parts.understanding(reranker.engine) if arguments.understand and reranker else None,
             variety=arguments.variety,
             candidates=arguments.candidates,
+            weight=arguments.weight,
         )
         result = pipeline.search(
             arguments.query,

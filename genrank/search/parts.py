@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from genrank.engines.base import Engine
 from genrank.search.completion import Completion
+from genrank.search.feedback.estimates import ClickEstimates
 from genrank.search.index import Index
 from genrank.search.pipeline import Pipeline, categories_of
 from genrank.search.rules import Rules, load_rules
@@ -29,6 +30,7 @@ class Parts:
         shoppers: What shoppers did; None without.
         rules: Business rules; None without.
         log: Where what is shown is logged; None without.
+        estimates: What shoppers clicked; None without.
         completion: The suggestions in the index's folder; None without.
     """
 
@@ -36,6 +38,7 @@ class Parts:
     shoppers: Shoppers | None = None
     rules: Rules | None = None
     log: FeedbackLog | None = None
+    estimates: ClickEstimates | None = None
     completion: Completion | None = None
     _open: contextlib.ExitStack = field(default_factory=contextlib.ExitStack, repr=False)
 
@@ -48,6 +51,7 @@ class Parts:
         shoppers: str | Path | None = None,
         rules: str | Path | Mapping[str, Any] | None = None,
         log: str | Path | None = None,
+        estimates: str | Path | None = None,
     ) -> Self:
         """Open the parts.
 
@@ -57,6 +61,7 @@ class Parts:
             shoppers: A file for `Shoppers`.
             rules: A file of rules, or the fields of `Rules`.
             log: A folder for `genrank.search.feedback.log.FeedbackLog`.
+            estimates: A file that `ClickEstimates.save` wrote; `pipeline` then needs a ``weight``.
 
         Raises:
             GenrankError: When a part is wrong, or its extra is not installed.
@@ -75,8 +80,9 @@ class Parts:
                 from genrank.search.feedback.log import FeedbackLog
 
                 kept = FeedbackLog(log)
+            clicked = ClickEstimates.load(estimates) if estimates is not None else None
             suggested = stack.enter_context(Completion.open(index)) if Completion.exists(index) else None
-            return cls(found, known, make_rules(rules), kept, suggested, stack.pop_all())
+            return cls(found, known, make_rules(rules), kept, clicked, suggested, stack.pop_all())
 
     def understanding(self, engine: Engine) -> Understanding:
         """What reads queries in the words of the index, as they are now."""
@@ -89,7 +95,7 @@ class Parts:
             rank: See `Pipeline`.
             options: Of `Pipeline`; they count before these parts.
         """
-        own = {"personalise": self.shoppers, "rules": self.rules, "log": self.log}
+        own = {"personalise": self.shoppers, "rules": self.rules, "log": self.log, "estimates": self.estimates}
         return Pipeline(self.index, rank, **(own | options))
 
     def close(self) -> None:

@@ -282,6 +282,8 @@ class SearchConfig(Strict):
         rules: Business rules: the fields of `genrank.search.rules.Rules`, or a file of them.
         variety: The knob of `genrank.search.diversity`, 0 to 1, for searches that do not give their own.
         candidates: How many listings are found and ranked for each search.
+        estimates: File of click estimates, `genrank.search.feedback.estimates`; read at the start.
+        weight: Weight of the ranking's scores beside `estimates`, 0 to 1; needed with them, and left out without.
         log: Folder of the feedback log, where what is shown is written, and ``/v1/events``; made if it is missing.
     """
 
@@ -292,6 +294,8 @@ class SearchConfig(Strict):
     rules: dict[str, Any] | str | None = None
     variety: Annotated[float, Field(ge=0, le=1)] = 0.0
     candidates: Annotated[int, Field(ge=1, le=1000)] = 20
+    estimates: str | None = None
+    weight: Annotated[float, Field(ge=0, le=1)] | None = None
     log: str | None = None
 
 
@@ -409,6 +413,8 @@ def _search_problems(section: Mapping[str, Any]) -> list[str]:
     if section.get("index") is None:
         return ["search.index: is missing; name the folder that genrank index wrote"] if section else []
     problems = []
+    if (section.get("estimates") is None) != (section.get("weight") is None):
+        problems.append("search.weight: goes with search.estimates; set both, or neither")
 
     def check(key: str, work: Callable[[Any], object], kinds: type | tuple[type, ...] = str) -> None:
         if isinstance(section.get(key), kinds):
@@ -435,6 +441,11 @@ def _search_problems(section: Mapping[str, Any]) -> list[str]:
 
         make_rules(rules)
 
+    def read_estimates(file: str) -> None:
+        from genrank.search.feedback.estimates import ClickEstimates
+
+        ClickEstimates.load(file)
+
     def import_log(folder: str) -> None:
         import genrank.search.feedback.log  # noqa: F401 - its extra may be missing
 
@@ -449,6 +460,7 @@ def _search_problems(section: Mapping[str, Any]) -> list[str]:
     check("index", open_index)
     check("shoppers", open_shoppers)
     check("rules", read_rules, (str, dict))
+    check("estimates", read_estimates)
     check("log", import_log)
     check("understand", import_spelling, bool)
     return problems

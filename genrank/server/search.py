@@ -128,7 +128,12 @@ class Searcher:
         if config.index is None:
             return None
         parts = Parts.open(
-            config.index, encoder=config.encoder, shoppers=config.shoppers, rules=config.rules, log=config.log
+            config.index,
+            encoder=config.encoder,
+            shoppers=config.shoppers,
+            rules=config.rules,
+            log=config.log,
+            estimates=config.estimates,
         )
         try:
             return cls(gateway, parts)
@@ -156,6 +161,7 @@ class Searcher:
             understand=self._reading(stop) if self._understanding else None,
             variety=self._config.variety,
             candidates=self._config.candidates,
+            weight=self._config.weight,
             **logging_it,
         )
         self._running += 1

@@ -70,6 +70,8 @@ def test_shoppers_and_log(folder: Path, capsys: pytest.CaptureFixture[str], tmp_
         (["--understand"], "--no-rank"),
         (["--variety", "3"], "variety"),
         (["--rules", "none.toml"], "none.toml"),
+        (["--estimates", "none.json", "--weight", "0.5"], "none.json"),
+        (["--weight", "0.5"], "weight"),
         (["--top-k", "0"], "top_k"),
         (["--candidates", "0"], "candidates"),
     ],

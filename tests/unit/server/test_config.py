@@ -232,6 +232,15 @@ def test_everything_that_keeps_a_search_from_opening_is_reported(tmp_path: Path)
         assert any(line.startswith(words) for line in lines), (words, lines)
 
 
+def test_estimates_go_with_a_weight(tmp_path: Path) -> None:
+    path = write(tmp_path, '[search]\nindex = "none"\nestimates = "none.json"')
+    with pytest.raises(ConfigError) as caught:
+        load_config(path, environment={})
+    assert "search.weight: goes with search.estimates; set both, or neither" in str(caught.value)
+    assert "search.estimates: " in str(caught.value)
+    assert "none.json" in str(caught.value)
+
+
 def test_a_search_section_needs_an_index(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"search\.index: is missing"):
         load_config(write(tmp_path, "[search]\nunderstand = true"), environment={})

@@ -8,6 +8,7 @@ import logging
 import threading
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ pytest.importorskip("duckdb")
 
 from genrank.engines.base import ScoreRequest, ScoreResult, Stop, never
 from genrank.errors import EngineError
+from genrank.search.feedback.estimates import ClickEstimates, Looks
 from genrank.search.feedback.log import FeedbackLog
 from genrank.search.index import Index
 from genrank.search.shoppers import Shoppers
@@ -146,6 +148,17 @@ def test_too_many_at_once_are_told_when_to_try_again(serve: Serve, engine: SlowE
     assert statuses[-1] == 429
     refused = next(answer for answer in answers if answer.status_code == 429)
     assert int(refused.headers["retry-after"]) >= 1
+
+
+def test_what_was_clicked_comes_higher(serve: Serve, section: dict[str, Any], tmp_path: Path) -> None:
+    before = ids(serve(search=section).post("/v1/search", json={"query": QUERY}))
+    looks = {before[0]: Looks(100, 1), before[-1]: Looks(100, 60)}
+    ClickEstimates({QUERY: looks}).save(tmp_path / "clicks.json")
+    client = serve(search=section | {"estimates": str(tmp_path / "clicks.json"), "weight": 0.1})
+    answer = client.post("/v1/search", json={"query": QUERY})
+    assert "blend" in stages(answer)
+    assert ids(answer)[0] == before[-1]
+    assert answer.json()["provenance"]["estimates"] == 0.1
 
 
 def test_variety_rules_and_reasons_written_after_them(
