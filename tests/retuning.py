@@ -7,6 +7,7 @@ import random
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 from eval.feedback import FeedbackConfig, simulate
 from eval.retune.config import RetuneConfig
@@ -55,7 +56,7 @@ class Shop:
 
     def round(
         self, day: int, program: Callable[[Sequence[str], Path, Sequence[int]], int] = train_here
-    ) -> tuple[str, dict[str, object]]:
+    ) -> tuple[str, dict[str, Any]]:
         return retune(self.config, self.folder / "rounds", now=DAY + timedelta(days=day, hours=5), program=program)
 
 
