@@ -54,7 +54,7 @@ def test_the_version_is_written_once() -> None:
 
 def test_every_room_is_on_the_packages_first_page() -> None:
     page = genrank.__doc__ or ""
-    hidden = {"__main__", "progress", "files", "integrations"}
+    hidden = {"__main__", "progress", "background", "files", "integrations"}
     assert [room for room in ROOMS if room not in hidden and f"`genrank.{room}`" not in page] == []
 
 
@@ -116,8 +116,8 @@ def arrows(path: Path) -> set[str]:
 
 
 ROOMS = (
-    "errors", "progress", "files", "text", "types", "inputs", "pictures", "windows", "permutation", "adapters",
-    "calibration", "data", "models", "engines", "remote", "prompting", "decoding", "blending", "reasons", "fallback",
+    "errors", "progress", "background", "files", "text", "types", "inputs", "pictures", "windows", "permutation",
+    "adapters", "calibration", "data", "models", "engines", "remote", "prompting", "decoding", "blending", "reasons", "fallback",
     "scheduling", "warming", "testing", "reranker", "cascade", "search", "words", "rankers", "experiment", "server",
     "integrations", "doctor", "cli", "__main__",
 )  # fmt: skip

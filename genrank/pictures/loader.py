@@ -13,6 +13,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, TypeVar
 
+from genrank.background import end_loop, start_loop
 from genrank.errors import EngineError, MissingExtraError
 from genrank.pictures.preparing import Picture, check_pillow, prepare
 from genrank.pictures.settings import Pictures
@@ -75,9 +76,7 @@ class PictureLoader:
         self._kept: OrderedDict[bytes, Picture] = OrderedDict()  # by the file's SHA-256, the latest used last
         self._kept_bytes = 0
         self._known: OrderedDict[str, tuple[float, bytes | Trouble]] = OrderedDict()  # by https address: until when
-        self._loop = asyncio.new_event_loop()
-        thread = threading.Thread(target=self._loop.run_forever, name="genrank-pictures", daemon=True)
-        thread.start()
+        self._loop, thread = start_loop("genrank-pictures")
         self.close = weakref.finalize(self, _end, self._loop, thread, self._client, self._decoders)
 
     def load(self, addresses: Iterable[str], seconds: float | None = None) -> Loaded:
@@ -208,23 +207,5 @@ def _end(
     client: httpx.AsyncClient,
     decoders: concurrent.futures.ThreadPoolExecutor,
 ) -> None:
-    """End the tasks in the loop, close the connections, and end the loop."""
-    if threading.current_thread() is thread:  # the garbage collector may call this from any thread
-        threading.Thread(target=_end, args=(loop, thread, client, decoders)).start()
-        return
-
-    async def finish() -> None:
-        others = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in others:
-            task.cancel()
-        await asyncio.gather(*others, return_exceptions=True)
-        await client.aclose()
-        await loop.shutdown_asyncgens()
-
-    with contextlib.suppress(Exception):
-        asyncio.run_coroutine_threadsafe(finish(), loop).result(timeout=10)
-    loop.call_soon_threadsafe(loop.stop)
-    thread.join(timeout=10)
+    end_loop(loop, thread, client.aclose)
     decoders.shutdown(wait=False, cancel_futures=True)
-    if not thread.is_alive():
-        loop.close()

@@ -15,7 +15,6 @@ import math
 import os
 import random
 import re
-import threading
 import urllib.parse
 import weakref
 from collections.abc import Coroutine, Mapping
@@ -24,6 +23,7 @@ from email.utils import parsedate_to_datetime
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from genrank.background import end_loop, start_loop
 from genrank.engines.base import Stop, never
 from genrank.engines.loops import await_for, wait_for
 from genrank.errors import ConfigError, EngineError, InputError, MissingExtraError
@@ -137,10 +137,9 @@ class Connection:
             if isinstance(error, ConfigError):
                 raise
             raise ConfigError(f"no connection can be made to {self.url}: {error}; check the proxy settings") from None
-        self._loop = asyncio.new_event_loop()
-        thread = threading.Thread(target=self._loop.run_forever, name="genrank-http", daemon=True)
-        thread.start()
-        self.close = weakref.finalize(self, _end, self._loop, thread, self._http)  # at the interpreter's exit too
+        self._loop, thread = start_loop("genrank-http")
+        # at the interpreter's exit too
+        self.close = weakref.finalize(self, end_loop, self._loop, thread, self._http.aclose)
 
     def wait(self, work: Coroutine[Any, Any, T], stop: Stop = never) -> T | None:
         """Run `work` in the connection's loop until it is done; None if `stop` says to give up before.
@@ -325,25 +324,3 @@ def retry_after(text: str, now: datetime) -> float | None:
     except (ValueError, TypeError, OverflowError, IndexError):
         return None
     return max(0.0, seconds) if math.isfinite(seconds) else None
-
-
-def _end(loop: asyncio.AbstractEventLoop, thread: threading.Thread, http: Any) -> None:
-    """End the tasks in the loop, close the connections, and end the loop."""
-    if threading.current_thread() is thread:  # the garbage collector may call this from any thread
-        threading.Thread(target=_end, args=(loop, thread, http)).start()
-        return
-
-    async def finish() -> None:
-        others = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in others:
-            task.cancel()
-        await asyncio.gather(*others, return_exceptions=True)
-        await http.aclose()
-        await loop.shutdown_asyncgens()
-
-    with contextlib.suppress(Exception):
-        asyncio.run_coroutine_threadsafe(finish(), loop).result(timeout=10)
-    loop.call_soon_threadsafe(loop.stop)
-    thread.join(timeout=10)
-    if not thread.is_alive():
-        loop.close()
