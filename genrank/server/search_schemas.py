@@ -69,7 +69,7 @@ class SearchItem(BaseModel):
 class SearchStage(BaseModel):
     """A stage of a search."""
 
-    name: Literal["understand", "match", "personalise", "rank", "vary", "rules", "explain", "log"]
+    name: Literal["understand", "match", "personalise", "rank", "blend", "vary", "rules", "explain", "log"]
     seconds: float
     order: list[str] = Field(description="The listing ids after it, best first, where it changed the order.")
     note: str = Field(description="What went otherwise than it should; else empty.")

@@ -11,6 +11,8 @@ from eval.cross_encoder import CrossEncoderConfig
 from eval.crossval import CrossvalConfig
 from eval.feedback import FeedbackConfig
 from eval.prompts import PromptsConfig
+from eval.retune.config import RetuneConfig
+from eval.retune.trial import TrialConfig
 from eval.robustness.config import RobustnessConfig
 from eval.variety import VarietyConfig
 from genrank.errors import ConfigError
@@ -24,6 +26,8 @@ KINDS: dict[str, tuple[str, type[Strict]]] = {
     "crossval": ("crossval", CrossvalConfig),
     "feedback": ("feedback", FeedbackConfig),
     "prompts": ("prompts", PromptsConfig),
+    "retune": ("retune", RetuneConfig),
+    "retune-trial": ("retune.trial", TrialConfig),
     "robustness": ("robustness", RobustnessConfig),
     "variety": ("variety", VarietyConfig),
 }

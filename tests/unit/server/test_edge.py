@@ -51,9 +51,12 @@ def test_every_path_of_a_server_that_searches_is_known(serve: Serve, tmp_path: P
     from starlette.routing import Route
 
     pytest.importorskip("duckdb")
+    pytest.importorskip("symspellpy")
+    from genrank.search.completion import Completion
     from genrank.search.index import Index
 
-    Index.create(tmp_path / "index").close()
+    with Index.create(tmp_path / "index") as index:
+        Completion.of(index).close()
     search = {"index": str(tmp_path / "index"), "log": str(tmp_path / "log")}
     client = serve(server={"playground": True}, search=search)
     known = {*PATHS, *SEARCH_PATHS, *PLAYGROUND_PATHS, PLAYGROUND_SEARCH, *FILES}

@@ -76,7 +76,7 @@ def test_ablate(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "without lexical" in out
     result: dict[str, Any] = json.loads(out.splitlines()[-1])
     assert json.loads(Path("runs/baseline/tiny.ablation.json").read_text()) == result
-    assert result["absent"] == ["first_stage"]
+    assert result["absent"] == ["first_stage", "aspects"]
 
 
 @pytest.mark.parametrize(
