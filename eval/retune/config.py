@@ -23,6 +23,7 @@ class FeedbackSettings(Strict):
         kind: Which events count as a click.
         ranks: Deeper ranks are left out of the estimate of position bias.
         prior: See `genrank.search.feedback.bias.attractions`.
+        most_lists: The same; null counts all.
         least_examined: See `genrank.search.feedback.training.training_set`.
         least_queries: With fewer queries to learn from, the round waits for more feedback.
         settle_minutes: Lists shown later than so long ago wait for the next round: their clicks may still come.
@@ -33,6 +34,7 @@ class FeedbackSettings(Strict):
     kind: Kind = "click"
     ranks: Count = 50
     prior: Annotated[float, Field(ge=0)] = 1.0
+    most_lists: Count | None = 10
     least_examined: Annotated[float, Field(ge=0)] = 1.0
     least_queries: Count = 50
     settle_minutes: Annotated[float, Field(ge=0)] = 60.0

@@ -228,7 +228,15 @@ def learned(
     if not row["shown"]:
         return (), None
     propensities = estimate(log, kind=settings.kind, until=until, ranks=settings.ranks).values
-    found = attractions(log, propensities, kind=settings.kind, prior=settings.prior, since=since, until=until)
+    found = attractions(
+        log,
+        propensities,
+        kind=settings.kind,
+        prior=settings.prior,
+        most_lists=settings.most_lists,
+        since=since,
+        until=until,
+    )
     try:
         made = training_set(found, _catalogue(settings.listings), least_examined=settings.least_examined)
     except InputError:

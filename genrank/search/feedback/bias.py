@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from genrank.errors import InputError
+from genrank.inputs import whole_number
 from genrank.search.feedback.log import FeedbackLog, Kind
 
 Method = Literal["model", "ips"]
@@ -172,6 +173,7 @@ def attractions(
     method: Method = "model",
     clip: float = 20.0,
     prior: float = 1.0,
+    most_lists: int | None = None,
     since: datetime = LONG_AGO,
     until: datetime = FAR_AHEAD,
 ) -> list[Attraction]:
@@ -193,6 +195,8 @@ def attractions(
         method: How to estimate.
         clip: Greatest weight of ``ips``, over 0.
         prior: Weight of the mean, in looks; 0 or more.
+        most_lists: How many lists of one shopper count for one query, the first ones, so that nobody outweighs all
+            others. Where the shopper is unknown, the visit stands for them; lists without either all count. None: all.
         since: Lists shown from then on, UTC.
         until: Lists shown before then, UTC.
 
@@ -209,12 +213,21 @@ def attractions(
         raise InputError(f"must be over 0, got {clip}", field="clip")
     if not (math.isfinite(prior) and prior >= 0):
         raise InputError(f"must be 0 or more, got {prior}", field="prior")
+    most = None if most_lists is None else whole_number("most_lists", most_lists, at_least=1)
     table = log.query(
-        "SELECT lower(query) AS query, listing_id, avg(rank) AS rank, count(*) AS shown, sum(hit)::BIGINT AS clicked, "
-        "sum(chance) AS examined, sum(hit * least(1 / chance, ?)) AS weighted, count(*) - count(chance) AS unknown "
-        f"FROM (SELECT *, ({event_column(kind)} > 0)::INT AS hit, {chance_sql()} AS chance FROM feedback "
-        "WHERE time >= ? AND time < ?) GROUP BY lower(query), listing_id ORDER BY query, rank, listing_id",
-        [clip, *chance_parameters(propensities), since, until],
+        f"""
+        SELECT lower(query) AS query, listing_id, avg(rank) AS rank, count(*) AS shown, sum(hit)::BIGINT AS clicked,
+            sum(chance) AS examined, sum(hit * least(1 / chance, ?)) AS weighted, count(*) - count(chance) AS unknown
+        FROM (
+            SELECT *, ({event_column(kind)} > 0)::INT AS hit, {chance_sql()} AS chance,
+                coalesce("user", session) AS who
+            FROM feedback WHERE time >= ? AND time < ?
+            QUALIFY ? IS NULL OR who IS NULL OR row_number()
+                OVER (PARTITION BY who, lower(query), listing_id ORDER BY time, request_id) <= ?
+        )
+        GROUP BY lower(query), listing_id ORDER BY query, rank, listing_id
+        """,
+        [clip, *chance_parameters(propensities), since, until, most, most],
     )
     rows = table.to_pylist()
     if unknown := sum(row["unknown"] for row in rows):

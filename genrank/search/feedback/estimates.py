@@ -88,6 +88,7 @@ class ClickEstimates:
         *,
         worth: Mapping[Kind, float] | None = None,
         prior: float = PRIOR,
+        most_lists: int | None = None,
         since: datetime | None = None,
         until: datetime | None = None,
     ) -> Self:
@@ -100,6 +101,7 @@ class ClickEstimates:
             worth: What each kind of event is worth, 0 or more: ``{"click": 1}``, the default, estimates clicks,
                 ``{"purchase": 1}`` conversions, ``{"click": 1, "purchase": 20}`` both together.
             prior: See `ClickEstimates`.
+            most_lists: See `genrank.search.feedback.bias.attractions`.
             since: Lists shown from then on, UTC.
             until: Lists shown before then, UTC.
 
@@ -117,7 +119,14 @@ class ClickEstimates:
         for kind, value in worth.items():
             if not (math.isfinite(value) and value >= 0):
                 raise InputError(f"must be a number from 0 on, got {value}", field=f"worth[{kind!r}]")
-            found = attractions(log, propensities, kind=kind, since=since or LONG_AGO, until=until or FAR_AHEAD)
+            found = attractions(
+                log,
+                propensities,
+                kind=kind,
+                most_lists=most_lists,
+                since=since or LONG_AGO,
+                until=until or FAR_AHEAD,
+            )
             for one in found:
                 before = looks[one.query].get(one.listing_id)
                 gained = value * one.clicked + (before.worth if before else 0.0)

@@ -1,4 +1,4 @@
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -105,6 +105,29 @@ def test_attractions(log: FeedbackLog) -> None:
     assert attractions(log, prior=0, method="ips", clip=2.0)[1].estimate == pytest.approx(2 / 4)
     mean = 2 / (3.1 + 1.3)
     assert attractions(log, prior=5)[0].estimate == pytest.approx((1 + 5 * mean) / (3.1 + 5))
+
+
+def test_nobody_outweighs_all_others(log: FeedbackLog) -> None:
+    """One shopper, one visitor and two lists of nobody; each list is clicked on its last listing."""
+    whose = [("ann", None)] * 20 + [(None, "visit")] * 5 + [(None, None)] * 2 + [("bob", None)]
+    start = datetime(2026, 5, 1, tzinfo=UTC)
+    log.write(
+        [
+            Shown(
+                f"r{i:02}", ["a", "b"], "Lamp", user, session, time=start + timedelta(hours=i), propensities=[1.0, 1.0]
+            )
+            for i, (user, session) in enumerate(whose)
+        ],
+        [FeedbackEvent(f"r{i:02}", "b", "click", time=start + timedelta(hours=i, minutes=1)) for i in range(20)],
+    )
+    assert [one.shown for one in attractions(log)] == [28, 28]
+    a, b = attractions(log, most_lists=3)
+    assert (a.shown, a.clicked, a.examined) == (3 + 3 + 2 + 1, 0, 9.0)
+    assert (b.shown, b.clicked) == (9, 3)
+    other_query = attractions(log, most_lists=3, since=start + timedelta(hours=17))
+    assert other_query[1].clicked == 3, "the first ones of the time that is looked at"
+    with pytest.raises(InputError, match="most_lists: must be"):
+        attractions(log, most_lists=0)
 
 
 @pytest.mark.parametrize("method", ["model", "ips"])
