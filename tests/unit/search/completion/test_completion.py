@@ -6,6 +6,7 @@ import multiprocessing
 import sqlite3
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -246,13 +247,14 @@ def test_missing_damaged_and_foreign_files_are_named(completion: Completion, ind
     (tmp_path / "text").write_text("no database" * 100)
     with pytest.raises(DataFormatError, match="suggestions of genrank"):
         Completion.open(tmp_path / "text")
-    sqlite3.connect(tmp_path / "other").execute("CREATE TABLE t (a)")
+    with closing(sqlite3.connect(tmp_path / "other")) as connection:
+        connection.execute("CREATE TABLE t (a)")
     with pytest.raises(DataFormatError, match="another database"):
         Completion.of(index, path=tmp_path / "other")
     completion.close()
     with pytest.raises(InputError, match="open them again"):
         completion.complete("su")
-    with sqlite3.connect(completion.path) as connection:
+    with closing(sqlite3.connect(completion.path)) as connection:
         connection.execute("PRAGMA user_version = 99")
     with pytest.raises(DataFormatError, match="version 99"):
         Completion.open(index.path)
