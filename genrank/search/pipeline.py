@@ -24,6 +24,7 @@ from genrank.search.index import Index
 from genrank.search.rules import Rules, apply_rules
 from genrank.search.shoppers import Shoppers, check_user, profile
 from genrank.search.understanding import Intent, Understanding
+from genrank.search.understanding.literal import prices
 from genrank.types import Candidate, Interaction, Query, RankedItem, Ranking, Request, Variety, compact, in_order
 
 if TYPE_CHECKING:  # a pipeline without a log needs neither pyarrow nor DuckDB
@@ -462,15 +463,17 @@ def match(
     """Find candidates in an index, with what the query means.
 
     The caller's filters always hold. The intent's price range, brand and exclusions are filters too, unless nothing
-    meets them. What it means besides is no filter: the listings in each of its likeliest categories, and those with
-    each of its attributes, are rankings of their own, fused with that of the query's words
-    (`genrank.search.fusion.reciprocal_rank_fusion`), so they come higher.
+    meets them; the words of the price are not searched for. What it means besides is no filter: the listings in each of
+    its likeliest categories, and those with each of its attributes, are rankings of their own, fused with that of the
+    query's words (`genrank.search.fusion.reciprocal_rank_fusion`), so they come higher.
 
     Returns:
         At most `count` candidates, best first, and what was given up, in words.
     """
     if intent is None:
         return index.search(query, filters=filters, k=count), ""
+    if intent.has_price and (rest := prices(query.text)[1]):
+        query = dataclasses.replace(query, text=rest)
     strict, note = filters_with(filters, intent), ""
     found = index.search(query, filters=strict, k=count)
     if not found and strict != filters:

@@ -77,6 +77,13 @@ def names(result: SearchResult) -> list[str]:
     return [stage.name for stage in result.stages]
 
 
+def test_the_words_of_a_price_are_not_searched_for(index: Index) -> None:
+    index.add([listing("t1", "Tea under 65 degrees", ("Kitchen",), "Cup", 5)])
+    assert "t1" in ids(Pipeline(index).search("dress under 65 EUR"))
+    pipeline = Pipeline(index, understand=lambda query: intent_of(query, most_price=65.0))
+    assert set(ids(pipeline.search("dress under 65 EUR"))) == {"d2", "d3", "c1", "m1"}
+
+
 def test_an_index_alone_is_a_search(index: Index) -> None:
     result = Pipeline(index).search("beach dress")
     assert ids(result)[0] == "d2"
