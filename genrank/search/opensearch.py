@@ -20,7 +20,7 @@ from genrank.search.bm25 import FIELDS
 from genrank.search.dense import TextEncoder, encoded_text
 from genrank.search.filters import Filters, value_parts
 from genrank.search.fusion import reciprocal_rank_fusion
-from genrank.search.pipeline import filters_with, raising_filters
+from genrank.search.pipeline import filters_with, raising_filters, searched_text
 from genrank.search.understanding import Intent
 from genrank.search.vectors import EncodeTexts, ListingEncoder
 from genrank.types import Candidate, Listing, Query, make_listing
@@ -264,7 +264,8 @@ class OpenSearchIndex:
             ConfigError: When the index has another mapping, or the server refuses the client.
             EngineError: When the server cannot be reached, or fails.
         """
-        text = make_query(query).text[:MOST_CHARACTERS]
+        text = make_query(query).text
+        text = (text if intent is None else searched_text(text, intent))[:MOST_CHARACTERS]
         if whole_number("count", count, at_least=1) > MOST_CANDIDATES:
             raise InputError(f"must be at most {MOST_CANDIDATES:,}, got {count}", field="count")
         filters = filters or Filters()

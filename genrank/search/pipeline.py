@@ -472,8 +472,7 @@ def match(
     """
     if intent is None:
         return index.search(query, filters=filters, k=count), ""
-    if intent.has_price and (rest := prices(query.text)[1]):
-        query = dataclasses.replace(query, text=rest)
+    query = dataclasses.replace(query, text=searched_text(query.text, intent))
     strict, note = filters_with(filters, intent), ""
     found = index.search(query, filters=strict, k=count)
     if not found and strict != filters:
@@ -520,6 +519,11 @@ def categories_of(index: Index, listings: int = 20) -> Callable[[str], list[tupl
         return [(one.listing.category, one.score or 0.0) for one in found]
 
     return search
+
+
+def searched_text(text: str, intent: Intent) -> str:
+    """The words of a query to search for: without those of its price, which is a filter."""
+    return (prices(text)[1] if intent.has_price else "") or text
 
 
 def filters_with(filters: Filters, intent: Intent) -> Filters:

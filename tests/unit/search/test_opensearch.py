@@ -335,6 +335,13 @@ def test_an_intent_filters_and_raises(server: Server, client: Any) -> None:
     assert all(one["must_not"] == [words("fur", "and")] for one in bodies)
 
 
+def test_the_words_of_a_price_are_not_searched_for(server: Server, client: Any) -> None:
+    server.answers["POST /shop/_msearch"] = searched(hits((DRESS, 3)))
+    intent = Intent(query="dress under 60", language="en", corrected="dress under 60", most_price=60.0)
+    opened(server, client)("dress under 60", intent)
+    assert server.requests[0][1][1]["query"]["bool"]["must"] == [words("dress")]
+
+
 def test_what_nothing_meets_is_given_up_but_not_the_callers_filters(server: Server, client: Any) -> None:
     index = opened(server, client)
 
