@@ -21,6 +21,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
 
+from eval.matching import precision_recall
 from genrank.data.dataset import sample_shop
 from genrank.data.jsonl import read_jsonl
 from genrank.errors import DataFormatError
@@ -131,12 +132,7 @@ def scored(found: set[Any], label: set[Any]) -> dict[str, int]:
 def scores(count: Counter[str]) -> dict[str, float]:
     """Precision, recall and F1."""
     right, missing, wrong = count["right"], count["missing"], count["wrong"]
-    return {
-        "precision": right / max(1, right + wrong),
-        "recall": right / max(1, right + missing),
-        "F1": 2 * right / max(1, 2 * right + wrong + missing),
-        "labels": right + missing,
-    }
+    return {**precision_recall(right, missing, wrong), "labels": right + missing}
 
 
 if __name__ == "__main__":

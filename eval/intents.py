@@ -24,6 +24,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from eval.matching import precision_recall
 from genrank.data.dataset import Dataset
 from genrank.errors import InputError
 from genrank.experiment.datasets import load_dataset
@@ -178,12 +179,7 @@ def compare(found: set[Slot], label: set[Slot]) -> tuple[set[Slot], set[Slot], s
 def scores(counts: Mapping[str, int]) -> dict[str, float]:
     """Precision, recall and F1."""
     right, missing, wrong = (counts.get(name, 0) for name in ("right", "missing", "wrong"))
-    return {
-        "precision": right / max(1, right + wrong),
-        "recall": right / max(1, right + missing),
-        "F1": 2 * right / max(1, 2 * right + wrong + missing),
-        "slots": right + missing,
-    }
+    return {**precision_recall(right, missing, wrong), "slots": right + missing}
 
 
 if __name__ == "__main__":
