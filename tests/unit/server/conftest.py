@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import json
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -149,3 +151,34 @@ def event(answer: dict[str, Any], **fields: Any) -> dict[str, Any]:
     """A click on the second listing that a search showed."""
     shown = answer["items"][1]["listing_id"]
     return {"request_id": answer["request_id"], "listing_id": shown, "event": "click", **fields}
+
+
+def hang_up(app: Any, engine: SlowEngine, path: str, fields: Mapping[str, Any]) -> tuple[float, list[dict[str, Any]]]:
+    """A client that asks and goes as soon as the engine has started.
+
+    Returns:
+        The seconds that the app took, and the messages that it sent.
+    """
+    body = json.dumps(fields).encode()
+    sent: list[dict[str, Any]] = []
+
+    async def run() -> float:
+        incoming = iter([{"type": "http.request", "body": body}])
+
+        async def receive() -> Any:
+            for message in incoming:
+                return message
+            await asyncio.to_thread(engine.started.wait, 2)
+            return {"type": "http.disconnect"}
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        scope = {"type": "http", "method": "POST", "path": path, "raw_path": path.encode(), "query_string": b"",
+                 "headers": [], "http_version": "1.1", "scheme": "http", "server": ("test", 80)}  # fmt: skip
+        async with app.router.lifespan_context(app):
+            started = time.monotonic()
+            await app(scope, receive, send)
+            return time.monotonic() - started
+
+    return asyncio.run(run()), sent

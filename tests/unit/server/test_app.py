@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 import json
 import math
@@ -12,7 +11,7 @@ from typing import Any
 import pytest
 
 from genrank.engines.base import ScoreRequest
-from tests.unit.server.conftest import Serve, SlowEngine
+from tests.unit.server.conftest import Serve, SlowEngine, hang_up
 
 PATHS = ("/v2/rerank", "/v1/rerank", "/rerank")
 QUERY = {"query": "red dress"}
@@ -320,29 +319,8 @@ def test_a_client_that_hangs_up_stops_its_work(engine: SlowEngine) -> None:
     from genrank.server.gateway import Gateway
 
     engine.seconds = 5.0
-    body = json.dumps(QUERY | {"documents": TITLES}).encode()
-    sent: list[dict[str, Any]] = []
-
-    async def run() -> float:
-        app = create_app(Gateway(Reranker(engine=engine, decoding="pointwise"), Config()))
-        incoming = iter([{"type": "http.request", "body": body}])
-
-        async def receive() -> Any:
-            for message in incoming:
-                return message
-            await asyncio.to_thread(engine.started.wait, 2)
-            return {"type": "http.disconnect"}
-
-        async def send(message: Any) -> None:
-            sent.append(message)
-
-        scope = {"type": "http", "method": "POST", "path": "/rerank", "raw_path": b"/rerank", "query_string": b"",
-                 "headers": [], "http_version": "1.1", "scheme": "http", "server": ("test", 80)}  # fmt: skip
-        async with app.router.lifespan_context(app):
-            started = time.monotonic()
-            await app(scope, receive, send)
-            return time.monotonic() - started
-
-    assert asyncio.run(run()) < 2
+    app = create_app(Gateway(Reranker(engine=engine, decoding="pointwise"), Config()))
+    seconds, sent = hang_up(app, engine, "/rerank", QUERY | {"documents": TITLES})
+    assert seconds < 2
     assert engine.stopped.wait(2)
     assert sent[0]["status"] == 499

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import logging
 import threading
@@ -23,7 +22,7 @@ from genrank.search.feedback.log import FeedbackLog
 from genrank.search.index import Index
 from genrank.search.shoppers import Shoppers
 from genrank.types import Interaction, Listing, Tokens
-from tests.unit.server.conftest import Serve, Shop, SlowEngine, event
+from tests.unit.server.conftest import Serve, Shop, SlowEngine, event, hang_up
 
 KEY = "a-long-secret-key"
 QUERY = "linen dress"
@@ -312,32 +311,10 @@ def test_a_client_that_hangs_up_stops_the_models_work(engine: SlowEngine, folder
     from genrank.server.gateway import Gateway
 
     engine.seconds = 5.0
-    body = json.dumps({"query": QUERY}).encode()
-    sent: list[dict[str, Any]] = []
-
-    async def run() -> float:
-        config = Config.model_validate({"search": {"index": folder, "understand": True}})
-        app = create_app(Gateway(Reranker(engine=engine, decoding="pointwise"), config))
-        incoming = iter([{"type": "http.request", "body": body}])
-
-        async def receive() -> Any:
-            for message in incoming:
-                return message
-            await asyncio.to_thread(engine.started.wait, 2)
-            return {"type": "http.disconnect"}
-
-        async def send(message: Any) -> None:
-            sent.append(message)
-
-        scope = {"type": "http", "method": "POST", "path": "/v1/search", "raw_path": b"/v1/search",
-                 "query_string": b"", "headers": [], "http_version": "1.1", "scheme": "http",
-                 "server": ("test", 80)}  # fmt: skip
-        async with app.router.lifespan_context(app):
-            started = time.monotonic()
-            await app(scope, receive, send)
-            return time.monotonic() - started
-
-    assert asyncio.run(run()) < 2
+    config = Config.model_validate({"search": {"index": folder, "understand": True}})
+    app = create_app(Gateway(Reranker(engine=engine, decoding="pointwise"), config))
+    seconds, sent = hang_up(app, engine, "/v1/search", {"query": QUERY})
+    assert seconds < 2
     assert engine.stopped.wait(2)
     assert sent[0]["status"] == 499
 
