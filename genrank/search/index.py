@@ -28,7 +28,7 @@ from genrank.search.bm25 import FIELDS, TextField, listing_text, tokenise
 from genrank.search.dense import TextEncoder, encoded_text
 from genrank.search.filters import Filters, value_parts
 from genrank.search.fusion import reciprocal_rank_fusion
-from genrank.search.sqlite import WAIT_S, is_damage, writing
+from genrank.search.sqlite import connect, is_damage, writing
 from genrank.search.vectors import EncodeTexts, ListingEncoder, VectorTable
 from genrank.types import Candidate, Listing, Query, make_listing
 
@@ -497,15 +497,7 @@ _ALL = "1"
 
 
 def _connect(folder: Path, *, make: bool = False) -> sqlite3.Connection:
-    address = f"{(folder / _FILE).absolute().as_uri()}?mode={'rwc' if make else 'rw'}"
-    connection = sqlite3.connect(address, uri=True, timeout=WAIT_S, isolation_level=None, check_same_thread=False)
-    try:
-        for setting in ("synchronous = NORMAL", f"cache_size = {-(1 << 16)}", f"journal_size_limit = {1 << 26}"):
-            connection.execute(f"PRAGMA {setting}")
-    except BaseException:  # a damaged file, for example
-        connection.close()
-        raise
-    return connection
+    return connect(folder / _FILE, f"cache_size = {-(1 << 16)}", make=make)
 
 
 def _check_stamp(folder: Path, connection: sqlite3.Connection) -> None:

@@ -116,6 +116,6 @@ def make_rules(rules: str | Path | Mapping[str, Any] | None) -> Rules | None:
         ConfigError: When the file is wrong.
         InputError: When a field is wrong.
     """
-    if rules is None or isinstance(rules, Rules):
-        return rules
+    if rules is None:
+        return None
     return Rules(**rules) if isinstance(rules, Mapping) else load_rules(rules)

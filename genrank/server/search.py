@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import PurePath
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import cachetools
 
@@ -19,7 +19,7 @@ from genrank.errors import InputError
 from genrank.search.completion import Suggestion
 from genrank.search.filters import Filters
 from genrank.search.parts import Parts
-from genrank.search.pipeline import SearchResult, Stage
+from genrank.search.pipeline import SearchResult, Stage, Understand
 from genrank.search.understanding import Intent
 from genrank.server.answers import Answer
 from genrank.server.batching import QueueFullError
@@ -158,7 +158,7 @@ class Searcher:
         logging_it = {} if asked.logged else {"log": None}
         pipeline = self.parts.pipeline(
             rank,
-            understand=self._reading(stop) if self._understanding else None,
+            understand=self._reading(self._understanding, stop) if self._understanding else None,
             variety=self._config.variety,
             candidates=self._config.candidates,
             weight=self._config.weight,
@@ -249,11 +249,10 @@ class Searcher:
         """Close the index and the other parts."""
         self.parts.close()
 
-    def _reading(self, stop: Stop) -> Any:
+    def _reading(self, reader: Understanding, stop: Stop) -> Understand:
         """Reads a query until `stop` says so; while the engine is left alone, only its words."""
 
         def understand(query: Query) -> Intent:
-            reader: Understanding = self._understanding  # type: ignore[assignment]
             if self._gateway.breaker.state == "open":
                 stop.cancel()
             try:

@@ -405,7 +405,7 @@ class _Call:
         lines = [line for line in raw.splitlines() if clean(line)]
         if self.kind == "title":
             line = _LABEL.sub("", clean(lines[0]).strip(_QUOTES)).strip(_QUOTES) if lines else ""
-            line = line.rstrip("。") if line.endswith("。") else line
+            line = line.rstrip("。")
             return [check_title(line, facts, self.max_chars)] if line else []
         grounds = Grounds(facts, listing, spoken)
         line = _LABEL.sub("", clean(lines[0])) if lines else ""

@@ -21,6 +21,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, cast
 
+from genrank.blending import is_weight
 from genrank.engines.base import Engine
 from genrank.errors import DataFormatError, InputError, shown
 from genrank.files import fingerprint
@@ -30,7 +31,7 @@ from genrank.search.completion.keys import misspelt, sound, sounds, typed_key
 from genrank.search.completion.sources import Counted, asked_queries, catalogue_phrases
 from genrank.search.completion.suggestion import LONGEST, Match, Source, Suggestion, suggestible
 from genrank.search.index import Index
-from genrank.search.sqlite import WAIT_S, is_damage, writing
+from genrank.search.sqlite import connect, is_damage, writing
 from genrank.types import Listing
 
 if TYPE_CHECKING:  # suggestions from a catalogue need neither pyarrow nor DuckDB
@@ -84,7 +85,7 @@ class _Settings:
         whole_number("least_shoppers", self.least_shoppers, at_least=1)
         if not _is_number(self.half_life_days) or not self.half_life_days > 0:
             raise InputError(f"must be more than 0 days, got {shown(self.half_life_days)}", field="half_life_days")
-        if not _is_number(self.model_weight) or not 0 <= self.model_weight <= 1:
+        if not is_weight(self.model_weight):
             raise InputError(f"must be within 0..1, got {shown(self.model_weight)}", field="model_weight")
         for i, word in enumerate(self.blocked):
             if not isinstance(word, str) or not any(map(str.isalnum, word)):
@@ -449,16 +450,7 @@ def _file(path: str | Path) -> Path:
 
 
 def _connect(file: Path, *, make: bool = False) -> sqlite3.Connection:
-    address = f"{file.absolute().as_uri()}?mode={'rwc' if make else 'rw'}"
-    connection = sqlite3.connect(address, uri=True, timeout=WAIT_S, isolation_level=None, check_same_thread=False)
-    try:
-        connection.execute("PRAGMA synchronous = NORMAL")
-        connection.execute(f"PRAGMA journal_size_limit = {1 << 26}")
-        connection.execute("PRAGMA secure_delete = ON")  # what is no longer suggested is overwritten
-    except BaseException:  # a damaged file, for example
-        connection.close()
-        raise
-    return connection
+    return connect(file, "secure_delete = ON", make=make)  # what is no longer suggested is overwritten
 
 
 def _prepare(file: Path, connection: sqlite3.Connection) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -205,4 +204,4 @@ def _cut(text: str) -> list[str]:
     tokenise("中")  # loads jieba quietly, or says what is missing
     import jieba
 
-    return list(itertools.chain(jieba.cut(text)))
+    return list(jieba.cut(text))

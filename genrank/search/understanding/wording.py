@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from dataclasses import asdict, dataclass
+
+from genrank.files import fingerprint
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,5 +96,4 @@ TRAINED = "understanding"
 
 def digest() -> str:
     """First 16 hex digits of the SHA-256 of all words, which an adapter's manifest names."""
-    content = json.dumps([asdict(ENGLISH), asdict(CHINESE)], sort_keys=True)
-    return hashlib.sha256(content.encode()).hexdigest()[:16]
+    return fingerprint([asdict(ENGLISH), asdict(CHINESE)])[:16]
