@@ -215,8 +215,7 @@ def find_claims(text: str, facts: Facts) -> list[Claim]:
         if _free(measure.span, taken):
             taken.append(measure.span)
             allowed = allowed_at(measure.span)
-            standing = [field for fact, field in facts.measures if measure.says(fact) and field in allowed]
-            standing = standing or [f for fact, f in facts.measures if _within(said, measure, fact) and f in allowed]
+            standing = _saying(said, measure, [(fact, field) for fact, field in facts.measures if field in allowed])
             if len(measure.word) > 1 and not measure.word.isdigit():
                 standing += [field for field in allowed if _stands(measure.word, field.said, strict=True)]
             kind = "number" if measure.kind not in ("price", "rating", "size", "reviews") else measure.kind
@@ -639,18 +638,34 @@ def _unit(name: str) -> str:
 
 
 _MEASURED = re.compile(r"\d\s?[a-z]{1,12}[\s-]*$")  # 5 mm thick
+_BARE = ("", "price", "count")
 _BOUND_BEFORE = re.compile(r"\b(?:under|below|less than|up to|at most|within|no more than)\s*$|(?:不超过|低于)\s*$")
 _BOUND_AFTER = re.compile(r"\s*(?:元|块钱?)?\s*(?:以下|以内|之内|or less\b|or under\b)")
 
 
-def _within(said: str, measure: _Measure, fact: _Measure) -> bool:
-    """Whether a price is within the bound that a text sets: ``under 100``, ``300元以内``."""
+def _bound(said: str, measure: _Measure) -> Span | None:
+    """Where a text sets a bound with a bare number or a price: ``under 100``, ``300元以内``."""
     start, end = measure.span
-    if fact.kind != "price" or measure.kind not in ("", "price", "count"):
+    if measure.kind not in _BARE:
+        return None
+    if before := _BOUND_BEFORE.search(said, max(0, start - 20), start):
+        return before.start(), end
+    after = _BOUND_AFTER.match(said, end)
+    return (start, after.end()) if after else None
+
+
+def _saying(said: str, measure: _Measure, facts: Sequence[tuple[_Measure, _Field]]) -> list[_Field]:
+    """The fields that say a text's number, or hold a price within the bound that it sets: ``under 60`` is no 60 g."""
+    if not _bound(said, measure):
+        return [field for fact, field in facts if measure.says(fact)]
+    bare = [(fact, field) for fact, field in facts if fact.kind in _BARE]
+    return [field for fact, field in bare if measure.says(fact) or _within(measure, fact)]
+
+
+def _within(bound: _Measure, fact: _Measure) -> bool:
+    if fact.kind != "price":
         return False
-    if not (_BOUND_BEFORE.search(said, max(0, start - 20), start) or _BOUND_AFTER.match(said, end)):
-        return False
-    return fact.value <= measure.value and dataclasses.replace(measure, kind="price", value=fact.value).says(fact)
+    return fact.value <= bound.value and dataclasses.replace(bound, kind="price", value=fact.value).says(fact)
 
 
 _MINUS = re.compile(r"(?:(?:^|[\s(\[,;:/~])-|\b(?:minus|negative)\s|零下)\s?$")  # no range such as 5-20 °C
@@ -885,17 +900,17 @@ def _wishes(query: str, fields: Sequence[_Field], measures: Sequence[tuple[_Meas
     found: list[_Wish] = []
     taken: list[Span] = []
 
-    def add(span: Span, words: Sequence[str], standing: Sequence[_Field] = ()) -> None:
+    def add(span: Span, words: Sequence[str], standing: Sequence[_Field] = (), bound: Span | None = None) -> None:
         if not _free(span, taken):
             return
         taken.append(span)
         denied = negated(query, *span)
         if standing := [*standing, *(field for field in fields if says(field, words, denied=denied is not None))]:
-            start, end = (min(span[0], denied[0]), max(span[1], denied[1])) if denied else span
+            start, end = (min(span[0], denied[0]), max(span[1], denied[1])) if denied else bound or span
             found.append(_Wish((start, end), span, list(dict.fromkeys(standing))))
 
     for measure in _measures(query):
-        add(measure.span, (), [f for fact, f in measures if measure.says(fact) or _within(query, measure, fact)])
+        add(measure.span, (), _saying(query, measure, measures), _bound(query, measure))
     for match in _lexemes().finditer(query):
         kind, words = _meaning(match)
         add(match.span(), () if kind in ("none", "praise") else words)
