@@ -34,7 +34,7 @@ def whole_gains(grades: Mapping[int, Grade]) -> dict[int, int]:
     factor = 1.0
     while factor * most <= MAX_GAIN:
         whole = {grade: round(gain * factor) for grade, gain in gains.items()}
-        if all(abs(whole[grade] - gain * factor) < 1e-9 for grade, gain in gains.items()):
+        if all(abs(whole[grade] - gain * factor) <= 1e-9 * gain * factor for grade, gain in gains.items()):
             return whole
         factor *= 10
     return {grade: max(round(gain * MAX_GAIN / most), 1) if gain else 0 for grade, gain in gains.items()}
