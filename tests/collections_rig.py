@@ -15,9 +15,10 @@ DOCUMENTS: Sequence[Mapping[str, Any]] = (
     {"_id": "d4", "title": "Pine desk", "text": "", "metadata": {}},
     {"_id": "d5", "title": "", "text": "", "metadata": {}},
 )
-QUERIES = {"q1": "red lamp", "q2": "desk of oak", "q3": "blue glass", "q9": "nobody judged this"}
+QUERIES = {"q1": "red lamp", "q2": "desk of oak", "q3": "blue glass", "q4": "pine", "q9": "nobody judged this"}
 QRELS = {
-    "train": {"q3": {"d2": 1}},
+    "train": {"q3": {"d2": 1, "d1": 0}},
+    "dev": {"q4": {"d4": 1, "d3": 0}},
     "test": {"q1": {"d1": 2, "d2": 1, "d3": 0}, "q2": {"d3": 1, "d4": 2}},
 }
 SCORED = {"q1": {"d2": 3.0, "d1": 2.0, "d4": 1.0}, "q2": {"d4": 2.5, "d3": 1.5}, "q9": {"d1": 1.0}}

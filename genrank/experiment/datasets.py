@@ -19,12 +19,14 @@ from genrank.progress import track
 from genrank.types import Request
 
 if TYPE_CHECKING:
-    from genrank.search.bm25 import Bm25
+    from genrank.search.bm25 import Bm25, TextField
 
 BM25 = "bm25"
 SCORED = "scoreddocs"
 DEPTH = 100
 """How many candidates a query gets from BM25 or ir_datasets' scoreddocs."""
+COLLECTION_FIELDS: tuple[TextField, ...] = ("title", "description")
+"""What BM25 reads of a collection's documents."""
 
 
 def load_dataset(name: str, seed: int = 0, *, first_stage: str | None = None, depth: int = DEPTH) -> Dataset:
@@ -126,7 +128,7 @@ class Bm25Candidates(Mapping[str, Mapping[str, float]]):
 
             listings = self._dataset.listings
             say(f"{self._dataset.name}: indexing {len(listings)} listings")
-            self._index = Bm25(track(listings.values(), BM25, total=len(listings)), ("title", "description"))
+            self._index = Bm25(track(listings.values(), BM25, total=len(listings)), COLLECTION_FIELDS)
         return self._index.search(text, self._depth)
 
 

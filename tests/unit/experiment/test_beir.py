@@ -15,6 +15,7 @@ def test_reads_a_folder(tmp_path: Path) -> None:
         "q1": ("red lamp", "test"),
         "q2": ("desk of oak", "test"),
         "q3": ("blue glass", "train"),
+        "q4": ("pine", "dev"),
     }
     assert dataset.qrels["q2"] == {"d3": 1, "d4": 2}
     assert {grade: meaning.gain for grade, meaning in dataset.grades.items()} == {0: 0.0, 1: 1.0, 2: 2.0}
@@ -60,8 +61,8 @@ def test_grades_below_0_and_unknown_documents(tmp_path: Path, capsys: pytest.Cap
         ("corpus.jsonl", '{"_id": 7, "text": ""}', r"corpus.jsonl:6: expected _id as text, found 7"),
         ("corpus.jsonl", "{", r"corpus.jsonl:6: expected one JSON object"),
         ("corpus.jsonl", "[]", r"corpus.jsonl:6: expected one JSON object, found list"),
-        ("queries.jsonl", '{"_id": "q7", "text": " "}', r"queries.jsonl:5: expected a query, found"),
-        ("queries.jsonl", '{"_id": "q1", "text": "x"}', r"queries.jsonl:5: .*'q1' again"),
+        ("queries.jsonl", '{"_id": "q7", "text": " "}', r"queries.jsonl:6: expected a query, found"),
+        ("queries.jsonl", '{"_id": "q1", "text": "x"}', r"queries.jsonl:6: .*'q1' again"),
         ("qrels/test.tsv", "q1\td1", r"test.tsv:7: expected query-id, corpus-id and a whole-number score"),
         ("qrels/test.tsv", "q1\td1\tmuch", r"test.tsv:7: expected query-id, corpus-id and a whole-number score"),
         ("qrels/test.tsv", "q1\td1\t1", r"test.tsv:7: .*'d1' again"),
@@ -69,7 +70,7 @@ def test_grades_below_0_and_unknown_documents(tmp_path: Path, capsys: pytest.Cap
         (
             "qrels/train.tsv",
             "q1\td1\t1",
-            r"test.tsv:2: expected each query in one split, found .q1., which is in train.tsv too",
+            r"train.tsv:4: expected each query in one split, found .q1., which is in test.tsv too",
         ),
     ],
 )

@@ -32,7 +32,7 @@ def test_beir_folders_get_bm25(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert "indexing" not in capsys.readouterr().err  # only when the first query is ranked
     request = dataset.request(dataset.split("test")[0])
     assert [candidate.listing.title for candidate in request.candidates] == ["Red lamp", "Blue lamp"]
-    assert list(dataset.candidates) == ["q1", "q2", "q3"]
+    assert list(dataset.candidates) == ["q1", "q2", "q3", "q4"]
     assert next(iter(dataset.candidates["q2"])) == "d3"
     assert capsys.readouterr().err.count("indexing 5 listings") == 1
 
