@@ -95,7 +95,7 @@ def _with_first_stage(dataset: Dataset, first_stage: str, depth: int, *, scored:
 
 
 class Bm25Candidates(Mapping[str, Mapping[str, float]]):
-    """BM25 over title and text of all listings; the index is built at the first look-up.
+    """BM25 over all listings (`COLLECTION_FIELDS` of a collection's); the index is built at the first look-up.
 
     Args:
         dataset: Gives queries and listings.
@@ -124,11 +124,12 @@ class Bm25Candidates(Mapping[str, Mapping[str, float]]):
 
     def _search(self, text: str) -> dict[str, float]:
         if self._index is None:
-            from genrank.search.bm25 import Bm25
+            from genrank.search.bm25 import FIELDS, Bm25
 
             listings = self._dataset.listings
+            fields = COLLECTION_FIELDS if isinstance(listings, Documents) else FIELDS
             say(f"{self._dataset.name}: indexing {len(listings)} listings")
-            self._index = Bm25(track(listings.values(), BM25, total=len(listings)), COLLECTION_FIELDS)
+            self._index = Bm25(track(listings.values(), BM25, total=len(listings)), fields)
         return self._index.search(text, self._depth)
 
 
