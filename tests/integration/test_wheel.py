@@ -141,10 +141,11 @@ def test_the_wheel_holds_the_library_alone(wheel: Path) -> None:
     assert here | {"genrank/py.typed", "genrank/prompts/inline.toml"} <= set(names)
 
 
-def test_the_source_archive_holds_the_programs(unpacked: Path) -> None:
-    wanted = [path for folder in ("eval", "finetune", "prompts") for path in (ROOT / folder).rglob("*")]
-    names = {path.relative_to(ROOT) for path in wanted if path.is_file() and "__pycache__" not in path.parts}
-    assert {path for path in names if not (unpacked / path).is_file()} == set()
+def test_the_source_archive_holds_the_programs(source: Path, unpacked: Path) -> None:
+    found = [path for folder in ("eval", "finetune", "prompts") for path in (source / folder).rglob("*")]
+    names = {path.relative_to(source) for path in found if path.is_file() and "__pycache__" not in path.parts}
+    assert len(names) > 100
+    assert {name for name in names if not (unpacked / name).is_file()} == set()
 
 
 @pytest.mark.parametrize("where", ["source", "unpacked"])
