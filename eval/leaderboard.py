@@ -232,7 +232,7 @@ def _cells(table: Mapping[str, tuple[Run, str]], metric: str, reference: str | N
             "p_holm": None,
             "mark": "",
         }
-    if reference in table:
+    if reference is not None and reference in table:
         base = _values(table[reference])
         others = [name for name in table if name != reference]
         compared = [compare([_values(table[name])[query] for query in base], list(base.values())) for name in others]
