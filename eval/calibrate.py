@@ -45,7 +45,6 @@ from genrank.calibration import Calibration, save_calibration
 from genrank.data.dataset import Dataset
 from genrank.errors import ConfigError, EngineError, InputError, MissingExtraError
 from genrank.experiment.config import load_config
-from genrank.experiment.datasets import load_dataset
 from genrank.experiment.metrics import relevant_grade
 from genrank.experiment.program import exit_status, say
 from genrank.experiment.systems import GenrankSystem, decoding_of
@@ -95,7 +94,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(options: argparse.Namespace) -> None:
     config = load_config(options.config, RunConfig)
-    dataset = load_dataset(config.dataset, config.seed)
+    dataset = config.load_dataset()
     system = _chosen(config, options.system, with_blend=bool(options.blend or options.estimates))
     cache = chosen_folder(options)
     ranked = {}

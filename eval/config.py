@@ -6,7 +6,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from genrank.data.dataset import Dataset
 from genrank.experiment.config import Name, Strict, check_names_differ
+from genrank.experiment.datasets import load_dataset
 from genrank.experiment.systems import BaselineSystem, CascadeSystem, CrossEncoderSystem, GenrankSystem
 from genrank.search.bm25 import FIELDS, TextField
 
@@ -130,8 +132,11 @@ class RunConfig(Strict):
     """One measurement: some systems, on the same queries and candidates.
 
     Attributes:
-        dataset: A dataset folder, relative to the current directory (``~`` is the home directory), or
-            ``sample-shop`` for the one that ships with genrank.
+        dataset: A dataset folder or a BEIR folder, relative to the current directory (``~`` is the home directory); a
+            name of ir_datasets, such as ``ir_datasets:beir/scifact/test``; or ``sample-shop`` for the one that ships
+            with genrank.
+        first_stage: What gives the candidates: ``bm25``, ``scoreddocs`` (what ir_datasets has) or a TREC run. None
+            takes what the dataset comes with; see `genrank.experiment.datasets.load_dataset`.
         split: Split whose queries are ranked; ``all`` takes those of all splits, for systems that were trained on other
             data.
         max_candidates: Candidates of each query, the first stage's best.
@@ -147,6 +152,7 @@ class RunConfig(Strict):
     """
 
     dataset: str
+    first_stage: str | None = None
     split: str = "test"
     max_candidates: Annotated[int, Field(ge=1)] = 20
     limit: Annotated[int, Field(ge=1)] | None = None
@@ -164,6 +170,14 @@ class RunConfig(Strict):
     def _names_differ(cls, systems: tuple[System | BlendSystem, ...]) -> tuple[System | BlendSystem, ...]:
         check_names_differ(system.name for system in systems)
         return systems
+
+    def load_dataset(self) -> Dataset:
+        """The dataset, with its candidates.
+
+        Raises:
+            GenrankError: What `genrank.experiment.datasets.load_dataset` raises.
+        """
+        return load_dataset(self.dataset, self.seed, first_stage=self.first_stage, depth=self.max_candidates)
 
     @model_validator(mode="after")
     def _blends_are_of_systems_before_them(self) -> RunConfig:

@@ -6,9 +6,9 @@
 
 Each system's result is kept (`eval.cache`), so an interrupted run continues where it stopped, and a second run is
 quick. The folder gets, for each system, ``SYSTEM.trec``, ``SYSTEM.queries.json`` (metrics by query) and, if the system
-is genrank itself, ``SYSTEM.jsonl`` (ranking lines); ``results.json``, rewritten after each system (``"complete":
-false`` until the last); and the report, ``report.html``, ``report.md`` and ``report.json`` (`eval.report`). A table
-goes to stdout, messages and progress bars to stderr.
+is genrank itself, ``SYSTEM.jsonl`` (ranking lines); ``qrels/``, the judgements for trec_eval (`eval.trec_eval`);
+``results.json``, rewritten after each system (``"complete": false`` until the last); and the report, ``report.html``,
+``report.md`` and ``report.json`` (`eval.report`). A table goes to stdout, messages and progress bars to stderr.
 """
 
 from __future__ import annotations
@@ -31,12 +31,13 @@ from eval.config import ALL, BlendSystem, RandomSystem, RunConfig
 from eval.report import write_report
 from eval.summary import Setting, compare_systems, measure_system
 from eval.systems import SystemResult, run_system
+from eval.trec_eval import whole_gains, write_trec_qrels
 from genrank.data.dataset import Dataset
 from genrank.data.jsonl import write_rankings
 from genrank.data.trec import write_run
 from genrank.errors import ConfigError, GenrankError, InputError
 from genrank.experiment.config import load_config
-from genrank.experiment.datasets import has_gain, load_dataset
+from genrank.experiment.datasets import has_gain
 from genrank.experiment.fingerprints import requests_fingerprint
 from genrank.experiment.metrics import Floor, random_floor
 from genrank.experiment.program import exit_status, say
@@ -65,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(options: argparse.Namespace) -> None:
     config = load_config(options.config, RunConfig)
-    dataset = load_dataset(config.dataset, config.seed)
+    dataset = config.load_dataset()
     out = options.out or Path("runs") / options.config.stem
     results = run(
         config, dataset, out, cache=chosen_folder(options), command=f"python -m eval.run --config {options.config}"
@@ -85,7 +86,8 @@ def make_requests(config: RunConfig, dataset: Dataset) -> list[Request]:
     for query in queries:
         # Dataset.request would fall back to the judged listings: an easier list than the first stage's
         if query.query.query_id not in dataset.candidates:
-            raise InputError(f"query {query.query.query_id} has no line in candidates.trec", field="candidates")
+            where = config.first_stage or "candidates.trec"
+            raise InputError(f"query {query.query.query_id} has no line in {where}", field="candidates")
     requests = [dataset.request(query, config.max_candidates) for query in queries]
     if config.with_gain:
         requests = [request for request in requests if has_gain(request, dataset)]
@@ -175,7 +177,7 @@ class Record:
         self._values: dict[str, Mapping[str, Mapping[str, float]]] = {}
         self.asked = requests_fingerprint(requests)
         self.results = _header(config, dataset, self.asked, self._setting, reference, command)
-        out.mkdir(parents=True, exist_ok=True)
+        write_trec_qrels(out, self._setting.candidates, dataset.qrels, dataset.grades)
 
     def add(self, name: str, kind: str, settings: Mapping[str, Any], result: SystemResult) -> None:
         """Measure a system's result and write its files; results.json is rewritten.
@@ -251,6 +253,7 @@ def _header(
             "name": dataset.name,
             "source": dataset.source,
             "gains": gains,
+            "trec_gains": {str(grade): gain for grade, gain in sorted(whole_gains(dataset.grades).items())},
             "relevant": setting.relevant,
             "first_stage": dataset.first_stage,
             "fingerprint": fingerprint([asked, judged, gains, setting.relevant])[:16],

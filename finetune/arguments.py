@@ -39,7 +39,9 @@ class DataArguments:
         InputError: When an option is wrong; the message names it.
     """
 
-    datasets: list[str] = _option(["sample-shop"], "dataset folders, or sample-shop; their train queries are learned")
+    datasets: list[str] = _option(
+        ["sample-shop"], "dataset folders, BEIR folders, ir_datasets:ID or sample-shop; their train queries are learned"
+    )
     measured: list[str] = _option([], "more datasets whose dev and test queries must not be learned")
     leaks: Literal["error", "drop"] = _option(
         "error", "train queries that are measured too: an error, or dropped from training"

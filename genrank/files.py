@@ -6,17 +6,34 @@ import codecs
 import contextlib
 import errno
 import hashlib
+import importlib.resources
 import json
 import os
 import secrets
 import shutil
 from collections.abc import Iterator
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
 from genrank.progress import Progress, Silent
 
 BLOCK = 1 << 20
+
+
+def prompts_folder() -> Traversable:
+    """The prompt templates that ship with genrank; in a clone that is not installed, the folder beside the package.
+
+    Raises:
+        ModuleNotFoundError: When there is neither.
+    """
+    try:
+        return importlib.resources.files("genrank.prompts")
+    except ModuleNotFoundError:
+        beside = Path(__file__).resolve().parent.parent / "prompts"
+        if not beside.is_dir():
+            raise
+        return beside
 
 
 def sha256_of(path: Path, report: Progress | None = None) -> str:

@@ -25,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     parser = argparse.ArgumentParser(prog="python -m eval.report", description="Write the report of a results folder.")
     parser.add_argument("folder", type=Path, help="what python -m eval.run wrote")
-    parser.add_argument("--dataset", help="dataset folder, or sample-shop (the one that the results name)")
+    parser.add_argument("--dataset", help="the dataset, for texts and grades (the one that the results name)")
     parser.add_argument("--system", help="whose worst and best queries are shown (the best genrank system)")
     options = parser.parse_args(arguments)
     return exit_status(lambda: _report(options.folder, options.dataset, options.system))

@@ -89,7 +89,7 @@ def report_content(
         ],
         "versions": _pairs(results.versions),
     }
-    tidied: dict[str, Any] = _tidy(content)
+    tidied: dict[str, Any] = tidy(content)
     return tidied
 
 
@@ -98,20 +98,21 @@ def cut(text: str, most: int) -> str:
     return text if len(text) <= most else text[: most - 1].rstrip() + "…"
 
 
-def is_significant(paired: Paired) -> bool:
-    """Whether a difference survives Holm's correction at 0.05."""
-    return paired.p_holm is not None and paired.p_holm < ALPHA
-
-
-def _tidy(value: Any) -> Any:
+def tidy(value: Any) -> Any:
+    """JSON types with every text cleaned and cut."""
     match value:
         case str():
             return cut(clean(value), _MAX_TEXT)
         case Mapping():
-            return {_tidy(str(key)): _tidy(inner) for key, inner in value.items()}
+            return {tidy(str(key)): tidy(inner) for key, inner in value.items()}
         case list() | tuple():
-            return [_tidy(inner) for inner in value]
+            return [tidy(inner) for inner in value]
     return value
+
+
+def is_significant(paired: Paired) -> bool:
+    """Whether a difference survives Holm's correction at 0.05."""
+    return paired.p_holm is not None and paired.p_holm < ALPHA
 
 
 def _focus(results: Results, ranked: Sequence[str], reference: str | None) -> str:

@@ -54,19 +54,31 @@ def _html(content: dict[str, Any]) -> str:
         from plotly.offline import get_plotlyjs
     except ImportError:
         raise MissingExtraError("plotly", "eval") from None
-    scripts = {"plotly": get_plotlyjs(), "script": (_HERE / "page.js").read_text(encoding="utf-8")}
-    # these scripts run and no others, whatever a text holds; nothing may be loaded from anywhere
-    hashes = (base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in scripts.values())
-    allowed = " ".join(f"'sha256-{digest}'" for digest in hashes)
-    policy = f"default-src 'none'; style-src 'unsafe-inline'; img-src data: blob:; script-src {allowed}"
+    scripts = {"plotly": get_plotlyjs(), "script": script("page.js")}
     drawn = ("primary", "floor", "reference", "systems", "per_query")
-    style = (_HERE / "page.css").read_text(encoding="utf-8")
     data = {key: content[key] for key in drawn}
     return (
         environment(markdown=False)
         .get_template("page.html.jinja")
-        .render(content, style=style, policy=policy, data=data, **scripts)
+        .render(content, style=style(), policy=policy(*scripts.values()), data=data, **scripts)
     )
+
+
+def style() -> str:
+    """The style sheet of all pages."""
+    return (_HERE / "page.css").read_text(encoding="utf-8")
+
+
+def script(name: str) -> str:
+    """A script of this folder."""
+    return (_HERE / name).read_text(encoding="utf-8")
+
+
+def policy(*scripts: str) -> str:
+    """A content security policy: these scripts run and no others, whatever a text holds; nothing is loaded."""
+    hashes = (base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in scripts)
+    allowed = " ".join(f"'sha256-{digest}'" for digest in hashes)
+    return f"default-src 'none'; style-src 'unsafe-inline'; img-src data: blob:; script-src {allowed}"
 
 
 def environment(*, markdown: bool) -> Environment:

@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 import tomli_w
 
 from genrank.data.jsonl import interaction_fields, iso_time, read_jsonl, write_jsonl
-from genrank.data.trec import Qrels, Run, read_qrels, read_run, repeated_error, write_qrels, write_run
+from genrank.data.trec import Qrels, read_qrels, read_run, repeated_error, write_qrels, write_run
 from genrank.errors import DataFormatError, InputError
 from genrank.files import read_text, write_atomically
 from genrank.inputs import at, make_history, make_intent
@@ -84,7 +84,7 @@ class Dataset:
     listings: Mapping[str, Listing]
     queries: Sequence[DatasetQuery]
     qrels: Qrels
-    candidates: Run = field(default_factory=dict)
+    candidates: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     first_stage: str = ""
 
     @classmethod
@@ -185,7 +185,7 @@ class Dataset:
             max_candidates: The most candidates to keep, the first stage's best; None keeps all.
 
         Raises:
-            InputError: When the query has no candidate.
+            InputError: When the query has no candidate, or one is not a listing of this dataset.
         """
         query_id = query.query.query_id
         scores: Mapping[str, float | None] = self.candidates.get(query_id) or dict.fromkeys(
@@ -198,10 +198,16 @@ class Dataset:
             raise InputError(
                 f"query {query_id} of {self.name} has neither candidates nor judgements", field="candidates"
             )
-        candidates = tuple(
-            Candidate(self.listings[listing_id], score=score, rank=None if score is None else rank)
-            for rank, (listing_id, score) in enumerate(ranked, start=1)
-        )
+        try:
+            candidates = tuple(
+                Candidate(self.listings[listing_id], score=score, rank=None if score is None else rank)
+                for rank, (listing_id, score) in enumerate(ranked, start=1)
+            )
+        except KeyError as error:  # a run over another collection
+            message = (
+                f"query {query_id}: {error.args[0]!r} is not a listing of {self.name}; use a run over its listings"
+            )
+            raise InputError(message, field="candidates") from None
         return Request(query.query, candidates, query.history, query.intent)
 
 

@@ -54,7 +54,7 @@ def read_jsonl(path: str | Path, stream: IO[bytes] | None = None) -> Iterator[tu
                 )
             elif (line := _without_marks(line)).strip():  # files put one behind another have several
                 empty = False
-                yield number, _parse_json(name, number, line)
+                yield number, parse_line(name, number, line)
         if empty:
             raise DataFormatError(name, 0, "at least one line of JSON", "an empty file")
 
@@ -90,7 +90,18 @@ def _reader(name: str, path: str | Path, stack: contextlib.ExitStack) -> Callabl
     return read
 
 
-def _parse_json(name: str, number: int, line: bytes) -> Any:
+def parse_line(name: str, number: int, line: bytes) -> Any:
+    """One line of JSON.
+
+    Args:
+        name: The file, for errors.
+        number: The line's number, 1-based, for errors.
+        line: Its bytes.
+
+    Returns:
+        The value, or the `DataFormatError` of a broken line.
+    """
+
     def refuse(constant: str) -> Any:
         raise ValueError(f"{constant}, which is not a JSON number")
 

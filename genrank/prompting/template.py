@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import importlib.resources
 import re
 import tomllib
 from pathlib import Path
@@ -14,7 +13,7 @@ import pydantic
 import tomli_w
 
 from genrank.errors import ConfigError, first_problem
-from genrank.files import read_text
+from genrank.files import prompts_folder, read_text
 from genrank.prompting.fields import FIELD_VALUES
 from genrank.prompting.history import EVENT_WORDS
 from genrank.prompting.intent import IntentForm
@@ -361,7 +360,7 @@ def _read(name: str | Path) -> dict[str, Any]:
         except ValueError as error:
             raise ConfigError(f"cannot read the prompt template {path}: {error}") from None
     else:
-        resource = importlib.resources.files("genrank.prompts") / f"{name}.toml"
+        resource = prompts_folder() / f"{name}.toml"
         if not resource.is_file():
             raise ConfigError(f"no prompt template {name!r}; known are {template_names()}, or pass a .toml file")
         text = resource.read_text(encoding="utf-8")
@@ -370,5 +369,5 @@ def _read(name: str | Path) -> dict[str, Any]:
 
 def template_names() -> list[str]:
     """Names of the templates that ship with genrank."""
-    folder = importlib.resources.files("genrank.prompts")
+    folder = prompts_folder()
     return sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml"))

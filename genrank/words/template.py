@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.resources
 import tomllib
 from pathlib import Path
 from typing import TypeVar
@@ -10,7 +9,7 @@ from typing import TypeVar
 import pydantic
 
 from genrank.errors import ConfigError, first_problem
-from genrank.files import read_text
+from genrank.files import prompts_folder, read_text
 from genrank.prompting.template import ReasonForm, split_form
 from genrank.text.language import Language
 
@@ -170,7 +169,7 @@ def load_prompt(name: str | Path, kind: type[P]) -> P:
     Raises:
         ConfigError: When there is no such prompt, or it is not valid; the message names the key.
     """
-    folder = importlib.resources.files("genrank.prompts") / "words"
+    folder = prompts_folder() / "words"
     try:
         if str(name).endswith(".toml"):
             text = read_text(Path(name))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -11,6 +13,7 @@ import sys
 import sysconfig
 import venv
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -61,16 +64,35 @@ print(json.dumps({
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Built from a copy, so that nothing is left in the clone."""
-    source, out = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
-    for folder in ("genrank", "prompts", "eval", "finetune", "tests"):
-        shutil.copytree(ROOT / folder, source / folder, ignore=shutil.ignore_patterns("__pycache__"))
-    for file in ("pyproject.toml", "README.md", "LICENSE"):
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the clone, so that nothing is left in the clone itself."""
+    source = tmp_path_factory.mktemp("source")
+    for folder in ("genrank", "prompts", "eval", "examples", "finetune", "tests"):
+        shutil.copytree(ROOT / folder, source / folder, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
+    (source / "genrank" / "prompts").unlink(missing_ok=True)  # a developer's link
+    for file in ("pyproject.toml", "README.md", "LICENSE", "MANIFEST.in", "constraints.txt"):
         shutil.copy(ROOT / file, source)
-    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(out), str(source)]
+    return source
+
+
+@pytest.fixture(scope="module")
+def wheel(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build(source, "wheel", tmp_path_factory.mktemp("wheel"))
+
+
+@pytest.fixture(scope="module")
+def unpacked(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the source archive holds."""
+    out = tmp_path_factory.mktemp("sdist")
+    shutil.unpack_archive(build(source, "sdist", out), out, filter="data")
+    (folder,) = (path for path in out.iterdir() if path.is_dir())
+    return folder
+
+
+def build(source: Path, kind: str, out: Path) -> Path:
+    command = [sys.executable, "-m", "build", f"--{kind}", "--no-isolation", "--outdir", str(out), str(source)]
     subprocess.run(command, check=True, capture_output=True)
-    (built,) = out.glob("genrank-*.whl")
+    (built,) = out.glob("genrank-*")
     return built
 
 
@@ -117,6 +139,45 @@ def test_the_wheel_holds_the_library_alone(wheel: Path) -> None:
     assert {name.split("/")[0] for name in names if ".dist-info" not in name} == {"genrank"}
     here = {str(path.relative_to(ROOT)) for path in ROOT.glob("genrank/**/*.py")}
     assert here | {"genrank/py.typed", "genrank/prompts/inline.toml"} <= set(names)
+
+
+def test_the_source_archive_holds_the_programs(source: Path, unpacked: Path) -> None:
+    found = [path for folder in ("eval", "finetune", "prompts") for path in (source / folder).rglob("*")]
+    names = {path.relative_to(source) for path in found if path.is_file() and "__pycache__" not in path.parts}
+    assert len(names) > 100
+    assert {name for name in names if not (unpacked / name).is_file()} == set()
+
+
+@pytest.mark.parametrize("where", ["source", "unpacked"])
+def test_the_programs_start_where_the_wheel_is_installed(
+    where: str, python: Path, request: pytest.FixtureRequest
+) -> None:
+    """In a clone's folder or the unpacked archive, neither of them installed: the wheel brings what they need."""
+    folder: Path = request.getfixturevalue(where)
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+
+    def started(*arguments: str) -> str:
+        command = [str(python), "-W", "ignore", *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder, env=environment)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    with others_too(python):
+        for program in ("eval.run", "eval.leaderboard", "finetune.distill"):
+            assert f"usage: python -m {program}" in started("-m", program, "--help")
+        template = "from genrank.prompting import template; template.load_template('inline'); print(template.__file__)"
+        assert Path(started("-c", template).strip()).is_relative_to(folder)
+
+
+@contextlib.contextmanager
+def others_too(python: Path) -> Iterator[None]:
+    """While it lasts, the environment also finds the packages of this one, but not this clone."""
+    (site,) = python.parent.parent.glob("lib/python*/site-packages")
+    (site / "others.pth").write_text(sysconfig.get_paths()["purelib"] + "\n", encoding="utf-8")
+    try:
+        yield
+    finally:
+        (site / "others.pth").unlink()
 
 
 def test_the_core_works_on_its_own(python: Path, tmp_path: Path) -> None:
@@ -175,13 +236,9 @@ def test_every_ranker_ranks_from_the_wheel(python: Path, tmp_path: Path) -> None
         evaluations=1, max_candidates=3,
     )  # fmt: skip
     train_cross_encoder(few, shop, tmp_path / "cross-encoder")
-    (site,) = python.parent.parent.glob("lib/python*/site-packages")
-    (site / "others.pth").write_text(sysconfig.get_paths()["purelib"] + "\n", encoding="utf-8")
-    try:
+    with others_too(python):
         folders = [str(tmp_path / name) for name in ("gbdt", "cross-encoder", "encodings")]
         done = run(python, "-W", "ignore", "-c", RANK, *folders, cwd=tmp_path)
-    finally:
-        (site / "others.pth").unlink()
     assert done.returncode == 0, done.stderr
     answer = json.loads(done.stdout.splitlines()[-1])
     assert Path(answer["file"]).is_relative_to(python.parent.parent)

@@ -7,8 +7,10 @@ from eval.first_stage import first_stage, main
 from genrank.data.dataset import Dataset, DatasetQuery
 from genrank.data.trec import read_run
 from genrank.errors import InputError
+from genrank.experiment.datasets import load_dataset
 from genrank.search.bm25 import Bm25
 from genrank.types import Query
+from tests.collections_rig import write_beir
 
 
 def test_over_the_catalogue(shop: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -60,3 +62,15 @@ def test_wrong_folder_and_field(shop: Dataset, tmp_path: Path, capsys: pytest.Ca
     assert main([str(tmp_path / "shop"), "--fields", "title,prize"]) == 2
     assert "prize" in capsys.readouterr().err
     assert not (tmp_path / "shop" / "candidates.trec").exists()
+
+
+def test_a_run_over_a_beir_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder, out = str(write_beir(tmp_path / "lamps")), tmp_path / "runs" / "bm25.trec"
+    assert main([folder]) == 2
+    assert "dataset: " in capsys.readouterr().err
+    assert not out.exists()
+    assert main([folder, "--top", "2", "--out", str(out)]) == 0
+    run = read_run(out)
+    assert list(run["q1"]) == ["d1", "d2"]
+    assert run == load_dataset(folder, depth=2).candidates == load_dataset(folder, first_stage=str(out)).candidates
+    assert json.loads(capsys.readouterr().out)["candidates"] == 8

@@ -71,7 +71,7 @@ def test_measures(shop: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert "random_floor" in results
     assert {p.name for p in (tmp_path / "out").iterdir()} == {
         *("bm25.trec", "random.trec", "bm25.queries.json", "random.queries.json"),
-        *("results.json", "report.html", "report.md", "report.json"),
+        *("results.json", "report.html", "report.md", "report.json", "qrels"),
     }
 
 

@@ -19,11 +19,13 @@ from trl import ModelConfig, SFTConfig
 
 from finetune.arguments import DataArguments
 from finetune.training import compile_layers, load_data, load_model, load_start, other_prompts, shortened
+from finetune.windows import WindowOptions, draw_windows
 from genrank.adapters import Manifest, TrainedPrompt, save_manifest
 from genrank.data.dataset import Dataset, sample_shop
 from genrank.errors import InputError, ModelError
 from genrank.models.weights import weights_fingerprint
 from genrank.prompting.template import load_template
+from tests.collections_rig import register
 
 
 def test_another_revision_is_refused(tmp_path: Path) -> None:
@@ -62,6 +64,18 @@ def test_what_cannot_be_measured_again_leaves_the_manifest(capsys: pytest.Captur
     assert other_prompts(start, ["listwise"]) == {"inline": inline}
     assert "other, whose prompt mine" in capsys.readouterr().err
     assert other_prompts(None, ["listwise"]) == {}
+
+
+def test_trains_on_collections(tmp_path: Path) -> None:
+    """A BEIR folder has its splits in files, ir_datasets in the ids."""
+    pytest.importorskip("ir_datasets")
+    train, dev = (f"ir_datasets:{register(tmp_path / split, split)}" for split in ("train", "dev"))
+    for data in (DataArguments(datasets=[train], dev=dev), DataArguments(datasets=[str(tmp_path / "train")])):
+        [dataset], _, requests = load_data(data, 0)
+        assert [request.query.text for request in requests] == ["pine"]
+        (window,) = draw_windows(shortened(dataset, data), "train", WindowOptions(least=2, most=3, per_query=1), 0)
+        gains = {c.listing.title: gain for c, gain in zip(window.candidates, window.gains, strict=True)}
+        assert (gains["Blue lamp"], gains["Red lamp"]) == (1.0, 0.0)
 
 
 class TestWithGain:
