@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 
 from genrank.cascade import Cascade
-from genrank.engines.base import ScoreRequest
 from genrank.errors import EngineError, InputError
 from genrank.integrations import placing
 from genrank.integrations.listings import Document
 from genrank.integrations.placing import Asked, Placing, Source, arerank, rerank
 from genrank.reranker import Reranker
 from genrank.testing import OracleEngine, ScriptedEngine
+from tests.unit.integrations.conftest import GRADES, HISTORY, prompts
 
 DOCUMENTS = [
     Document("Blue coat", {}, "coat"),
@@ -21,11 +21,10 @@ DOCUMENTS = [
     Document("Red dress", {"brand": "Acme"}, "dress"),
     Document("Red hat", {}, "hat"),
 ]
-HISTORY = [{"event": "click", "listing": {"listing_id": "h", "title": "Green scarf"}}]
 
 
 def oracle() -> Reranker:
-    return Reranker(engine=OracleEngine({"dress": 3, "hat": 1, "coat": -2}))
+    return Reranker(engine=OracleEngine(GRADES))
 
 
 def _async(*arguments: Any, **options: Any) -> Placing:
@@ -61,8 +60,7 @@ def test_top_n_reasons_and_history(call: Callable[..., Placing]) -> None:
     assert "brand" in found.placed[0].notes["evidence"]
     assert "reason" not in found.placed[1].notes
     assert asked == ["red acme dress"]
-    prompt = engine.tokenizer.decode(next(one for one in engine.requests if isinstance(one, ScoreRequest)).ids)
-    assert "Green scarf" in prompt
+    assert all("Green scarf" in prompt for prompt in prompts(engine))
     assert found.ranking is not None
     assert found.ranking.provenance.model == "oracle"
 
