@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import re
 from typing import Any
 
 import pytest
@@ -9,14 +10,15 @@ import pytest
 pytest.importorskip("haystack", reason="haystack-ai is not installed: pip install 'genrank[haystack]'")
 
 from haystack import Document, Pipeline
-from haystack.components.joiners import DocumentJoiner
+from haystack.components.retrievers.in_memory import InMemoryBM25Retriever
+from haystack.document_stores.in_memory import InMemoryDocumentStore
 
 from genrank.errors import ConfigError, EngineError, InputError
 from genrank.integrations import placing
 from genrank.integrations.haystack import GenrankRanker
 from genrank.reranker import Reranker
 from genrank.testing import OracleEngine, ScriptedEngine
-from tests.unit.integrations.conftest import GRADES, HISTORY, MeetingEngine, prompts
+from tests.unit.integrations.conftest import GRADES, HISTORY, MeetingEngine, prompts, run_page
 
 DOCUMENTS = [
     Document(id="coat", content="Blue coat", score=0.9),
@@ -100,14 +102,12 @@ def test_async_is_async() -> None:
 
 def pipeline(component: GenrankRanker) -> Pipeline:
     made = Pipeline()
-    made.add_component("joiner", DocumentJoiner())
     made.add_component("ranker", component)
-    made.connect("joiner.documents", "ranker.documents")
     return made
 
 
 def test_a_pipeline_runs_it_sync_and_async() -> None:
-    data = {"joiner": {"documents": [DOCUMENTS]}, "ranker": {"query": "red dress", "top_k": 2, "history": HISTORY}}
+    data = {"ranker": {"query": "red dress", "documents": DOCUMENTS, "top_k": 2, "history": HISTORY}}
     made = pipeline(ranker())
     assert ids(made.run(data)["ranker"]) == ["dress", "a-hash"]
     assert ids(asyncio.run(made.run_async(data))["ranker"]) == ["dress", "a-hash"]
@@ -117,7 +117,7 @@ def test_a_pipeline_is_written_down_and_read_again(monkeypatch: pytest.MonkeyPat
     options = {"model": "qwen2.5-coder-0.5b", "engine": "http://127.0.0.1:8000/v1", "decoding": "pointwise"}
     made = pipeline(GenrankRanker(options, top_k=2, reasons=1, deadline=1.5, metadata_fields=["brand", "title"]))
     written = made.dumps()
-    again = Pipeline.loads(written)
+    again = Pipeline.loads(written, allowed_modules=["genrank.integrations.*"])
     assert again.dumps() == written
     read = again.get_component("ranker")
     assert (read.options, read.top_k, read.reasons, read.deadline) == (options, 2, 1, 1.5)
@@ -131,7 +131,7 @@ def test_a_pipeline_is_written_down_and_read_again(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(placing, "Reranker", reranker)
     again.warm_up()
     assert opened == [options]
-    data = {"joiner": {"documents": [DOCUMENTS]}, "ranker": {"query": "red dress"}}
+    data = {"ranker": {"query": "red dress", "documents": DOCUMENTS}}
     assert ids(again.run(data)["ranker"])[0] == "dress"
     assert opened == [options]
 
@@ -139,6 +139,16 @@ def test_a_pipeline_is_written_down_and_read_again(monkeypatch: pytest.MonkeyPat
 def test_a_reranker_cannot_be_written_down() -> None:
     with pytest.raises(ConfigError, match="create the component with options"):
         ranker().to_dict()
+
+
+@pytest.mark.usefixtures("oracle_opens")
+def test_the_page_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    store = InMemoryDocumentStore()
+    store.write_documents([Document(id=name, content=f"red {name}") for name in ("coat", "hat", "dress")])
+    run_page("Haystack", retriever=InMemoryBM25Retriever(store))
+    lines = capsys.readouterr().out.splitlines()
+    assert [re.search(r"'rank': (\d)", line)[1] for line in lines] == ["1", "2", "3"]
+    assert "'reason': " in lines[0]
 
 
 def test_wrong_arguments_are_named() -> None:

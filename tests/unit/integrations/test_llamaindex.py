@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import re
 from typing import Any
 
 import pytest
@@ -24,7 +25,7 @@ from genrank.integrations.llamaindex import GenrankPostprocessor
 from genrank.reranker import Reranker
 from genrank.testing import OracleEngine, ScriptedEngine
 from genrank.types import Ranking
-from tests.unit.integrations.conftest import GRADES, HISTORY, MeetingEngine, prompts
+from tests.unit.integrations.conftest import GRADES, HISTORY, MeetingEngine, prompts, run_page
 
 
 def nodes() -> list[NodeWithScore]:
@@ -178,6 +179,13 @@ def test_it_is_written_down_and_read_again() -> None:
     assert made.to_dict()["class_name"] == "GenrankPostprocessor"
     with pytest.raises(TypeError):
         oracle().to_json()
+
+
+@pytest.mark.usefixtures("oracle_opens")
+def test_the_page_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    run_page("LlamaIndex", retriever=Shop(), llm=MockLLM())
+    lines = capsys.readouterr().out.splitlines()
+    assert [re.search(r"'source_rank': (\d)", line)[1] for line in lines] == ["3", "4", "1", "2"]
 
 
 def test_wrong_arguments_are_named() -> None:
