@@ -65,6 +65,10 @@ class GenrankRanker:
         """Load the model."""
         self._source.open()
 
+    async def warm_up_async(self) -> None:
+        """`warm_up` for asyncio: the model is loaded in a thread."""
+        await self._source.aopen()
+
     def close(self) -> None:
         """Free the model if it was opened here; later calls raise an error."""
         self._source.close()

@@ -129,10 +129,12 @@ def test_a_pipeline_is_written_down_and_read_again(monkeypatch: pytest.MonkeyPat
         return Reranker(engine=OracleEngine(GRADES))
 
     monkeypatch.setattr(placing, "Reranker", reranker)
-    again.warm_up()
+    asyncio.run(again.warm_up_async())
     assert opened == [options]
+    again.warm_up()
     data = {"ranker": {"query": "red dress", "documents": DOCUMENTS}}
     assert ids(again.run(data)["ranker"])[0] == "dress"
+    assert ids(asyncio.run(again.run_async(data))["ranker"])[0] == "dress"
     assert opened == [options]
 
 

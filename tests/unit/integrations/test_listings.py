@@ -2,11 +2,10 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from decimal import Decimal
+from fractions import Fraction
 from types import MappingProxyType
 from typing import Any
 
-import numpy as np
-import pandas as pd
 import pytest
 
 from genrank.errors import InputError
@@ -107,18 +106,15 @@ def test_two_wrong_fields_do_no_harm() -> None:
     assert found == Listing("p1", "A", attributes={"attributes": "soft", "rating": "four", "reviews": "3"})
 
 
-def test_values_of_other_libraries_are_plain() -> None:
+def test_other_values_are_plain() -> None:
     found = read(
-        rating=np.float32(4.5),
         price=Decimal("39.5"),
+        rating=Fraction(9, 2),
         brand=501,
         sizes=("S", None, "M"),
         since=datetime(2026, 5, 1, tzinfo=UTC),
         nothing=float("nan"),
-        never=pd.NaT,
-        unknown=pd.NA,
         endless=float("inf"),
-        vector=np.ones(3),
         thing=object(),
     )
     assert found == Listing(
@@ -129,6 +125,14 @@ def test_values_of_other_libraries_are_plain() -> None:
         rating=4.5,
         attributes={"sizes": "S, M", "since": "2026-05-01T00:00:00+00:00"},
     )
+
+
+def test_values_of_numpy_and_pandas_are_plain() -> None:
+    np = pytest.importorskip("numpy", reason="numpy is not installed: pip install 'genrank[search]'")
+    pd = pytest.importorskip("pandas", reason="pandas is not installed: pip install 'genrank[eval]'")
+    found = read(rating=np.float32(4.5), rating_count=np.int64(3), never=pd.NaT, unknown=pd.NA, vector=np.ones(3))
+    assert found == Listing("p1", "A", rating=4.5, rating_count=3)
+    assert candidates([Document("A", {}, np.int64(7), np.float32(0.25))]) == [Candidate(Listing("7", "A"), 0.25)]
 
 
 def test_what_rankers_wrote_is_not_read() -> None:
@@ -166,7 +170,7 @@ def test_candidates_keep_the_first_stages_scores() -> None:
         Document("B", {"score": 2.0}, "b"),
         Document("C", {}, "c", float("nan")),
         Document("", {}, "d", 0.1),
-        Document("E", {"score": "high"}, "e", np.float32(0.25)),
+        Document("E", {"score": "high"}, "e", Fraction(1, 4)),
     ]
     assert candidates(documents) == [
         Candidate(Listing("a", "A"), 0.5),

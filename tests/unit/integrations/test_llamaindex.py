@@ -16,7 +16,6 @@ from llama_index.core.instrumentation.events.base import BaseEvent
 from llama_index.core.instrumentation.events.rerank import ReRankEndEvent, ReRankStartEvent
 from llama_index.core.llms import MockLLM
 from llama_index.core.query_engine import RetrieverQueryEngine
-from llama_index.core.response_synthesizers import ResponseMode, get_response_synthesizer
 from llama_index.core.retrievers import BaseRetriever
 from llama_index.core.schema import MetadataMode, NodeWithScore, QueryBundle, TextNode
 
@@ -73,11 +72,7 @@ def test_nodes_come_in_the_models_order() -> None:
 
 
 def test_a_query_engine_uses_it() -> None:
-    engine = RetrieverQueryEngine(
-        Shop(),
-        get_response_synthesizer(MockLLM(), response_mode=ResponseMode.NO_TEXT),
-        node_postprocessors=[oracle(top_n=2)],
-    )
+    engine = RetrieverQueryEngine.from_args(Shop(), llm=MockLLM(), node_postprocessors=[oracle(top_n=2)])
     assert ranks(engine.query("red dress").source_nodes) == [3, 4]
     assert ranks(asyncio.run(engine.aquery("red dress")).source_nodes) == [3, 4]
 
