@@ -81,7 +81,7 @@ class GenrankRanker:
         """
         if not self._has_options:
             raise ConfigError("a reranker cannot be written down; create the component with options instead")
-        return default_to_dict(
+        written: dict[str, Any] = default_to_dict(
             self,
             options=self.options,
             top_k=self.top_k,
@@ -89,6 +89,7 @@ class GenrankRanker:
             deadline=self.deadline,
             metadata_fields=self.metadata_fields,
         )
+        return written
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> "GenrankRanker":

@@ -14,7 +14,8 @@
 | metadata ``listing_id``, else the document's id, else metadata ``id`` | the id, see `listing_ids` |
 | metadata ``relevance_score`` and ``genrank``, numbers under ``score`` and ``rank`` | nothing: rankers wrote them |
 
-None, NaN and infinity are as if left out, and so is what is no text, number, truth value, date, list or dict.
+None, NaN and infinity count as missing, and so does any value that is not a text, number, truth value, date, list or
+dict.
 """
 
 from __future__ import annotations
@@ -128,7 +129,7 @@ def candidates(documents: Sequence[Document], fields: Sequence[str] | None = Non
             metadata = {key: metadata[key] for key in fields if key in metadata}
         one = listing(document.text, metadata, listing_id)
         scores = map(_tidy, (document.score, document.metadata.get("score")))
-        found.append(one and Candidate(one, next(filter(is_number, scores), None)))
+        found.append(None if one is None else Candidate(one, next(filter(is_number, scores), None)))
     return found
 
 

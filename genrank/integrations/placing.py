@@ -120,9 +120,8 @@ class Source:
         with self._lock:
             if self._closed:
                 raise EngineError("the integration is closed; create a new one")
-            if self._reranker is None:
-                self._reranker = Reranker(**self._options)
-            return self._reranker
+            opened = self._reranker = self._reranker or Reranker(**self._options)
+        return opened
 
     async def aopen(self) -> Reranker | Cascade:
         """`open` for asyncio: a model is read in a thread."""

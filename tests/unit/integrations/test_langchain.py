@@ -131,7 +131,7 @@ def test_a_fallback_and_the_provenance_are_visible() -> None:
 def test_async_is_async() -> None:
     async def ranked() -> list[list[Document]]:
         waiting = GenrankCompressor(reranker=Reranker(engine=MeetingEngine()))
-        return await asyncio.gather(*(waiting.acompress_documents(DOCUMENTS[:1], query) for query in ("a", "b")))
+        return [*await asyncio.gather(*(waiting.acompress_documents(DOCUMENTS[:1], query) for query in ("a", "b")))]
 
     found = asyncio.run(ranked())
     assert [[one.metadata["genrank"]["outcome"] for one in documents] for documents in found] == [["model"]] * 2
@@ -151,8 +151,7 @@ def test_options_are_read_at_the_first_call() -> None:
 @pytest.mark.usefixtures("oracle_opens")
 def test_the_page_runs(capsys: pytest.CaptureFixture[str]) -> None:
     run_page("LangChain", retriever=Shop())
-    lines = capsys.readouterr().out.splitlines()
-    assert [re.search(r"'source_rank': (\d)", line)[1] for line in lines] == ["3", "4", "1", "2"]
+    assert re.findall(r"'source_rank': (\d)", capsys.readouterr().out) == ["3", "4", "1", "2"]
     names = run_page("How do I pass the shopper's history?")
     (listing,) = [one["listing"]["title"] for one in names["compressor"].history("any")]
     assert listing == names["for_one"].history[0]["listing"]["title"] == "Linen trousers"

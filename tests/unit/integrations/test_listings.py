@@ -95,7 +95,7 @@ def test_flat_metadata_make_a_price() -> None:
     ],
 )
 def test_what_a_field_cannot_hold_is_an_attribute(name: str, value: object, text: str) -> None:
-    found = read(title="A", brand="Acme", colour="red", **{name: value})
+    found = listing("A", {"title": "A", "brand": "Acme", "colour": "red", name: value}, "p1")
     assert found is not None
     assert found.attributes[name] == text
     assert (found.brand, found.attributes["colour"]) == ("Acme", "red")

@@ -159,7 +159,7 @@ def test_a_fallback_and_the_provenance_are_visible() -> None:
 def test_async_is_async() -> None:
     async def ranked() -> list[list[NodeWithScore]]:
         waiting = GenrankPostprocessor(reranker=Reranker(engine=MeetingEngine()))
-        return await asyncio.gather(*(waiting.apostprocess_nodes(nodes()[:1], query_str=query) for query in "ab"))
+        return [*await asyncio.gather(*(waiting.apostprocess_nodes(nodes()[:1], query_str=query) for query in "ab"))]
 
     found = asyncio.run(ranked())
     assert [one[0].node.metadata["genrank"]["outcome"] for one in found] == ["model", "model"]
@@ -179,8 +179,7 @@ def test_it_is_written_down_and_read_again() -> None:
 @pytest.mark.usefixtures("oracle_opens")
 def test_the_page_runs(capsys: pytest.CaptureFixture[str]) -> None:
     run_page("LlamaIndex", retriever=Shop(), llm=MockLLM())
-    lines = capsys.readouterr().out.splitlines()
-    assert [re.search(r"'source_rank': (\d)", line)[1] for line in lines] == ["3", "4", "1", "2"]
+    assert re.findall(r"'source_rank': (\d)", capsys.readouterr().out) == ["3", "4", "1", "2"]
 
 
 def test_wrong_arguments_are_named() -> None:

@@ -11,7 +11,7 @@ from genrank.errors import EngineError, InputError
 from genrank.integrations import placing
 from genrank.integrations.listings import Document
 from genrank.integrations.placing import Asked, Placing, Source, arerank, rerank
-from genrank.reranker import Reranker
+from genrank.reranker import History, Reranker
 from genrank.testing import OracleEngine, ScriptedEngine
 from tests.unit.integrations.conftest import GRADES, HISTORY, prompts
 
@@ -46,14 +46,19 @@ def test_documents_come_in_the_models_order_and_blank_ones_last(call: Callable[.
 
 @both
 def test_top_n_reasons_and_history(call: Callable[..., Placing]) -> None:
-    asked = []
+    asked: list[str] = []
+
+    def history(query: str) -> History:
+        asked.append(query)
+        return HISTORY
+
     engine = OracleEngine({"dress": 3})
     found = call(
         Source(Reranker(engine=engine), None),
         "red acme dress",
         DOCUMENTS,
         Asked(top_n=2, reasons=1),
-        lambda query: asked.append(query) or HISTORY,
+        history,
     )
     assert [one.place for one in found.placed] == [2, 0]
     assert found.placed[0].notes["reason"]
