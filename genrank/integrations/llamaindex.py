@@ -16,10 +16,10 @@ from genrank.reranker import Reranker
 from genrank.types import Ranking
 
 try:
-    from llama_index.core.instrumentation import get_dispatcher
     from llama_index.core.instrumentation.events.rerank import ReRankEndEvent, ReRankStartEvent
     from llama_index.core.postprocessor.types import BaseNodePostprocessor
     from llama_index.core.schema import MetadataMode, NodeWithScore, QueryBundle
+    from llama_index_instrumentation import get_dispatcher
 except ImportError:
     raise MissingExtraError("llama-index-core", "llamaindex") from None
 

@@ -120,7 +120,8 @@ class Source:
         with self._lock:
             if self._closed:
                 raise EngineError("the integration is closed; create a new one")
-            opened = self._reranker = self._reranker or Reranker(**self._options)
+            opened = self._reranker or Reranker(**self._options)
+            self._reranker = opened
         return opened
 
     async def aopen(self) -> Reranker | Cascade:

@@ -119,7 +119,7 @@ def test_a_pipeline_is_written_down_and_read_again(monkeypatch: pytest.MonkeyPat
     written = made.dumps()
     again = Pipeline.loads(written, allowed_modules=["genrank.integrations.*"])
     assert again.dumps() == written
-    read = again.get_component("ranker")
+    read: Any = again.get_component("ranker")
     assert (read.options, read.top_k, read.reasons, read.deadline) == (options, 2, 1, 1.5)
     assert read.metadata_fields == ["brand", "title"]
     opened = []

@@ -10,14 +10,14 @@ from pydantic import Field
 
 pytest.importorskip("llama_index.core", reason="llama-index-core is not installed: pip install 'genrank[llamaindex]'")
 
-from llama_index.core.instrumentation import get_dispatcher
 from llama_index.core.instrumentation.event_handlers import BaseEventHandler
-from llama_index.core.instrumentation.events.base import BaseEvent
 from llama_index.core.instrumentation.events.rerank import ReRankEndEvent, ReRankStartEvent
 from llama_index.core.llms import MockLLM
 from llama_index.core.query_engine import RetrieverQueryEngine
 from llama_index.core.retrievers import BaseRetriever
 from llama_index.core.schema import MetadataMode, NodeWithScore, QueryBundle, TextNode
+from llama_index_instrumentation import get_dispatcher
+from llama_index_instrumentation.base import BaseEvent
 
 from genrank.errors import EngineError, InputError
 from genrank.integrations.llamaindex import GenrankPostprocessor
@@ -66,9 +66,10 @@ def ranks(found: list[NodeWithScore]) -> list[int]:
 def test_nodes_come_in_the_models_order() -> None:
     found = oracle().postprocess_nodes(nodes(), query_str="red dress")
     assert ranks(found) == [3, 4, 1, 2]
-    assert [one.score for one in found] == sorted((one.score for one in found), reverse=True)
+    scores = [one.get_score(raise_error=True) for one in found]
+    assert scores == sorted(scores, reverse=True)
     awaited = asyncio.run(oracle().apostprocess_nodes(nodes(), QueryBundle("red dress")))
-    assert [(one.node.text, one.score) for one in awaited] == [(one.node.text, one.score) for one in found]
+    assert [(one.text, one.score) for one in awaited] == [(one.text, one.score) for one in found]
 
 
 def test_a_query_engine_uses_it() -> None:
