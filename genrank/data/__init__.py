@@ -1,1 +1,1 @@
-"""Dataset folders, TREC files and JSON Lines; also the sample shop and the adapters that ship with genrank."""
+"""Dataset folders, TREC files, JSON Lines, documents of other systems; the sample shop and the adapters that ship."""

@@ -1,0 +1,137 @@
+"""genrank in LangChain: a document compressor."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from pydantic import PrivateAttr
+
+from genrank.cascade import Cascade
+from genrank.errors import MissingExtraError
+from genrank.integrations.listings import NOTES, RELEVANCE
+from genrank.integrations.listings import Document as Read
+from genrank.integrations.placing import Asked, Histories, Placing, Source, arerank, check_history, rerank
+from genrank.reranker import Reranker
+from genrank.types import Ranking
+
+try:
+    from langchain_core.callbacks import Callbacks
+    from langchain_core.documents import BaseDocumentCompressor, Document
+except ImportError:
+    raise MissingExtraError("langchain-core", "langchain") from None
+
+
+class GenrankCompressor(BaseDocumentCompressor):
+    """Reranks retrieved documents, read as `genrank.integrations.listings` says.
+
+    Documents are copied, and their metadata kept. ``relevance_score`` of the metadata is the score, and ``genrank``
+    what else is known of it: see `genrank.integrations.placing.Placed`.
+
+    Examples:
+        >>> compressor = GenrankCompressor(options={"model": "qwen2.5-coder-0.5b"}, top_n=5)
+        >>> ContextualCompressionRetriever(base_compressor=compressor, base_retriever=retriever)
+
+    Args:
+        reranker: A reranker that is open. It is not closed here.
+        options: Or the arguments of `genrank.Reranker`, by name; it is opened by the first call.
+        top_n: How many documents to return; by default all.
+        reasons: How many of the first get a reason.
+        deadline: Seconds; see `genrank.Reranker.rerank`.
+        history: The shopper's past, as `genrank.Reranker.rerank` takes it, or a function that returns it for a query's
+            text. ``compressor.model_copy(update={"history": history})`` is the same compressor for another shopper.
+        metadata_fields: The only metadata to read; by default all.
+        on_ranking: Called with each `genrank.Ranking`, whose provenance tells how it was made.
+
+    Raises:
+        InputError: When an argument is wrong.
+    """
+
+    reranker: Any = None
+    options: dict[str, Any] | None = None
+    top_n: int | None = None
+    reasons: int = 0
+    deadline: float | None = None
+    history: Any = ()
+    metadata_fields: Any = None
+    on_ranking: Any = None
+    _source: Source = PrivateAttr()
+
+    def __init__(
+        self,
+        *,
+        reranker: Reranker | Cascade | None = None,
+        options: Mapping[str, Any] | None = None,
+        top_n: int | None = None,
+        reasons: int = 0,
+        deadline: float | None = None,
+        history: Histories = (),
+        metadata_fields: Sequence[str] | None = None,
+        on_ranking: Callable[[Ranking], object] | None = None,
+    ) -> None:
+        source = Source(reranker, options)
+        Asked(top_n, reasons, deadline, metadata_fields)
+        check_history(history)
+        super().__init__(
+            reranker=reranker,
+            options=options,
+            top_n=top_n,
+            reasons=reasons,
+            deadline=deadline,
+            history=history,
+            metadata_fields=metadata_fields,
+            on_ranking=on_ranking,
+        )
+        self._source = source
+
+    def compress_documents(
+        self,
+        documents: Sequence[Document],
+        query: str,
+        callbacks: Callbacks | None = None,  # noqa: ARG002
+    ) -> list[Document]:
+        """Rerank documents.
+
+        Args:
+            documents: ``[n]`` in the retriever's order; may be empty.
+            query: What the shopper typed.
+            callbacks: Not used.
+
+        Returns:
+            Copies of all documents, or of the first `top_n`, best first.
+
+        Raises:
+            GenrankError: As `genrank.Reranker.rerank` raises it.
+        """
+        return self._placed(documents, rerank(self._source, query, _read(documents), self._asked(), self.history))
+
+    async def acompress_documents(
+        self,
+        documents: Sequence[Document],
+        query: str,
+        callbacks: Callbacks | None = None,  # noqa: ARG002
+    ) -> list[Document]:
+        """`compress_documents` for asyncio, by `genrank.Reranker.arerank`."""
+        placing = await arerank(self._source, query, _read(documents), self._asked(), self.history)
+        return self._placed(documents, placing)
+
+    def close(self) -> None:
+        """Free the model if it was opened here; later calls raise an error."""
+        self._source.close()
+
+    def _asked(self) -> Asked:
+        return Asked(self.top_n, self.reasons, self.deadline, self.metadata_fields)
+
+    def _placed(self, documents: Sequence[Document], placing: Placing) -> list[Document]:
+        if self.on_ranking is not None and placing.ranking is not None:
+            self.on_ranking(placing.ranking)
+        found = []
+        for one in placing.placed:
+            document = documents[one.place]
+            metadata = {**document.metadata, RELEVANCE: one.score, NOTES: one.notes}
+            found.append(document.model_copy(update={"metadata": metadata}))
+        return found
+
+
+def _read(documents: Sequence[Document]) -> list[Read]:
+    return [Read(one.page_content, one.metadata, one.id) for one in documents]
