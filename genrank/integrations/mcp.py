@@ -98,7 +98,7 @@ class Limits:
 
 
 class Arguments(pydantic.BaseModel):
-    """What the tool takes; documents and history are read further by `genrank.integrations.listings` and `inputs`."""
+    """A search and its results."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -123,7 +123,7 @@ class Item(pydantic.BaseModel):
 
 
 class Made(pydantic.BaseModel):
-    """How the answer was made; the fields are those of `genrank.Provenance`."""
+    """How the answer was made."""
 
     outcome: Outcome = Field(
         description="`model`, the model's complete answer; `repaired`, its order, with something missing; `fallback`, "
@@ -144,7 +144,7 @@ class Made(pydantic.BaseModel):
 
 
 class Answer(pydantic.BaseModel):
-    """What the tool answers."""
+    """The results, re-ordered."""
 
     items: list[Item] = Field(description="Best first.")
     provenance: Made
@@ -254,7 +254,7 @@ async def _answer(
     ranker: Reranker | Cascade, fields: Mapping[str, Any], deadline: float | None, limits: Limits
 ) -> Answer:
     try:
-        asked = Arguments.model_validate(fields)
+        asked = Arguments.model_validate({name: value for name, value in fields.items() if value is not None})
     except pydantic.ValidationError as error:
         path, message = first_problem(error.errors(include_url=False), fixes=_FIXES)
         raise InputError(message, field=path) from None
@@ -288,7 +288,7 @@ async def _answer(
 def _check_sizes(asked: Arguments, limits: Limits) -> None:
     for i, one in enumerate(asked.documents):
         if not isinstance(one, (str, dict)):
-            raise InputError(f"must be a text or an object, got {shown(one)}", field=f"documents[{i}]")
+            raise InputError(f"must be a text or an object, got {shown(one)}; quote it", field=f"documents[{i}]")
     if not asked.documents:
         raise InputError("must hold at least one document; send those to rank", field="documents")
     lengths = [len(one if isinstance(one, str) else json.dumps(one, ensure_ascii=False)) for one in asked.documents]

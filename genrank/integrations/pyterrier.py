@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
 
 from genrank.cascade import Cascade
 from genrank.data.documents import LISTING_FIELDS
@@ -12,7 +14,7 @@ from genrank.inputs import at, make_history, make_query, whole_number
 from genrank.integrations.listings import Document, candidates
 from genrank.progress import track
 from genrank.reranker import Reranker
-from genrank.types import Candidate, Interaction, Query, RankedItem, Request
+from genrank.types import Candidate, Interaction, Query, Ranking, Request
 
 try:
     import numpy as np
@@ -25,12 +27,12 @@ FIELDS = (*LISTING_FIELDS, "currency")
 """The columns that are read besides the text, where a frame has them."""
 
 
-class RerankerTransformer(pt.Transformer):  # type: ignore[misc] - PyTerrier's types are not read
+class RerankerTransformer(pt.Transformer):  # type: ignore[misc]  # its types are not read
     """Reranks a frame of results; use it after a retriever.
 
     The frame has the columns ``qid``, ``query``, ``docno`` and a text, and may have the fields of `genrank.Listing`,
-    ``score`` (the first stage's) and ``history``, the shopper's past as a list of interactions or dicts, the same in all
-    rows of a query. Rows of a query are in the first stage's order.
+    ``score`` (the first stage's) and ``history``, the shopper's past as a list of interactions or dicts, the same in
+    all rows of a query. The first stage's order is that of the column ``rank``, or else that of the rows.
 
     The answer has the same rows, best first within each query, with new ``score`` and ``rank``; ``outcome``, whether
     the order is the model's (`genrank.Provenance`); and, where reasons are asked for, ``reason`` and ``evidence``.
@@ -90,76 +92,103 @@ class RerankerTransformer(pt.Transformer):  # type: ignore[misc] - PyTerrier's t
             EngineError: When the reranker is closed.
         """
         pt.validate.result_frame(inp, extra_columns=["query", self.text_field], context=self)
-        members: dict[Any, list[int]] = {}
-        for place in np.argsort(inp["rank"].to_numpy(), kind="stable") if "rank" in inp else range(len(inp)):
-            members.setdefault(inp["qid"].iloc[place], []).append(place)
-        columns = [
-            "query",
-            self.text_field,
-            "docno",
-            *(name for name in (*self.fields, "score", "history") if name in inp),
-        ]
-        rows = inp[list(dict.fromkeys(columns))].to_dict("records")
-        order: list[int] = []
-        scores: list[float] = []
-        found: dict[str, list[Any]] = {"outcome": [], "reason": [], "evidence": []}
-        queries = [(qid, places, [rows[place] for place in places]) for qid, places in members.items()]
-        batches = [queries[start : start + self.batch] for start in range(0, len(queries), self.batch)]
+        asked = self._asked(inp)
+        batches = [asked[start : start + self.batch] for start in range(0, len(asked), self.batch)]
+        rows: list[_Row] = []
         for batch in track(batches, "reranking", len(batches)) if self.verbose else batches:
-            for places, ranked, outcome in self._ranked(batch):
-                order += [places[place] for place, _ in ranked]
-                scores += _falling([0.0 if item is None else item.score for _, item in ranked])
-                found["outcome"] += [outcome] * len(places)
-                found["reason"] += [item and item.reason for _, item in ranked]
-                found["evidence"] += [list(item.evidence) if item else [] for _, item in ranked]
-        if not self.reasons:
-            del found["reason"], found["evidence"]
-        answer = inp.iloc[order].reset_index(drop=True).drop(columns=["score", "rank", *found], errors="ignore")
-        answer["score"] = np.array(scores, dtype=np.float64)
-        for name, values in found.items():
-            answer[name] = pd.Series(values, index=answer.index, dtype=object)
+            rows += self._ranked(batch)
+        answer = inp.iloc[[row.place for row in rows]].reset_index(drop=True)
+        answer = answer.drop(columns=["score", "rank"], errors="ignore")
+        answer["score"] = np.array([row.score for row in rows], dtype=np.float64)
+        for name in ("outcome", "reason", "evidence") if self.reasons else ("outcome",):
+            answer[name] = pd.Series([getattr(row, name) for row in rows], index=answer.index, dtype=object)
         return pt.model.add_ranks(answer)
 
-    def _ranked(
-        self, batch: Sequence[tuple[Any, list[int], list[dict[str, Any]]]]
-    ) -> Iterator[tuple[list[int], list[tuple[int, RankedItem | None]], str]]:
-        """Each query's places in the frame, with its rows by number, best first, and the outcome."""
-        read = [self._read(qid, rows) for qid, _, rows in batch]
-        requests = [
-            Request(query, kept, history)
-            for query, found, history in read
-            if (kept := tuple(one for one in found if one is not None))
-        ]
-        rankings = iter(
-            self.reranker.rerank_batch(requests, reasons=self.reasons, deadline=self.deadline) if requests else ()
-        )
-        for (_, places, _), (_, found, _) in zip(batch, read, strict=True):
-            rows = {one.listing.listing_id: row for row, one in enumerate(found) if one is not None}
-            blank: list[tuple[int, RankedItem | None]] = [(row, None) for row, one in enumerate(found) if one is None]
-            if rows:
-                ranking = next(rankings)
-                yield places, [(rows[item.listing_id], item) for item in ranking] + blank, ranking.provenance.outcome
-            else:
-                yield places, blank, "model"  # there was nothing to read
+    def _asked(self, inp: pd.DataFrame) -> list[_Asked]:
+        """The queries of a frame, in the order of their first rows."""
+        members: dict[Any, list[int]] = {}
+        order = np.argsort(inp["rank"].to_numpy(), kind="stable") if "rank" in inp else range(len(inp))
+        for place in order:
+            members.setdefault(inp["qid"].iloc[place], []).append(int(place))
+        columns = ["query", self.text_field, "docno", *self.fields, "score", "history"]
+        rows = inp[[name for name in dict.fromkeys(columns) if name in inp]].to_dict("records")
+        return [self._read(qid, places, [rows[place] for place in places]) for qid, places in members.items()]
 
-    def _read(
-        self, qid: object, rows: Sequence[dict[str, Any]]
-    ) -> tuple[Query, list[Candidate | None], tuple[Interaction, ...]]:
+    def _read(self, qid: object, places: list[int], rows: Sequence[dict[str, Any]]) -> _Asked:
         with at(f"qid {qid}"):
             texts = {row["query"] for row in rows}
             if len(texts) > 1:
                 raise InputError(f"must be the same in all rows, got {shown(sorted(map(str, texts)))}", field="query")
-            past = rows[0].get("history")
+            query, past = make_query(rows[0]["query"]), rows[0].get("history")
             is_missing = past is None or (isinstance(past, float) and np.isnan(past))
-            documents = [
-                Document(text if isinstance(text := row[self.text_field], str) else None, row, row["docno"])
-                for row in rows
+            history = () if is_missing else make_history(past)
+        documents = [
+            Document(text if isinstance(text := row[self.text_field], str) else None, row, row["docno"]) for row in rows
+        ]
+        fields = [name for name in self.fields if name != self.text_field]
+        return _Asked(places, query, candidates(documents, fields), history)
+
+    def _ranked(self, batch: Sequence[_Asked]) -> list[_Row]:
+        """The rows of some queries, best first within each."""
+        requests = [one.request for one in batch if one.request is not None]
+        found = self.reranker.rerank_batch(requests, reasons=self.reasons, deadline=self.deadline) if requests else []
+        rankings, rows = iter(found), []
+        for one in batch:
+            ranking = next(rankings) if one.request is not None else ()
+            outcome = ranking.provenance.outcome if isinstance(ranking, Ranking) else "model"  # nothing to read
+            scores = _falling([*(item.score for item in ranking), *[0.0] * len(one.blank)])
+            rows += [
+                _Row(one.place_of[item.listing_id], score, outcome, item.reason, list(item.evidence))
+                for item, score in zip(ranking, scores, strict=False)
             ]
-            return (
-                make_query(rows[0]["query"]),
-                candidates(documents, self.fields),
-                () if is_missing else make_history(past),
-            )
+            rows += [
+                _Row(place, score, outcome) for place, score in zip(one.blank, scores[len(ranking) :], strict=True)
+            ]
+        return rows
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """One query of a frame.
+
+    Attributes:
+        places: ``[n]`` places of its rows in the frame, in the first stage's order.
+        query: The query.
+        candidates: ``[n]`` its rows; None for one without visible text.
+        history: The shopper's past.
+    """
+
+    places: Sequence[int]
+    query: Query
+    candidates: Sequence[Candidate | None]
+    history: tuple[Interaction, ...]
+
+    @cached_property
+    def request(self) -> Request | None:
+        """What the reranker is asked; None where there is nothing to read."""
+        kept = tuple(one for one in self.candidates if one is not None)
+        return Request(self.query, kept, self.history) if kept else None
+
+    @cached_property
+    def place_of(self) -> dict[str, int]:
+        """Places in the frame, by listing id."""
+        pairs = zip(self.candidates, self.places, strict=True)
+        return {one.listing.listing_id: place for one, place in pairs if one is not None}
+
+    @cached_property
+    def blank(self) -> list[int]:
+        """Places of the rows without visible text."""
+        return [place for one, place in zip(self.candidates, self.places, strict=True) if one is None]
+
+
+class _Row(NamedTuple):
+    """A row of the answer, by its place in the frame."""
+
+    place: int
+    score: float
+    outcome: str
+    reason: str | None = None
+    evidence: Sequence[str] = ()
 
 
 def _falling(scores: Iterable[float]) -> list[float]:
