@@ -125,8 +125,7 @@ class CrossEncoder:
             chunk_size=chunk_size,
         )
         batch_size = whole_number("batch_size", batch_size, at_least=1)
-        if hasattr(inputs, "tolist"):
-            inputs = inputs.tolist()
+        inputs = _plain(inputs)
         alone = _is_pair(inputs)
         pairs = [_pair(i, pair) for i, pair in enumerate([inputs] if alone else items(inputs, "inputs", "pairs"))]
         scores = self._scores(pairs, batch_size, bar=bool(show_progress_bar))
@@ -232,13 +231,18 @@ def _refuse(**options: object) -> None:
             raise InputError(f"must be None, got {shown(value)}; {_ELSEWHERE[name]}", field=name)
 
 
+def _plain(values: Any) -> object:
+    """An array as a list; anything else as it is."""
+    return values.tolist() if hasattr(values, "tolist") else values
+
+
 def _is_pair(inputs: object) -> bool:
     """Whether this is one pair, which begins with its query, and no list of pairs."""
     return isinstance(inputs, (list, tuple)) and len(inputs) > 0 and isinstance(inputs[0], str)
 
 
 def _pair(i: int, pair: object) -> tuple[str, Document]:
-    field = f"inputs[{i}]"
+    field, pair = f"inputs[{i}]", _plain(pair)
     if not isinstance(pair, (list, tuple)) or len(pair) != 2:
         raise InputError(f"must be a pair of query and document, got {shown(pair)}", field=field)
     with at(field):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from genrank.cascade import Cascade
 from genrank.data.documents import LISTING_FIELDS
@@ -56,6 +56,8 @@ class RerankerTransformer(pt.Transformer):  # type: ignore[misc]  # its types ar
     Raises:
         InputError: When an argument is wrong.
     """
+
+    schematic: ClassVar[dict[str, Any]] = {"label": "genrank", "help_url": None}  # without one, PyTerrier looks it up
 
     def __init__(
         self,
