@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import signal
 from typing import get_args
 
 from genrank.cli.console import quiet_libraries, say
@@ -61,5 +62,6 @@ def _mcp(arguments: argparse.Namespace) -> int:
             serve_http(server, arguments.http)
         else:
             say("genrank mcp: ready on standard input and output")
+            signal.signal(signal.SIGINT, signal.SIG_DFL)  # a read of standard input cannot be interrupted otherwise
             serve_stdio(server, stdout)
     return 0

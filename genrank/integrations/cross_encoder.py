@@ -35,7 +35,7 @@ _ELSEWHERE = {
 """Options of sentence-transformers that must be None, and what to do instead."""
 
 
-class CrossEncoder:
+class GenrankCrossEncoder:
     """Scores pairs of query and document with a reranker.
 
     Scores are 0 to 1. Pairs with the same query are ranked together, since every decoding but ``pointwise`` compares
@@ -46,7 +46,7 @@ class CrossEncoder:
     scores follow the order of the reranker's fallback, or else of the pairs, and a warning is logged.
 
     Examples:
-        >>> model = CrossEncoder(Reranker())
+        >>> model = GenrankCrossEncoder(Reranker())
         >>> model.predict([("red dress", "Blue coat"), ("red dress", "Red cotton dress")])
         array([0.04, 0.91], dtype=float32)
         >>> model.rank("red dress", ["Blue coat", "Red cotton dress"])
@@ -68,7 +68,7 @@ class CrossEncoder:
     def __init__(self, reranker: Reranker | Cascade, *, deadline: float | None = None) -> None:
         if not isinstance(reranker, (Reranker, Cascade)):
             raise InputError(
-                f"must be a Reranker or Cascade, got {shown(reranker)}; write CrossEncoder(Reranker(model))",
+                f"must be a Reranker or Cascade, got {shown(reranker)}; write GenrankCrossEncoder(Reranker(model))",
                 field="reranker",
             )
         reranker.check_options(deadline=deadline)

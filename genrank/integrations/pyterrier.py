@@ -27,7 +27,7 @@ FIELDS = (*LISTING_FIELDS, "currency")
 """The columns that are read besides the text, where a frame has them."""
 
 
-class RerankerTransformer(pt.Transformer):  # type: ignore[misc]  # its types are not read
+class GenrankTransformer(pt.Transformer):  # type: ignore[misc]  # its types are not read
     """Reranks a frame of results; use it after a retriever.
 
     The frame has the columns ``qid``, ``query``, ``docno`` and a text, and may have the fields of `genrank.Listing`,
@@ -40,7 +40,7 @@ class RerankerTransformer(pt.Transformer):  # type: ignore[misc]  # its types ar
     measures would put equal ones into another order.
 
     Examples:
-        >>> pipeline = bm25 >> pt.text.get_text(index, ["text"]) >> RerankerTransformer(Reranker())
+        >>> pipeline = bm25 >> pt.text.get_text(index, ["text"]) >> GenrankTransformer(Reranker())
         >>> pipeline.search("red summer dress")
 
     Args:

@@ -10,7 +10,7 @@ import pytest
 np: Any = pytest.importorskip("numpy", reason="numpy is not installed: pip install 'genrank[search]'")
 
 from genrank import BudgetError, Cascade, EngineError, InputError, Listing, Reranker  # noqa: E402
-from genrank.integrations.cross_encoder import CrossEncoder  # noqa: E402
+from genrank.integrations.cross_encoder import GenrankCrossEncoder  # noqa: E402
 from genrank.testing import OracleEngine, ScriptedEngine  # noqa: E402
 
 DOCUMENTS = ["Blue coat", "Red wool dress", "Red cotton dress"]
@@ -29,15 +29,17 @@ class Reading(ScriptedEngine):
         return [[odds, *[0.0] * (len(request.targets) - 1)]]
 
 
-def encoder(*wanted: str, **options: Any) -> CrossEncoder:
-    return CrossEncoder(Reranker(engine=Reading(*(wanted or ("dress", "cotton"))), decoding="pointwise"), **options)
+def encoder(*wanted: str, **options: Any) -> GenrankCrossEncoder:
+    return GenrankCrossEncoder(
+        Reranker(engine=Reading(*(wanted or ("dress", "cotton"))), decoding="pointwise"), **options
+    )
 
 
 def test_the_signatures_are_those_of_sentence_transformers() -> None:
     theirs: Any = pytest.importorskip("sentence_transformers", reason="pip install 'genrank[rankers]'").CrossEncoder
     for method in ("predict", "rank"):
         real = inspect.signature(inspect.unwrap(getattr(theirs, method))).parameters
-        ours = inspect.signature(getattr(CrossEncoder, method)).parameters
+        ours = inspect.signature(getattr(GenrankCrossEncoder, method)).parameters
         assert [name for name in real if name != "kwargs"] == list(ours)
         for name, parameter in ours.items():
             assert parameter.kind == real[name].kind
@@ -55,7 +57,7 @@ def test_pairs_are_scored_in_their_order() -> None:
 
 def test_pairs_of_one_query_are_ranked_together_wherever_they_stand() -> None:
     engine = OracleEngine({"document-0": 1, "document-1": 2})
-    model = CrossEncoder(Reranker(engine=engine, decoding="listwise"))
+    model = GenrankCrossEncoder(Reranker(engine=engine, decoding="listwise"))
     pairs = [("red", "a"), ("blue", "b"), ("red", "c"), ("blue", "d")]
     scores = model.predict(pairs)
     assert len(engine.requests) == 2
@@ -68,7 +70,7 @@ def test_batches_never_part_a_query() -> None:
     draw = random.Random(1)
     pairs = [(f"query {draw.randrange(6)}", f"dress {i}") for i in range(40)]
     engine = OracleEngine({f"document-{i}": float(i) for i in range(40)})
-    one = CrossEncoder(Reranker(engine=engine, decoding="listwise", window=40, strategy="single"))
+    one = GenrankCrossEncoder(Reranker(engine=engine, decoding="listwise", window=40, strategy="single"))
     whole = one.predict(pairs)
     for size in (1, 7, 40, 1000):
         assert (one.predict(pairs, batch_size=size, show_progress_bar=True) == whole).all()
@@ -197,8 +199,10 @@ def test_wrong_arguments_of_rank_are_named() -> None:
         encoder().rank("a", "b")  # type: ignore[arg-type]
     with pytest.raises(InputError, match="query: must hold a visible character"):
         encoder().rank(" ", [])
-    with pytest.raises(InputError, match=r"reranker: must be a Reranker or Cascade, got 'm'; write CrossEncoder\("):
-        CrossEncoder("m")  # type: ignore[arg-type]
+    with pytest.raises(
+        InputError, match=r"reranker: must be a Reranker or Cascade, got 'm'; write GenrankCrossEncoder\("
+    ):
+        GenrankCrossEncoder("m")  # type: ignore[arg-type]
     with pytest.raises(InputError, match="deadline"):
         encoder(deadline=-1)
 
@@ -206,13 +210,13 @@ def test_wrong_arguments_of_rank_are_named() -> None:
 def test_a_cascade_will_do() -> None:
     first = Reranker(engine=Reading("dress"), decoding="pointwise")
     second = Reranker(engine=Reading("cotton"), decoding="pointwise")
-    found = CrossEncoder(Cascade(first, second, top=2)).rank("clothes", DOCUMENTS)
+    found = GenrankCrossEncoder(Cascade(first, second, top=2)).rank("clothes", DOCUMENTS)
     assert [one["corpus_id"] for one in found] == [2, 1, 0]
 
 
 def test_a_model_that_fails_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     engine = ScriptedEngine(lambda _: EngineError("out of memory"))
-    model = CrossEncoder(Reranker(engine=engine, decoding="pointwise"))
+    model = GenrankCrossEncoder(Reranker(engine=engine, decoding="pointwise"))
     with caplog.at_level(logging.WARNING, "genrank"):
         scores = model.predict([("secret", "a"), ("secret", "b")])
     assert scores[0] >= scores[1]
@@ -223,7 +227,7 @@ def test_a_model_that_fails_is_logged(caplog: pytest.LogCaptureFixture) -> None:
 
 def test_the_rerankers_errors_are_raised() -> None:
     with pytest.raises(BudgetError):
-        CrossEncoder(Reranker(engine=OracleEngine({}), decoding="inline", max_prompt_tokens=40)).rank(
+        GenrankCrossEncoder(Reranker(engine=OracleEngine({}), decoding="inline", max_prompt_tokens=40)).rank(
             "a", ["b c d"] * 20
         )
     model = encoder()

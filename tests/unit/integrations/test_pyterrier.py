@@ -15,7 +15,7 @@ from pyterrier.testing import transformer_test_class  # noqa: E402
 
 from genrank import BudgetError, EngineError, InputError, Reranker  # noqa: E402
 from genrank.engines.base import Stop, TextResult, never  # noqa: E402
-from genrank.integrations.pyterrier import RerankerTransformer  # noqa: E402
+from genrank.integrations.pyterrier import GenrankTransformer  # noqa: E402
 from genrank.testing import OracleEngine, ScriptedEngine  # noqa: E402
 from genrank.types import Tokens  # noqa: E402
 
@@ -32,8 +32,8 @@ class Oracle(OracleEngine):
         return [TextResult("It is red.", Tokens()) for _ in requests]
 
 
-def transformer(**options: Any) -> RerankerTransformer:
-    return RerankerTransformer(Reranker(engine=Oracle(GRADES), decoding="pointwise"), **options)
+def transformer(**options: Any) -> GenrankTransformer:
+    return GenrankTransformer(Reranker(engine=Oracle(GRADES), decoding="pointwise"), **options)
 
 
 def results(*rows: tuple[str, str], **columns: list[Any]) -> Any:
@@ -47,7 +47,7 @@ def results(*rows: tuple[str, str], **columns: list[Any]) -> Any:
     return pd.DataFrame(frame | columns)
 
 
-def prompts(ranker: RerankerTransformer) -> list[str]:
+def prompts(ranker: GenrankTransformer) -> list[str]:
     engine: Any = ranker.reranker.engine  # type: ignore[union-attr]
     return [engine.tokenizer.decode(request.ids) for request in engine.requests]
 
@@ -177,7 +177,7 @@ def test_nothing_is_lost() -> None:
 
 def test_the_first_stage_is_the_rank_column() -> None:
     engine = ScriptedEngine(lambda _: EngineError("out of memory"))
-    ranker = RerankerTransformer(Reranker(engine=engine, decoding="pointwise"))
+    ranker = GenrankTransformer(Reranker(engine=engine, decoding="pointwise"))
     frame = results(("1", "d1"), ("1", "d2"), ("1", "d3"), rank=[2, 0, 1], score=[1.0, 3.0, 2.0], outcome=["x"] * 3)
     found = ranker(frame)
     assert list(found.docno) == ["d2", "d3", "d1"]
@@ -186,7 +186,7 @@ def test_the_first_stage_is_the_rank_column() -> None:
 
 
 def test_the_first_stages_scores_can_be_blended() -> None:
-    ranker = RerankerTransformer(Reranker(engine=OracleEngine({}), decoding="pointwise", blend=0.5))
+    ranker = GenrankTransformer(Reranker(engine=OracleEngine({}), decoding="pointwise", blend=0.5))
     assert list(ranker(results(("1", "d1"), ("1", "d2"), score=[1.0, 3.0])).docno) == ["d2", "d1"]
     with pytest.raises(InputError, match="score"):
         ranker(results(("1", "d1")))
@@ -215,8 +215,8 @@ def test_what_is_wrong_is_named() -> None:
         with pytest.raises(InputError, match=next(iter(options))):
             transformer(**options)
     with pytest.raises(InputError, match="reranker: must be a Reranker or Cascade, got 'm'"):
-        RerankerTransformer("m")  # type: ignore[arg-type]
+        GenrankTransformer("m")  # type: ignore[arg-type]
     with pytest.raises(BudgetError):
-        RerankerTransformer(Reranker(engine=OracleEngine({}), decoding="inline", max_prompt_tokens=40))(
+        GenrankTransformer(Reranker(engine=OracleEngine({}), decoding="inline", max_prompt_tokens=40))(
             results(*(("1", f"d{i}") for i in range(20)))
         )
