@@ -193,8 +193,10 @@ class GenrankCrossEncoder:
             (ranking,) = self._rank([request], top_k)
             order = [(places[item.listing_id], item.score) for item in ranking]
         order += [(i, 0.0) for i, one in enumerate(found) if one is None]
-        results = [{"corpus_id": place, "score": score} for place, score in order[:top_k]]
-        return [{**one, "text": given[one["corpus_id"]]} for one in results] if return_documents else results
+        return [
+            {"corpus_id": place, "score": score} | ({"text": given[place]} if return_documents else {})
+            for place, score in order[:top_k]
+        ]
 
     def _scores(self, pairs: Sequence[tuple[str, Document]], batch_size: int, *, bar: bool) -> Any:
         scores = np.zeros(len(pairs), dtype=np.float32)

@@ -45,7 +45,7 @@ def test_an_interrupt_ends_what_reads_standard_input_at_once(
     [
         (["--http", "0"], 2, "--http: must be a port within 1..65535, got 0"),
         (["--deadline", "-1"], 2, "deadline: "),
-        (["--model", "./no-such-folder"], 1, "no-such-folder"),
+        (["--engine", "http://127.0.0.1:1/v1"], 1, "http://127.0.0.1:1/v1"),
     ],
 )
 def test_what_is_wrong_ends_it_before_it_serves(

@@ -117,7 +117,7 @@ def test_missing_columns_are_named() -> None:
 
 
 def test_fields_reach_the_prompt_and_other_columns_do_not() -> None:
-    columns = {
+    columns: dict[str, list[Any]] = {
         "title": ["Red dress"],
         "brand": ["Acme"],
         "price": [39.0],
