@@ -17,6 +17,7 @@ from genrank.cli import (
     complete,
     doctor,
     index,
+    mcp,
     models,
     prompts,
     rerank,
@@ -81,6 +82,7 @@ def _parser() -> argparse.ArgumentParser:
     for command in (
         rerank,
         serve,
+        mcp,
         vllm,
         warm,
         index,
