@@ -14,6 +14,7 @@ from importlib.metadata import version
 from genrank.cli import (
     adapters,
     aspects,
+    batch,
     complete,
     doctor,
     index,
@@ -80,6 +81,7 @@ def _parser() -> argparse.ArgumentParser:
 
     for command in (
         rerank,
+        batch,
         serve,
         vllm,
         warm,
