@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -61,9 +62,12 @@ class Double:
     """Makes a ranker without a model; in another process too."""
 
     pause: float = 0.0
+    pids: str = ""  # a folder that gets a file for each process
 
     def make(self) -> Reranker:
         """See `genrank.batch.settings.Maker`."""
+        if self.pids:
+            (Path(self.pids) / str(os.getpid())).touch()
         return Reranker(engine=LastIsBest(self.pause), decoding="pointwise")
 
 

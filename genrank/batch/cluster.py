@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import math
 import os
 import queue
@@ -90,7 +91,7 @@ class RayWorkers(Closing):
             options |= {"num_cpus": math.ceil(workers * cpus) + 1, "include_dashboard": False}
         try:
             ray.init(address=address, **(options | dict(init or {})))
-        except (ConnectionError, RuntimeError, ValueError) as error:
+        except Exception as error:  # Ray raises all kinds, Exception itself too
             raise EngineError(f"Ray: {' '.join(str(error).split())[:300]}; check --ray-address") from None
 
     def rank(self, chunks: Iterator[list[Row]], stop: Stopping) -> Iterator[list[Outcome]]:
@@ -139,6 +140,7 @@ class RayWorkers(Closing):
         data = self._ray.data
         context = data.DataContext.get_current()
         context.enable_progress_bars = False
+        logging.getLogger("ray.data").setLevel(logging.ERROR)
         context.target_max_block_size = _BLOCK_BYTES  # so that finished lines come back soon
         rows = data.from_items(pieces, override_num_blocks=min(len(pieces), _BLOCKS))
         return rows.map_batches(

@@ -177,8 +177,9 @@ class ParquetOutput(Closing):
 
     def append(self, lines: Sequence[Mapping[str, Any]]) -> None:
         """See `Output`."""
-        for start in range(0, len(lines), self._part_rows):
-            some = lines[start : start + self._part_rows]
+        while lines:
+            room = self._part_rows - self._count
+            some, lines = lines[:room], lines[room:]
             self._waiting.append(some)
             self._count += len(some)
             if self._count >= self._part_rows or self._waiting.size >= _PART_BYTES:

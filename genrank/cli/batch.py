@@ -128,9 +128,7 @@ def _dialect(arguments: argparse.Namespace) -> Callable[[], Dialect]:
 
 
 @contextlib.contextmanager
-def _workers(
-    arguments: argparse.Namespace, settings: Settings, dialect: Callable[[], Dialect]
-) -> Iterator[Workers]:
+def _workers(arguments: argparse.Namespace, settings: Settings, dialect: Callable[[], Dialect]) -> Iterator[Workers]:
     options: dict[str, Any] = {"deadline": arguments.deadline, "keep_fallbacks": arguments.keep_fallbacks}
     if not arguments.ray:
         from genrank.batch.workers import LocalWorkers
