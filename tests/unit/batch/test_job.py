@@ -170,7 +170,7 @@ def test_an_engine_that_fails_on_everything_ends_the_job(tmp_path: Path) -> None
     broken = Reranker(engine=ScriptedEngine(lambda _: EngineError("no memory")), decoding="pointwise")
     with (
         _open(source, out) as job,
-        pytest.raises(EngineError, match="every row of 3 batches.*no memory.*--retry-failed"),
+        pytest.raises(EngineError, match=r"every row of 3 batches.*no memory.*--retry-failed"),
     ):
         job.run(LocalWorkers(broken, Requests()), batch=4)
     assert ids(out) == []

@@ -158,5 +158,5 @@ class TestParquet:
         with pytest.raises(DataFormatError, match=r"a\.parquet: expected a Parquet file"):
             open_source(str(tmp_path / "a.parquet"))
         pq.write_table(pa.table({"text": ["a"]}), tmp_path / "b.parquet")
-        with pytest.raises(DataFormatError, match="expected the columns query_id, query, .*, found only text"):
+        with pytest.raises(DataFormatError, match=r"expected the columns query_id, query, .*, found only text"):
             open_source(str(tmp_path / "b.parquet"))
