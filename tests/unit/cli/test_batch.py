@@ -12,7 +12,7 @@ import pytest
 
 from genrank.cli.main import main
 from tests.batch_rig import ids, line, read, write_lines
-from tests.kept_rig import make_prompt, save_bytes_model
+from tests.kept_rig import save_bytes_model, write_prompt
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -22,12 +22,7 @@ def options(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """A tiny model, and a prompt that its tokenizer can answer."""
     pytest.importorskip("torch", reason="torch is not installed: pip install 'genrank[transformers]'")
     folder = tmp_path_factory.mktemp("model")
-    form = make_prompt()
-    names = ("candidate", "query", "plain_end", "yes", "no", "system", "instruction", "chat")
-    lines = [f"{name} = {json.dumps(getattr(form, name))}" for name in names]
-    prompt = folder / "bytes.toml"
-    prompt.write_text("\n".join(['base = "pointwise"', 'name = "bytes"', "version = 1", *lines]), encoding="utf-8")
-    return ["--model", save_bytes_model(folder / "model"), "--prompt", str(prompt)]
+    return ["--model", save_bytes_model(folder / "model"), "--prompt", write_prompt(folder / "bytes.toml")]
 
 
 def test_a_job_is_finished_and_found_finished(
