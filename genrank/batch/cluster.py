@@ -15,7 +15,7 @@ import math
 import os
 import queue
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from typing import Any
 
 from genrank.batch.dialects import Dialect
@@ -40,7 +40,7 @@ class RayWorkers(Closing):
         workers: How many actors.
         cpus: CPU cores of each.
         gpus: GPUs of each; a fraction shares one.
-        address: The cluster, such as ``auto`` or ``ray://host:10001``; None starts one on this machine.
+        address: The cluster, such as ``auto`` or ``HOST:6379``; None starts one on this machine.
         deadline: See `genrank.Reranker.rerank_batch`.
         keep_fallbacks: See `genrank.batch.workers.LocalWorkers`.
         init: Further arguments of ``ray.init``.
@@ -94,7 +94,7 @@ class RayWorkers(Closing):
         except Exception as error:  # Ray raises all kinds, Exception itself too
             raise EngineError(f"Ray: {' '.join(str(error).split())[:300]}; check --ray-address") from None
 
-    def rank(self, chunks: Iterator[list[Row]], stop: Stopping) -> Iterator[list[Outcome]]:
+    def rank(self, chunks: Iterator[list[Row]], stop: Stopping) -> Generator[list[Outcome], None, None]:
         """See `genrank.batch.workers.Workers`. Takes all chunks first: of each row its place is kept in memory."""
         pieces = []
         for rows in chunks:

@@ -80,6 +80,7 @@ class Job(Closing):
     def _open(self, identity: Mapping[str, str], *, overwrite: bool, retry_failed: bool) -> None:
         self._check_place()
         self._lock()
+        self._closing.callback(self._drop_empty)
         if overwrite:
             self._remove()
         digest = self._source.digest()
@@ -131,10 +132,11 @@ class Job(Closing):
         """
         stop = stop or Stopping()
         pace = Pace(self._source.count())
-        for outcomes in workers.rank(self._chunks(batch, pace), stop):
-            self._write(outcomes, pace)
-            report(pace)
-            self._check_hope(outcomes)
+        with contextlib.closing(workers.rank(self._chunks(batch, pace), stop)) as ranked:
+            for outcomes in ranked:
+                self._write(outcomes, pace)
+                report(pace)
+                self._check_hope(outcomes)
         self._write((), pace)
         if not stop.asked:
             self._output.finish()
@@ -143,6 +145,9 @@ class Job(Closing):
     def close(self) -> None:
         """Close the files, and let other processes write them."""
         self._closing.close()
+
+    def _drop_empty(self) -> None:
+        """Remove the file of failed rows when there are none."""
         with contextlib.suppress(OSError):
             if not self._failed.stat().st_size:
                 self._failed.unlink()
@@ -230,8 +235,9 @@ class Job(Closing):
         if not self.out.is_dir():
             self.out.unlink(missing_ok=True)
             return
-        for file in (*self.out.glob("part-*.parquet"), *self.out.glob(".*")):
-            file.unlink()
+        for pattern in ("part-*.parquet", ".*.part", ".waiting.jsonl"):
+            for file in self.out.glob(pattern):
+                file.unlink()
         if left := next(self.out.iterdir(), None):
             raise InputError(f"{left} is not of a batch job; name another folder", field="OUT")
 

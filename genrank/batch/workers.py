@@ -6,7 +6,7 @@ import asyncio
 import concurrent.futures
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -71,7 +71,7 @@ class Stopping:
 class Workers(Protocol):
     """Ranks the rows of a job."""
 
-    def rank(self, chunks: Iterator[list[Row]], stop: Stopping) -> Iterator[list[Outcome]]:
+    def rank(self, chunks: Iterator[list[Row]], stop: Stopping) -> Generator[list[Outcome], None, None]:
         """Rank chunks of rows.
 
         Args:
@@ -105,7 +105,7 @@ class LocalWorkers:
             ranker, dialect, rows, deadline=deadline, keep_fallbacks=keep_fallbacks
         )
 
-    def rank(self, chunks: Iterator[list[Row]], stop: Stopping) -> Iterator[list[Outcome]]:
+    def rank(self, chunks: Iterator[list[Row]], stop: Stopping) -> Generator[list[Outcome], None, None]:
         """See `Workers`; outcomes come in the rows' order."""
         loop, thread = start_loop("genrank-batch")
         free = asyncio.Semaphore(self._at_once)

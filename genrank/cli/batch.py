@@ -57,7 +57,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     add_ranker_options(batch)
     batch.add_argument("--batch", type=int, default=16, metavar="N", help="requests ranked at once (%(default)s)")
     batch.add_argument("--ray", action="store_true", help="rank on a Ray cluster")
-    batch.add_argument("--ray-address", metavar="A", help="the cluster: auto, ray://HOST:10001 (starts one here)")
+    batch.add_argument("--ray-address", metavar="A", help="the cluster: auto, or HOST:6379 (starts one here)")
     batch.add_argument("--workers", type=int, metavar="N", help="with --ray: models that are loaded (1)")
     batch.add_argument("--cpus-per-worker", type=float, metavar="N", help="with --ray: CPU cores of each (1)")
     batch.add_argument("--gpus-per-worker", type=float, metavar="N", help="with --ray: GPUs of each (0)")
@@ -110,6 +110,8 @@ def _check(arguments: argparse.Namespace) -> None:
     with contextlib.suppress(OSError):
         if Path(arguments.input).samefile(arguments.out):
             raise InputError("is also the input; name another file", field="OUT")
+    if Path(arguments.out).absolute().is_relative_to(Path(arguments.input).absolute()):
+        raise InputError("lies in the input's folder, and would be read as input; name another place", field="OUT")
     if arguments.format == "run-batch":
         if arguments.top_k is not None:
             raise InputError("run-batch has top_n in each body; leave it out", field="--top-k")

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from genrank.batch.dialects import Requests
 from genrank.batch.job import Job
 from genrank.batch.pace import Pace
 from genrank.batch.sources import open_source
-from genrank.errors import InputError
+from genrank.errors import EngineError, InputError
 from tests.batch_rig import IDENTITY, Double, ids, names, run, write_lines
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -50,18 +51,18 @@ def test_wrong_arguments_are_named(path: str, options: dict[str, Any], message: 
 @pytest.mark.timeout(1800)
 def test_a_cluster_of_two_workers_of_which_one_is_killed_answers_every_row_once(tmp_path: Path) -> None:
     pytest.importorskip("ray", reason="Ray is not installed: pip install 'genrank[ray]'")
-    source, out, pids = write_lines(tmp_path / "in.jsonl", 200), tmp_path / "out.jsonl", tmp_path / "pids"
+    source, out, pids = write_lines(tmp_path / "in.jsonl", 100), tmp_path / "out.jsonl", tmp_path / "pids"
     pids.mkdir()
     run(write_lines(tmp_path / "in.jsonl", 8), out)  # begun without Ray
-    write_lines(source, 200)
+    write_lines(source, 100)
     call = [sys.executable, "-m", "tests.unit.batch.test_cluster", str(source), str(out), str(pids)]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, sys.path)])}
     ended = subprocess.run(call, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stderr[-4000:]
     counts = json.loads(ended.stdout.splitlines()[-1])
-    assert counts == {"resumed": 8, "ranked": 192, "failed": 0, "killed": 1}
+    assert counts == {"resumed": 8, "ranked": 92, "failed": 0, "killed": 1}
     assert len(list(pids.iterdir())) >= 3, "another worker took the place of the killed one"
-    assert sorted(ids(out)) == sorted(names(200))
+    assert sorted(ids(out)) == sorted(names(100))
 
 
 def _main(source: str, out: str, pids: str) -> Iterator[tuple[str, int]]:
@@ -77,15 +78,21 @@ def _main(source: str, out: str, pids: str) -> Iterator[tuple[str, int]]:
     maker = Double(pause=0.02, pids=pids)
     init = {"object_store_memory": 100 << 20, "_node_ip_address": "127.0.0.1"}
     with (
-        RayWorkers(maker, source, Requests, workers=2, cpus=0.5, init=init) as workers,
+        _cluster(lambda: RayWorkers(maker, source, Requests, workers=2, cpus=0.5, init=init)) as workers,
         Job(open_source(source), out, Requests(), IDENTITY) as job,
     ):
         pace = job.run(workers, batch=4, report=report)
     yield from (("resumed", pace.resumed), ("ranked", pace.ranked), ("failed", pace.failed), ("killed", killed))
 
 
+def _cluster(start: Callable[[], RayWorkers]) -> RayWorkers:
+    """Start a cluster; Ray gives up after 30 seconds, in which a busy machine does not always manage it."""
+    for _ in range(5):
+        with contextlib.suppress(EngineError):
+            return start()
+    return start()
+
+
 if __name__ == "__main__":
-    # Ray's agents start slowly on a busy machine
     os.environ.setdefault("RAY_agent_register_timeout_ms", "300000")
-    os.environ.setdefault("RAY_raylet_start_wait_time_s", "300")
     print(json.dumps(dict(_main(*sys.argv[1:]))))  # noqa: T201

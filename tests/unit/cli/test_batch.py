@@ -35,7 +35,7 @@ def test_a_job_is_finished_and_found_finished(
     counts = json.loads(first)
     assert counts.pop("seconds") > 0
     assert counts == {"rows": 5, "answered": 5, "resumed": 0, "ranked": 5, "failed": 0, "complete": True}
-    assert err == "5 answered, 0 failed\n"
+    assert err.endswith("5 answered, 0 failed\n")
     assert ids(out) == [f"q{number}" for number in range(5)]
     assert main(call) == 0
     assert json.loads(capsys.readouterr().out)["resumed"] == 5
@@ -101,4 +101,6 @@ def test_the_input_is_not_overwritten(tmp_path: Path, capsys: pytest.CaptureFixt
     source = write_lines(tmp_path / "in.jsonl", 1)
     assert main(["batch", str(source), str(source), "--overwrite"]) == 2
     assert "OUT: is also the input" in capsys.readouterr().err
+    assert main(["batch", str(tmp_path), str(tmp_path / "out.jsonl")]) == 2
+    assert "OUT: lies in the input's folder" in capsys.readouterr().err
     assert ids(source) == ["q0"]
