@@ -61,6 +61,7 @@ def test_a_job_killed_at_any_byte_goes_on_to_exactly_the_rows(finished: Path, pa
     assert ids(out) == list(names(10))
 
 
+@pytest.mark.timeout(1200)  # seconds, but for a busy machine
 def test_a_process_killed_three_times_answers_every_row_once(tmp_path: Path) -> None:
     source, out = write_lines(tmp_path / "in.jsonl", 40), tmp_path / "out.jsonl"
     command = [sys.executable, "-m", "tests.batch_rig", str(source), str(out), "0.02"]

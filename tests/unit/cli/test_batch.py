@@ -56,17 +56,20 @@ def test_failed_rows_end_with_1_and_say_where_they_are(
     assert f"the reasons are in {out}.failed.jsonl; --retry-failed tries these rows again" in err
 
 
+@pytest.mark.timeout(1200)  # seconds, but for a busy machine
 def test_a_signal_ends_a_job_that_goes_on_later(options: list[str], tmp_path: Path) -> None:
     source, out = write_lines(tmp_path / "in.jsonl", 3000), tmp_path / "out.jsonl"
     call = ["batch", str(source), str(out), *options, "--batch", "2"]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    process = subprocess.Popen(
-        [sys.executable, "-m", "genrank", *call], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
-    while process.poll() is None and not (out.exists() and out.stat().st_size):
-        time.sleep(0.01)
-    process.send_signal(signal.SIGTERM)
-    written, err = process.communicate()
+    command = [sys.executable, "-m", "genrank", *call]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        try:
+            while process.poll() is None and not (out.exists() and out.stat().st_size):
+                time.sleep(0.01)
+            process.send_signal(signal.SIGTERM)
+            written, err = process.communicate()
+        finally:
+            process.kill()
     assert process.returncode == 128 + signal.SIGTERM, err.decode()
     counts = json.loads(written)
     assert not counts["complete"]
