@@ -57,7 +57,8 @@ class Ledger(Closing):
 
     def _state(self, digest: bytes) -> int:
         row = self._db.execute("SELECT state FROM keys WHERE key = ?", (digest,)).fetchone()
-        return row[0] if row else 0
+        state: int = row[0] if row else 0
+        return state
 
     def _set(self, digest: bytes, state: int) -> None:
         self._db.execute("INSERT OR REPLACE INTO keys VALUES (?, ?)", (digest, state))
