@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from genrank.batch.dialects import Requests
 from genrank.batch.job import Job
 from genrank.batch.pace import Pace
-from genrank.batch.sources import open_source
-from genrank.batch.workers import LocalWorkers, Stopping
+from genrank.batch.sources import Row, open_source
+from genrank.batch.workers import LocalWorkers, Outcome, Stopping
 from genrank.data.jsonl import write_jsonl
 from genrank.errors import ConfigError, EngineError, InputError
 from genrank.reranker import Reranker
@@ -226,3 +226,25 @@ def test_parquet_in_and_out(tmp_path: Path) -> None:
     table = pq.read_table(out)
     assert table["query_id"].to_pylist() == list(names(20))
     assert os.listdir(out) == ["part-000000.parquet"]  # noqa: PTH208
+
+
+class _Twice:
+    """Workers of which each chunk comes back twice, the last chunk first, as when a machine dies after its work."""
+
+    def __init__(self, ranker: Reranker) -> None:
+        self._inner = LocalWorkers(ranker, Requests())
+
+    def rank(self, chunks: Iterator[list[Row]], stop: Stopping) -> Generator[list[Outcome], None, None]:
+        found = list(self._inner.rank(chunks, stop))
+        yield from found[::-1]
+        yield from found
+
+
+def test_an_answer_that_comes_twice_is_written_once(tmp_path: Path) -> None:
+    source, out = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    write_jsonl(source, [*(line(number) for number in range(10)), line(10, candidates=[])])
+    with _open(source, out) as job, Double().make() as ranker:
+        pace = job.run(_Twice(ranker), batch=4)
+    assert (pace.ranked, pace.failed) == (10, 1)
+    assert sorted(ids(out)) == sorted(names(10))
+    assert len(read(tmp_path / "out.jsonl.failed.jsonl")) == 1
