@@ -118,13 +118,14 @@ class LinesOutput(Closing):
         self._file.close()
 
     def _read(self, line: bytes, number: int) -> tuple[str, Mapping[str, Any]]:
-        fields = None
+        fields: Mapping[str, Any] = {}
         with contextlib.suppress(ValueError, RecursionError):
-            fields = json.loads(line)
-        key = self._key_of(fields) if isinstance(fields, dict) else None
+            found = json.loads(line)
+            fields = found if isinstance(found, dict) else {}
+        key = self._key_of(fields)
         if key is None:
-            found = line[:60].decode("utf-8", "replace")
-            raise DataFormatError(str(self.path), number, "a line that genrank batch wrote", repr(found))
+            start = line[:60].decode("utf-8", "replace")
+            raise DataFormatError(str(self.path), number, "a line that genrank batch wrote", repr(start))
         return key, fields
 
 
