@@ -92,7 +92,7 @@ class RayWorkers(Closing):
         try:
             ray.init(address=address, **(options | dict(init or {})))
         except Exception as error:  # Ray raises all kinds, Exception itself too
-            raise EngineError(f"Ray: {' '.join(str(error).split())[:300]}; check --ray-address") from None
+            raise EngineError(f"Ray: {last_line(error)}; check --ray-address") from None
 
     def rank(self, chunks: Iterator[list[Row]], stop: Stopping) -> Generator[list[Outcome], None, None]:
         """See `genrank.batch.workers.Workers`. Takes all chunks first: of each row its place is kept in memory."""
@@ -115,7 +115,7 @@ class RayWorkers(Closing):
                     return
                 continue
             if isinstance(item, Exception):
-                raise EngineError(f"Ray: {' '.join(str(item).split())[:1000]}") from item
+                raise EngineError(f"Ray: {last_line(item)}") from None
             if item is None:
                 return
             yield [Outcome(key, json.loads(line), failed, blame) for key, line, failed, blame in item]
@@ -140,7 +140,7 @@ class RayWorkers(Closing):
         data = self._ray.data
         context = data.DataContext.get_current()
         context.enable_progress_bars = False
-        logging.getLogger("ray.data").setLevel(logging.ERROR)
+        logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # errors are raised, and said once
         context.target_max_block_size = _BLOCK_BYTES  # so that finished lines come back soon
         rows = data.from_items(pieces, override_num_blocks=min(len(pieces), _BLOCKS))
         return rows.map_batches(
@@ -152,6 +152,12 @@ class RayWorkers(Closing):
             num_cpus=self._pool["cpus"],
             num_gpus=self._pool["gpus"] or None,
         )
+
+
+def last_line(error: Exception) -> str:
+    """The last line of an error: of a whole traceback, as Ray raises, the line that says what is wrong."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1][:1000] if lines else type(error).__name__
 
 
 class RayWorker:

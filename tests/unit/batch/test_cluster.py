@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from genrank.batch.cluster import RayWorker, RayWorkers
+from genrank.batch.cluster import RayWorker, RayWorkers, last_line
 from genrank.batch.dialects import Requests
 from genrank.batch.job import Job
 from genrank.batch.pace import Pace
@@ -45,6 +45,12 @@ def test_an_actor_answers_the_rows_at_some_places(tmp_path: Path) -> None:
 def test_wrong_arguments_are_named(path: str, options: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         RayWorkers(Double(), path, Requests, **options)
+
+
+def test_of_a_traceback_the_line_is_said_that_tells_what_is_wrong() -> None:
+    trace = "The actor died\n  File x, line 1\n    make()\ngenrank.errors.InputError: window: leave it out\n\n"
+    assert last_line(RuntimeError(trace)) == "genrank.errors.InputError: window: leave it out"
+    assert last_line(TimeoutError()) == "TimeoutError"
 
 
 @pytest.mark.slow  # a local cluster takes half a minute to start, and minutes on a busy machine
