@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from genrank.adapters import demo_adapter, load_manifest
 from genrank.batch.settings import Settings
 from genrank.errors import ConfigError, ModelNotFoundError
 from genrank.prompting.template import load_template
+from genrank.reranker import default_decoding
 from tests.kept_rig import save_bytes_model
 
 
@@ -47,3 +49,18 @@ def test_what_is_missing_is_an_error() -> None:
 def test_what_cannot_be_loaded_is_an_error(model: Path) -> None:
     with pytest.raises(ConfigError, match="cannot read the prompt template"):
         Settings(model=str(model), prompt="no-such-file.toml").make()
+
+
+def test_an_adapter_brings_its_prompt_and_its_own_hash(model: Path, tmp_path: Path) -> None:
+    shipped = demo_adapter("qwen2.5-coder-0.5b")
+    assert shipped is not None
+    settings = Settings(model=str(model), adapter=str(shipped))
+    found = settings.identity()
+    manifest = load_manifest(shipped)
+    assert manifest is not None
+    trained = manifest.prompts[default_decoding(str(shipped), None)]
+    assert found["prompt"] == f"{trained.name} {load_template(trained.name).digest}"
+    copy = shutil.copytree(shipped, tmp_path / "copy")
+    assert replace(settings, adapter=str(copy)).identity() == found
+    (copy / "notes.txt").write_text("another file")
+    assert replace(settings, adapter=str(copy)).identity()["adapter"] != found["adapter"]
