@@ -83,7 +83,7 @@ clean:
 
 # an environment is updated in place whenever what it should hold has changed
 $(VENV)/.demo: EXTRAS = transformers,eval
-$(VENV)/.dev: EXTRAS = baseline,feedback,opensearch,pictures,server,train,dev,docs
+$(VENV)/.dev: EXTRAS = baseline,feedback,opensearch,pictures,ray,server,train,dev,docs
 $(VENV)/.light: EXTRAS = eval,feedback,remote,server,test
 $(VENV)/.demo $(VENV)/.dev $(VENV)/.light: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

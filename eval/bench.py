@@ -1,6 +1,6 @@
 """How fast genrank is, side by side with the bare model and with its peers: ``python -m eval.bench [--only PART]``.
 
-Twelve parts, as JSON on stdout:
+Thirteen parts, as JSON on stdout:
 
 - ``overhead``: milliseconds of processor time that `Reranker` adds to a request of 20 candidates, ``pointwise`` and
   ``inline``, with an engine double that answers at once.
@@ -26,9 +26,11 @@ Twelve parts, as JSON on stdout:
   `eval.index`.
 - ``completion``: suggestions while a shopper types, for such a catalogue and ``--logged`` queries; see
   `eval.completion`.
+- ``batch``: rows per second of a ``genrank batch`` job and of `Reranker.rerank_batch` over the same requests, and their
+  ratio; what a job holds that is killed ``--kills`` times; ``--ray-workers`` beside one; see `eval.batch`.
 
-``peers``, ``stream`` and ``strategies`` run where a dataset is named, ``serving``, ``index`` and ``completion`` only
-with ``--only``.
+``peers``, ``stream`` and ``strategies`` run where a dataset is named, ``serving``, ``index``, ``completion`` and
+``batch`` only with ``--only``.
 """
 
 from __future__ import annotations
@@ -78,16 +80,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--rounds",
         type=int,
-        help="measurements of each (throughput 9, peers 1, strategies, kept and int8 3, serving 5)",
+        help="measurements of each (throughput 9, peers 1, strategies, kept, int8 and batch 3, serving 5)",
     )
     parser.add_argument(
         "--batch",
         type=int,
-        help="queries in a batch (throughput, kept and int8 8, peers 20, strategies all, stream 150)",
+        help="queries in a batch (throughput, kept and int8 8, batch 16, peers 20, strategies all, stream 150)",
     )
     parser.add_argument(
         "--dataset",
-        help="dataset folder, for peers, stream and strategies; for kept, int8, serving, index and completion too",
+        help="dataset folder, for peers, stream and strategies; for kept, int8, serving, index, completion and batch "
+        "too",
     )
     parser.add_argument("--split", default="test", help="split that the queries come from (%(default)s)")
     parser.add_argument(
@@ -95,7 +98,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         type=int,
         help="maximum number of queries (60, index and completion 300), in a round of serving (200)",
     )
-    parser.add_argument("--candidates", type=int, help="candidates of each query (peers 20, strategies 100)")
+    parser.add_argument("--candidates", type=int, help="candidates of each query (peers and batch 20, strategies 100)")
     parser.add_argument("--texts", choices=get_args(Texts), default="titles", help="what peers read (%(default)s)")
     parser.add_argument("--hosts", nargs="+", choices=HOSTS, help="engines that peers loads (all)")
     parser.add_argument("--contenders", default="", metavar="REGEX", help="peers that take part, by name")
@@ -104,6 +107,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--listings", type=int, default=100_000, help="listings of index and completion (%(default)s)")
     parser.add_argument("--logged", type=int, default=100_000, help="queries of completion (%(default)s)")
     parser.add_argument("--dense", metavar="MODEL", help="encoder of index (random vectors)")
+    parser.add_argument("--kills", type=int, default=3, help="of the job of batch (%(default)s)")
+    parser.add_argument("--ray-workers", type=int, default=0, help="of batch, a core each; compared with one (none)")
     parser.add_argument("--out", type=Path, help="folder for peers.json, peers.md and the logs of engines and servers")
 
     def given(number: int | None, default: int) -> int:
@@ -161,6 +166,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         "completion": lambda: _completion(
             arguments.dataset, arguments.listings, arguments.logged, given(arguments.queries, 300)
         ),
+        "batch": lambda: _batch(
+            arguments.dataset,
+            arguments.model,
+            queries=given(arguments.queries, 60),
+            candidates=given(arguments.candidates, WINDOW),
+            batch=given(arguments.batch, 16),
+            rounds=given(arguments.rounds, 3),
+            kills=arguments.kills,
+            workers=arguments.ray_workers,
+        ),
     }
     parser.add_argument("--only", choices=[*parts, *with_dataset, *asked_for], help="run one part only")
     arguments = parser.parse_args(argv)
@@ -214,6 +229,19 @@ def _completion(folder: str | None, listings: int, logged: int, queries: int) ->
             raise InputError(f"must be at least 1, got {number}", field=name)
     dataset = load_dataset(folder) if folder else sample_shop()
     return measure_completion(dataset, listings, logged=logged, queries=queries)
+
+
+def _batch(folder: str | None, model: str, *, queries: int, candidates: int, **options: int) -> dict[str, Any]:
+    from eval.batch import measure_batch, repeated
+    from genrank.batch.settings import Settings
+
+    for name, number in (("queries", queries), ("candidates", candidates), *options.items()):
+        least = 0 if name in ("kills", "workers") else 1
+        if number < least:
+            raise InputError(f"must be at least {least}, got {number}", field=name)
+    full = described(folder, queries)
+    cut = [dataclasses.replace(one, candidates=one.candidates[:candidates]) for one in full]
+    return {"model": model} | measure_batch(Settings(model=model), repeated(cut, queries), **options)
 
 
 def _stream(folder: str, model: str, length: int) -> dict[str, Any]:

@@ -31,7 +31,7 @@ Where to look, in the order in which a call passes through:
 - Before, beside and after the model: `genrank.search` (BM25, dense vectors; variety and business rules) and
   `genrank.rankers` (BERT + GBDT, the cross-encoder).
 - Words for the shopper: `genrank.words` writes summaries and titles, and reads what reviews say, by aspect.
-- Over HTTP: `genrank.server`, the gateway behind ``genrank serve``.
+- Over HTTP: `genrank.server`, the gateway behind ``genrank serve``. Over files of any size: `genrank.batch`.
 - Inside other frameworks: `genrank.integrations`.
 - Tools: `genrank.testing` (engines without a model, for your tests), `genrank.cli` (the ``genrank`` command),
   `genrank.doctor` (what works on this machine), `genrank.progress` (progress bars), `genrank.experiment` (shared by

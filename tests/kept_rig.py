@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,15 @@ def make_prompt(**change: Any) -> Template:
     short: dict[str, Any] = {"name": "bytes", "candidate": "L:{listing}", "query": "S:{query}\n", "plain_end": "?"}
     lean = load_template("pointwise-lean").model_dump()
     return Template.model_validate(lean | short | {"yes": ["y"], "no": ["n"]} | change)
+
+
+def write_prompt(path: Path) -> str:
+    """The prompt of `make_prompt` as a file."""
+    form = make_prompt()
+    names = ("candidate", "query", "plain_end", "yes", "no", "system", "instruction", "chat")
+    lines = [f"{name} = {json.dumps(getattr(form, name))}" for name in names]
+    path.write_text("\n".join(['base = "pointwise"', 'name = "bytes"', "version = 1", *lines]), encoding="utf-8")
+    return str(path)
 
 
 def save_bytes_model(folder: Path, *, sliding: bool = False, seed: int = 1) -> str:

@@ -119,7 +119,7 @@ ROOMS = (
     "errors", "progress", "background", "files", "text", "types", "inputs", "pictures", "windows", "permutation",
     "adapters", "calibration", "data", "models", "engines", "remote", "prompting", "decoding", "blending",
     "reasons", "fallback", "scheduling", "warming", "testing", "reranker", "cascade", "search", "words", "rankers",
-    "experiment", "server", "integrations", "doctor", "cli", "__main__",
+    "experiment", "server", "batch", "integrations", "doctor", "cli", "__main__",
 )  # fmt: skip
 """The rooms of the library, lowest first: each imports only those before it."""
 

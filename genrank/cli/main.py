@@ -14,6 +14,7 @@ from importlib.metadata import version
 from genrank.cli import (
     adapters,
     aspects,
+    batch,
     complete,
     doctor,
     index,
@@ -81,6 +82,7 @@ def _parser() -> argparse.ArgumentParser:
 
     for command in (
         rerank,
+        batch,
         serve,
         mcp,
         vllm,

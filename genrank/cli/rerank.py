@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import itertools
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Literal, get_args
+from typing import IO
 
 from genrank.cli.console import print_table, quiet_libraries, say
+from genrank.cli.ranker import add_ranker_options, settings_of
 from genrank.data.jsonl import dump_line, read_requests
 from genrank.errors import DataFormatError, InputError
-from genrank.models.registry import DEFAULT_MODEL
 from genrank.progress import track
-from genrank.types import Combine, Decoding, Dtype, Strategy
 
 _ERRORS_SHOWN = 20
 
@@ -37,66 +37,8 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         default="auto",
         help="table by default on a terminal, json elsewhere",
     )
-    rerank.add_argument(
-        "--model", help=f"known name, local folder or hub name ({DEFAULT_MODEL}); a server's only model"
-    )
-    rerank.add_argument("--adapter", help="folder or hub name of a LoRA adapter")
-    rerank.add_argument(
-        "--dtype", choices=get_args(Dtype), default="auto", help="number format of the weights (%(default)s)"
-    )
-    rerank.add_argument(
-        "--trust-remote-code", action="store_true", help="run code that lies in the model's folder; read it first"
-    )
-    rerank.add_argument(
-        "--engine",
-        default="transformers",
-        metavar="E",
-        help="transformers, vllm, or a server's address, such as http://127.0.0.1:8000/v1, whose key, if it wants one, "
-        "is in the environment variable GENRANK_API_KEY (%(default)s)",
-    )
-    rerank.add_argument("--prompt", metavar="P", help="name of a prompt template, or a .toml file")
-    rerank.add_argument(
-        "--decoding",
-        choices=get_args(Decoding),
-        help="how it ranks (what suits the adapter and the prompt, first of all pointwise)",
-    )
-    rerank.add_argument(
-        "--strategy", choices=get_args(Strategy), help="how a long list is split (pointwise: each; else sliding)"
-    )
-    rerank.add_argument("--window", type=int, metavar="N", help="candidates in a window; not for pointwise (20)")
-    rerank.add_argument("--stride", type=int, metavar="N", help="candidates a window moves by (half a window)")
-    rerank.add_argument(
-        "--passes",
-        type=int,
-        metavar="N",
-        help="passes over differently ordered candidates (pointwise, listwise: 1; else 2)",
-    )
-    rerank.add_argument("--calibration", metavar="FILE", help="turns scores into probabilities (the adapter's own)")
-    rerank.add_argument(
-        "--blend",
-        metavar="WEIGHT",
-        type=_blend,
-        help="weight of the model beside the first stage's scores, 0 to 1, or off (the adapter's own)",
-    )
-    rerank.add_argument("--reasons", type=int, default=0, metavar="K", help="reasons for the first K items (none)")
-    rerank.add_argument("--top-k", type=int, metavar="K", help="return only the first K items")
-    rerank.add_argument("--deadline", type=float, metavar="SECONDS", help="for each batch; late candidates fall back")
-    rerank.add_argument(
-        "--fallback",
-        metavar="FOLDER",
-        help="trained BERT + GBDT that orders what the model did not (the order of the candidates)",
-    )
-    rerank.add_argument(
-        "--then", choices=get_args(Decoding), help="rank the first items again with this decoding (one stage)"
-    )
-    rerank.add_argument("--then-top", type=int, default=10, metavar="N", help="how many of them (%(default)s)")
-    rerank.add_argument(
-        "--then-scores", choices=get_args(Combine), default="replace", help="what becomes of their scores (%(default)s)"
-    )
-    rerank.add_argument("--max-prompt-tokens", type=int, metavar="N", help="token budget of one prompt")
+    add_ranker_options(rerank)
     rerank.add_argument("--batch", type=int, metavar="N", help="requests ranked at once (1 for a table, else 8)")
-    rerank.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the shuffles (0)")
-    rerank.add_argument("--snapshot", metavar="FILE", help="listings that genrank warm read beforehand (none)")
     rerank.set_defaults(command=_rerank)
 
 
@@ -104,7 +46,6 @@ def _rerank(arguments: argparse.Namespace) -> int:
     from genrank.cascade import Cascade
     from genrank.cli.display import ranking_table
     from genrank.cli.streaming import Summary, rerank_lines
-    from genrank.reranker import Reranker
 
     if arguments.batch is not None and arguments.batch < 1:
         raise InputError(f"must be at least 1, got {arguments.batch}", field="--batch")
@@ -117,35 +58,11 @@ def _rerank(arguments: argparse.Namespace) -> int:
     lines = read_requests(arguments.requests)
     first = next(lines)  # a missing or empty file is reported before a model is loaded
     quiet_libraries()
-    fallback = None
-    if arguments.fallback:
-        from genrank.rankers.gbdt import load_fallback
-
-        fallback = load_fallback(arguments.fallback)
-    reranker = Reranker(
-        arguments.model,
-        adapter=arguments.adapter,
-        dtype=arguments.dtype,
-        engine=arguments.engine,
-        prompt=arguments.prompt,
-        decoding=arguments.decoding,
-        strategy=arguments.strategy,
-        window=arguments.window,
-        stride=arguments.stride,
-        passes=arguments.passes,
-        seed=arguments.seed,
-        max_prompt_tokens=arguments.max_prompt_tokens,
-        calibration=arguments.calibration,
-        blend=arguments.blend,
-        fallback=fallback,
-        trust_remote_code=arguments.trust_remote_code,
-    )
-    if arguments.snapshot:
-        say(f"{reranker.open_snapshot(arguments.snapshot):,} listings in {arguments.snapshot}")
-    ranker: Reranker | Cascade = reranker
-    if arguments.then:
-        second = Reranker(engine=reranker.engine, decoding=arguments.then, seed=arguments.seed, blend=False)
-        ranker = Cascade(reranker, second, top=arguments.then_top, scores=arguments.then_scores)
+    settings = settings_of(arguments)
+    ranker = dataclasses.replace(settings, snapshot=None).make()
+    if settings.snapshot:
+        first_stage = ranker.first if isinstance(ranker, Cascade) else ranker
+        say(f"{first_stage.open_snapshot(settings.snapshot):,} listings in {settings.snapshot}")
     ranker.check_options(top_k=arguments.top_k, reasons=arguments.reasons, deadline=arguments.deadline)
     summary = Summary()
 
@@ -181,16 +98,6 @@ def _rerank(arguments: argparse.Namespace) -> int:
     finally:
         say(str(summary))
     return 1 if summary.wrong else 0
-
-
-def _blend(text: str) -> float | Literal[False]:
-    """The value of ``--blend``; `Reranker` checks the number."""
-    if text == "off":
-        return False
-    try:
-        return float(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"must be a number within 0..1, or off, got {text!r}") from None
 
 
 @contextlib.contextmanager

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from genrank.cli.main import main
-from tests.kept_rig import make_prompt, save_bytes_model
+from tests.kept_rig import save_bytes_model, write_prompt
 
 LISTINGS = [{"listing_id": f"l{i}", "title": f"Mug {i}"} for i in range(5)]
 
@@ -21,12 +21,7 @@ def options(tmp_path: Path) -> list[str]:
     """A tiny model, and a prompt that its tokenizer can answer."""
     pytest.importorskip("torch", reason="torch is not installed: pip install 'genrank[transformers]'")
     (tmp_path / "model").mkdir()
-    form = make_prompt()
-    names = ("candidate", "query", "plain_end", "yes", "no", "system", "instruction", "chat")
-    lines = [f"{name} = {json.dumps(getattr(form, name))}" for name in names]
-    prompt = tmp_path / "bytes.toml"
-    prompt.write_text("\n".join(['base = "pointwise"', 'name = "bytes"', "version = 1", *lines]), encoding="utf-8")
-    return ["--model", save_bytes_model(tmp_path / "model"), "--prompt", str(prompt)]
+    return ["--model", save_bytes_model(tmp_path / "model"), "--prompt", write_prompt(tmp_path / "bytes.toml")]
 
 
 def test_a_catalogue_is_read_once_and_used_after_a_restart(
