@@ -28,7 +28,7 @@ from typing import IO
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = (ROOT / "docs" / "tutorial.md", ROOT / "docs" / "tutorial.zh.md")
-_FENCE = re.compile(r"^```(sh|python)\n(.*?)^```", re.DOTALL | re.MULTILINE)
+_FENCE = re.compile(r"(<!-- not run: [^>]+ -->\n)?^```(sh|python)\n(.*?)^```", re.DOTALL | re.MULTILINE)
 _INSTALLS = re.compile(r"\bpip install\b|\bgenrank models fetch\b")
 _END = "END_OF_PYTHON"
 
@@ -61,9 +61,13 @@ class Block:
 
 
 def blocks(page: Path) -> list[Block]:
-    """The blocks of a page that a reader runs, in order."""
+    """The blocks of a page that a reader runs, in order, without those that a comment says are not run here."""
     text = page.read_text(encoding="utf-8")
-    return [Block(found[1], found[2], text.count("\n", 0, found.start()) + 1) for found in _FENCE.finditer(text)]
+    return [
+        Block(found[2], found[3], text.count("\n", 0, found.start(2)) + 1)
+        for found in _FENCE.finditer(text)
+        if not found[1]
+    ]
 
 
 def copy_checkout(folder: Path) -> Path:

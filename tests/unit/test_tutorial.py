@@ -26,7 +26,7 @@ def program(block: Block) -> list[str]:
 
 def test_both_languages_run_the_same() -> None:
     english, chinese = ([(block.language, program(block)) for block in blocks(page)] for page in PAGES)
-    assert len(english) >= 10
+    assert len(english) == 9
     assert english == chinese
 
 
@@ -71,7 +71,8 @@ def test_python_blocks_and_background_jobs_run(tmp_path: Path) -> None:
     assert follow(todo, clone, installed(tmp_path, clone)) == 0
     assert json.loads((clone / "said").read_text()) == "done"
     pid = (clone / "pid").read_text().strip()
-    assert subprocess.run(["kill", "-0", pid], capture_output=True, check=False).returncode != 0
+    state = subprocess.run(["ps", "-o", "stat=", "-p", pid], capture_output=True, text=True, check=False).stdout
+    assert state.strip()[:1] in ("", "Z")
 
 
 def test_a_clean_home_has_no_variables_of_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
