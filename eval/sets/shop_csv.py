@@ -19,6 +19,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from eval.sets.markup import one_line
 from eval.sets.tables import find_file, read_csv
@@ -79,7 +80,7 @@ def read(source: Path, notes: Counter[str], seed: int = 0, *, name: str = "shop"
 
 def _listing(path: Path, line: int, row: Mapping[str, str]) -> Listing:
     cells = {column: one_line(value) for column, value in row.items()}
-    texts = {column: cells[column] for column in _TEXTS if cells.get(column)}
+    texts: dict[str, Any] = {column: cells[column] for column in _TEXTS if cells.get(column)}
     for column in ("listing_id", "title"):
         if column not in texts:
             raise DataFormatError(str(path), line, f"text in the column {column}", "nothing")
