@@ -113,6 +113,13 @@ def test_missing_files_are_named(tmp_path: Path) -> None:
         shop_csv.read(tmp_path, Counter())
 
 
+def test_a_file_in_another_encoding_says_how_to_save_it(tmp_path: Path) -> None:
+    read(tmp_path)
+    (tmp_path / "judgements.csv").write_bytes(JUDGEMENTS.encode("gbk"))  # as Excel writes it on a Chinese Windows
+    with pytest.raises(DataFormatError, match=r"judgements\.csv: expected UTF-8 text, found .*; save it as UTF-8"):
+        shop_csv.read(tmp_path, Counter())
+
+
 def test_the_program_makes_a_dataset_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     read(tmp_path)
     assert main(["shop-csv", str(tmp_path), str(tmp_path / "data"), "--name", "mine"]) == 0
