@@ -1,12 +1,17 @@
-"""Every block of the how-tos and of the pages beside them runs, with tiny models of random weights."""
+"""Every block of the how-tos and of the pages beside them runs, and the Python of all other pages, with tiny models of
+random weights."""
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
 import pytest
 
+from tests.page_blocks import PAGES as REFERENCE
 from tests.tiny_home import make_home
 from tests.tutorial import ROOT, blocks, copy_checkout, follow, installed
 
@@ -35,3 +40,15 @@ def test_all_blocks_run(page: Path, place: tuple[Path, dict[str, str]]) -> None:
         out.seek(0)
         said = out.read()
     assert status == 0, said[-6000:]
+
+
+def test_the_python_of_the_other_pages_runs(place: tuple[Path, dict[str, str]], tmp_path: Path) -> None:
+    _, environment = place
+    environment = environment | {"PYTHONPATH": os.pathsep.join([str(ROOT), environment["PYTHONPATH"]])}
+    command = [sys.executable, "-m", "tests.page_blocks"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-6000:]
+    for page in REFERENCE:
+        count = sum(block.language == "python" for block in blocks(page))
+        assert f"{page.name}: {count} blocks" in done.stdout.splitlines()
+        assert count

@@ -11,10 +11,13 @@ from pathlib import Path
 import pytest
 
 from genrank.models.registry import KNOWN_MODELS
+from tests.page_blocks import PAGES
+from tests.tutorial import PAGES as TUTORIALS
 from tests.tutorial import ROOT, blocks
 
 DOCS = ROOT / "docs"
 HOW_TOS = sorted((DOCS / "how-to").glob("*.md"))
+REASONS = ("a GPU", "the encoder's download", "a server", "a trained ranker", "vLLM")
 each_how_to = pytest.mark.parametrize("page", HOW_TOS, ids=lambda page: page.stem)
 
 
@@ -35,7 +38,14 @@ def test_a_how_to_fits_on_a_screen_runs_and_leads_on(page: Path) -> None:
 def test_what_is_not_run_says_why() -> None:
     for page in DOCS.glob("**/*.md"):
         for why in re.findall(r"<!-- not run: (.*?) -->", page.read_text(encoding="utf-8")):
-            assert why in ("needs a GPU", "needs the encoder's download"), page
+            assert why.removeprefix("needs ") in REASONS, page
+
+
+def test_every_block_of_python_is_run_somewhere() -> None:
+    run = {*PAGES, *TUTORIALS, *HOW_TOS, DOCS / "gpus.md", DOCS / "classic.md"}
+    for page in (ROOT / "README.md", *DOCS.glob("**/*.md")):
+        if any(block.language == "python" for block in blocks(page)):
+            assert page in run, f"{page}: add it to tests/page_blocks.py, or say why its blocks are not run"
 
 
 def gpu_models() -> tuple[str, str]:
