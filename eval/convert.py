@@ -1,15 +1,17 @@
-"""Turn a public test set into a dataset folder.
+"""Turn a shop's own CSV files, or a public test set, into a dataset folder.
 
 ::
 
+    python -m eval.convert shop-csv SOURCE FOLDER [--name NAME] [--seed N] [--overwrite]
     python -m eval.convert crowdflower|homedepot|wands SOURCE FOLDER [--seed N] [--overwrite]
     python -m eval.convert esci SOURCE FOLDER [--locale us|jp|es|all] ..
     python -m eval.convert games-history|amazon-user-history SOURCE FOLDER ..
     python -m eval.convert amazon-reviews SOURCE FOLDER [--min-interactions N] [--max-users N] [--split-by user|time] ..
     python -m eval.convert jdsearch SOURCE FOLDER [--max-users N] ..
 
-SOURCE is what was downloaded: the folder, or the CSV file. The folder is written under another name first and renamed
-when it is complete. Each set's rules are in its module under `eval.sets`. A summary goes to stdout as one line of JSON.
+SOURCE is the folder with the CSV files, or what was downloaded. The folder is written under another name first and
+renamed when it is complete. Each set's rules are in its module under `eval.sets`. A summary goes to stdout as one line
+of JSON.
 """
 
 from __future__ import annotations
@@ -31,6 +33,7 @@ from eval.sets import (
     games_history,
     homedepot,
     jdsearch,
+    shop_csv,
     wands,
 )
 from genrank.data.dataset import Dataset
@@ -39,6 +42,7 @@ from genrank.experiment.program import exit_status, say
 from genrank.files import write_folder_atomically
 
 READERS: dict[str, Callable[..., Dataset]] = {
+    "shop-csv": shop_csv.read,
     "crowdflower": crowdflower.read,
     "homedepot": homedepot.read,
     "wands": wands.read,
@@ -49,6 +53,7 @@ READERS: dict[str, Callable[..., Dataset]] = {
     "jdsearch": jdsearch.read,
 }
 OPTIONS: dict[str, dict[str, dict[str, Any]]] = {
+    "shop-csv": {"name": {"default": "shop", "help": "name of the dataset (shop)"}},
     "esci": {"locale": {"choices": (*esci.LOCALES, "all"), "default": "all", "help": "one shop, or all of them (all)"}},
     "amazon-reviews": {
         "min-interactions": {"type": int, "default": 5, "help": "leave out users with fewer reviews (5)"},
@@ -76,7 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     sets = parser.add_subparsers(dest="set", required=True, metavar="SET", help=", ".join(READERS))
     for name in READERS:
         one = sets.add_parser(name, help=f"see eval/sets/{name.replace('-', '_')}.py")
-        one.add_argument("source", type=Path, help="the downloaded folder or file")
+        one.add_argument("source", type=Path, help="the folder or file to read")
         one.add_argument("folder", type=Path, help="the dataset folder to make")
         one.add_argument("--seed", type=int, default=0, help="for the order of the candidates (0)")
         one.add_argument("--overwrite", action="store_true", help="replace the folder if it exists")

@@ -76,7 +76,9 @@ def read_csv(path: Path, columns: Sequence[str], delimiter: str = ",") -> Iterat
         except csv.Error as error:
             raise DataFormatError(name, rows.line_num, "CSV", str(error)) from None
         except UnicodeDecodeError as error:
-            raise DataFormatError(name, 0, "UTF-8 text", f"{error.reason} (is this a binary file?)") from None
+            raise DataFormatError(
+                name, 0, "UTF-8 text", f"{error.reason}; save it as UTF-8 (or is this a binary file?)"
+            ) from None
         except (gzip.BadGzipFile, EOFError, zlib.error) as error:
             raise DataFormatError(name, 0, "a gzip file", str(error)) from None
         except OSError as error:

@@ -52,7 +52,7 @@ def commands(text: str) -> Iterator[list[str]]:
         words = shlex.split(re.sub(r"\s*;\s*|^(\w+)\(\) \{", " ; ", line), comments=True)
         command: list[str] = []
         for word in [*words, ";"]:
-            if word in (";", "|", "&&"):
+            if word in (";", "|", "&&", "&"):
                 if command:
                     yield command
                 command = []
