@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import tarfile
 import venv
 import zipfile
 from pathlib import Path
@@ -61,17 +62,22 @@ print(json.dumps({
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Built from a copy, so that nothing is left in the clone."""
+def archives(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """The source archive, and the wheel built from it; from a copy, so that nothing is left in the clone."""
     source, out = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
     for folder in ("genrank", "prompts", "eval", "finetune", "tests"):
         shutil.copytree(ROOT / folder, source / folder, ignore=shutil.ignore_patterns("__pycache__"))
-    for file in ("pyproject.toml", "README.md", "LICENSE"):
+    for file in ("MANIFEST.in", "pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / file, source)
-    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(out), str(source)]
+    command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(out), str(source)]
     subprocess.run(command, check=True, capture_output=True)
-    (built,) = out.glob("genrank-*.whl")
-    return built
+    (sdist,), (wheel,) = out.glob("genrank-*.tar.gz"), out.glob("genrank-*.whl")
+    return sdist, wheel
+
+
+@pytest.fixture(scope="module")
+def wheel(archives: tuple[Path, Path]) -> Path:
+    return archives[1]
 
 
 @pytest.fixture(scope="module")
@@ -117,6 +123,29 @@ def test_the_wheel_holds_the_library_alone(wheel: Path) -> None:
     assert {name.split("/")[0] for name in names if ".dist-info" not in name} == {"genrank"}
     here = {str(path.relative_to(ROOT)) for path in ROOT.glob("genrank/**/*.py")}
     assert here | {"genrank/py.typed", "genrank/prompts/inline.toml"} <= set(names)
+
+
+def test_the_source_archive_holds_what_the_wheel_is_built_from_alone(archives: tuple[Path, Path]) -> None:
+    with tarfile.open(archives[0]) as archive:
+        names = {Path(name).parts[1] for name in archive.getnames() if len(Path(name).parts) > 1}
+    metadata = {"PKG-INFO", "genrank.egg-info", "setup.cfg"}
+    assert names - metadata == {"genrank", "prompts", "LICENSE", "MANIFEST.in", "README.md", "pyproject.toml"}
+
+
+def test_pypi_would_take_the_archives(archives: tuple[Path, Path]) -> None:
+    pytest.importorskip("twine", reason="twine is not installed: pip install 'genrank[dev]'")
+    command = [sys.executable, "-m", "twine", "check", "--strict", *map(str, archives)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+
+
+def test_the_wheel_has_no_common_mistake(wheel: Path) -> None:
+    """Such as bytecode, files twice, or a second package."""
+    missing = "check-wheel-contents is not installed: pip install 'genrank[dev]'"
+    pytest.importorskip("check_wheel_contents", reason=missing)
+    command = [sys.executable, "-m", "check_wheel_contents", str(wheel)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=wheel.parent)
+    assert done.returncode == 0, done.stdout
 
 
 def test_the_core_works_on_its_own(python: Path, tmp_path: Path) -> None:
