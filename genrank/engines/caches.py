@@ -21,8 +21,8 @@ try:
     import torch
     from transformers import DynamicCache
     from transformers.cache_utils import Cache, DynamicLayer, DynamicSlidingWindowLayer
-except ImportError as error:
-    raise MissingExtraError(error.name or "transformers", "transformers") from None
+except ImportError as _error:
+    raise MissingExtraError(_error.name or "transformers", "transformers") from None
 
 
 def can_be_cut(config: Any) -> bool:
@@ -88,11 +88,11 @@ class Buffer:
     """
 
     def __init__(self, layout: Layout, starts: Sequence[int], more: int, memory: torch.Tensor) -> None:
-        self.filled = max(starts)
-        self.pads = [self.filled - start for start in starts]
+        self.filled: int = max(starts)
+        self.pads: list[int] = [self.filled - start for start in starts]
         shape = (len(starts), self.filled + more, layout.width)
         size = math.prod(shape)
-        self.rows = (memory[:size] if memory.numel() >= size else memory.new_empty(size)).view(shape)
+        self.rows: torch.Tensor = (memory[:size] if memory.numel() >= size else memory.new_empty(size)).view(shape)
         for row, pad in enumerate(self.pads):
             self.rows[row, :pad] = 0  # hidden, but 0 times what happens to lie in memory may not be 0
         self._layers = [_Layer(keys, values, self.filled) for keys, values in layout.split(self.rows)]
