@@ -32,7 +32,7 @@ from genrank.engines.base import (
     never,
     total_tokens,
 )
-from genrank.engines.caches import Buffer, Exact, Int8, Layout, can_be_cut
+from genrank.engines.caches import Buffer, Exact, Int8, Layout, cache_keyword, can_be_cut
 from genrank.engines.drafts import Draft
 from genrank.engines.heads import Head, KeptHeads, key_of
 from genrank.engines.loading import end_tokens, find_adapter, load, native_dtype
@@ -157,6 +157,7 @@ class TransformersEngine(Closing):
             check_adapter=check_adapter,
         )
         self._decoder = self._lm.get_decoder()
+        self._cache_keyword = cache_keyword(self._decoder)
         self._config = self._lm.config.get_text_config()
         self._pad = 0  # any token with an embedding will do: nothing reads the padding
         self._ends = end_tokens(self._lm, tokenizer)
@@ -714,8 +715,10 @@ class TransformersEngine(Closing):
         if self._stop():
             raise _Stopped
 
-    def _forward(self, **inputs: Any) -> torch.Tensor:
+    def _forward(self, *, cache: Any = None, **inputs: Any) -> torch.Tensor:
         """The input of `_read`: hidden states ``[b, length, width]``, or logits if the head must run as a whole."""
+        if cache is not None:
+            inputs[self._cache_keyword] = cache
         if self._own_head:
             return cast(torch.Tensor, self._decoder(**inputs).last_hidden_state)
         return cast(torch.Tensor, self._lm(**inputs).logits)
@@ -753,7 +756,7 @@ class TransformersEngine(Closing):
             return None
         cache = DynamicCache()
         with torch.inference_mode():
-            self._forward(input_ids=torch.zeros((1, 2), dtype=torch.long, device=self.device), past_key_values=cache)
+            self._forward(input_ids=torch.zeros((1, 2), dtype=torch.long, device=self.device), cache=cache)
         return Layout.of(cache)
 
 
