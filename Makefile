@@ -63,7 +63,7 @@ test-lowest: WARNINGS := -W ignore
 test-newest: RESOLUTION := highest
 test-lowest test-newest: $(VENV)/.dev
 	$(BIN)/uv venv --quiet --clear --seed --python $(PYTHON) $(VENV)-$(RESOLUTION)
-	$(BIN)/uv pip install --quiet --python $(VENV)-$(RESOLUTION) --resolution $(RESOLUTION) --editable '.[$(LIGHT)]'
+	$(BIN)/uv pip install --quiet --python $(VENV)-$(RESOLUTION) --compile-bytecode --resolution $(RESOLUTION) --editable '.[$(LIGHT)]'
 	$(subst $(BIN),$(VENV)-$(RESOLUTION)/bin,$(PYTEST)) --hypothesis-profile=quick $(WARNINGS) $(WITHOUT_MODELS)
 
 models: $(VENV)/.dev
