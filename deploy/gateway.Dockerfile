@@ -1,5 +1,7 @@
 # The gateway. Built in the root of a clone, for a model on a server:
 #   docker build -f deploy/gateway.Dockerfile -t genrank .
+# The smallest, for chat endpoints (llama.cpp, Ollama, OpenAI; vLLM is read by its token ids, which need the tokenizer):
+#   docker build -f deploy/gateway.Dockerfile -t genrank-remote --build-arg EXTRAS=remote,server .
 # With the model in the gateway itself, on the CPU:
 #   docker build -f deploy/gateway.Dockerfile -t genrank-cpu --build-arg EXTRAS=server,transformers \
 #     --build-arg PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu .
@@ -9,11 +11,11 @@ FROM python:${PYTHON}-slim-bookworm AS build
 ARG EXTRAS=gateway
 ARG PIP_EXTRA_INDEX_URL=
 WORKDIR /src
-RUN python -m venv /opt/genrank
+RUN python -m venv --without-pip /opt/genrank
 COPY LICENSE README.md constraints.txt pyproject.toml ./
 COPY prompts prompts
 COPY genrank genrank
-RUN /opt/genrank/bin/pip install --no-cache-dir --constraint constraints.txt ".[${EXTRAS}]"
+RUN pip --python /opt/genrank/bin/python install --no-cache-dir --constraint constraints.txt ".[${EXTRAS}]"
 
 FROM python:${PYTHON}-slim-bookworm
 RUN groupadd --gid 10001 genrank \

@@ -58,7 +58,7 @@ class Cascade(Closing):
             )
         self.first = first
         self.second = second
-        self.top = whole_number("top", top, at_least=2)
+        self.top: int = whole_number("top", top, at_least=2)
         self.scores: Combine = scores
 
     @property

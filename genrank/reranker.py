@@ -187,8 +187,8 @@ class Reranker(Closing):
             _check_place("calibration", calibration, Calibration)
         if blend is not None and blend is not False and not is_weight(blend):
             raise InputError(f"must be a number within 0..1, or False, got {shown(blend)}", field="blend")
-        self.seed = whole_number("seed", seed)
-        self.max_reason_tokens = whole_number("max_reason_tokens", max_reason_tokens, at_least=1)
+        self.seed: int = whole_number("seed", seed)
+        self.max_reason_tokens: int = whole_number("max_reason_tokens", max_reason_tokens, at_least=1)
         if fallback is not None and not callable(fallback):
             raise InputError(
                 f"must be a function of requests that gives scores, got {type(fallback).__name__}", field="fallback"
@@ -215,9 +215,12 @@ class Reranker(Closing):
                 )
             self.strategy = _strategy(self.decoding, strategy, window=window, stride=stride, passes=passes)
             passes = _served_passes(self.decoding, used) if passes is None else passes
+            self.window: int
+            self.stride: int
             self.window, self.stride = _sizes(self.strategy, window, stride)
-            self.passes = whole_number("passes", passes, at_least=1)
+            self.passes: int = whole_number("passes", passes, at_least=1)
             template = _find_template(prompt, self.decoding, used, check_adapter)
+            self.engine: Engine
             engine = self.engine = _load_engine(
                 engine,
                 DEFAULT_MODEL if model is None else model,
@@ -254,7 +257,7 @@ class Reranker(Closing):
         longest = self._longest(window if self.strategy != "single" else 1)
         if max_prompt_tokens is None:
             max_prompt_tokens = min(longest, MAX_PROMPT_TOKENS)
-        self.max_prompt_tokens = whole_number("max_prompt_tokens", max_prompt_tokens)
+        self.max_prompt_tokens: int = whole_number("max_prompt_tokens", max_prompt_tokens)
         if not 1 <= self.max_prompt_tokens <= longest:
             raise InputError(
                 f"must be within 1..{longest} (the model takes {self.engine.context} tokens, answer included), "

@@ -123,7 +123,7 @@ class Deadline:
 
     def __init__(self, seconds: float | None, started: float) -> None:
         self.started = started
-        self.ends = math.inf if seconds is None else started + float(seconds)
+        self.ends: float = math.inf if seconds is None else started + float(seconds)
         self.blame: tuple[Cause, str] = (
             ("engine-error", "the engine failed: it left a request unanswered")
             if seconds is None
@@ -291,23 +291,23 @@ class QueryState:
         self.order: Sequence[int] = range(len(request.candidates))
         self.scores: Mapping[int, float] = {}
         self.cause: Cause = ""
-        self.why = ""
+        self.why: str = ""
         self.stand_in: StandIn = ""
         self.ranked = 0  # windows, over all passes
         self.kept = 0  # candidates whose listing the engine had kept
         self.repairs: list[str] = []
-        self.reasons_missing = 0
-        self.tokens = Tokens()
+        self.reasons_missing: int = 0
+        self.tokens: Tokens = Tokens()
         self.cuts: Counter[str] = Counter()
         self.neutralised = 0
         self.taus: list[float] = []
         self.blend: float | None = None  # the model's weight beside the first stage
         self.reasons: dict[int, Reason] = {}
-        self.claims = Claims()
+        self.claims: Claims = Claims()
         self.pictures: Loaded = MappingProxyType({})  # by address
         self.pictures_used = 0
         self.past: Mapping[int, Interaction] | None = None  # interactions for reasons, by place in the history
-        self.ended = 0.0  # when its answer was last complete
+        self.ended: float = 0.0  # when its answer was last complete
         self._steps = steps
 
     def advance(self, scores: Sequence[Scores]) -> None:

@@ -109,8 +109,8 @@ class ScriptedEngine(Closing):
         self.context = context
         self.tokenizer: Tokenizer = tokenizer or WordTokenizer()
         self.requests: list[AnyRequest] = []
-        self.calls = 0
-        self.closed = False
+        self.calls: int = 0
+        self.closed: bool = False
         if callable(script):
             self._answer_to = script
         else:

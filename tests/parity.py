@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import Sequence
 from typing import Any
@@ -14,6 +15,12 @@ def windows(count: int) -> list[Request]:
     """`title_windows` of 1 to 20 listings."""
     chance = random.Random(0)
     return title_windows([chance.randint(1, 20) for _ in range(count)])
+
+
+def parity_windows() -> list[Request]:
+    """Three windows; GENRANK_PARITY_WINDOWS=500 makes it 500, for the figure in docs/results/validity.md."""
+    count = os.environ.get("GENRANK_PARITY_WINDOWS")
+    return windows(int(count)) if count else title_windows([1, 7, 12])
 
 
 def title_windows(sizes: Sequence[int], seed: int = 0) -> list[Request]:

@@ -65,7 +65,7 @@ class Extras:
     ) -> None:
         self._requirements = [Requirement(line) for line in requirements]
         self._version_of = version_of
-        self.names = tuple(names)
+        self.names: tuple[str, ...] = tuple(names)
 
     def of(self, extra: str) -> list[Requirement]:
         """The requirements of one extra, or of genrank alone for the empty name, on this machine."""

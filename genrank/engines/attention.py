@@ -15,8 +15,8 @@ try:
     from transformers import AttentionInterface
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
     from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
-except ImportError as error:
-    raise MissingExtraError(error.name or "transformers", "transformers") from None
+except ImportError as _error:
+    raise MissingExtraError(_error.name or "transformers", "transformers") from None
 
 _NAME = "genrank_grouped"
 

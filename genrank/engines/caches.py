@@ -9,6 +9,7 @@ Sliding-window layers keep every token too (the mask hides those outside the win
 
 from __future__ import annotations
 
+import inspect
 import itertools
 import math
 from collections.abc import Sequence
@@ -21,8 +22,13 @@ try:
     import torch
     from transformers import DynamicCache
     from transformers.cache_utils import Cache, DynamicLayer, DynamicSlidingWindowLayer
-except ImportError as error:
-    raise MissingExtraError(error.name or "transformers", "transformers") from None
+except ImportError as _error:
+    raise MissingExtraError(_error.name or "transformers", "transformers") from None
+
+
+def cache_keyword(model: Any) -> str:
+    """What a model's forward pass calls kept keys and values: ``cache`` where transformers 5.24 has renamed it."""
+    return "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
 
 
 def can_be_cut(config: Any) -> bool:
@@ -88,11 +94,11 @@ class Buffer:
     """
 
     def __init__(self, layout: Layout, starts: Sequence[int], more: int, memory: torch.Tensor) -> None:
-        self.filled = max(starts)
-        self.pads = [self.filled - start for start in starts]
+        self.filled: int = max(starts)
+        self.pads: list[int] = [self.filled - start for start in starts]
         shape = (len(starts), self.filled + more, layout.width)
         size = math.prod(shape)
-        self.rows = (memory[:size] if memory.numel() >= size else memory.new_empty(size)).view(shape)
+        self.rows: torch.Tensor = (memory[:size] if memory.numel() >= size else memory.new_empty(size)).view(shape)
         for row, pad in enumerate(self.pads):
             self.rows[row, :pad] = 0  # hidden, but 0 times what happens to lie in memory may not be 0
         self._layers = [_Layer(keys, values, self.filled) for keys, values in layout.split(self.rows)]
@@ -100,8 +106,11 @@ class Buffer:
         self._hidden = torch.tensor(self.pads, device=memory.device)[:, None]
 
     def inputs(self, count: int) -> dict[str, Any]:
-        """What the model needs besides the next `count` tokens of each row, whose keys and values it then adds."""
-        inputs = {"past_key_values": self._cache, "use_cache": True}
+        """What the model needs besides the next `count` tokens of each row, whose keys and values it then adds.
+
+        ``cache`` has another name in some models; see `cache_keyword`.
+        """
+        inputs = {"cache": self._cache, "use_cache": True}
         if any(self.pads):
             places = torch.arange(self.filled + count, device=self._hidden.device)
             inputs["attention_mask"] = (places >= self._hidden).long()

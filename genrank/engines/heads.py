@@ -66,7 +66,7 @@ class KeptHeads:
 
     def __init__(self, room: int, packing: Packing) -> None:
         self.packing = packing
-        self.taken = 0
+        self.taken: int = 0
         self.snapshot: Snapshot | None = None
         self.room = room
         self._heads: OrderedDict[bytes, Head] = OrderedDict()  # the latest used last

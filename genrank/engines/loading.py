@@ -43,8 +43,8 @@ try:
     from transformers import CONFIG_MAPPING, AutoModelForCausalLM, AutoModelForImageTextToText
     from transformers.models.auto import modeling_auto
     from transformers.quantizers import auto as quantizers
-except ImportError as error:
-    raise MissingExtraError(error.name or "transformers", "transformers") from None
+except ImportError as _error:
+    raise MissingExtraError(_error.name or "transformers", "transformers") from None
 
 _PACKED_FOR = 64  # number of rows that oneDNN optimises the weights' layout for; other numbers are as fast
 _COMPUTED = re.compile(r"(^|\.)(inv_freq|position_ids|attn\.(masked_)?bias|attention\.(masked_)?bias)$")

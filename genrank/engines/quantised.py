@@ -15,8 +15,8 @@ from genrank.errors import InputError, MissingExtraError
 
 try:
     import torch
-except ImportError as error:
-    raise MissingExtraError(error.name or "torch", "transformers") from None
+except ImportError as _error:
+    raise MissingExtraError(_error.name or "torch", "transformers") from None
 
 _TINY = 1e-12
 
@@ -67,7 +67,7 @@ class Int8Linear(torch.nn.Module):
 
     def __init__(self, linear: torch.nn.Linear) -> None:
         super().__init__()
-        self.inputs = linear.in_features
+        self.inputs: int = linear.in_features
         weight = linear.weight.detach().float()
         scales = weight.abs().amax(1).clamp_min(_TINY).double() / 127
         places = torch.zeros(len(scales), dtype=torch.long)

@@ -21,8 +21,8 @@ from genrank.errors import ConfigError, DataFormatError, EngineError, MissingExt
 try:
     import torch
     from safetensors import SafetensorError, safe_open
-except ImportError as error:
-    raise MissingExtraError(error.name or "safetensors", "transformers") from None
+except ImportError as _error:
+    raise MissingExtraError(_error.name or "safetensors", "transformers") from None
 
 FORMAT = "genrank snapshot 1"
 
@@ -59,7 +59,7 @@ class Snapshot:
     """
 
     def __init__(self, path: str | Path, bound: Mapping[str, str]) -> None:
-        self.path = Path(path)
+        self.path: Path = Path(path)
         if wrong := differs(path, bound):
             raise ConfigError(
                 f"the snapshot {path} was made with another {', '.join(wrong)}, so its keys and values are of no use "

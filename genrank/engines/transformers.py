@@ -32,7 +32,7 @@ from genrank.engines.base import (
     never,
     total_tokens,
 )
-from genrank.engines.caches import Buffer, Exact, Int8, Layout, can_be_cut
+from genrank.engines.caches import Buffer, Exact, Int8, Layout, cache_keyword, can_be_cut
 from genrank.engines.drafts import Draft
 from genrank.engines.heads import Head, KeptHeads, key_of
 from genrank.engines.loading import end_tokens, find_adapter, load, native_dtype
@@ -52,8 +52,8 @@ from genrank.types import Dtype, Tokens
 try:
     import torch
     from transformers import DynamicCache, LogitsProcessor
-except ImportError as error:
-    raise MissingExtraError(error.name or "transformers", "transformers") from None
+except ImportError as _error:
+    raise MissingExtraError(_error.name or "transformers", "transformers") from None
 
 R = TypeVar("R", ScoreRequest, PermuteRequest, TextRequest)
 A = TypeVar("A")
@@ -118,15 +118,16 @@ class TransformersEngine(Closing):
             raise InputError(f"must be auto or int8, got {kept_dtype!r}", field="kept_dtype")
         check_dtype(dtype)
         self.model = model
-        self.adapter = adapter = None if adapter is None else pinned(adapter)
+        adapter = None if adapter is None else pinned(adapter)
+        self.adapter: str | None = adapter
         try:
-            self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+            self.device: torch.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
             torch.empty(1, device=self.device)
         except (RuntimeError, AssertionError, TypeError) as why:
             said = " ".join(str(why).split())[:200]
             raise InputError(f"cannot use {device!r} ({said}); take cpu, or leave it out", field="device") from None
         on_cpu = self.device.type == "cpu"
-        self.batch_tokens = batch_tokens or (1024 if on_cpu else 65536)
+        self.batch_tokens: int = batch_tokens or (1024 if on_cpu else 65536)
         if dtype == "int8" and not on_cpu:
             raise InputError(
                 "int8 is for the CPU; on a GPU take a checkpoint in AWQ or GPTQ with vLLM, or leave it out",
@@ -136,7 +137,7 @@ class TransformersEngine(Closing):
             raise InputError("int8 is for models of text alone; leave it out, or pictures", field="dtype")
         native = dtype in ("auto", "int8")
         self.dtype: torch.dtype = native_dtype(self.device) if native else getattr(torch, dtype)
-        self.dtype_name = dtype if dtype == "int8" else str(self.dtype).removeprefix("torch.")
+        self.dtype_name: str = dtype if dtype == "int8" else str(self.dtype).removeprefix("torch.")
         # the number of tokens that a GPU reads in the time of one more forward pass
         self._least_shared = 64 if on_cpu else 4096
         # the number of tokens that a step of writing may hold without taking much longer
@@ -156,11 +157,14 @@ class TransformersEngine(Closing):
             check_adapter=check_adapter,
         )
         self._decoder = self._lm.get_decoder()
+        self._cache_keyword = cache_keyword(self._decoder)
         self._config = self._lm.config.get_text_config()
         self._pad = 0  # any token with an embedding will do: nothing reads the padding
         self._ends = end_tokens(self._lm, tokenizer)
-        self.context = longest_context(self._config)
-        self.tokenizer = SeeingTokenizer(tokenizer) if pictures else HubTokenizer(tokenizer)
+        self.context: int = longest_context(self._config)
+        self.tokenizer: SeeingTokenizer | HubTokenizer = (
+            SeeingTokenizer(tokenizer) if pictures else HubTokenizer(tokenizer)
+        )
         with reading(model):  # the first time that it runs
             self._own_head = self._head_agrees()
             self._layout = self._find_layout()
@@ -711,8 +715,10 @@ class TransformersEngine(Closing):
         if self._stop():
             raise _Stopped
 
-    def _forward(self, **inputs: Any) -> torch.Tensor:
+    def _forward(self, *, cache: Any = None, **inputs: Any) -> torch.Tensor:
         """The input of `_read`: hidden states ``[b, length, width]``, or logits if the head must run as a whole."""
+        if cache is not None:
+            inputs[self._cache_keyword] = cache
         if self._own_head:
             return cast(torch.Tensor, self._decoder(**inputs).last_hidden_state)
         return cast(torch.Tensor, self._lm(**inputs).logits)
@@ -750,7 +756,7 @@ class TransformersEngine(Closing):
             return None
         cache = DynamicCache()
         with torch.inference_mode():
-            self._forward(input_ids=torch.zeros((1, 2), dtype=torch.long, device=self.device), past_key_values=cache)
+            self._forward(input_ids=torch.zeros((1, 2), dtype=torch.long, device=self.device), cache=cache)
         return Layout.of(cache)
 
 

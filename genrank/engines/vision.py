@@ -17,8 +17,8 @@ from genrank.progress import quiet_loading
 try:
     import torch
     from transformers import AutoProcessor
-except ImportError as error:
-    raise MissingExtraError(error.name or "transformers", "transformers") from None
+except ImportError as _error:
+    raise MissingExtraError(_error.name or "transformers", "transformers") from None
 
 _BODY = "\x02body\x02"
 

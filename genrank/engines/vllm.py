@@ -144,9 +144,9 @@ class VLLMEngine(Closing):
             engine_args,
         )
         self._rank = rank
-        self.context = self._running.context
+        self.context: int = self._running.context
         try:
-            self.tokenizer = HubTokenizer(self._running.tokenizer)
+            self.tokenizer: HubTokenizer = HubTokenizer(self._running.tokenizer)
             if adapter is not None:
                 self._take(adapter)
         except BaseException:

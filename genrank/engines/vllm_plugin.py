@@ -23,8 +23,8 @@ try:
     from vllm.sampling_params import SamplingParams
     from vllm.v1.sample.logits_processor import AdapterLogitsProcessor
     from vllm.v1.worker.gpu.sample.logits_processor import LogitsProcessor
-except ImportError as error:
-    raise MissingExtraError(error.name or "vllm", "vllm") from None
+except ImportError as _error:
+    raise MissingExtraError(_error.name or "vllm", "vllm") from None
 
 if TYPE_CHECKING:
     from vllm.v1.worker.gpu.sample.logits_processor import LogitsContext, LogitsProcRequestState

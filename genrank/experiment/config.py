@@ -7,7 +7,7 @@ import math
 import typing
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any, TypeGuard, TypeVar
+from typing import Annotated, Any, ClassVar, TypeGuard, TypeVar
 
 import pydantic
 from pydantic import BaseModel, ConfigDict, Field
@@ -24,7 +24,7 @@ C = TypeVar("C", bound=BaseModel)
 class Strict(BaseModel):
     """Base of all parts of a configuration: frozen, and an unknown key is an error."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid", frozen=True)
 
 
 def check_names_differ(names: Iterable[str]) -> None:

@@ -107,7 +107,7 @@ class AdapterVersions:
 
     def __init__(self, folder: str | Path) -> None:
         """Name the folder; it is created when the first version is added."""
-        self.folder = Path(folder).expanduser()
+        self.folder: Path = Path(folder).expanduser()
 
     def path(self, name: str) -> Path:
         """The folder of a version."""

@@ -77,7 +77,9 @@ class PictureLoader:
         self._kept_bytes = 0
         self._known: OrderedDict[str, tuple[float, bytes | Trouble]] = OrderedDict()  # by https address: until when
         self._loop, thread = start_loop("genrank-pictures")
-        self.close = weakref.finalize(self, _end, self._loop, thread, self._client, self._decoders)
+        self.close: weakref.finalize[..., PictureLoader] = weakref.finalize(
+            self, _end, self._loop, thread, self._client, self._decoders
+        )
 
     def load(self, addresses: Iterable[str], seconds: float | None = None) -> Loaded:
         """Load pictures; what is not there in time is a ``timeout``.

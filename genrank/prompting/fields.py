@@ -111,8 +111,8 @@ class FieldReader:
 
     def __init__(self, harmless: Neutralise | None) -> None:
         self._harmless = harmless
-        self.changed = 0
-        self.unread = 0
+        self.changed: int = 0
+        self.unread: int = 0
 
     def text(self, text: str, tokens: int, *, keep: bool = False) -> str:
         """One text of which at most `tokens` tokens are shown; see `genrank.text.injection.neutralise` for `keep`."""

@@ -116,8 +116,8 @@ class GbdtRanker:
             calibration: From scores to probabilities; None for ``lambdarank``.
             record: Facts about the training; stored in the folder.
         """
-        self.config = dict(config)
-        self.settings = GbdtSettings.model_validate(self.config)
+        self.config: dict[str, Any] = dict(config)
+        self.settings: GbdtSettings = GbdtSettings.model_validate(self.config)
         self.record = record
         self._featuriser = featuriser
         self._boosters = list(boosters)

@@ -136,11 +136,11 @@ class Facts:
         history: Sequence[Interaction] | Mapping[int, Interaction] = (),
         others: Sequence[Listing] = (),
     ) -> None:
-        self.query = normalise(query.text)
+        self.query: str = normalise(query.text)
         self.language = language(query.text)
-        self.history = dict(history if isinstance(history, Mapping) else enumerate(history))
-        self.fields = list(_fields(listing))
-        self.title = self.fields[0].value
+        self.history: dict[int, Interaction] = dict(history if isinstance(history, Mapping) else enumerate(history))
+        self.fields: list[_Field] = list(_fields(listing))
+        self.title: str = self.fields[0].value
         for i, interaction in self.history.items():
             for field in _fields(interaction.listing, f"history[{i}]."):
                 if field.kind not in ("rating", "rating_count", "in_stock"):
@@ -148,15 +148,19 @@ class Facts:
             if interaction.rating is not None:
                 rating = f"{number_text(interaction.rating)} stars"
                 self.fields.append(_Field("rating", f"history[{i}].rating", rating, rating, i))
-        self.measures = [(measure, field) for field in self.fields for measure in _field_measures(field)]
-        self.names = _names(self.fields, self.title)
-        self.telling = {
+        self.measures: list[tuple[_Measure, _Field]] = [
+            (measure, field) for field in self.fields for measure in _field_measures(field)
+        ]
+        self.names: dict[str, set[str]] = _names(self.fields, self.title)
+        self.telling: set[str] = {
             field.name
             for field in self.fields
             if field.kind in ("brand", "attributes") or (field.kind == "title" and field.past is not None)
         }
         own = [field for field in self.fields if field.past is None]
-        self.strange = sorted({name for other in others for name in _strange(other, own)}, key=len, reverse=True)
+        self.strange: list[str] = sorted(
+            {name for other in others for name in _strange(other, own)}, key=len, reverse=True
+        )
 
 
 def find_claims(text: str, facts: Facts) -> list[Claim]:

@@ -187,7 +187,7 @@ class ChatClient:
 
     def __init__(self, settings: OpenAISettings, spent: float = 0.0) -> None:
         self.settings = settings
-        self.spent = spent
+        self.spent: float = spent
         self._reserved = 0.0  # by the requests in flight
         self._in_flight = 0
         self._settled = asyncio.Condition()

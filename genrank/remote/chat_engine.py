@@ -122,12 +122,13 @@ class ChatEngine(HTTPEngine):
             raise InputError(f"must be at least 1, got {context}", field="context")
         super().__init__(Connection(url, in_flight=in_flight, attempts=attempts, timeout=timeout, transport=transport))
         self._options = dict(options)
-        self.tokenizer = PieceTokenizer()
+        self.tokenizer: PieceTokenizer = PieceTokenizer()
         try:
             found = self._find(model, adapter)
-            self.model, self.adapter = model or found.parent or found.name, adapter
+            self.model: str = model or found.parent or found.name
+            self.adapter: str | None = adapter
             self._served = found.name
-            self.context = context or found.context or _USUAL_CONTEXT
+            self.context: int = context or found.context or _USUAL_CONTEXT
             self._form: Form = "text"
             self._finding = asyncio.Lock()
             self._top = 0

@@ -115,7 +115,7 @@ class Connection:
         timeout: float = 60.0,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
-        self.url = address(url)
+        self.url: str = address(url)
         for name, value in (("in_flight", in_flight), ("attempts", attempts)):
             if value < 1:
                 raise InputError(f"must be at least 1, got {value}", field=name)
@@ -139,7 +139,9 @@ class Connection:
             raise ConfigError(f"no connection can be made to {self.url}: {error}; check the proxy settings") from None
         self._loop, thread = start_loop("genrank-http")
         # at the interpreter's exit too
-        self.close = weakref.finalize(self, end_loop, self._loop, thread, self._http.aclose)
+        self.close: weakref.finalize[..., Connection] = weakref.finalize(
+            self, end_loop, self._loop, thread, self._http.aclose
+        )
 
     def wait(self, work: Coroutine[Any, Any, T], stop: Stop = never) -> T | None:
         """Run `work` in the connection's loop until it is done; None if `stop` says to give up before.

@@ -33,8 +33,8 @@ class Shortcut:
         self._pause = 0.0
         self._trying = True
         self._failed_at = self._again = float("-inf")
-        self.works = False
-        self.failures = 0
+        self.works: bool = False
+        self.failures: int = 0
 
     def __str__(self) -> str:
         return self._name if self.works else self._instead

@@ -114,15 +114,15 @@ class VLLMServer(HTTPEngine):
             found = find_model(models, model, self._http.url)
             if found.context < _LEAST_CONTEXT:
                 raise UnservedError(f"{self._http.url}/models gives no max_model_len for {found.name}; is it vLLM?")
-            self.model = model or found.name
-            self.adapter = adapter
+            self.model: str = model or found.name
+            self.adapter: str | None = adapter
             self._served = found.name if adapter is None else find_adapter(models, adapter, self._http.url).name
-            self.context = found.context - _SPARE
+            self.context: int = found.context - _SPARE
             self.tokenizer: Tokenizer = tokenizer or HubTokenizer(
                 load_tokenizer(resolve(model or self.model), trust_remote_code=trust_remote_code)
             )
-            self.one_pass = Shortcut("one pass", "a request a place")
-            self.masked = Shortcut("masked", "step by step")
+            self.one_pass: Shortcut = Shortcut("one pass", "a request a place")
+            self.masked: Shortcut = Shortcut("masked", "step by step")
             self._http.wait(self._probe())
         except BaseException:
             self.close()

@@ -79,7 +79,7 @@ class Encoder:
         self.name = model
         self._folder = resolve(model)
         check_files(self._folder)
-        self.fingerprint = model_fingerprint(self._folder)[:16]
+        self.fingerprint: str = model_fingerprint(self._folder)[:16]
         self._cache = (Path(cache) if cache is not None else home() / "encodings") / f"{self.fingerprint}.sqlite"
 
     def encode(self, texts: Sequence[str], *, queries: bool = False) -> Vectors:

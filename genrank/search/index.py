@@ -95,7 +95,7 @@ class Index:
         settings = dict(connection.execute("SELECT name, value FROM settings"))
         self.fields: tuple[TextField, ...] = tuple(json.loads(settings["fields"]))
         self._stem = settings["stem"] == "1"
-        self.encoded_by = settings["encoder"]
+        self.encoded_by: str = settings["encoder"]
 
     @classmethod
     def create(

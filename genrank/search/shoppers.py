@@ -42,7 +42,7 @@ class Shoppers:
     """
 
     def __init__(self, path: str | Path, *, kept: int = _KEPT) -> None:
-        self.path = Path(path)
+        self.path: Path = Path(path)
         self._kept = whole_number("kept", kept, at_least=1)
         self._lock = threading.RLock()
         with self._reporting():

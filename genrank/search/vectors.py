@@ -30,7 +30,7 @@ class ListingEncoder:
     def __init__(self, encoder: TextEncoder | EncodeTexts) -> None:
         self._encoder = encoder
         if isinstance(found := getattr(encoder, "fingerprint", None), str):
-            self.fingerprint = found
+            self.fingerprint: str = found
         elif callable(encoder) and hasattr(encoder, "__qualname__"):
             self.fingerprint = f"{encoder.__module__}.{encoder.__qualname__}"
         else:

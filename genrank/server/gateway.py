@@ -54,9 +54,9 @@ class Gateway:
     def __init__(self, ranker: Ranker, config: Config, *, cache: Cache | None = None) -> None:
         self.ranker = ranker
         self.config = config
-        self.metrics = Metrics()
-        self.first = ranker.first if isinstance(ranker, Cascade) else ranker
-        self.breaker = Breaker(config.breaker.failures, config.breaker.cool_down)
+        self.metrics: Metrics = Metrics()
+        self.first: Reranker = ranker.first if isinstance(ranker, Cascade) else ranker
+        self.breaker: Breaker = Breaker(config.breaker.failures, config.breaker.cool_down)
         self._fingerprint = ranker.fingerprint
         self._cache = cache or make_cache(config.cache, on_error=self._cache_failed)
         self._flights: Flights[Answer] = Flights()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr, WithJsonSchema
 
@@ -26,7 +26,7 @@ class RerankRequest(BaseModel):
     and `priority` are among the ignored ones: long texts are cut to the prompt's limits, and scores are 0 to 1.
     """
 
-    model_config = ConfigDict(extra="ignore")
+    model_config: ClassVar[ConfigDict] = ConfigDict(extra="ignore")
 
     query: StrictStr = Field(description="What the shopper typed; not blank.")
     documents: list[Document] | None = Field(None, description="At least one, in the first stage's order.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictStr
 
@@ -19,7 +19,8 @@ _Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 class SearchFilters(BaseModel):
     """Conditions that each result meets, whatever the query says; see `genrank.search.filters.Filters`."""
 
-    model_config = ConfigDict(extra="forbid")  # a condition that is overlooked would be a wrong result
+    # a condition that is overlooked would be a wrong result
+    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
     price_min: _Number | None = Field(None, ge=0, description="Least price, included.")
     price_max: _Number | None = Field(None, ge=0, description="Greatest price, included.")
@@ -38,7 +39,7 @@ class SearchFilters(BaseModel):
 class SearchRequest(BaseModel):
     """A search. `null` is as if left out, and fields that are not listed are ignored."""
 
-    model_config = ConfigDict(extra="ignore")
+    model_config: ClassVar[ConfigDict] = ConfigDict(extra="ignore")
 
     query: StrictStr = Field(description="What the shopper typed; not blank.")
     user_id: _Text | None = Field(None, description="Who searches: for the shopper's history, and for the log.")
@@ -114,7 +115,7 @@ class CompleteResponse(BaseModel):
 class EventRequest(BaseModel):
     """What a shopper did with a listing that a search showed."""
 
-    model_config = ConfigDict(extra="ignore")
+    model_config: ClassVar[ConfigDict] = ConfigDict(extra="ignore")
 
     request_id: _Text = Field(description="Of the answer to the search.")
     listing_id: _Text

@@ -20,22 +20,24 @@ class Metrics:
     """What ``/metrics`` shows; an object of its own for each app, so that tests do not share counts."""
 
     def __init__(self) -> None:
-        self.registry = CollectorRegistry()
+        self.registry: CollectorRegistry = CollectorRegistry()
         make: dict[str, Any] = {"registry": self.registry}
-        self.requests = Counter("genrank_requests", "Requests that got a ranking", ["outcome"], **make)
-        self.tiers = Counter("genrank_tiers", "Requests that got a ranking", ["tier"], **make)
+        self.requests: Counter = Counter("genrank_requests", "Requests that got a ranking", ["outcome"], **make)
+        self.tiers: Counter = Counter("genrank_tiers", "Requests that got a ranking", ["tier"], **make)
         for tier in get_args(Tier):
             self.tiers.labels(tier)  # there from the start, so that a rise from 0 is one
-        self.duration = Histogram(
+        self.duration: Histogram = Histogram(
             "genrank_request_duration_seconds", "From arrival to answer", buckets=_SECONDS, **make
         )
-        self.stages = Histogram("genrank_search_stage_seconds", "Of a search", ["stage"], buckets=_SECONDS, **make)
-        self.tokens = Counter("genrank_tokens", "Tokens that the model read or wrote", ["kind"], **make)
-        self.responses = Counter("genrank_http_responses", "Responses on every path", ["status"], **make)
-        self.cache = Counter("genrank_cache_lookups", "Lookups in the cache", ["result"], **make)
-        self.batches = Histogram("genrank_batch_requests", "Requests in a batch", buckets=_SIZES, **make)
-        self.waiting = Gauge("genrank_queue_requests", "Requests that wait for a batch", **make)
-        self.breaker = Gauge("genrank_breaker_open", "1 while the engine is left alone", **make)
+        self.stages: Histogram = Histogram(
+            "genrank_search_stage_seconds", "Of a search", ["stage"], buckets=_SECONDS, **make
+        )
+        self.tokens: Counter = Counter("genrank_tokens", "Tokens that the model read or wrote", ["kind"], **make)
+        self.responses: Counter = Counter("genrank_http_responses", "Responses on every path", ["status"], **make)
+        self.cache: Counter = Counter("genrank_cache_lookups", "Lookups in the cache", ["result"], **make)
+        self.batches: Histogram = Histogram("genrank_batch_requests", "Requests in a batch", buckets=_SIZES, **make)
+        self.waiting: Gauge = Gauge("genrank_queue_requests", "Requests that wait for a batch", **make)
+        self.breaker: Gauge = Gauge("genrank_breaker_open", "1 while the engine is left alone", **make)
 
     def answered(self, answer: Answer, *, cached: bool, seconds: float) -> None:
         """Count an answered request; tokens only where the model worked for it."""

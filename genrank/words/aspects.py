@@ -124,7 +124,7 @@ class AspectReader:
         if not 0 <= leaning <= 1:
             raise InputError(f"must be within 0..1, got {leaning}", field="leaning")
         self.engine = engine
-        self.prompt = load_prompt(prompt, AspectPrompt)
+        self.prompt: AspectPrompt = load_prompt(prompt, AspectPrompt)
         self._asks = ask
         self._names = _attribute_aspects(tuple(names))
         self._leaning = leaning

@@ -24,7 +24,7 @@ from genrank.errors import EngineError, ModelNotFoundError
 from genrank.permutation import Permutation
 from genrank.prompting.renderer import Renderer
 from genrank.prompting.template import load_template
-from tests.parity import Both, windows
+from tests.parity import Both, parity_windows, title_windows, windows
 from tests.servers import started
 
 pytestmark = [pytest.mark.model, pytest.mark.timeout(1200)]
@@ -150,9 +150,9 @@ def test_orders_are_the_transformers_engines(
 
 @pytest.mark.timeout(7200)
 def test_orders_over_http_are_always_permutations(remote: VLLMServer) -> None:
-    """200 by default; GENRANK_ORDERS=10000 for the figure in docs/results/validity.md."""
+    """50 by default; GENRANK_ORDERS=10000 for the figure in docs/results/validity.md."""
     chance = random.Random(0)
-    count = int(os.environ.get("GENRANK_ORDERS", "200"))
+    count = int(os.environ.get("GENRANK_ORDERS", "50"))
     for begin in range(0, count, 50):
         asked = []
         for i in range(begin, min(begin + 50, count)):
@@ -179,8 +179,7 @@ def test_text_is_the_transformers_engines(remote: VLLMServer, exact_engine: Any)
 @pytest.mark.parametrize("decoding", ["inline", "first-token", "pointwise"])
 @pytest.mark.timeout(3600)
 def test_parity(remote: VLLMServer, exact_engine: Any, decoding: Any) -> None:
-    """4 windows by default; GENRANK_PARITY_WINDOWS=500 for the figure in docs/results/validity.md."""
-    asked = windows(int(os.environ.get("GENRANK_PARITY_WINDOWS", "4")))
+    asked = parity_windows()
     both: Any = Both(remote, exact_engine)
     Reranker(engine=both, decoding=decoding).rerank_batch(asked)
     assert len(both.scored) >= len(asked)
@@ -204,7 +203,7 @@ def test_an_adapter_is_served_under_its_name(url: str, remote: VLLMServer, adapt
 
 
 def test_many_queries_in_flight_each_get_their_own_answer(url: str) -> None:
-    asked = windows(16)
+    asked = windows(8)
 
     async def all_at_once() -> list[Any]:
         async with Reranker(engine=url) as reranker:
@@ -247,11 +246,12 @@ def test_messages_become_the_same_tokens_by_the_servers_chat_template(
 
 
 def test_the_chat_seam_works_on_it_too(url: str) -> None:
+    asked = title_windows([6, 9])
     with closing(ChatEngine(url)) as chat:
         assert chat.name == "chat (json_schema, top 20 log-probabilities)"
         for decoding in ("listwise", "pointwise"):
-            rankings = Reranker(engine=chat, decoding=decoding).rerank_batch(windows(2))
-            for request, ranking in zip(windows(2), rankings, strict=True):
+            rankings = Reranker(engine=chat, decoding=decoding).rerank_batch(asked)
+            for request, ranking in zip(asked, rankings, strict=True):
                 assert sorted(i.listing_id for i in ranking) == sorted(c.listing.listing_id for c in request.candidates)
                 assert ranking.provenance.outcome in ("model", "repaired")
 

@@ -6,7 +6,6 @@ import asyncio
 import importlib.util
 import itertools
 import json
-import os
 import random
 import shutil
 import subprocess
@@ -23,7 +22,7 @@ import pytest
 from genrank import Query, Ranking, Reranker, sample_shop
 from genrank.engines.base import PermuteRequest, ScoreRequest, Stop, TextRequest, never
 from genrank.errors import EngineError, ModelError
-from tests.parity import Both, windows
+from tests.parity import Both, parity_windows, windows
 
 pytestmark = pytest.mark.model
 torch = pytest.importorskip("torch", reason="torch is not installed: pip install 'genrank[transformers]'")
@@ -184,8 +183,7 @@ def test_text_is_the_transformers_engines(engine: Any, reference: Any) -> None:
 @pytest.mark.parametrize("decoding", ["inline", "first-token", "pointwise"])
 @pytest.mark.timeout(3600)
 def test_parity(engine: Any, reference: Any, decoding: Any) -> None:
-    """4 windows by default; GENRANK_PARITY_WINDOWS=500 for the figure in docs/results/validity.md."""
-    asked = windows(int(os.environ.get("GENRANK_PARITY_WINDOWS", "4")))
+    asked = parity_windows()
     both = Both(engine, reference)
     Reranker(engine=both, decoding=decoding).rerank_batch(asked)
     assert len(both.scored) >= len(asked)
@@ -199,9 +197,9 @@ def test_parity(engine: Any, reference: Any, decoding: Any) -> None:
 @pytest.mark.parametrize(
     ("decoding", "queries", "candidates"),
     [
-        ("inline", 1, 8),
-        ("first-token", 1, 8),
-        ("pointwise", 1, 8),
+        ("inline", 1, 4),
+        ("first-token", 1, 4),
+        ("pointwise", 1, 4),
         pytest.param("inline", 8, 20, marks=pytest.mark.slow),  # minutes on a CPU
         pytest.param("first-token", 3, 20, marks=pytest.mark.slow),
         pytest.param("pointwise", 3, 20, marks=pytest.mark.slow),
@@ -209,12 +207,9 @@ def test_parity(engine: Any, reference: Any, decoding: Any) -> None:
 )
 @pytest.mark.timeout(1200)
 def test_parity_of_an_adapter(
-    engine: Any, adapter: str, smollm2: str, decoding: Any, queries: int, candidates: int
+    engine: Any, adapter: str, adapted_reference: Any, decoding: Any, queries: int, candidates: int
 ) -> None:
-    from genrank.engines.transformers import TransformersEngine
-
-    shop, exact = sample_shop(), TransformersEngine(smollm2, adapter=adapter, dtype="float32")
-    both = Both(engine.with_adapter(adapter), exact)
+    shop, both = sample_shop(), Both(engine.with_adapter(adapter), adapted_reference)
     reranker = Reranker(engine=both, decoding=decoding)
     reranker.rerank_batch([shop.request(query, candidates) for query in shop.split("test")[:queries]])
     assert len(both.scored) >= queries
@@ -225,7 +220,7 @@ def test_parity_of_an_adapter(
 @pytest.mark.parametrize("decoding", ["inline", "first-token", "listwise"])
 def test_a_long_chinese_list_with_history_and_reasons(engine: Any, decoding: Any) -> None:
     shop = sample_shop()
-    request = shop.request(next(query for query in shop.queries if query.query.query_id == "q-zh-20"))
+    request = shop.request(next(query for query in shop.queries if query.query.query_id == "q-zh-20"), 12)
     (ranking,) = Reranker(engine=engine, decoding=decoding, window=8, stride=4).rerank_batch([request], reasons=1)
     assert sorted(i.listing_id for i in ranking.items) == sorted(c.listing.listing_id for c in request.candidates)
     assert ranking.provenance.outcome in ("model", "repaired")
@@ -325,15 +320,18 @@ def adapter(smollm2: str, tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(folder)
 
 
-def test_an_adapter_per_request(engine: Any, adapter: str, smollm2: str) -> None:
+@pytest.fixture(scope="module")
+def adapted_reference(adapter: str, smollm2: str) -> Any:
     from genrank.engines.transformers import TransformersEngine
 
+    return TransformersEngine(smollm2, adapter=adapter, dtype="float32")
+
+
+def test_an_adapter_per_request(engine: Any, adapter: str, adapted_reference: Any) -> None:
     view = engine.with_adapter(adapter)
     assert (view.adapter, engine.adapter) == (adapter, None)
     asked = [ScoreRequest(tokens(60, 7), [20, 59], [10, 500, 9805])]
-    (plain,), (adapted,), (expected,) = (
-        one.score(asked) for one in (engine, view, TransformersEngine(smollm2, adapter=adapter, dtype="float32"))
-    )
+    (plain,), (adapted,), (expected,) = (one.score(asked) for one in (engine, view, adapted_reference))
     assert_same_scores(adapted, expected)
     with pytest.raises(AssertionError):
         assert_same_scores(adapted, plain)

@@ -81,11 +81,16 @@ def wheel(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def unpacked(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def sdist(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build(source, "sdist", tmp_path_factory.mktemp("sdist"))
+
+
+@pytest.fixture(scope="module")
+def unpacked(sdist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What the source archive holds."""
-    out = tmp_path_factory.mktemp("sdist")
-    shutil.unpack_archive(build(source, "sdist", out), out, filter="data")
-    (folder,) = (path for path in out.iterdir() if path.is_dir())
+    out = tmp_path_factory.mktemp("unpacked")
+    shutil.unpack_archive(sdist, out, filter="data")
+    (folder,) = out.iterdir()
     return folder
 
 
@@ -178,6 +183,22 @@ def others_too(python: Path) -> Iterator[None]:
         yield
     finally:
         (site / "others.pth").unlink()
+
+
+def test_pypi_would_take_the_archives(sdist: Path, wheel: Path) -> None:
+    pytest.importorskip("twine", reason="twine is not installed: pip install 'genrank[dev]'")
+    command = [sys.executable, "-m", "twine", "check", "--strict", str(sdist), str(wheel)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+
+
+def test_the_wheel_has_no_common_mistake(wheel: Path) -> None:
+    """Such as bytecode, files twice, or a second package."""
+    missing = "check-wheel-contents is not installed: pip install 'genrank[dev]'"
+    pytest.importorskip("check_wheel_contents", reason=missing)
+    command = [sys.executable, "-m", "check_wheel_contents", str(wheel)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=wheel.parent)
+    assert done.returncode == 0, done.stdout
 
 
 def test_the_core_works_on_its_own(python: Path, tmp_path: Path) -> None:

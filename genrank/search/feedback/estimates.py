@@ -77,7 +77,7 @@ class ClickEstimates:
                     known = table.get(listing_id, Looks(0.0, 0.0))
                     table[listing_id] = Looks(known.examined + one.examined, known.worth + one.worth)
                 examined, worth = examined + one.examined, worth + one.worth
-        self.mean = worth / examined if examined else 0.0
+        self.mean: float = worth / examined if examined else 0.0
         """What a look is worth, over all listings."""
 
     @classmethod

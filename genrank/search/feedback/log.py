@@ -171,7 +171,7 @@ class FeedbackLog:
         Raises:
             OSError: When it cannot be read or written.
         """
-        self.folder = Path(folder).absolute()
+        self.folder: Path = Path(folder).absolute()
         for name, schema in _SCHEMAS.items():
             (self.folder / name).mkdir(parents=True, exist_ok=True)
             if not (self.folder / name / _EMPTY).exists():

@@ -56,11 +56,11 @@ class Vocabulary:
         words: Mapping[str, int],
         currencies: Mapping[str, int],
     ) -> None:
-        self.categories = dict(categories)
-        self.brands = dict(brands)
-        self.facets = {path: tuple(some) for path, some in facets.items()}
-        self.words = dict(words)
-        self.currencies = dict(currencies)
+        self.categories: dict[Path, int] = dict(categories)
+        self.brands: dict[str, int] = dict(brands)
+        self.facets: dict[Path, tuple[Facet, ...]] = {path: tuple(some) for path, some in facets.items()}
+        self.words: dict[str, int] = dict(words)
+        self.currencies: dict[str, int] = dict(currencies)
         self._search = search
         self._brands: dict[str, list[tuple[list[str], str]]] = defaultdict(list)  # words and names, by the first word
         for name in self.brands:

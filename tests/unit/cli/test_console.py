@@ -1,9 +1,9 @@
 from __future__ import annotations
 
 import io
+import json
 import subprocess
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -74,28 +74,37 @@ def test_without_rich_progress_is_told_in_lines(
     assert capsys.readouterr() == ("", "reading the model\ndone\n")
 
 
-@pytest.mark.parametrize(
-    ("arguments", "status", "out", "err"),
-    [
+WITHOUT_RICH = """
+import contextlib, io, json, sys
+sys.modules["rich"] = None
+sys.path.insert(0, sys.argv[1])
+from genrank.cli.main import main
+done = []
+for arguments in json.loads(sys.argv[2]):
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            status = main(arguments)
+        except SystemExit as ended:
+            status = ended.code
+    done.append((status, out.getvalue(), err.getvalue()))
+print(json.dumps(done))
+"""
+
+
+def test_the_commands_work_without_rich(tmp_path: Path) -> None:
+    """In one process, since starting it takes longer than the commands."""
+    calls: list[tuple[list[str], int, list[str], str]] = [
         (["--version"], 0, ["genrank "], ""),
         (["models", "list"], 0, [*KNOWN_MODELS, "licence"], ""),
         (["prompts", "list"], 0, [*template_names(), "decodings"], ""),
         (["prompts", "show", "inline"], 0, ["name = "], ""),
         (["models", "fetch", "smollm2"], 1, [], "genrank: 'smollm2' is not a known model"),
         (["rerank", "missing.jsonl"], 1, [], "genrank: missing.jsonl: expected a readable file"),
-    ],
-    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
-)
-def test_the_commands_work_without_rich(
-    arguments: Sequence[str], status: int, out: Sequence[str], err: str, tmp_path: Path
-) -> None:
-    program = (
-        "import sys; sys.modules['rich'] = None; sys.path.insert(0, sys.argv.pop(1)); "
-        "from genrank.cli.main import main; sys.exit(main())"
-    )
-    command = [sys.executable, "-c", program, str(ROOT), *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
-    assert (done.returncode, done.stderr[: len(err)]) == (status, err)
-    assert "Traceback" not in done.stderr
-    for text in out:
-        assert text in done.stdout
+    ]
+    command = [sys.executable, "-c", WITHOUT_RICH, str(ROOT), json.dumps([arguments for arguments, *_ in calls])]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path)
+    for (arguments, expected, texts, begin), (status, out, err) in zip(calls, json.loads(done.stdout), strict=True):
+        assert (status, err[: len(begin)]) == (expected, begin), arguments
+        assert "Traceback" not in err
+        assert [text for text in texts if text not in out] == []

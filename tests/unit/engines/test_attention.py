@@ -9,6 +9,7 @@ torch = pytest.importorskip("torch", reason="torch is not installed: pip install
 transformers = pytest.importorskip("transformers", reason="get it with: pip install 'genrank[transformers]'")
 
 from genrank.engines.attention import group_heads  # noqa: E402
+from genrank.engines.caches import cache_keyword  # noqa: E402
 
 SIZES: dict[str, Any] = {
     "vocab_size": 90,
@@ -37,8 +38,9 @@ def test_grouped_heads_give_the_same_states(kind: str, heads: int) -> None:
     with torch.inference_mode():
         for model in models:
             whole = model(input_ids=ids)
-            padded = model(input_ids=ids[:, :15], attention_mask=mask[:, :15])
-            after = model(input_ids=ids[:, 15:], attention_mask=mask, past_key_values=padded.past_key_values)
+            kept = {cache_keyword(model): transformers.DynamicCache(config=model.config)}
+            padded = model(input_ids=ids[:, :15], attention_mask=mask[:, :15], **kept)
+            after = model(input_ids=ids[:, 15:], attention_mask=mask, **kept)
             found.append([whole.logits, padded.logits[:, 9:], after.logits])
     for one, other in zip(*found, strict=True):
         torch.testing.assert_close(one, other, atol=1e-4, rtol=0)
