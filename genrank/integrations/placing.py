@@ -126,7 +126,8 @@ class Source:
 
     async def aopen(self) -> Reranker | Cascade:
         """`open` for asyncio: a model is read in a thread."""
-        return self._reranker or await asyncio.to_thread(self.open)
+        opened = self._reranker
+        return opened if opened is not None else await asyncio.to_thread(self.open)
 
     def close(self) -> None:
         """Free the reranker if it was opened here; later calls raise an error."""

@@ -311,7 +311,9 @@ def test_the_wishes_that_a_reason_names(text: str, wishes: tuple[str, ...]) -> N
     assert named_wishes(text, cable()) == wishes
 
 
-@pytest.mark.parametrize("query", ["cream under 60", "cream under 60 dollars", "cream for less than $60", "面霜 60以内"])
+@pytest.mark.parametrize(
+    "query", ["cream under 60", "cream under 60 dollars", "cream for less than $60", "面霜 60以内"]
+)
 def test_the_bound_of_a_price_asks_for_no_weight(query: str) -> None:
     dear = Listing("p", "Cream 面霜", price=Price(80.0, "USD"), attributes={"weight": "60 g", "height": "60 cm"})
     assert "60" not in ground("Simply the best.", Facts(Query(query), dear)).text
