@@ -68,7 +68,7 @@ def test_a_command(command: str, requests: list[Request], orders: Orders, smollm
     assert [found[f"r{i}"] for i in range(len(requests))] == orders
 
 
-def test_the_gateway(requests: list[Request], orders: Orders, reranker: Reranker) -> None:
+def test_the_gateway(requests: list[Request], orders: Orders, exact_engine: Any) -> None:
     pytest.importorskip("fastapi", reason="fastapi is not installed: pip install 'genrank[server]'")
     from starlette.testclient import TestClient
 
@@ -77,7 +77,7 @@ def test_the_gateway(requests: list[Request], orders: Orders, reranker: Reranker
     from genrank.server.gateway import Gateway
 
     found = []
-    with TestClient(create_app(Gateway(reranker, Config()))) as client:
+    with TestClient(create_app(Gateway(Reranker(engine=exact_engine), Config()))) as client:
         for one in requests:
             documents = [candidate.listing.to_dict() for candidate in one.candidates]
             body = {"query": one.query.text, "documents": documents, "history": past(one.history)}
