@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from genrank import Listing, sample_shop
+from genrank.data.jsonl import request_fields, write_jsonl
 from tests.tutorial import ROOT, blocks
 
 _NAMES = (
     "searching", "feedback", "completion", "pipeline", "variety", "python", "decodings", "kept-listings",
-    "understanding", "words", "reference/server",
+    "understanding", "words", "batch", "reference/server",
 )  # fmt: skip
 PAGES = (*(ROOT / "docs" / f"{name}.md" for name in _NAMES), ROOT / "README.md")
 """The pages, in an order in which each finds the files that it opens."""
@@ -59,6 +60,7 @@ def run(page: Path) -> int:
 def main() -> None:
     """Run all pages."""
     Path("serve.toml").write_text("[server]\nport = 8080\n", encoding="utf-8")  # the settings of a reader's gateway
+    write_jsonl("requests.jsonl", map(request_fields, given()["requests"]))
     for page in PAGES:
         sys.stdout.write(f"{page.name}: {run(page)} blocks\n")
         sys.stdout.flush()

@@ -42,7 +42,8 @@ def test_what_is_not_run_says_why() -> None:
 
 
 def test_every_block_of_python_is_run_somewhere() -> None:
-    run = {*PAGES, *TUTORIALS, *HOW_TOS, DOCS / "gpus.md", DOCS / "classic.md"}
+    by_unit_tests = DOCS / "integrations.md"  # tests/unit/integrations: each framework's block with the framework
+    run = {*PAGES, *TUTORIALS, *HOW_TOS, DOCS / "gpus.md", DOCS / "classic.md", by_unit_tests}
     for page in (ROOT / "README.md", *DOCS.glob("**/*.md")):
         if any(block.language == "python" for block in blocks(page)):
             assert page in run, f"{page}: add it to tests/page_blocks.py, or say why its blocks are not run"

@@ -12,6 +12,7 @@ np: Any = pytest.importorskip("numpy", reason="numpy is not installed: pip insta
 from genrank import BudgetError, Cascade, EngineError, InputError, Listing, Reranker  # noqa: E402
 from genrank.integrations.cross_encoder import GenrankCrossEncoder  # noqa: E402
 from genrank.testing import OracleEngine, ScriptedEngine  # noqa: E402
+from tests.unit.integrations.conftest import run_page  # noqa: E402
 
 DOCUMENTS = ["Blue coat", "Red wool dress", "Red cotton dress"]
 
@@ -245,3 +246,11 @@ def test_sentence_transformers_own_evaluator_takes_it(monkeypatch: pytest.Monkey
     monkeypatch.setattr(program, "store_metrics_in_model_card_data", lambda *_: None)  # of a model to be published
     assert program(encoder())["mrr@3"] == 1.0
     assert program(encoder("coat", "Red wool"))["mrr@3"] < 1.0
+
+
+def test_the_page_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    ranker = Reranker(engine=Reading("dress", "cotton"), decoding="pointwise")
+    monkeypatch.setattr("genrank.Reranker", lambda: ranker)
+    names = run_page("In place of a cross-encoder")
+    assert names["scores"][1] > names["scores"][0]
+    assert [one["text"] for one in names["best"]] == ["Red cotton dress"]

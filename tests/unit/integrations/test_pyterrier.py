@@ -18,6 +18,7 @@ from genrank.engines.base import Stop, TextResult, never  # noqa: E402
 from genrank.integrations.pyterrier import GenrankTransformer  # noqa: E402
 from genrank.testing import OracleEngine, ScriptedEngine  # noqa: E402
 from genrank.types import Tokens  # noqa: E402
+from tests.unit.integrations.conftest import run_page  # noqa: E402
 
 os.environ.setdefault("PT_TEST_TRANSFORMER_REPORTS", "0")  # they are warnings
 
@@ -220,3 +221,14 @@ def test_what_is_wrong_is_named() -> None:
         GenrankTransformer(Reranker(engine=OracleEngine({}), decoding="inline", max_prompt_tokens=40))(
             results(*(("1", f"d{i}") for i in range(20)))
         )
+
+
+def test_the_page_runs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    ranker = Reranker(engine=Oracle(GRADES), decoding="pointwise")
+    monkeypatch.setattr("genrank.Reranker", lambda: ranker)
+    frame = results(("1", "d1"), ("1", "d2")).assign(query="red summer dress", rank=[0, 1], score=[2.0, 1.0])
+    qrels = pd.DataFrame({"qid": ["1"], "docno": ["d2"], "label": [1]})
+    topics = frame[["qid", "query"]].drop_duplicates()
+    run_page("PyTerrier", retriever=pt.Transformer.from_df(frame), topics=topics, qrels=qrels)
+    shown = capsys.readouterr().out
+    assert shown.index("d2") < shown.index("d1")
