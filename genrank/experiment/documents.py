@@ -8,15 +8,14 @@ anything else is left out.
 
 from __future__ import annotations
 
-import dataclasses
 from abc import abstractmethod
 from collections.abc import ItemsView, Iterator, Mapping, ValuesView
 from typing import Any
 
-from genrank.types import Listing, make_listing
+from genrank.data.documents import LISTING_FIELDS, plain, read_listing
+from genrank.types import Listing
 
 MAX_ATTRIBUTE = 200
-_OWN = {one.name for one in dataclasses.fields(Listing)} - {"listing_id", "title", "description", "attributes"}
 
 
 def document_listing(doc_id: str, title: str, text: str, further: Mapping[str, Any]) -> Listing:
@@ -31,27 +30,19 @@ def document_listing(doc_id: str, title: str, text: str, further: Mapping[str, A
     Raises:
         InputError: When the id or a field that is called like one of a listing's is wrong.
     """
-    fields: dict[str, Any] = {"listing_id": doc_id}
+    listed = {name: list(value) if isinstance(value, tuple) else value for name, value in further.items()}
+    fields = {name: value for name, value in listed.items() if name in LISTING_FIELDS or _is_attribute(value)}
     if title.strip():
         fields |= {"title": title, "description": text}
     else:
         fields["title"] = text if text.strip() else doc_id
-    attributes: dict[str, str] = {}
-    for name, value in further.items():
-        if name in _OWN:
-            fields[name] = [value] if name == "category" and isinstance(value, str) and value else value
-        elif attribute := _attribute(value):
-            attributes[name] = attribute
-    return make_listing(fields | {"attributes": attributes})
+    return read_listing(doc_id, fields)
 
 
-def _attribute(value: Any) -> str:
-    if isinstance(value, (list, tuple)) and all(isinstance(one, str) for one in value):
-        value = ", ".join(value)
-    if not isinstance(value, (str, int, float)):
-        return ""
-    text = str(value).strip()
-    return text if len(text) <= MAX_ATTRIBUTE else ""
+def _is_attribute(value: Any) -> bool:
+    if isinstance(value, list) and not all(isinstance(one, str) for one in value):
+        return False
+    return isinstance(value, (str, int, float, list)) and 0 < len(plain(value).strip()) <= MAX_ATTRIBUTE
 
 
 class Documents(Mapping[str, Listing]):

@@ -19,7 +19,7 @@ def test_further_fields() -> None:
         "category": "Lamps",
         "price": {"amount": 3, "currency": "EUR"},
         "year": 1999,
-        "authors": ["Ada", "Grace"],
+        "authors": ("Ada", "Grace"),
         "empty": "",
         "long": "x" * (MAX_ATTRIBUTE + 1),
         "raw": b"bytes",
