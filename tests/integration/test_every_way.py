@@ -31,7 +31,7 @@ def requests() -> list[Request]:
     found = []
     for i in range(REQUESTS):
         one = known[i * 7 % len(known)]
-        candidates = [Candidate(candidate.listing) for candidate in drawn.sample(one.candidates, CANDIDATES)]
+        candidates = tuple(Candidate(candidate.listing) for candidate in drawn.sample(one.candidates, CANDIDATES))
         found.append(Request(one.query, candidates, history=one.history[-2:]))
     return found
 
