@@ -10,8 +10,8 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 # A file stays in one process, so that a model is loaded once; files with models come first, the many short ones fill the gaps.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q --numprocesses 2 --dist loadfile --no-loadscope-reorder
 WITHOUT_MODELS := tests/unit tests/property tests/test_conventions.py
-# the public interface, the command line, the data formats and the promises
-CORE := $(wildcard tests/unit/test_*.py) tests/unit/cli tests/unit/data tests/unit/text tests/property tests/test_conventions.py
+# the public interface, the command line, the data formats and the promises; not what reads the docs alone
+CORE := $(filter-out tests/unit/test_docs.py tests/unit/test_guides.py,$(wildcard tests/unit/test_*.py)) tests/unit/cli tests/unit/data tests/unit/text tests/property tests/test_conventions.py
 # what the light tests need: no torch
 LIGHT := eval,feedback,remote,server,test
 
