@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-from pydantic import PrivateAttr
-
-from genrank.cascade import Cascade
 from genrank.errors import MissingExtraError
 from genrank.integrations.listings import NOTES, RELEVANCE
 from genrank.integrations.listings import Document as Read
-from genrank.integrations.placing import Asked, Histories, Placing, Source, arerank, check_history, rerank
-from genrank.reranker import Reranker
-from genrank.types import Ranking
+from genrank.integrations.placing import Configured, Placing, arerank, rerank
 
 try:
     from langchain_core.callbacks import Callbacks
@@ -22,7 +16,7 @@ except ImportError:
     raise MissingExtraError("langchain-core", "langchain") from None
 
 
-class GenrankCompressor(BaseDocumentCompressor):
+class GenrankCompressor(Configured, BaseDocumentCompressor):
     """Reranks retrieved documents, read as `genrank.integrations.listings` says.
 
     Documents are copied, and their metadata kept. ``relevance_score`` of the metadata is the score, and ``genrank``
@@ -46,43 +40,6 @@ class GenrankCompressor(BaseDocumentCompressor):
     Raises:
         InputError: When an argument is wrong.
     """
-
-    reranker: Any = None
-    options: dict[str, Any] | None = None
-    top_n: int | None = None
-    reasons: int = 0
-    deadline: float | None = None
-    history: Any = ()
-    metadata_fields: Any = None
-    on_ranking: Any = None
-    _source: Source = PrivateAttr()
-
-    def __init__(
-        self,
-        *,
-        reranker: Reranker | Cascade | None = None,
-        options: Mapping[str, Any] | None = None,
-        top_n: int | None = None,
-        reasons: int = 0,
-        deadline: float | None = None,
-        history: Histories = (),
-        metadata_fields: Sequence[str] | None = None,
-        on_ranking: Callable[[Ranking], object] | None = None,
-    ) -> None:
-        source = Source(reranker, options)
-        Asked(top_n, reasons, deadline, metadata_fields)
-        check_history(history)
-        super().__init__(
-            reranker=reranker,
-            options=options,
-            top_n=top_n,
-            reasons=reasons,
-            deadline=deadline,
-            history=history,
-            metadata_fields=metadata_fields,
-            on_ranking=on_ranking,
-        )
-        self._source = source
 
     def compress_documents(
         self,
@@ -115,16 +72,8 @@ class GenrankCompressor(BaseDocumentCompressor):
         placing = await arerank(self._source, query, _read(documents), self._asked(), self.history)
         return self._placed(documents, placing)
 
-    def close(self) -> None:
-        """Free the model if it was opened here; later calls raise an error."""
-        self._source.close()
-
-    def _asked(self) -> Asked:
-        return Asked(self.top_n, self.reasons, self.deadline, self.metadata_fields)
-
     def _placed(self, documents: Sequence[Document], placing: Placing) -> list[Document]:
-        if self.on_ranking is not None and placing.ranking is not None:
-            self.on_ranking(placing.ranking)
+        self._report(placing)
         found = []
         for one in placing.placed:
             document = documents[one.place]

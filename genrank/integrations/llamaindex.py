@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
-
-from pydantic import PrivateAttr
+from collections.abc import Sequence
 
 from genrank.cascade import Cascade
 from genrank.errors import InputError, MissingExtraError
 from genrank.integrations.listings import NOTES
 from genrank.integrations.listings import Document as Read
-from genrank.integrations.placing import Asked, Histories, Placing, Source, arerank, check_history, rerank
+from genrank.integrations.placing import Configured, Placing, arerank, rerank
 from genrank.reranker import Reranker
-from genrank.types import Ranking
 
 try:
     from llama_index.core.instrumentation.events.rerank import ReRankEndEvent, ReRankStartEvent
@@ -26,7 +22,7 @@ except ImportError:
 _DISPATCHER = get_dispatcher(__name__)
 
 
-class GenrankPostprocessor(BaseNodePostprocessor):
+class GenrankPostprocessor(Configured, BaseNodePostprocessor):
     """Reranks retrieved nodes, read as `genrank.integrations.listings` says.
 
     Metadata that a node hides from models (``excluded_llm_metadata_keys``) are not read. Nodes are copied, and their
@@ -53,51 +49,10 @@ class GenrankPostprocessor(BaseNodePostprocessor):
         InputError: When an argument is wrong.
     """
 
-    reranker: Any = None
-    options: dict[str, Any] | None = None
-    top_n: int | None = None
-    reasons: int = 0
-    deadline: float | None = None
-    history: Any = ()
-    metadata_fields: Any = None
-    on_ranking: Any = None
-    _source: Source = PrivateAttr()
-
-    def __init__(
-        self,
-        *,
-        reranker: Reranker | Cascade | None = None,
-        options: Mapping[str, Any] | None = None,
-        top_n: int | None = None,
-        reasons: int = 0,
-        deadline: float | None = None,
-        history: Histories = (),
-        metadata_fields: Sequence[str] | None = None,
-        on_ranking: Callable[[Ranking], object] | None = None,
-    ) -> None:
-        source = Source(reranker, options)
-        Asked(top_n, reasons, deadline, metadata_fields)
-        check_history(history)
-        super().__init__(
-            reranker=reranker,
-            options=options,
-            top_n=top_n,
-            reasons=reasons,
-            deadline=deadline,
-            history=history,
-            metadata_fields=metadata_fields,
-            on_ranking=on_ranking,
-        )
-        self._source = source
-
     @classmethod
     def class_name(cls) -> str:
         """The name by which LlamaIndex writes it down."""
         return "GenrankPostprocessor"
-
-    def close(self) -> None:
-        """Free the model if it was opened here; later calls raise an error."""
-        self._source.close()
 
     def _postprocess_nodes(
         self, nodes: list[NodeWithScore], query_bundle: QueryBundle | None = None
@@ -117,17 +72,13 @@ class GenrankPostprocessor(BaseNodePostprocessor):
         self._starts(query, nodes, await self._source.aopen())
         return self._placed(nodes, await arerank(self._source, query, _read(nodes), self._asked(), self.history))
 
-    def _asked(self) -> Asked:
-        return Asked(self.top_n, self.reasons, self.deadline, self.metadata_fields)
-
     def _starts(self, query: str, nodes: list[NodeWithScore], reranker: Reranker | Cascade) -> None:
         first = reranker.first if isinstance(reranker, Cascade) else reranker
         top_n = len(nodes) if self.top_n is None else self.top_n
         _DISPATCHER.event(ReRankStartEvent(query=query, nodes=nodes, top_n=top_n, model_name=first.engine.model))
 
     def _placed(self, nodes: list[NodeWithScore], placing: Placing) -> list[NodeWithScore]:
-        if self.on_ranking is not None and placing.ranking is not None:
-            self.on_ranking(placing.ranking)
+        self._report(placing)
         found = []
         for one in placing.placed:
             node = nodes[one.place].node

@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+from pydantic import BaseModel, PrivateAttr
+
 from genrank.cascade import Cascade
 from genrank.errors import EngineError, InputError
 from genrank.inputs import make_history, whole_number
@@ -136,6 +138,58 @@ class Source:
             if self._owns and self._reranker is not None:
                 self._reranker.close()
                 self._reranker = None
+
+
+class Configured(BaseModel):
+    """The arguments that LangChain's and LlamaIndex's class take, both of which are models of pydantic."""
+
+    reranker: Any = None
+    options: dict[str, Any] | None = None
+    top_n: int | None = None
+    reasons: int = 0
+    deadline: float | None = None
+    history: Any = ()
+    metadata_fields: Any = None
+    on_ranking: Any = None
+    _source: Source = PrivateAttr()
+
+    def __init__(
+        self,
+        *,
+        reranker: Reranker | Cascade | None = None,
+        options: Mapping[str, Any] | None = None,
+        top_n: int | None = None,
+        reasons: int = 0,
+        deadline: float | None = None,
+        history: Histories = (),
+        metadata_fields: Sequence[str] | None = None,
+        on_ranking: Callable[[Ranking], object] | None = None,
+    ) -> None:
+        source = Source(reranker, options)
+        Asked(top_n, reasons, deadline, metadata_fields)
+        check_history(history)
+        super().__init__(
+            reranker=reranker,
+            options=options,
+            top_n=top_n,
+            reasons=reasons,
+            deadline=deadline,
+            history=history,
+            metadata_fields=metadata_fields,
+            on_ranking=on_ranking,
+        )
+        self._source = source
+
+    def close(self) -> None:
+        """Free the model if it was opened here; later calls raise an error."""
+        self._source.close()
+
+    def _asked(self) -> Asked:
+        return Asked(self.top_n, self.reasons, self.deadline, self.metadata_fields)
+
+    def _report(self, placing: Placing) -> None:
+        if self.on_ranking is not None and placing.ranking is not None:
+            self.on_ranking(placing.ranking)
 
 
 def rerank(source: Source, query: str, documents: Sequence[Document], asked: Asked, history: Histories = ()) -> Placing:
