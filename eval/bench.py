@@ -22,8 +22,8 @@ Thirteen parts, as JSON on stdout:
   see `eval.serving`. ``--serving`` chooses among these.
 
 - ``index``: a catalogue's index of ``--listings`` listings: building, searching, updates that another process sees. The
-  listings are the sample shop's, or a dataset's, repeated with changes; vectors are random, or ``--dense``'s; see
-  `eval.index`.
+  listings are the sample shop's, or a dataset's, repeated with changes; vectors are random, or ``--dense``'s; the model
+  ``--ranked-by`` ranks what is found. See `eval.index`.
 - ``completion``: suggestions while a shopper types, for such a catalogue and ``--logged`` queries; see
   `eval.completion`.
 - ``batch``: rows per second of a ``genrank batch`` job and of `Reranker.rerank_batch` over the same requests, and their
@@ -107,6 +107,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--listings", type=int, default=100_000, help="listings of index and completion (%(default)s)")
     parser.add_argument("--logged", type=int, default=100_000, help="queries of completion (%(default)s)")
     parser.add_argument("--dense", metavar="MODEL", help="encoder of index (random vectors)")
+    parser.add_argument("--ranked-by", metavar="MODEL", help="model that also ranks what index finds (none)")
     parser.add_argument("--kills", type=int, default=3, help="of the job of batch (%(default)s)")
     parser.add_argument("--ray-workers", type=int, default=0, help="of batch, a core each; compared with one (none)")
     parser.add_argument("--out", type=Path, help="folder for peers.json, peers.md and the logs of engines and servers")
@@ -162,7 +163,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             engine=arguments.engine,
             out=arguments.out,
         ),
-        "index": lambda: _index(arguments.dataset, arguments.listings, given(arguments.queries, 300), arguments.dense),
+        "index": lambda: _index(
+            arguments.dataset, arguments.listings, given(arguments.queries, 300), arguments.dense, arguments.ranked_by
+        ),
         "completion": lambda: _completion(
             arguments.dataset, arguments.listings, arguments.logged, given(arguments.queries, 300)
         ),
@@ -213,12 +216,14 @@ def _int8(folder: str | None, model: str, queries: int, rounds: int) -> dict[str
     return measure_int8(model, described(folder, queries), rounds)
 
 
-def _index(folder: str | None, listings: int, queries: int, dense: str | None) -> dict[str, Any]:
+def _index(folder: str | None, listings: int, queries: int, dense: str | None, model: str | None) -> dict[str, Any]:
     from eval.index import measure_index
 
     if listings < 1:
         raise InputError(f"must be at least 1, got {listings}", field="listings")
-    return measure_index(load_dataset(folder) if folder else sample_shop(), listings, queries=queries, dense=dense)
+    dataset = load_dataset(folder) if folder else sample_shop()
+    reranker = Reranker(model, decoding="pointwise") if model else None
+    return measure_index(dataset, listings, queries=queries, dense=dense, reranker=reranker)
 
 
 def _completion(folder: str | None, listings: int, logged: int, queries: int) -> dict[str, Any]:

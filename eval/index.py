@@ -1,4 +1,4 @@
-"""How fast a catalogue's index is: building, searching, and updates that another process sees."""
+"""How fast a catalogue's index is: building, searching, ranking, and updates that another process sees."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import multiprocessing
 import random
 import tempfile
 import time
+import zlib
 from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from eval.peers import percentiles_ms
+from genrank import Reranker
 from genrank.data.dataset import Dataset
 from genrank.experiment.program import say
 from genrank.search.dense import Encoder, TextEncoder, Vectors
@@ -26,13 +28,15 @@ from genrank.types import Listing, Price
 SIZE = 384
 UPDATES = (1, 100)
 """Listings in one call of `Index.add`."""
+CANDIDATES = 20
+"""Listings that are found and ranked."""
 _AT_ONCE = 1000
 _CATEGORIES = 20
 _FILTERS = Filters(price_min=10, price_max=30, in_stock=True)
 
 
 class RandomEncoder:
-    """Random vectors in place of a model's: they cost a search as much."""
+    """Random vectors in place of a model's: they cost a search as much. A query has the same one each time."""
 
     name = "random"
     fingerprint = f"random-{SIZE}"
@@ -40,9 +44,10 @@ class RandomEncoder:
     def __init__(self) -> None:
         self._rng = np.random.default_rng(0)
 
-    def encode(self, texts: Sequence[str], *, queries: bool = False) -> Vectors:  # noqa: ARG002
+    def encode(self, texts: Sequence[str], *, queries: bool = False) -> Vectors:
         """Vectors of length 1, ``[n, SIZE]``."""
-        vectors = self._rng.standard_normal((len(texts), SIZE), dtype=np.float32)
+        rng = np.random.default_rng([zlib.crc32(text.encode()) for text in texts]) if queries else self._rng
+        vectors = rng.standard_normal((len(texts), SIZE), dtype=np.float32)
         unit: Vectors = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
         return unit
 
@@ -75,7 +80,13 @@ def catalogue(listings: Sequence[Listing], count: int, seed: int = 0) -> list[Li
 
 
 def measure_index(
-    dataset: Dataset, count: int, *, queries: int = 300, dense: str | None = None, seconds: float = 5.0
+    dataset: Dataset,
+    count: int,
+    *,
+    queries: int = 300,
+    dense: str | None = None,
+    reranker: Reranker | None = None,
+    seconds: float = 5.0,
 ) -> dict[str, Any]:
     """Build an index, search it with the dataset's queries, and change listings while another process looks.
 
@@ -84,6 +95,7 @@ def measure_index(
         count: Listings of the index.
         queries: Queries to search with, at most.
         dense: Name of the encoder; None takes random vectors.
+        reranker: Also ranks what is found, by ``pointwise``; the listings are kept beforehand.
         seconds: How long to update, for each size of a call.
 
     Returns:
@@ -105,6 +117,8 @@ def measure_index(
         say(f"built in {result['build_s']} s")
         result["mib"] = round(sum(file.stat().st_size for file in index.path.iterdir()) / 2**20, 1)
         result["search"] = _searches(index, texts[:queries])
+        if reranker is not None:
+            result["ranked"] = _ranked(index, reranker, texts[:queries])
         result["updates"] = [_updates(index, listings, size, seconds) for size in UPDATES]
         result["search_after_updates"] = _searches(index, texts[:queries])
     return result
@@ -118,6 +132,21 @@ def _searches(index: Index, queries: Sequence[str]) -> dict[str, Any]:
             found[name] = _timed(functools.partial(index.search, filters=filters, mode=mode), queries)
     say("searched")
     return found
+
+
+def _ranked(index: Index, reranker: Reranker, queries: Sequence[str]) -> dict[str, Any]:
+    """Search and rank, with all that is found read beforehand."""
+    found = {hit.listing.listing_id: hit.listing for query in queries for hit in index.search(query, k=CANDIDATES)}
+    reranker.warm(found.values())
+    say(f"read {len(found)} listings")
+    kept = []
+
+    def search_and_rank(query: str) -> None:
+        if hits := index.search(query, k=CANDIDATES):
+            kept.append(reranker.rerank(query, hits).provenance.kept / len(hits))
+
+    times = _timed(search_and_rank, queries)
+    return {"candidates": CANDIDATES, "kept": round(sum(kept) / len(kept), 3), **times}
 
 
 def _timed(search: Callable[[str], object], queries: Sequence[str]) -> dict[str, list[float]]:

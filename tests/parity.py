@@ -1,4 +1,4 @@
-"""For tests that hold one engine to another: windows of the sample shop, and an engine that asks both."""
+"""For tests that hold an engine, or a way in, to another: windows of the sample shop, engines that ask both or once."""
 
 from __future__ import annotations
 
@@ -53,3 +53,21 @@ class Both:
         answers = self._reference.score(requests, **options)
         self.scored += zip(self._engine.score(requests, **options), answers, strict=True)
         return answers
+
+
+class Once:
+    """Asks the engine only for scores that it has not been asked for yet."""
+
+    def __init__(self, engine: Any) -> None:
+        self._engine = engine
+        self._known: dict[tuple[tuple[int, ...], ...], Any] = {}
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._engine, name)
+
+    def score(self, requests: Sequence[ScoreRequest], **options: Any) -> Any:
+        keys = [tuple(map(tuple, (one.ids, one.reads, one.targets))) for one in requests]
+        new = {key: one for key, one in zip(keys, requests, strict=True) if key not in self._known}
+        answers = self._engine.score(list(new.values()), **options)
+        self._known.update((key, found) for key, found in zip(new, answers, strict=True) if found is not None)
+        return [self._known.get(key) for key in keys]

@@ -21,7 +21,7 @@ from genrank.engines.quantised import quantise, replace_linear
 from genrank.engines.tokenizer import check_tokens, load_config, load_tokenizer
 from genrank.errors import InputError, MissingExtraError, ModelError
 from genrank.models.hub import hub_adapter
-from genrank.models.quantisation import check_not_rounded_again, check_readable
+from genrank.models.quantisation import check_not_rounded_again, check_readable, quantised_by
 from genrank.models.registry import KNOWN_MODELS
 from genrank.models.store import resolve
 from genrank.models.weights import (
@@ -440,6 +440,22 @@ def native_dtype(device: torch.device) -> torch.dtype:
     if device.type == "cpu" and torch.ops.mkldnn._is_mkldnn_bf16_supported():
         return torch.bfloat16
     return torch.float32
+
+
+def dtype_of_vllm(folder: Path) -> str:
+    """The ``dtype`` for vLLM on this machine's CPU: ``auto``, or ``float32`` where that does not compute in bfloat16.
+
+    There vLLM would still take the bfloat16 of the model's files, at half the speed. Quantised weights want ``auto``.
+
+    Args:
+        folder: The model's.
+
+    Raises:
+        ModelError: When its ``config.json`` cannot be read.
+    """
+    if native_dtype(torch.device("cpu")) != torch.float32 or quantised_by(folder, check_files(folder, weights=False)):
+        return "auto"
+    return "float32"
 
 
 def end_tokens(model: Any, tokenizer: Any) -> set[int]:

@@ -73,7 +73,7 @@ class VLLMEngine(Closing):
     Args:
         model: A known name, a local folder or a hub name.
         adapter: Folder of a PEFT LoRA adapter.
-        dtype: ``auto`` takes the dtype of the model's files.
+        dtype: ``auto`` takes the dtype of the model's files, or float32 on a CPU that does not compute in bfloat16.
         kv_cache_gib: Memory for keys and values, in GiB; by default 2 on the CPU, and on a GPU what vLLM finds free.
         max_lora_rank: The largest adapter rank that `with_adapter` accepts; by default the rank of `adapter`. Without
             either, the engine takes no adapters.
@@ -508,7 +508,11 @@ async def _start(arguments: dict[str, Any], kv_cache_gib: float | None, engine_a
     from vllm.platforms import current_platform
     from vllm.v1.engine.async_llm import AsyncLLM
 
+    from genrank.engines.loading import dtype_of_vllm
+
     if current_platform.is_cpu():
+        if arguments["dtype"] == "auto":
+            arguments = {**arguments, "dtype": dtype_of_vllm(Path(arguments["model"]))}
         kv_cache_gib = kv_cache_gib or 2
         arguments = {**arguments, "block_size": 32}  # the smallest on the CPU; prefixes are shared in whole blocks
     if kv_cache_gib is not None:

@@ -50,7 +50,10 @@ def server_command(
     command += ["--generation-config", "vllm", "--enable-prefix-caching", "--enable-prompt-tokens-details"]
     command += ["--logits-processors", _PLUGIN, "--max-logprobs", str(_TARGETS), "--enable-scale-out"]
     if _on_cpu():
+        from genrank.engines.loading import dtype_of_vllm
+
         command += ["--block-size", "32"]  # the smallest there; prefixes are kept in whole blocks
+        command += ["--dtype", dtype_of_vllm(folder)]
     if (template := _pinned_template(folder)) is not None:
         command += ["--chat-template", template, "--chat-template-content-format", "string"]
     if trust_remote_code:

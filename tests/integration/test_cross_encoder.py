@@ -66,6 +66,20 @@ def folder(config: Path) -> Path:
     return config.parent / "model"
 
 
+def test_bfloat16_is_left_out_where_the_machine_lacks_it(
+    config: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import torch
+
+    monkeypatch.setattr("genrank.engines.loading.native_dtype", lambda device: torch.float32)
+    asked = config.with_name("bfloat16.yaml")
+    asked.write_text(config.read_text(encoding="utf-8") + "bfloat16: true\n", encoding="utf-8")
+    assert main(["train", "--config", str(asked), "--out", str(config.parent / "bfloat16")]) == 0
+    assert "does not compute in bfloat16" in capsys.readouterr().err
+    weights = [(one / "model.safetensors").read_bytes() for one in (folder, config.parent / "bfloat16")]
+    assert weights[0] == weights[1]
+
+
 def requests() -> list[Request]:
     shop = sample_shop()
     return [shop.request(query, 10) for query in shop.split("test")[:3]]

@@ -16,6 +16,7 @@ from genrank import Request, Reranker, sample_shop
 from genrank.cli.main import main
 from genrank.data.jsonl import interaction_fields, request_fields, write_jsonl
 from genrank.types import Candidate, Interaction
+from tests.parity import Once
 
 pytestmark = pytest.mark.model
 REQUESTS = int(os.environ.get("GENRANK_REQUESTS", "6"))
@@ -37,8 +38,14 @@ def requests() -> list[Request]:
 
 
 @pytest.fixture(scope="module")
-def reranker(exact_engine: Any) -> Iterator[Reranker]:
-    with Reranker(engine=exact_engine) as made:
+def engine(exact_engine: Any) -> Any:
+    """Most ways ask the model what another one has asked."""
+    return Once(exact_engine)
+
+
+@pytest.fixture(scope="module")
+def reranker(engine: Any) -> Iterator[Reranker]:
+    with Reranker(engine=engine) as made:
         yield made
 
 
@@ -68,7 +75,7 @@ def test_a_command(command: str, requests: list[Request], orders: Orders, smollm
     assert [found[f"r{i}"] for i in range(len(requests))] == orders
 
 
-def test_the_gateway(requests: list[Request], orders: Orders, exact_engine: Any) -> None:
+def test_the_gateway(requests: list[Request], orders: Orders, engine: Any) -> None:
     pytest.importorskip("fastapi", reason="fastapi is not installed: pip install 'genrank[server]'")
     from starlette.testclient import TestClient
 
@@ -77,7 +84,7 @@ def test_the_gateway(requests: list[Request], orders: Orders, exact_engine: Any)
     from genrank.server.gateway import Gateway
 
     found = []
-    with TestClient(create_app(Gateway(Reranker(engine=exact_engine), Config()))) as client:
+    with TestClient(create_app(Gateway(Reranker(engine=engine), Config()))) as client:
         for one in requests:
             documents = [candidate.listing.to_dict() for candidate in one.candidates]
             body = {"query": one.query.text, "documents": documents, "history": past(one.history)}

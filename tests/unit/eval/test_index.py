@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
 from eval.bench import main
 from eval.index import catalogue, measure_index
 from genrank import sample_shop
+from tests.kept_rig import make_engine, make_reranker, save_bytes_model
 
 SHOP = sample_shop()
 
@@ -34,6 +36,14 @@ def test_another_process_sees_each_update_at_its_first_look() -> None:
             assert 0 < times["ms"][0] <= times["ms"][1]
 
 
+def test_what_is_found_is_ranked_with_its_listings_kept(tmp_path: Path) -> None:
+    pytest.importorskip("torch", reason="torch is not installed: pip install 'genrank[transformers]'")
+    with make_reranker(make_engine(save_bytes_model(tmp_path / "bytes"))) as reranker:
+        found = measure_index(SHOP, 200, queries=5, reranker=reranker, seconds=0.1)["ranked"]
+    assert (found["candidates"], found["kept"]) == (20, 1.0)
+    assert 0 < found["ms"][0] <= found["ms"][1]
+
+
 def test_the_part_is_asked_for_by_name(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--only", "index", "--listings", "0"]) == 2
     assert "listings: must be at least 1, got 0" in capsys.readouterr().err
@@ -44,4 +54,4 @@ def test_the_part_prints_json(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
     monkeypatch.setattr("eval.index.measure_index", lambda *given, **options: asked.update(options) or {"listings": 7})
     assert main(["--only", "index", "--listings", "7", "--queries", "3", "--dense", "bert"]) == 0
     assert json.loads(capsys.readouterr().out) == {"index": {"listings": 7}}
-    assert asked == {"queries": 3, "dense": "bert"}
+    assert asked == {"queries": 3, "dense": "bert", "reranker": None}

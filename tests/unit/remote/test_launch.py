@@ -53,6 +53,14 @@ def make_adapter(folder: Path, rank: int = 16) -> Path:
     return folder
 
 
+def loading() -> Any:
+    """The module, imported while the versions of packages are still the real ones."""
+    pytest.importorskip("torch", reason="torch is not installed: pip install 'genrank[transformers]'")
+    import genrank.engines.loading
+
+    return genrank.engines.loading
+
+
 def flag(command: list[str], name: str) -> str:
     assert command.count(name) == 1
     return command[command.index(name) + 1]
@@ -89,10 +97,35 @@ def test_flags_of_the_caller_come_last(vllm: list[Any], model: Path) -> None:
 
 
 def test_on_a_cpu_blocks_are_the_smallest_there(vllm: list[Any], model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    loading()
     monkeypatch.setattr(importlib.metadata, "version", lambda _: "0.32.0")
     command = server_command(str(model))
     assert command[2:5] == ["vllm.entrypoints.openai.api_server", "--model", str(model)]  # it has no vllm serve
     assert flag(command, "--block-size") == "32"
+
+
+@pytest.mark.parametrize(
+    ("computes_in", "config", "expected"),
+    [
+        ("bfloat16", {}, "auto"),
+        ("float32", {}, "float32"),
+        ("float32", {"quantization_config": {"quant_method": "awq"}}, "auto"),
+    ],
+)
+def test_a_cpu_without_bfloat16_computes_in_float32(
+    vllm: list[Any],
+    model: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    computes_in: str,
+    config: dict[str, Any],
+    expected: str,
+) -> None:
+    torch = loading().torch
+    monkeypatch.setattr(importlib.metadata, "version", lambda _: "0.32.0")
+    monkeypatch.setattr("genrank.engines.loading.native_dtype", lambda _: getattr(torch, computes_in))
+    (model / "config.json").write_text(json.dumps(config))
+    assert flag(server_command(str(model)), "--dtype") == expected
+    assert server_command(str(model), flags=["--dtype", "half"])[-2:] == ["--dtype", "half"], "the caller's comes last"
 
 
 def test_the_models_own_chat_template_is_pinned(vllm: list[Any], model: Path) -> None:
