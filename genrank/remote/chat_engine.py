@@ -91,7 +91,8 @@ class ChatEngine(HTTPEngine):
             ``{"max_tokens": None, "max_completion_tokens": 1024}``.
         in_flight: The most requests at once; further ones wait for their turn.
         attempts: How often a request is made at most, if it fails in a way that may pass.
-        timeout: Seconds for one request.
+        timeout: Seconds without any answer of the server after which a request is given up; after ten times as long it
+            is given up in any case.
         transport: Makes the requests in place of the network, for tests.
 
     Attributes:

@@ -41,6 +41,7 @@ _PASSING = frozenset({408, 409, 425, 429, 500, 502, 503, 504})
 _LONGEST_WAIT = 60.0  # seconds; a server that asks for more is given up
 _LONGEST_BACKOFF = 8.0
 _CONNECT = 10.0
+_PATIENCE = 10  # times the timeout that a request may take while the server answers others
 _MAX_BYTES = 64 << 20
 _MAX_ERROR_BYTES = 2000
 
@@ -92,7 +93,8 @@ class Connection:
         attempts: How often a request is made at most, if it fails in a way that may pass.
         backoff: Seconds before the second attempt, doubled for each further one, and shortened by chance by up to a
             half. The server's ``Retry-After`` takes precedence.
-        timeout: Seconds within which the answer to one attempt must be complete.
+        timeout: Seconds without any whole answer of the server after which an attempt is given up: while it answers
+            others, this one may be waiting for its turn. After ten times as long it is given up in any case.
         transport: Makes the requests in place of the network, for tests.
 
     Attributes:
@@ -123,12 +125,13 @@ class Connection:
             raise InputError(f"must be more than 0, got {timeout}", field="timeout")
         self._attempts, self._backoff, self._timeout = attempts, backoff, timeout
         self._slots = asyncio.Semaphore(in_flight)
+        self._limits: dict[asyncio.Timeout, float] = {}  # of the attempts in flight, and when each ends in any case
         self._httpx = httpx = import_httpx()
         headers = {"Content-Type": "application/json", "Accept-Encoding": "identity", "User-Agent": "genrank"}
         try:
             self._http = httpx.AsyncClient(
                 headers=headers | _authorization(),
-                timeout=httpx.Timeout(timeout, connect=min(_CONNECT, timeout), pool=None),
+                timeout=httpx.Timeout(None, connect=min(_CONNECT, timeout)),
                 limits=httpx.Limits(max_connections=in_flight, max_keepalive_connections=in_flight),
                 follow_redirects=False,  # one would take the key to another address
                 transport=transport,
@@ -218,17 +221,20 @@ class Connection:
 
     async def _send(self, method: str, url: str, data: bytes | None) -> Any:
         httpx = self._httpx
+        started, limit = asyncio.get_running_loop().time(), asyncio.timeout(self._timeout)
         try:
-            # httpx counts the seconds from one byte to the next, this counts those of the whole answer
-            async with (
-                asyncio.timeout(self._timeout),
-                self._http.stream(method, url, content=data) as response,
-            ):
-                found = await read_body(response, _MAX_BYTES if response.is_success else _MAX_ERROR_BYTES)
+            async with limit:
+                self._limits[limit] = started + _PATIENCE * self._timeout
+                async with self._http.stream(method, url, content=data) as response:
+                    found = await read_body(response, _MAX_BYTES if response.is_success else _MAX_ERROR_BYTES)
         except (TimeoutError, httpx.TimeoutException):
-            raise _PassingError(f"no whole answer within {self._timeout:g} s") from None
+            waited = asyncio.get_running_loop().time() - started
+            raise _PassingError(f"no whole answer within {round(waited, 1):g} s") from None
         except (OSError, httpx.HTTPError) as error:
             raise _PassingError(str(error) or type(error).__name__) from None
+        finally:
+            self._limits.pop(limit, None)
+        self._put_off()
         if response.is_success:
             try:
                 return json.loads(found)
@@ -240,6 +246,13 @@ class Connection:
             raise _PassingError(words, retry_after(response.headers.get("Retry-After", ""), datetime.now(UTC)), code)
         fix = f"; put the server's key into the environment variable {API_KEY}" if code in (401, 403) else ""
         raise RefusedError(f"{url} refused the request: {words}{fix}", code)
+
+    def _put_off(self) -> None:
+        """The server has answered: whoever waits for it may wait longer."""
+        now = asyncio.get_running_loop().time()
+        for limit, last in self._limits.items():
+            if not limit.expired():
+                limit.reschedule(min(now + self._timeout, last))
 
 
 def address(url: str) -> str:

@@ -53,7 +53,8 @@ def server_command(
         from genrank.engines.loading import dtype_of_vllm
 
         command += ["--block-size", "32"]  # the smallest there; prefixes are kept in whole blocks
-        command += ["--dtype", dtype_of_vllm(folder)]
+        # a step cannot be broken off; one of vLLM's own 2,048 tokens for requests that were given up takes ten seconds
+        command += ["--dtype", dtype_of_vllm(folder), "--max-num-batched-tokens", "512"]
     if (template := _pinned_template(folder)) is not None:
         command += ["--chat-template", template, "--chat-template-content-format", "string"]
     if trust_remote_code:

@@ -71,7 +71,8 @@ class VLLMServer(HTTPEngine):
         batch: Prompts in one HTTP request, 1 to 1,024. Their answers come together.
         in_flight: The most HTTP requests at once; further ones wait for their turn.
         attempts: How often a request is made at most, if it fails in a way that may pass.
-        timeout: Seconds for one HTTP request.
+        timeout: Seconds without any answer of the server after which a request is given up; after ten times as long it
+            is given up in any case.
         trust_remote_code: Whether to run code in the model's folder to load the tokenizer; read it first.
         transport: Makes the requests in place of the network, for tests.
 

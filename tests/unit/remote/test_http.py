@@ -4,7 +4,7 @@ import asyncio
 import gc
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import closing
 from typing import Any
 
@@ -16,7 +16,7 @@ from genrank.errors import ConfigError, EngineError, InputError
 from genrank.remote.http import API_KEY, Connection, RefusedError, address
 from tests.chat_server import Answer, ChatServer
 
-Handler = Callable[[httpx.Request], httpx.Response]
+Handler = Callable[[httpx.Request], httpx.Response | Awaitable[httpx.Response]]
 
 
 def connection(handler: Handler, **options: Any) -> Connection:
@@ -166,6 +166,39 @@ def test_the_whole_answer_must_come_in_time_not_each_byte() -> None:
         pytest.raises(EngineError, match=r"no whole answer within 0\.2 s"),
     ):
         ask(Connection(server.url, timeout=0.2, attempts=1), "/chat/completions")
+
+
+def test_a_request_may_wait_for_its_turn_while_the_server_answers_others() -> None:
+    turn = asyncio.Lock()
+
+    async def handler(_: httpx.Request) -> httpx.Response:
+        async with turn:
+            await asyncio.sleep(0.05)
+        return httpx.Response(200, json=1)
+
+    async def all_at_once() -> list[Any]:
+        return await asyncio.gather(*(made.get("/x") for _ in range(12)))
+
+    with closing(connection(handler, timeout=0.2, attempts=1)) as made:
+        assert made.wait(all_at_once()) == [1] * 12
+
+
+def test_a_request_that_hangs_is_given_up_whatever_the_server_answers_meanwhile() -> None:
+    async def handler(request: httpx.Request) -> httpx.Response:
+        await asyncio.sleep(60 if request.url.path == "/v1/hangs" else 0.02)
+        return httpx.Response(200, json=1)
+
+    async def both() -> None:
+        hangs = asyncio.ensure_future(made.get("/hangs"))
+        while not hangs.done():
+            await made.get("/x")
+        await hangs
+
+    with (
+        closing(connection(handler, timeout=0.1, attempts=1)) as made,
+        pytest.raises(EngineError, match="no whole answer within 1 s"),
+    ):
+        made.wait(both())
 
 
 def test_a_server_that_is_not_there_is_named_with_the_fix() -> None:

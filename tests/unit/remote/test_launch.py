@@ -102,6 +102,7 @@ def test_on_a_cpu_blocks_are_the_smallest_there(vllm: list[Any], model: Path, mo
     command = server_command(str(model))
     assert command[2:5] == ["vllm.entrypoints.openai.api_server", "--model", str(model)]  # it has no vllm serve
     assert flag(command, "--block-size") == "32"
+    assert flag(command, "--max-num-batched-tokens") == "512"
 
 
 @pytest.mark.parametrize(
