@@ -1,4 +1,4 @@
-"""Ranks requests that arrive together as one batch, in a bounded queue."""
+"""Ranks requests that arrive together as one batch, in a bounded queue; no more at once than the engine can take."""
 
 from __future__ import annotations
 
@@ -89,6 +89,8 @@ class Batcher:
         config: Sizes.
         concurrency: Batches that run at once.
         slack: Seconds that a batch may take beyond the end of one of its requests without being late for it.
+        fair: Seconds that are enough for a batch: if it had as many, and the engine ranked nothing of a request in
+            them, the engine has too much to do.
         on_batch: Told the size of each batch when it starts.
     """
 
@@ -99,23 +101,37 @@ class Batcher:
         *,
         concurrency: int = 1,
         slack: float = 0.0,
+        fair: float = 0.0,
         on_batch: Callable[[int], object] = lambda _: None,
     ) -> None:
         self._rank = rank
         self._config = config
         self._concurrency = concurrency
         self._slack = slack
+        self._fair = fair
+        self._in_flight = 0
+        self._most = self._admitted = float(config.size * concurrency)
         self._wait = config.wait if config.wait is not None else _WAIT if concurrency == 1 else 0.0
         self._on_batch = on_batch
         self._waiting: deque[_Job] = deque()
         self._running: set[asyncio.Task[None]] = set()
         self._closed = False
         self._pace = 0.0  # seconds that a request took lately, as a moving mean
+        self._takes = 0.0  # seconds that a batch took lately which was in time, as a moving mean
 
     @property
     def waiting(self) -> int:
         """Requests in the queue."""
         return len(self._waiting)
+
+    @property
+    def admitted(self) -> int:
+        """Requests that may be in batches at once.
+
+        All engines slow down with what they do at once. One that cannot finish anything in time is asked for half as
+        much, down to one request, and then for more, little by little, as long as it is in time.
+        """
+        return int(self._admitted)
 
     @property
     def retry_after(self) -> int:
@@ -177,7 +193,7 @@ class Batcher:
 
     def _start(self) -> None:
         """Start a batch if there is work, and room for one."""
-        if self._waiting and len(self._running) < self._concurrency:
+        if self._waiting and len(self._running) < self._concurrency and self._in_flight < self.admitted:
             batch = _Batch()
             task = batch.task = asyncio.ensure_future(self._run(batch))
             self._running.add(task)
@@ -198,30 +214,32 @@ class Batcher:
         try:
             await self._answer(batch.jobs)
         finally:
+            self._in_flight -= len(batch.jobs)
             for job in batch.jobs:
                 _fail(job, EngineError(_CLOSED))  # those that are not answered by now
         took = (time.monotonic() - started) / len(batch.jobs)
         self._pace = took if not self._pace else 0.8 * self._pace + 0.2 * took
 
     def _collect(self, batch: _Batch) -> None:
-        """Move the first request and those that can share its batch out of the queue."""
+        """Move the first request that can be in time, and those that can share its batch, out of the queue."""
         if not self._waiting:
             return
-        options = self._waiting[0].options
-        left: deque[_Job] = deque()
-        for job in self._waiting:
-            if job.options == options and len(batch.jobs) < self._config.size:
-                job.batch = batch
-                batch.jobs.append(job)
-            else:
-                left.append(job)
+        soonest = time.monotonic() + self._takes
+        hopeful = [job for job in self._waiting if job.ends >= soonest] or list(self._waiting)
+        options = hopeful[0].options
+        room = max(0, min(self._config.size, self.admitted - self._in_flight))
+        batch.jobs = [job for job in hopeful if job.options == options][:room]
+        for job in batch.jobs:
+            job.batch = batch
         batch.wanted = len(batch.jobs)
-        self._waiting = left
+        self._in_flight += len(batch.jobs)
+        self._waiting = deque(job for job in self._waiting if job.batch is None)
         self._start()
 
     async def _answer(self, jobs: Sequence[_Job]) -> None:
+        started, ends = time.monotonic(), max(job.ends for job in jobs)
         try:
-            rankings = await self._rank([job.request for job in jobs], jobs[0].options, max(job.ends for job in jobs))
+            rankings = await self._rank([job.request for job in jobs], jobs[0].options, ends)
         except InputError as error:
             if len(jobs) > 1:  # one request that cannot be ranked must not affect the others
                 for job in jobs:
@@ -232,9 +250,20 @@ class Batcher:
             for job in jobs:
                 _fail(job, error)
         else:
+            self._admit(rankings, time.monotonic() - started, had_time=ends - started >= self._fair)
             for job, ranking in zip(jobs, rankings, strict=True):
                 if not job.answer.done():
                     job.answer.set_result(ranking)
+
+    def _admit(self, rankings: Sequence[Ranking], took: float, *, had_time: bool) -> None:
+        """Learn from a batch how many requests the engine can take, and how long it takes."""
+        made = [one.provenance for one in rankings]
+        if any(one.cause == "deadline" and not one.windows for one in made):
+            if had_time:
+                self._admitted = max(1.0, min(self._admitted, self._in_flight) / 2)
+        elif in_time := sum(one.windows > 0 for one in made):
+            self._admitted = min(self._most, self._admitted + in_time / self._admitted)
+            self._takes = took if not self._takes else 0.8 * self._takes + 0.2 * took
 
 
 def _fail(job: _Job, error: Exception) -> None:

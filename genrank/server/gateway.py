@@ -69,9 +69,11 @@ class Gateway:
             config.batching,
             concurrency=concurrency,
             slack=_margin(deadline) / 2,
+            fair=deadline / 2,
             on_batch=self.metrics.batches.observe,
         )
         self.metrics.waiting.set_function(lambda: float(self._batcher.waiting))
+        self.metrics.admitted.set_function(lambda: float(self._batcher.admitted))
         self.metrics.breaker.set_function(lambda: float(self.breaker.state == "open"))
 
     @property

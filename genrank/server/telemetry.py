@@ -37,6 +37,9 @@ class Metrics:
         self.cache: Counter = Counter("genrank_cache_lookups", "Lookups in the cache", ["result"], **make)
         self.batches: Histogram = Histogram("genrank_batch_requests", "Requests in a batch", buckets=_SIZES, **make)
         self.waiting: Gauge = Gauge("genrank_queue_requests", "Requests that wait for a batch", **make)
+        self.admitted: Gauge = Gauge(
+            "genrank_admitted_requests", "Requests that may be ranked at once; fewer while the engine is late", **make
+        )
         self.breaker: Gauge = Gauge("genrank_breaker_open", "1 while the engine is left alone", **make)
 
     def answered(self, answer: Answer, *, cached: bool, seconds: float) -> None:

@@ -10,7 +10,7 @@ import pytest
 from genrank.errors import EngineError, InputError
 from genrank.server.batching import Batcher, ModelThread, Options, QueueFullError
 from genrank.server.config import BatchingConfig
-from genrank.types import Candidate, Listing, Query, Ranking, Request
+from genrank.types import Candidate, Listing, Provenance, Query, Ranking, Request
 
 
 def request(name: str) -> Request:
@@ -219,3 +219,89 @@ def test_who_ends_before_its_batch_leaves_it() -> None:
 
     assert asyncio.run(run()) == ["Ranking", "TimeoutError", "Ranking"]
     assert rank.batches == [["9.0", "8.0", "8.9"]]
+
+
+class SharedEngine:
+    """Does one request in 0.1 s, and two at once in 0.2 s, as engines do; gives up at the end of their time."""
+
+    def __init__(self) -> None:
+        self.running = 0
+
+    async def __call__(self, requests: Sequence[Request], options: Options, ends: float) -> list[Ranking]:
+        self.running += len(requests)
+        left = float(len(requests))
+        while left > 0 and time.monotonic() < ends:
+            await asyncio.sleep(0.01)
+            left -= 0.1 * len(requests) / self.running
+        self.running -= len(requests)
+        made = Provenance(windows=1) if left <= 0 else Provenance(outcome="fallback", cause="deadline")
+        return [Ranking(one.query.text, (), made) for one in requests]
+
+
+def test_an_engine_with_too_much_to_do_gets_less_until_it_is_in_time() -> None:
+    async def run() -> list[bool]:
+        batcher = Batcher(SharedEngine(), BatchingConfig(size=2), concurrency=4, fair=0.15)
+        in_time = []
+
+        async def client() -> None:
+            for _ in range(10):
+                ranking = await batcher.submit(request("x"), Options(), time.monotonic() + 0.35)
+                in_time.append(ranking.provenance.windows > 0)
+
+        assert batcher.admitted == 8
+        await asyncio.gather(*(client() for _ in range(8)))
+        assert batcher.admitted < 8
+        return in_time
+
+    in_time = asyncio.run(run())
+    assert not any(in_time[:8]), "eight at once would take 0.8 s, and have 0.35"
+    assert sum(in_time[8:]) > 8, "without a limit, none would be in time"
+
+
+def test_who_can_still_be_in_time_comes_first() -> None:
+    rank = SharedEngine()
+
+    async def run() -> list[str]:
+        batcher = Batcher(rank, BatchingConfig(size=1), fair=9.0)
+        done = []
+
+        async def ask(name: str, seconds: float) -> None:
+            await batcher.submit(request(name), Options(), time.monotonic() + seconds)
+            done.append(name)
+
+        await ask("first", 5.0)  # so that it is known how long one takes
+        await asyncio.gather(ask("runs", 5.0), ask("too-late", 0.15), ask("in-time", 5.0))
+        return done
+
+    assert asyncio.run(run()) == ["first", "runs", "in-time", "too-late"]
+
+
+def test_how_much_is_admitted_follows_what_is_in_time() -> None:
+    made = [Provenance(cause="deadline")] * 3 + [Provenance(windows=1)] * 3 + [Provenance(cause="engine-error")]
+    seconds = iter([9.0, 1.0, 9.0, 9.0, 9.0, 9.0, 9.0])
+
+    async def rank(requests: Sequence[Request], options: Options, ends: float) -> list[Ranking]:
+        return [Ranking("x", (), made.pop(0))]
+
+    async def run() -> list[float]:
+        batcher = Batcher(rank, BatchingConfig(size=4), concurrency=2, fair=5.0)
+        found = []
+        for left in seconds:
+            await batcher.submit(request("x"), Options(), time.monotonic() + left)
+            found.append(batcher.admitted)
+        return found
+
+    # one late; one late with little time; late again; three in time; one that failed
+    assert asyncio.run(run()) == [1, 1, 1, 2, 2, 2, 2]
+
+
+def test_an_engine_in_time_is_asked_for_all_it_was() -> None:
+    rank = Recorder(0.02)
+
+    async def run() -> int:
+        batcher = Batcher(rank, BatchingConfig(size=2), concurrency=3)
+        await asyncio.gather(*(batcher.submit(request(str(i)), Options(), time.monotonic() + 9) for i in range(12)))
+        return batcher.admitted
+
+    assert asyncio.run(run()) == 6
+    assert len(rank.batches) == 6
