@@ -26,7 +26,15 @@ peft = pytest.importorskip("peft", reason="peft is not installed: pip install 'g
 from safetensors.torch import load_file, save_file  # noqa: E402
 
 from genrank.engines.base import PermuteRequest, ScoreRequest, TextRequest  # noqa: E402
-from genrank.engines.loading import check_base, check_fit, end_tokens, find_adapter, load, load_model  # noqa: E402
+from genrank.engines.loading import (  # noqa: E402
+    check_base,
+    check_fit,
+    end_tokens,
+    find_adapter,
+    load,
+    load_model,
+    native_dtype,
+)
 from genrank.engines.transformers import TransformersEngine  # noqa: E402
 
 CPU = torch.device("cpu")
@@ -645,3 +653,23 @@ def test_a_closed_engine_answers_nothing(original: tuple[Path, Path]) -> None:
     for call in calls:
         with pytest.raises(EngineError, match="is closed"):
             call()
+
+
+@pytest.mark.parametrize(
+    ("machine", "avx512_bf16", "amx", "onednn", "expected"),
+    [
+        ("x86_64", False, False, True, "float32"),  # oneDNN takes two and three times as long without instructions
+        ("x86_64", True, False, True, "bfloat16"),
+        ("AMD64", False, True, True, "bfloat16"),
+        ("aarch64", False, False, True, "bfloat16"),
+        ("aarch64", False, False, False, "float32"),
+    ],
+)
+def test_a_cpu_computes_in_bfloat16_where_it_has_instructions_for_it(
+    monkeypatch: pytest.MonkeyPatch, machine: str, avx512_bf16: bool, amx: bool, onednn: bool, expected: str
+) -> None:
+    monkeypatch.setattr("platform.machine", lambda: machine)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512_bf16)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: onednn)
+    assert native_dtype(CPU) == getattr(torch, expected)
