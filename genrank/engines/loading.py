@@ -442,7 +442,7 @@ def native_dtype(device: torch.device) -> torch.dtype:
 
 
 def _cpu_has_bfloat16() -> bool:
-    """Whether this CPU has instructions for bfloat16; oneDNN's own answer is yes where it does without, half as fast."""
+    """Whether this CPU has instructions for bfloat16; oneDNN says yes also where it does without, half as fast."""
     if platform.machine().lower() in ("x86_64", "amd64"):
         cpu: Any = torch.cpu
         return bool(cpu._is_avx512_bf16_supported() or cpu._is_amx_tile_supported())

@@ -4,7 +4,7 @@ import asyncio
 import gc
 import threading
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from contextlib import closing
 from typing import Any
 
@@ -16,7 +16,7 @@ from genrank.errors import ConfigError, EngineError, InputError
 from genrank.remote.http import API_KEY, Connection, RefusedError, address
 from tests.chat_server import Answer, ChatServer
 
-Handler = Callable[[httpx.Request], httpx.Response | Awaitable[httpx.Response]]
+Handler = Callable[[httpx.Request], httpx.Response] | Callable[[httpx.Request], Coroutine[None, None, httpx.Response]]
 
 
 def connection(handler: Handler, **options: Any) -> Connection:

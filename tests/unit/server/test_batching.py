@@ -283,7 +283,7 @@ def test_how_much_is_admitted_follows_what_is_in_time() -> None:
     async def rank(requests: Sequence[Request], options: Options, ends: float) -> list[Ranking]:
         return [Ranking("x", (), made.pop(0))]
 
-    async def run() -> list[float]:
+    async def run() -> list[int]:
         batcher = Batcher(rank, BatchingConfig(size=4), concurrency=2, fair=5.0)
         found = []
         for left in seconds:
