@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from genrank.errors import EngineError, InputError
 from genrank.reranker import Reranker
 from genrank.server.config import BatchingConfig
-from genrank.types import Ranking, Request
+from genrank.types import Provenance, Ranking, Request
 
 T = TypeVar("T")
 
@@ -218,7 +218,7 @@ class Batcher:
             for job in batch.jobs:
                 _fail(job, EngineError(_CLOSED))  # those that are not answered by now
         took = (time.monotonic() - started) / len(batch.jobs)
-        self._pace = took if not self._pace else 0.8 * self._pace + 0.2 * took
+        self._pace = _moved(self._pace, took)
 
     def _collect(self, batch: _Batch) -> None:
         """Move the first request that can be in time, and those that can share its batch, out of the queue."""
@@ -258,12 +258,22 @@ class Batcher:
     def _admit(self, rankings: Sequence[Ranking], took: float, *, had_time: bool) -> None:
         """Learn from a batch how many requests the engine can take, and how long it takes."""
         made = [one.provenance for one in rankings]
-        if any(one.cause == "deadline" and not one.windows for one in made):
+        if any(is_late(one) for one in made):
             if had_time:
                 self._admitted = max(1.0, min(self._admitted, self._in_flight) / 2)
         elif in_time := sum(one.windows > 0 for one in made):
             self._admitted = min(self._most, self._admitted + in_time / self._admitted)
-            self._takes = took if not self._takes else 0.8 * self._takes + 0.2 * took
+            self._takes = _moved(self._takes, took)
+
+
+def is_late(provenance: Provenance) -> bool:
+    """Whether time was over before the engine had ranked anything."""
+    return provenance.cause == "deadline" and not provenance.windows
+
+
+def _moved(mean: float, new: float) -> float:
+    """A moving mean after another value; 0 before the first."""
+    return new if not mean else 0.8 * mean + 0.2 * new
 
 
 def _fail(job: _Job, error: Exception) -> None:

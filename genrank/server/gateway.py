@@ -14,7 +14,7 @@ from genrank.errors import InputError
 from genrank.reranker import Reranker
 from genrank.scheduling import GRACE, FallbackCall, await_fallback, fallback_seconds
 from genrank.server.answers import Answer, dump, load
-from genrank.server.batching import Batcher, ModelThread, Options, QueueFullError
+from genrank.server.batching import Batcher, ModelThread, Options, QueueFullError, is_late
 from genrank.server.breaker import Breaker
 from genrank.server.cache import Cache, Flights, cache_key, make_cache
 from genrank.server.config import Config
@@ -225,5 +225,4 @@ def _margin(seconds: float) -> float:
 
 def _engine_failed(provenance: Provenance, had_time: bool) -> bool:
     """Whether the engine is to blame: it raised an error, or ranked nothing though it had time."""
-    stalled = had_time and provenance.cause == "deadline" and not provenance.windows
-    return provenance.cause == "engine-error" or stalled
+    return provenance.cause == "engine-error" or (had_time and is_late(provenance))
