@@ -95,7 +95,7 @@ def measure_index(
         count: Listings of the index.
         queries: Queries to search with, at most.
         dense: Name of the encoder; None takes random vectors.
-        reranker: Also ranks what is found, by ``pointwise``; the listings are kept beforehand.
+        reranker: Also ranks what is found, by ``pointwise``; the listings are kept beforehand, in a snapshot.
         seconds: How long to update, for each size of a call.
 
     Returns:
@@ -118,7 +118,7 @@ def measure_index(
         result["mib"] = round(sum(file.stat().st_size for file in index.path.iterdir()) / 2**20, 1)
         result["search"] = _searches(index, texts[:queries])
         if reranker is not None:
-            result["ranked"] = _ranked(index, reranker, texts[:queries])
+            result["ranked"] = _ranked(index, reranker, texts[:queries], Path(folder) / "kept")
         result["updates"] = [_updates(index, listings, size, seconds) for size in UPDATES]
         result["search_after_updates"] = _searches(index, texts[:queries])
     return result
@@ -134,10 +134,10 @@ def _searches(index: Index, queries: Sequence[str]) -> dict[str, Any]:
     return found
 
 
-def _ranked(index: Index, reranker: Reranker, queries: Sequence[str]) -> dict[str, Any]:
-    """Search and rank, with all that is found read beforehand."""
+def _ranked(index: Index, reranker: Reranker, queries: Sequence[str], snapshot: Path) -> dict[str, Any]:
+    """Search and rank, with all that is found read beforehand, into a file, since memory might not hold it."""
     found = {hit.listing.listing_id: hit.listing for query in queries for hit in index.search(query, k=CANDIDATES)}
-    reranker.warm(found.values())
+    reranker.warm(found.values(), snapshot=snapshot)
     say(f"read {len(found)} listings")
     kept = []
 

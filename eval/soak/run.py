@@ -70,7 +70,7 @@ class Settings:
     rest: float = 20.0
     stall: float = 5.0
     spell: float = 5.0
-    cool_down: float = 5.0
+    cool_down: float = 2.0
     starts_within: float = 900.0
 
     def __post_init__(self) -> None:

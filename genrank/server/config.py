@@ -225,11 +225,11 @@ class BreakerConfig(Strict):
 
     Attributes:
         failures: Batches in a row that fail before it opens.
-        cool_down: Seconds until one batch tries the engine again.
+        cool_down: Seconds until one batch tries the engine again, without reasons, which take longest.
     """
 
     failures: Count = 5
-    cool_down: Seconds = 5.0
+    cool_down: Seconds = 2.0
 
 
 class PrivacyConfig(Strict):

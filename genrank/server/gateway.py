@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
 import time
 from collections.abc import Sequence
@@ -163,10 +164,12 @@ class Gateway:
         trying = self.breaker.state != "closed"
         if not self.breaker.admits():
             return await self._stand_in(work, "engine-error")
+        # a try is to end soon, and reasons take longer than the order
+        options = dataclasses.replace(work.options, reasons=0) if trying else work.options
         model_ends = work.ends - _margin(work.seconds) - self._stand_in_seconds(work)
         try:
             async with asyncio.timeout(work.ends - time.monotonic()):
-                ranking = await self._batcher.submit(work.request, work.options, model_ends, leaves=model_ends)
+                ranking = await self._batcher.submit(work.request, options, model_ends, leaves=model_ends)
         except TimeoutError:
             return await self._stand_in(work, "deadline")
         except (InputError, QueueFullError):
@@ -177,7 +180,10 @@ class Gateway:
         finally:
             if trying:
                 self.breaker.give_up()  # no effect if its end was recorded
-        answer = Answer.of(work.request, ranking, reasons=work.options.reasons)
+        answer = Answer.of(work.request, ranking, reasons=options.reasons)
+        if answer.outcome == "model" and options.reasons < work.options.reasons:
+            missing = min(work.options.reasons, len(ranking))
+            answer = dataclasses.replace(answer, outcome="repaired", cause="engine-error", reasons_missing=missing)
         if answer.outcome == "model":
             keeping = asyncio.ensure_future(self._cache.put(key, dump(answer)))  # nobody waits for a slow cache
             self._keeping.add(keeping)

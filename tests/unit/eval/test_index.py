@@ -38,7 +38,7 @@ def test_another_process_sees_each_update_at_its_first_look() -> None:
 
 def test_what_is_found_is_ranked_with_its_listings_kept(tmp_path: Path) -> None:
     pytest.importorskip("torch", reason="torch is not installed: pip install 'genrank[transformers]'")
-    with make_reranker(make_engine(save_bytes_model(tmp_path / "bytes"))) as reranker:
+    with make_reranker(make_engine(save_bytes_model(tmp_path / "bytes"), kept_bytes=1)) as reranker:
         found = measure_index(SHOP, 200, queries=5, reranker=reranker, seconds=0.1)["ranked"]
     assert (found["candidates"], found["kept"]) == (20, 1.0)
     assert 0 < found["ms"][0] <= found["ms"][1]

@@ -143,6 +143,22 @@ def test_the_breaker_lets_the_engine_recover(engine: SlowEngine) -> None:
     assert len(engine.sizes) == 2
 
 
+def test_a_try_of_the_engine_writes_no_reasons_and_is_not_kept(engine: SlowEngine) -> None:
+    engine.failing = True
+
+    async def use(gateway: Gateway) -> tuple[Answer, Answer, bool]:
+        await ask(gateway)
+        engine.failing = False
+        await asyncio.sleep(0.1)
+        tried, _ = await ask(gateway, reasons=2)
+        return tried, *await ask(gateway, reasons=2)
+
+    tried, after, cached = run(pointwise(engine), use, breaker={"failures": 1, "cool_down": 0.05})
+    assert (tried.tier, tried.outcome, tried.cause, tried.reasons_missing) == ("model", "repaired", "engine-error", 2)
+    assert (after.tier, after.outcome, cached) == ("reasons", "model", False)
+    assert places(tried) == places(after) == [3, 2, 1, 0]
+
+
 def test_a_stalled_engine_opens_the_breaker_and_a_full_queue_does_not(engine: SlowEngine) -> None:
     engine.seconds = 5.0
 
