@@ -6,13 +6,15 @@
                           [--variety V] [--out FILE]
 
 The listings of a dataset are indexed, and its queries searched: by words, by vectors and by both (``--dense``), with
-what the query means, ranked, ranked with the shopper's history, and varied. Each stage starts from what the one before
-it found. nDCG@10 has the dataset's gains, and its ideal is over all judged listings: what is not found counts.
+what the query means, ranked, ranked with the shopper's history, blended with the scores of what was found, and varied.
+Each stage starts from what the one before it found; the model's weight in a query's blend is the one that suits the
+other queries (`eval.blend.fit_weight`). nDCG@10 has the dataset's gains, and its ideal is over all judged listings: what is not found counts.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import statistics
 import tempfile
@@ -23,9 +25,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+from eval.blend import WEIGHTS, fit_weight
 from eval.diversity import diversity
 from eval.peers import percentiles_ms
-from genrank import Cascade, Reranker
+from genrank import Candidate, Cascade, Reranker
+from genrank.blending import blended_standard, standardised
 from genrank.data.dataset import Dataset, DatasetQuery
 from genrank.errors import InputError
 from genrank.experiment.datasets import load_dataset
@@ -40,10 +44,11 @@ from genrank.search.pipeline import categories_of, match
 from genrank.search.rules import dcg
 from genrank.search.shoppers import profile
 from genrank.search.understanding import Understanding, Vocabulary
-from genrank.types import Query, Ranking
+from genrank.types import Query, Ranking, in_order
 
 T = TypeVar("T")
 DEPTH = 10
+_UNFITTED = 0.5  # weight of the model, where no other query says anything
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -122,6 +127,7 @@ class Stages:
         self._candidates, self._variety, self._with_vectors = candidates, variety, with_vectors
         self._orders: dict[str, dict[str, list[str]]] = defaultdict(dict)
         self._seconds: dict[str, list[float]] = defaultdict(list)
+        self._ranked: dict[str, tuple[Ranking, Sequence[Candidate]]] = {}
 
     def search(self, query: DatasetQuery) -> None:
         """Run all stages on a query."""
@@ -140,7 +146,7 @@ class Stages:
         hits, _ = self._timed("with intent", lambda: match(self._index, corrected, intent, Filters(), self._candidates))
         found("with intent", [hit.listing.listing_id for hit in hits])
         if not hits:
-            for stage in ("ranked", "personalised", "varied"):
+            for stage in ("ranked", "personalised", "blended", "varied"):
                 found(stage, [])
             return
         ranked = self._timed("ranked", lambda: self._reranker.rerank(corrected, hits))
@@ -152,8 +158,7 @@ class Stages:
                 lambda: self._reranker.rerank(corrected, hits, profile(query.history, corrected, listings)),
             )
         found("personalised", _ids(ranked))
-        varied = self._timed("varied", lambda: diversify(ranked, variety=self._variety, top_k=DEPTH))
-        found("varied", _ids(varied))
+        self._ranked[query_id] = ranked, hits
 
     def _timed(self, stage: str, work: Callable[[], T]) -> T:
         started = time.perf_counter()
@@ -161,8 +166,31 @@ class Stages:
         self._seconds[stage].append(time.perf_counter() - started)
         return result
 
+    def _blend(self, dataset: Dataset) -> list[float]:
+        """Blend each query's ranking, and vary it; returns the model's weights, which no query had a part in itself."""
+        worth = {
+            weight: {
+                query_id: ndcg(dataset, query_id, _ids(blend(*ranked, weight)))
+                for query_id, ranked in self._ranked.items()
+            }
+            for weight in WEIGHTS
+        }
+        weights = []
+        for query_id, ranked in self._ranked.items():
+            others = {weight: [one for key, one in by.items() if key != query_id] for weight, by in worth.items()}
+            weights.append(fit_weight(others) if len(self._ranked) > 1 else _UNFITTED)
+            mixed = self._timed("blended", partial(blend, *ranked, weights[-1]))
+            self._orders["blended"][query_id] = _ids(mixed)
+            varied = self._timed("varied", partial(diversify, mixed, variety=self._variety, top_k=DEPTH))
+            self._orders["varied"][query_id] = _ids(varied)
+        return weights
+
     def results(self, dataset: Dataset) -> dict[str, Any]:
-        """By stage, ``nDCG@10``, ``alpha-nDCG@10`` and the milliseconds of a query: p50 and p95."""
+        """By stage, ``nDCG@10``, ``alpha-nDCG@10`` and the milliseconds of a query: p50 and p95.
+
+        Of ``blended`` also the model's ``weight``: the median over the queries, the least and the greatest.
+        """
+        weights = self._blend(dataset)
         relevant = relevant_grade(dataset.grades)
         figures: dict[str, Any] = {}
         for stage, orders in self._orders.items():
@@ -179,7 +207,26 @@ class Stages:
             }
         for stage, seconds in self._seconds.items():
             figures.setdefault(stage, {})["ms"] = percentiles_ms(seconds)
+        if weights:
+            figures["blended"]["weight"] = [statistics.median(weights), min(weights), max(weights)]
         return {"dataset": dataset.name, "queries": len(self._orders["words"]), "stages": figures}
+
+
+def blend(ranking: Ranking, hits: Sequence[Candidate], weight: float) -> Ranking:
+    """A ranking's scores blended with those of what was found; see `genrank.blending`.
+
+    Args:
+        ranking: The ranking.
+        hits: The candidates that it ranks, with the scores of the stage that found them.
+        weight: Weight of the ranking's scores, 0 to 1.
+    """
+    if ranking.provenance.outcome == "fallback":
+        return ranking
+    found = {hit.listing.listing_id: hit.score or 0.0 for hit in hits}
+    others = [found[item.listing_id] for item in ranking]
+    mixed = blended_standard([item.score for item in ranking], standardised(others), weight, ranking.provenance.decoding)
+    items = in_order(dataclasses.replace(ranking[place], score=mixed.scores[place]) for place in mixed.order)
+    return dataclasses.replace(ranking, items=items)
 
 
 def ndcg(dataset: Dataset, query_id: str, order: Sequence[str], k: int = DEPTH) -> float:
