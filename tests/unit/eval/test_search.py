@@ -38,8 +38,8 @@ def test_each_stage_is_measured(tmp_path: Path) -> None:
 
 def test_a_blend_is_between_what_was_found_and_the_ranking() -> None:
     shop = sample_shop()
-    judged = dict(list(shop.qrels["q-en-14"].items())[:6])
-    found = sorted(judged, key=lambda listing_id: judged[listing_id])  # the worst first
+    judged = dict(sorted(shop.qrels["q-en-14"].items(), key=lambda one: one[1])[-6:])
+    found = list(judged)  # the worst first
     hits = [Candidate(shop.listings[one], score=-float(place)) for place, one in enumerate(found)]
     ranking = Reranker(engine=OracleEngine(judged), decoding="pointwise").rerank("dress", hits)
     orders = {weight: [item.listing_id for item in blend(ranking, hits, weight)] for weight in (0.0, 1.0)}
