@@ -107,7 +107,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--listings", type=int, default=100_000, help="listings of index and completion (%(default)s)")
     parser.add_argument("--logged", type=int, default=100_000, help="queries of completion (%(default)s)")
     parser.add_argument("--dense", metavar="MODEL", help="encoder of index (random vectors)")
-    parser.add_argument("--ranked-by", metavar="MODEL", help="model that also ranks what index finds, by pointwise-lean (none)")
+    parser.add_argument(
+        "--ranked-by", metavar="MODEL", help="model that also ranks what index finds, by pointwise-lean (none)"
+    )
     parser.add_argument("--kills", type=int, default=3, help="of the job of batch (%(default)s)")
     parser.add_argument("--ray-workers", type=int, default=0, help="of batch, a core each; compared with one (none)")
     parser.add_argument("--out", type=Path, help="folder for peers.json, peers.md and the logs of engines and servers")

@@ -8,7 +8,8 @@
 The listings of a dataset are indexed, and its queries searched: by words, by vectors and by both (``--dense``), with
 what the query means, ranked, ranked with the shopper's history, blended with the scores of what was found, and varied.
 Each stage starts from what the one before it found; the model's weight in a query's blend is the one that suits the
-other queries (`eval.blend.fit_weight`). nDCG@10 has the dataset's gains, and its ideal is over all judged listings: what is not found counts.
+other queries (`eval.blend.fit_weight`). nDCG@10 has the dataset's gains, and its ideal is over all judged listings:
+what is not found counts.
 """
 
 from __future__ import annotations
@@ -224,7 +225,9 @@ def blend(ranking: Ranking, hits: Sequence[Candidate], weight: float) -> Ranking
         return ranking
     found = {hit.listing.listing_id: hit.score or 0.0 for hit in hits}
     others = [found[item.listing_id] for item in ranking]
-    mixed = blended_standard([item.score for item in ranking], standardised(others), weight, ranking.provenance.decoding)
+    mixed = blended_standard(
+        [item.score for item in ranking], standardised(others), weight, ranking.provenance.decoding
+    )
     items = in_order(dataclasses.replace(ranking[place], score=mixed.scores[place]) for place in mixed.order)
     return dataclasses.replace(ranking, items=items)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -51,8 +52,13 @@ def test_a_blend_is_between_what_was_found_and_the_ranking() -> None:
 
 def test_no_query_has_a_part_in_its_own_weight(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     shop = sample_shop()
-    seen: list[int] = []
-    monkeypatch.setattr("eval.search.fit_weight", lambda worth: seen.append(len(worth[0.5])) or 0.25)
+    seen = []
+
+    def fit(worth: Mapping[float, Sequence[float]]) -> float:
+        seen.append(len(worth[0.5]))
+        return 0.25
+
+    monkeypatch.setattr("eval.search.fit_weight", fit)
     with Index.create(tmp_path / "index") as index:
         index.add(shop.listings.values())
         oracle = Reranker(engine=OracleEngine({}), decoding="pointwise")
