@@ -15,7 +15,6 @@ what is not found counts.
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
 import statistics
 import tempfile
@@ -30,7 +29,7 @@ from eval.blend import WEIGHTS, fit_weight
 from eval.diversity import diversity
 from eval.peers import percentiles_ms
 from genrank import Candidate, Cascade, Reranker
-from genrank.blending import blended_standard, standardised
+from genrank.blending import blend_ranking, standardised
 from genrank.data.dataset import Dataset, DatasetQuery
 from genrank.errors import InputError
 from genrank.experiment.datasets import load_dataset
@@ -45,7 +44,7 @@ from genrank.search.pipeline import categories_of, match
 from genrank.search.rules import dcg
 from genrank.search.shoppers import profile
 from genrank.search.understanding import Understanding, Vocabulary
-from genrank.types import Query, Ranking, in_order
+from genrank.types import Query, Ranking
 
 T = TypeVar("T")
 DEPTH = 10
@@ -221,15 +220,8 @@ def blend(ranking: Ranking, hits: Sequence[Candidate], weight: float) -> Ranking
         hits: The candidates that it ranks, with the scores of the stage that found them.
         weight: Weight of the ranking's scores, 0 to 1.
     """
-    if ranking.provenance.outcome == "fallback":
-        return ranking
     found = {hit.listing.listing_id: hit.score or 0.0 for hit in hits}
-    others = [found[item.listing_id] for item in ranking]
-    mixed = blended_standard(
-        [item.score for item in ranking], standardised(others), weight, ranking.provenance.decoding
-    )
-    items = in_order(dataclasses.replace(ranking[place], score=mixed.scores[place]) for place in mixed.order)
-    return dataclasses.replace(ranking, items=items)
+    return blend_ranking(ranking, standardised([found[item.listing_id] for item in ranking]), weight)
 
 
 def ndcg(dataset: Dataset, query_id: str, order: Sequence[str], k: int = DEPTH) -> float:

@@ -18,6 +18,7 @@ the object ``blend`` of ``genrank.json`` in an adapter's folder (`genrank.adapte
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,7 +28,7 @@ from typing import Literal, NamedTuple, get_args
 from genrank.adapters import save_fit, stored_fit
 from genrank.decoding.judgements import log_odds, sigmoid
 from genrank.errors import ConfigError
-from genrank.types import Decoding
+from genrank.types import Decoding, Ranking, in_order
 
 _KEY = "blend"
 _LEAST = 1e-16
@@ -110,6 +111,21 @@ def blended_standard(
     deviation = math.sqrt(math.fsum((value - mean) ** 2 for value in scale) / len(scale))
     order = sorted(range(len(sums)), key=lambda i: -sums[i])
     return Blended(order, _unscaled([mean + deviation * value for value in sums], decoding))
+
+
+def blend_ranking(ranking: Ranking, others: Sequence[float], weight: float) -> Ranking:
+    """A ranking by its scores blended with others; one whose outcome is ``fallback`` stays as it is.
+
+    Args:
+        ranking: The ranking.
+        others: ``[n]`` the other scores of its items, in its order, on the scale of `standardised`.
+        weight: Weight of the ranking's scores, 0 to 1.
+    """
+    if ranking.provenance.outcome == "fallback":
+        return ranking
+    found = blended_standard([item.score for item in ranking], others, weight, ranking.provenance.decoding)
+    items = in_order(dataclasses.replace(ranking[place], score=found.scores[place]) for place in found.order)
+    return dataclasses.replace(ranking, items=items)
 
 
 def weighted(scores: Sequence[float], others: Sequence[float], weight: float) -> list[float]:

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
-from genrank.blending import blended_standard, is_weight
+from genrank.blending import blend_ranking, is_weight
 from genrank.cascade import Cascade
 from genrank.errors import EngineError, GenrankError, InputError, shown
 from genrank.inputs import make_history, make_query, whole_number
@@ -25,7 +25,7 @@ from genrank.search.rules import Rules, apply_rules
 from genrank.search.shoppers import Shoppers, check_user, profile
 from genrank.search.understanding import Intent, Understanding
 from genrank.search.understanding.literal import prices
-from genrank.types import Candidate, Interaction, Query, RankedItem, Ranking, Request, Variety, compact, in_order
+from genrank.types import Candidate, Interaction, Query, RankedItem, Ranking, Request, Variety, compact
 
 if TYPE_CHECKING:  # a pipeline without a log needs neither pyarrow nor DuckDB
     from genrank.search.feedback.log import FeedbackLog
@@ -500,10 +500,8 @@ def with_estimates(ranking: Ranking, query: Query, estimates: ClickEstimates, we
     others = estimates.standard_scores(query.text, [item.listing_id for item in ranking])
     if not any(others) or ranking.provenance.outcome == "fallback":
         return ranking
-    found = blended_standard([item.score for item in ranking], others, weight, ranking.provenance.decoding)
-    items = in_order(dataclasses.replace(ranking[place], score=found.scores[place]) for place in found.order)
     provenance = dataclasses.replace(ranking.provenance, estimates=weight, calibration=None)
-    return dataclasses.replace(ranking, items=items, provenance=provenance)
+    return dataclasses.replace(blend_ranking(ranking, others, weight), provenance=provenance)
 
 
 def categories_of(index: Index, listings: int = 20) -> Callable[[str], list[tuple[Sequence[str], float]]]:

@@ -181,9 +181,9 @@ class Gateway:
             if trying:
                 self.breaker.give_up()  # no effect if its end was recorded
         answer = Answer.of(work.request, ranking, reasons=options.reasons)
-        if answer.outcome == "model" and options.reasons < work.options.reasons:
-            missing = min(work.options.reasons, len(ranking))
-            answer = dataclasses.replace(answer, outcome="repaired", cause="engine-error", reasons_missing=missing)
+        if options.reasons < work.options.reasons and answer.outcome != "fallback":
+            missing, cause = min(work.options.reasons, len(ranking)), answer.cause or "engine-error"
+            answer = dataclasses.replace(answer, outcome="repaired", cause=cause, reasons_missing=missing)
         if answer.outcome == "model":
             keeping = asyncio.ensure_future(self._cache.put(key, dump(answer)))  # nobody waits for a slow cache
             self._keeping.add(keeping)

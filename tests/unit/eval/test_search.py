@@ -58,7 +58,7 @@ def test_no_query_has_a_part_in_its_own_weight(monkeypatch: pytest.MonkeyPatch, 
         seen.append(len(worth[0.5]))
         return 0.25
 
-    monkeypatch.setattr("eval.search.fit_weight", fit)
+    monkeypatch.setattr("eval.search.fit_weight", fit)  # to see on how many queries each weight is fitted
     with Index.create(tmp_path / "index") as index:
         index.add(shop.listings.values())
         oracle = Reranker(engine=OracleEngine({}), decoding="pointwise")
